@@ -1,0 +1,68 @@
+"""The compiled CPU kernel: finds it, loads it on first use, and hands it the tensors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddfnet.ops.shapes import empty_output, output_size
+
+_FOLDER = Path(__file__).parent
+
+
+@functools.cache
+def _load() -> tuple[bool, str]:
+    """Load the kernel once. Where that fails, the reason is kept for whoever asks."""
+    files = sorted(_FOLDER.glob("_cpu*.so"))
+    if not files:
+        return False, "the compiled kernel was not built: it needs a C++ compiler (gcc or clang) when ddfnet is installed"
+    try:
+        torch.ops.load_library(files[0])
+    except OSError as error:
+        return False, f"the compiled kernel {files[0].name} does not load: {error}"
+    return True, f"compiled kernel, {torch.ops.ddfnet_cpu.tier()}"
+
+
+def can_run(device: torch.device) -> tuple[bool, str]:
+    if device.type != "cpu":
+        return False, "the compiled kernel serves the CPU alone"
+    return _load()
+
+
+def ddf(
+    input: Tensor,
+    channel_filter: Tensor | None,
+    spatial_filter: Tensor | None,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    upscale: Sequence[int],
+    combine: str,
+) -> Tensor:
+    geometry = (kernel_size, stride, padding, dilation, upscale, combine)
+    height, width = output_size(input.shape[2:], kernel_size, stride, padding, dilation)
+    output = empty_output(input, (*input.shape[:2], height * upscale[0], width * upscale[1]))
+    torch.ops.ddfnet_cpu.forward.default(output, input, channel_filter, spatial_filter, *geometry)
+    return output
+
+
+def ddf_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    channel_filter: Tensor | None,
+    spatial_filter: Tensor | None,
+    *geometry_and_mask: Any,
+) -> tuple[Tensor | None, ...]:
+    *geometry, mask = geometry_and_mask
+    gradients = tuple(
+        empty_output(tensor, tensor.shape) if wanted and tensor is not None else None
+        for tensor, wanted in zip((input, channel_filter, spatial_filter), mask, strict=True)
+    )
+    torch.ops.ddfnet_cpu.backward.default(*gradients, grad_output, input, channel_filter, spatial_filter, *geometry)
+    return gradients

@@ -1,0 +1,262 @@
+"""The public calls: what they compute, what they accept, and what they say about what they do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddfnet.ops import library
+from ddfnet.ops.shapes import output_size
+
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_COMBINE = ("mul", "add")
+
+Pair = int | tuple[int, int]
+
+
+def ddf(
+    input: Tensor,
+    channel_filter: Tensor | None,
+    spatial_filter: Tensor | None,
+    *,
+    kernel_size: Pair | None = None,
+    stride: Pair = 1,
+    padding: Pair | None = None,
+    dilation: Pair = 1,
+    combine: str = "mul",
+) -> Tensor:
+    r"""Filter each pixel and channel with its own kernel: a channel filter and a spatial filter, met tap by tap.
+
+    .. math::
+        out[n,c,y,x] = \sum_{k_y,k_x} comb(cf[n,c,k_y,k_x],\ sf[n,\,g(c) K + k_y k_W + k_x,\,y,\,x]) \cdot
+        in[n,\,c,\,y s_y - p_y + k_y d_y,\,x s_x - p_x + k_x d_x]
+
+    with K = kH*kW, zeros outside the input, and head g(c) = c // (C/G). The combined filter is never stored.
+
+    Args:
+        input: (N, C, H, W); float64, float32, float16 or bfloat16; of any strides, on any device. N may be 0.
+        channel_filter: (N, C, kH, kW), one filter a channel; or None.
+        spatial_filter: (N, G*kH*kW, Ho, Wo), one filter an output pixel and head, tap ``ky*kW + kx`` within a head; or
+            None. The number of heads G is read off the shape and divides C.
+        kernel_size: taps, an int or (h, w), from 1 on, odd or even. Needed only without a channel filter; otherwise it
+            must agree with that.
+        stride: pixels, an int or (h, w), from 1 on.
+        padding: pixels of zeros on each side, an int or (h, w), from 0 on; None is ``(dilation*(kernel_size - 1))//2``.
+        dilation: pixels between taps, an int or (h, w), from 1 on.
+        combine: how the filters meet before they are applied, ``"mul"`` or ``"add"``. A missing filter is the identity
+            (1 for mul, 0 for add); not both may be missing.
+
+    Returns:
+        (N, C, Ho, Wo) in the input's dtype, with the size of ``conv2d``; channels_last for channels_last input,
+        contiguous for any other. Half types are combined and summed in float32 and rounded once. Under autocast the
+        inputs are cast to the autocast dtype first, as those of ``conv2d`` are.
+
+    Raises:
+        ValueError: a wrong shape or value (nothing broadcasts), an empty output, devices that differ.
+        TypeError: not a tensor, not one of the four dtypes, dtypes that differ, a sparse tensor.
+        NotImplementedError: a backend that was chosen by name and cannot serve the device.
+
+    Example:
+        >>> import torch, ddfnet
+        >>> x = torch.randn(2, 16, 32, 32)
+        >>> channel, spatial = torch.randn(2, 16, 3, 3), torch.randn(2, 9, 32, 32)
+        >>> ddfnet.ddf(x, channel, spatial).shape
+        torch.Size([2, 16, 32, 32])
+        >>> ddfnet.ddf(x, None, torch.randn(2, 4 * 9, 16, 16), kernel_size=3, stride=2).shape  # 4 heads, no channel filter
+        torch.Size([2, 16, 16, 16])
+
+    Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, equation 2; "add" and heads are the official
+    code's.
+    """
+    _check_tensors(input, channel_filter, spatial_filter)
+    _check_combine(combine)
+    kernel = _kernel_size(kernel_size, channel_filter, "(N, C, kH, kW)", 4)
+    strides, dilations = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
+    paddings = _default_padding(kernel, dilations) if padding is None else _pair("padding", padding, 0)
+    grid = _grid(input, kernel, strides, paddings, dilations)
+    _check_filters(input, channel_filter, spatial_filter, kernel, grid, subpixels=None)
+    return _call(input, channel_filter, spatial_filter, kernel, strides, paddings, dilations, (1, 1), combine)
+
+
+def ddf_upsample(
+    input: Tensor,
+    channel_filter: Tensor | None,
+    spatial_filter: Tensor | None,
+    *,
+    scale_factor: Pair,
+    kernel_size: Pair | None = None,
+    dilation: Pair = 1,
+    combine: str = "mul",
+) -> Tensor:
+    r"""Upsample with one decoupled dynamic filter for each of the s*s sub-pixels, written straight to the enlarged map.
+
+    .. math::
+        out[n,\,c,\,y s_h + q_y,\,x s_w + q_x] = \mathrm{ddf}(in,\ cf[:,q],\ sf[:,q])[n,c,y,x], \quad q = q_y s_w + q_x
+
+    Args:
+        input: (N, C, H, W); float64, float32, float16 or bfloat16; of any strides, on any device. N may be 0.
+        channel_filter: (N, s*s, C, kH, kW), one filter a sub-pixel and channel; or None.
+        spatial_filter: (N, s*s*G*kH*kW, H, W), sub-pixel major, then head, then tap ``ky*kW + kx``; or None. The number
+            of heads G is read off the shape and divides C.
+        scale_factor: an int or (sh, sw), from 1 on; with two values s*s is sh*sw.
+        kernel_size: taps, an odd int or (h, w). Needed only without a channel filter; otherwise it must agree with that.
+        dilation: pixels between taps, an int or (h, w), from 1 on. The padding keeps the size.
+        combine: how the filters meet before they are applied, ``"mul"`` or ``"add"``. A missing filter is the identity
+            (1 for mul, 0 for add); not both may be missing.
+
+    Returns:
+        (N, C, sh*H, sw*W) in the input's dtype; channels_last for channels_last input, contiguous for any other. Half
+        types and autocast as in `ddf`.
+
+    Raises:
+        ValueError: a wrong shape or value (nothing broadcasts), an even kernel, an empty output, devices that differ.
+        TypeError: not a tensor, not one of the four dtypes, dtypes that differ, a sparse tensor.
+        NotImplementedError: a backend that was chosen by name and cannot serve the device.
+
+    Example:
+        >>> import torch, ddfnet
+        >>> x = torch.randn(2, 16, 8, 8)
+        >>> channel, spatial = torch.randn(2, 4, 16, 3, 3), torch.randn(2, 4 * 9, 8, 8)
+        >>> ddfnet.ddf_upsample(x, channel, spatial, scale_factor=2).shape
+        torch.Size([2, 16, 16, 16])
+
+    Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6 and figure 5.
+    """
+    _check_tensors(input, channel_filter, spatial_filter)
+    _check_combine(combine)
+    scale = _pair("scale_factor", scale_factor, 1)
+    kernel = _kernel_size(kernel_size, channel_filter, "(N, s*s, C, kH, kW)", 5)
+    if kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
+        raise ValueError(f"ddf_upsample needs an odd kernel, whose centre is the pixel, got {kernel_size=}: {kernel}")
+    dilations = _pair("dilation", dilation, 1)
+    paddings = _default_padding(kernel, dilations)
+    grid = _grid(input, kernel, (1, 1), paddings, dilations)
+    _check_filters(input, channel_filter, spatial_filter, kernel, grid, subpixels=scale[0] * scale[1])
+    joined = None if channel_filter is None else channel_filter.flatten(1, 2)
+    return _call(input, joined, spatial_filter, kernel, (1, 1), paddings, dilations, scale, combine)
+
+
+def _call(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, *geometry: Any) -> Tensor:
+    tensors = library.autocast(input, channel_filter, spatial_filter)
+    dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
+    if len(dtypes) > 1:
+        names = ("input", "channel_filter", "spatial_filter")
+        got = ", ".join(f"{n} {t.dtype}" for n, t in zip(names, tensors, strict=True) if t is not None)
+        raise TypeError(f"input and filters must have one dtype, got {got}; cast them with .to(dtype)")
+    output: Tensor = library.ddf(*tensors, *geometry)
+    return output
+
+
+def _check_tensors(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None) -> None:
+    if channel_filter is None and spatial_filter is None:
+        raise ValueError("channel_filter and spatial_filter must not both be None: give at least one of them")
+    named = {"input": input, "channel_filter": channel_filter, "spatial_filter": spatial_filter}
+    for name, tensor in named.items():
+        if tensor is None and name != "input":
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{name} must be a dense (strided) tensor, got {tensor.layout}; use .to_dense()")
+        if tensor.dtype not in _DTYPES:
+            raise TypeError(f"{name} must be float64, float32, float16 or bfloat16, got {tensor.dtype}")
+        if tensor.device != input.device:
+            raise ValueError(
+                f"input and filters must be on one device, got input on {input.device} and {name} on {tensor.device}; "
+                f"move them with .to(device)"
+            )
+    if input.dim() != 4:
+        raise ValueError(f"input must be (N, C, H, W), got {tuple(input.shape)}; add a batch dimension with unsqueeze(0)")
+    if input.shape[1] < 1:
+        raise ValueError(f"input must have at least one channel, got (N, C, H, W) = {tuple(input.shape)}")
+
+
+def _check_combine(combine: str) -> None:
+    if combine not in _COMBINE:
+        raise ValueError(f"combine must be 'mul' or 'add', got {combine!r}")
+
+
+def _pair(name: str, value: Pair, least: int) -> tuple[int, int]:
+    values = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(values) != 2:
+        raise ValueError(f"{name} must be an int or (h, w), got {value!r}")
+    for v in values:
+        if not isinstance(v, int | torch.SymInt) or isinstance(v, bool):
+            raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
+        if v < least:
+            raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    return values[0], values[1]
+
+
+def _kernel_size(
+    kernel_size: Pair | None, channel_filter: Tensor | None, layout: str, dimensions: int
+) -> tuple[int, int]:
+    if channel_filter is None:
+        if kernel_size is None:
+            raise ValueError("kernel_size is required where channel_filter is None: it cannot be read off a shape")
+        return _pair("kernel_size", kernel_size, 1)
+    if channel_filter.dim() != dimensions:
+        raise ValueError(f"channel_filter must be {layout}, got {tuple(channel_filter.shape)}")
+    height, width = channel_filter.shape[-2:]
+    if height < 1 or width < 1:
+        raise ValueError(f"channel_filter must have at least one tap, got {layout} = {tuple(channel_filter.shape)}")
+    if kernel_size is not None and _pair("kernel_size", kernel_size, 1) != (height, width):
+        raise ValueError(
+            f"kernel_size must agree with channel_filter, whose last two sizes are {(height, width)}, got {kernel_size=}; "
+            f"leave kernel_size out"
+        )
+    return height, width
+
+
+def _default_padding(kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
+    return (dilation[0] * (kernel[0] - 1)) // 2, (dilation[1] * (kernel[1] - 1)) // 2
+
+
+def _grid(
+    input: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int]:
+    size = tuple(input.shape[2:])
+    height, width = output_size(size, kernel, stride, padding, dilation)
+    if size[0] < 1 or size[1] < 1 or height < 1 or width < 1:
+        raise ValueError(
+            f"the output would be empty: input is (H, W) = {size} and kernel_size={kernel} with dilation={dilation}, "
+            f"padding={padding}, stride={stride} does not fit in it; use a larger map or more padding"
+        )
+    return height, width
+
+
+def _check_filters(
+    input: Tensor,
+    channel_filter: Tensor | None,
+    spatial_filter: Tensor | None,
+    kernel: tuple[int, int],
+    grid: tuple[int, int],
+    *,
+    subpixels: int | None,
+) -> None:
+    """Filters must fit the input exactly: nothing broadcasts. ``subpixels`` is None for `ddf`, s*s for `ddf_upsample`."""
+    batch, channels = input.shape[:2]
+    taps = kernel[0] * kernel[1]
+    if channel_filter is not None:
+        sub = () if subpixels is None else (subpixels,)
+        expected = (batch, *sub, channels, *kernel)
+        if tuple(channel_filter.shape) != expected:
+            layout = "(N, C, kH, kW)" if subpixels is None else "(N, s*s, C, kH, kW)"
+            raise ValueError(f"channel_filter must be {layout} = {expected}, got {tuple(channel_filter.shape)}")
+    if spatial_filter is None:
+        return
+    layout = "(N, G*kH*kW, Ho, Wo)" if subpixels is None else "(N, s*s*G*kH*kW, H, W)"
+    shape = tuple(spatial_filter.shape)
+    if len(shape) != 4:
+        raise ValueError(f"spatial_filter must be {layout}, got {shape}")
+    if shape[0] != batch or shape[2:] != grid:
+        raise ValueError(f"spatial_filter must be {layout} with N = {batch} and size {grid}, got {shape}")
+    unit = taps * (subpixels or 1)
+    if shape[1] < 1 or shape[1] % unit:
+        what = f"kH*kW = {taps}" if subpixels is None else f"s*s*kH*kW = {unit}"
+        raise ValueError(f"spatial_filter must be {layout}, its channels a multiple of {what}, got {shape}")
+    heads = shape[1] // unit
+    if channels % heads:
+        raise ValueError(f"the heads of spatial_filter must divide the {channels} channels of input, got {heads} of {shape}")

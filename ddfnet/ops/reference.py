@@ -1,0 +1,154 @@
+"""The operator in pure PyTorch: the specification, and the kernel of every device that has none of its own.
+
+    out[n,c,y,x] = sum_t w[n,c,t,y,x] * in[n, c, y*sy - py + ky*dy, x*sx - px + kx*dx],     t = ky*kW + kx
+
+where the weight ``w`` is the channel filter's tap and the spatial filter's tap, multiplied or added. One tap at a time
+the padded input is shifted, weighted and accumulated: never unfolded, so nothing of kH*kW times the input's size
+exists. With ``upscale = (sh, sw)`` there are sh*sw such filters a pixel, and filter ``q = qy*sw + qx`` writes the
+output pixels ``(y*sh + qy, x*sw + qx)``.
+
+Half types are combined and accumulated in float32 and rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddfnet.ops.shapes import accumulate_dtype, empty_output, output_size
+
+Size = Sequence[int]
+
+
+class _Taps:
+    """Where each tap reads, and with which weight: the views that forward and backward walk over.
+
+    Maps are seen as (N, G, C/G, H, W) and weights as something that broadcasts to that, G being the heads.
+    """
+
+    def __init__(
+        self,
+        input: Tensor,
+        channel_filter: Tensor | None,
+        spatial_filter: Tensor | None,
+        kernel_size: Size,
+        stride: Size,
+        padding: Size,
+        dilation: Size,
+        upscale: Size,
+        combine: str,
+    ) -> None:
+        self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
+        self.upscale, self.combine = upscale, combine
+        self.count = kernel_size[0] * kernel_size[1]
+        self.subpixels = upscale[0] * upscale[1]
+        self.heads = 1 if spatial_filter is None else spatial_filter.shape[1] // (self.subpixels * self.count)
+        self.batch, self.channels, *self.size = input.shape
+        self.grid = output_size(self.size, kernel_size, stride, padding, dilation)
+        self.dtype = accumulate_dtype(input.dtype)
+
+        width = self.channels // self.heads
+        self.channel_shape = (self.batch, self.subpixels, self.heads, width, self.count)
+        self.spatial_shape = (self.batch, self.subpixels, self.heads, self.count, *self.grid)
+        self.channel = None if channel_filter is None else channel_filter.to(self.dtype).reshape(self.channel_shape)
+        self.spatial = None if spatial_filter is None else spatial_filter.to(self.dtype).reshape(self.spatial_shape)
+        self.map_shape = (self.batch, self.heads, width)
+
+    def pad(self, input: Tensor) -> Tensor:
+        py, px = self.padding
+        return F.pad(input.to(self.dtype), (px, px, py, py)).unflatten(1, self.map_shape[1:])
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        py, px = self.padding
+        return padded[..., py : py + self.size[0], px : px + self.size[1]].flatten(1, 2)
+
+    def __iter__(self) -> Iterator[tuple[int, tuple[slice, slice]]]:
+        """Each tap's index, and the part of the padded map that it reads."""
+        for tap in range(self.count):
+            offsets = tap // self.kernel_size[1], tap % self.kernel_size[1]
+            rows, columns = (
+                slice(o * d, o * d + (n - 1) * s + 1, s)
+                for o, d, n, s in zip(offsets, self.dilation, self.grid, self.stride, strict=True)
+            )
+            yield tap, (rows, columns)
+
+    def channel_tap(self, subpixel: int, tap: int) -> Tensor | None:
+        return None if self.channel is None else self.channel[:, subpixel, :, :, tap, None, None]
+
+    def spatial_tap(self, subpixel: int, tap: int) -> Tensor | None:
+        return None if self.spatial is None else self.spatial[:, subpixel, :, None, tap]
+
+    def weight(self, subpixel: int, tap: int) -> Tensor:
+        channel, spatial = self.channel_tap(subpixel, tap), self.spatial_tap(subpixel, tap)
+        if channel is None or spatial is None:
+            weight = spatial if channel is None else channel
+            assert weight is not None  # the public functions refuse a call without any filter
+            return weight
+        return channel * spatial if self.combine == "mul" else channel + spatial
+
+    def subpixel_map(self, output: Tensor, subpixel: int) -> Tensor:
+        """The view of the output that one sub-pixel's filter writes: (N, G, C/G, Ho, Wo)."""
+        sh, sw = self.upscale
+        return output.unflatten(1, self.map_shape[1:])[..., subpixel // sw :: sh, subpixel % sw :: sw]
+
+
+def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, *geometry) -> Tensor:  # type: ignore[no-untyped-def]
+    """The forward pass; ``geometry`` is (kernel_size, stride, padding, dilation, upscale, combine)."""
+    taps = _Taps(input, channel_filter, spatial_filter, *geometry)
+    padded = taps.pad(input)
+    (height, width), (sh, sw) = taps.grid, taps.upscale
+    output = empty_output(input, (taps.batch, taps.channels, height * sh, width * sw))
+    for subpixel in range(taps.subpixels):
+        total = torch.zeros((), dtype=taps.dtype, device=input.device)
+        for tap, (rows, columns) in taps:
+            total = total + taps.weight(subpixel, tap) * padded[..., rows, columns]
+        taps.subpixel_map(output, subpixel).copy_(total)
+    return output
+
+
+def ddf_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    channel_filter: Tensor | None,
+    spatial_filter: Tensor | None,
+    *geometry_and_mask,  # type: ignore[no-untyped-def]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of input, channel filter and spatial filter; None where ``output_mask`` does not ask for one."""
+    *geometry, (wants_input, wants_channel, wants_spatial) = geometry_and_mask
+    taps = _Taps(input, channel_filter, spatial_filter, *geometry)
+    padded = taps.pad(input)
+    grad_padded = torch.zeros_like(padded) if wants_input else None
+    grad_channel = padded.new_zeros(taps.channel_shape) if wants_channel else None
+    grad_spatial = padded.new_zeros(taps.spatial_shape) if wants_spatial else None
+    for subpixel in range(taps.subpixels):
+        grad = taps.subpixel_map(grad_output, subpixel).to(taps.dtype)
+        for tap, (rows, columns) in taps:
+            if grad_padded is not None:
+                grad_padded[..., rows, columns] += taps.weight(subpixel, tap) * grad
+            if grad_channel is None and grad_spatial is None:
+                continue
+            product = grad * padded[..., rows, columns]  # d out / d weight, summed over what shares the weight
+            channel, spatial = taps.channel_tap(subpixel, tap), taps.spatial_tap(subpixel, tap)
+            added = taps.combine == "add"
+            if grad_channel is not None:
+                term = product if added or spatial is None else product * spatial
+                grad_channel[:, subpixel, ..., tap] = term.sum((-2, -1))
+            if grad_spatial is not None:
+                term = product if added or channel is None else product * channel
+                grad_spatial[:, subpixel, :, tap] = term.sum(2)
+
+    def finish(grad: Tensor | None, like: Tensor | None) -> Tensor | None:
+        return None if grad is None or like is None else empty_output(like, like.shape).copy_(grad.reshape(like.shape))
+
+    return (
+        None if grad_padded is None else finish(taps.unpad(grad_padded), input),
+        finish(grad_channel, channel_filter),
+        finish(grad_spatial, spatial_filter),
+    )
+
+
+def can_run(device: torch.device) -> tuple[bool, str]:
+    return True, "pure PyTorch"
