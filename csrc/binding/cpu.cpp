@@ -1,0 +1,177 @@
+// Hands torch's tensors to the kernels. Written against LibTorch's stable ABI, so that one build serves every torch from
+// 2.10 on. Shapes were checked by the public Python functions; what is checked here protects memory alone.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <atomic>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../kernels/dispatch.h"
+
+namespace {
+
+using torch::stable::Tensor;
+using Sizes = std::vector<int64_t>;
+
+std::atomic<const ddfnet::Kernels*>& kernels() {
+  static std::atomic<const ddfnet::Kernels*> current{ddfnet::chosen_kernels()};
+  return current;
+}
+
+void parallel_for(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
+  torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { body(context, begin, end); });
+}
+
+ddfnet::DType dtype_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case torch::headeronly::ScalarType::Float: return ddfnet::DType::Float32;
+    case torch::headeronly::ScalarType::Double: return ddfnet::DType::Float64;
+    case torch::headeronly::ScalarType::BFloat16: return ddfnet::DType::BFloat16;
+    case torch::headeronly::ScalarType::Half: return ddfnet::DType::Half;
+    default: STD_TORCH_CHECK(false, "ddfnet_cpu: dtype must be float32, float64, bfloat16 or float16");
+  }
+}
+
+template <class Array, class Pointer>
+Array array_of(const Tensor& tensor, Pointer data) {
+  STD_TORCH_CHECK(tensor.dim() == 4, "ddfnet_cpu: tensors must have 4 dimensions, got ", tensor.dim());
+  Array array;
+  array.data = data;
+  for (int i = 0; i < 4; ++i) array.stride[i] = tensor.stride(i);
+  return array;
+}
+
+ddfnet::ConstArray readable(const std::optional<Tensor>& tensor) {
+  return tensor ? array_of<ddfnet::ConstArray>(*tensor, tensor->const_data_ptr()) : ddfnet::ConstArray{};
+}
+
+ddfnet::Array writable(const std::optional<Tensor>& tensor) {
+  return tensor ? array_of<ddfnet::Array>(*tensor, tensor->mutable_data_ptr()) : ddfnet::Array{};
+}
+
+void check_shape(const std::optional<Tensor>& tensor, const Sizes& shape, ddfnet::DType dtype, const char* name) {
+  if (!tensor) return;
+  bool fits = tensor->dim() == 4 && dtype_of(*tensor) == dtype;
+  for (int i = 0; fits && i < 4; ++i) fits = tensor->size(i) == shape[i];
+  STD_TORCH_CHECK(fits, "ddfnet_cpu: ", name, " has a wrong shape or dtype");
+}
+
+ddfnet::Weight weight_of(bool channel, bool spatial, const std::string& combine) {
+  STD_TORCH_CHECK(channel || spatial, "ddfnet_cpu: a filter is required");
+  if (!spatial) return ddfnet::Weight::Channel;
+  if (!channel) return ddfnet::Weight::Spatial;
+  return combine == "add" ? ddfnet::Weight::Sum : ddfnet::Weight::Product;
+}
+
+// `output` is the output or its gradient: both have its shape.
+ddfnet::Problem problem_of(const Tensor& output, const Tensor& input, const std::optional<Tensor>& channel_filter,
+                           const std::optional<Tensor>& spatial_filter, const Sizes& kernel_size, const Sizes& stride,
+                           const Sizes& padding, const Sizes& dilation, const Sizes& upscale,
+                           const std::string& combine) {
+  for (const Sizes* sizes : {&kernel_size, &stride, &padding, &dilation, &upscale}) {
+    STD_TORCH_CHECK(sizes->size() == 2, "ddfnet_cpu: sizes must be pairs");
+  }
+  STD_TORCH_CHECK(input.dim() == 4, "ddfnet_cpu: input must have 4 dimensions");
+  ddfnet::Problem p{};
+  p.batch = input.size(0);
+  p.channels = input.size(1);
+  p.height = input.size(2);
+  p.width = input.size(3);
+  p.kernel_y = kernel_size[0], p.kernel_x = kernel_size[1];
+  p.stride_y = stride[0], p.stride_x = stride[1];
+  p.padding_y = padding[0], p.padding_x = padding[1];
+  p.dilation_y = dilation[0], p.dilation_x = dilation[1];
+  p.upscale_y = upscale[0], p.upscale_x = upscale[1];
+  p.weight = weight_of(channel_filter.has_value(), spatial_filter.has_value(), combine);
+  p.grid_height = (p.height + 2 * p.padding_y - p.dilation_y * (p.kernel_y - 1) - 1) / p.stride_y + 1;
+  p.grid_width = (p.width + 2 * p.padding_x - p.dilation_x * (p.kernel_x - 1) - 1) / p.stride_x + 1;
+  p.heads = spatial_filter ? spatial_filter->size(1) / (p.subpixels() * p.taps()) : 1;
+  STD_TORCH_CHECK(p.heads > 0 && p.channels % p.heads == 0, "ddfnet_cpu: the heads must divide the channels");
+
+  const ddfnet::DType dtype = dtype_of(input);
+  check_shape(output, {p.batch, p.channels, p.grid_height * p.upscale_y, p.grid_width * p.upscale_x}, dtype, "output");
+  check_shape(channel_filter, {p.batch, p.subpixels() * p.channels, p.kernel_y, p.kernel_x}, dtype, "channel_filter");
+  check_shape(spatial_filter, {p.batch, p.subpixels() * p.heads * p.taps(), p.grid_height, p.grid_width}, dtype,
+              "spatial_filter");
+  p.input = readable(input);
+  p.channel_filter = readable(channel_filter);
+  p.spatial_filter = readable(spatial_filter);
+  return p;
+}
+
+const ddfnet::Kernels& current_kernels() {
+  const ddfnet::Kernels* current = kernels().load();
+  STD_TORCH_CHECK(current != nullptr, "ddfnet_cpu: the instruction set that DDFNET_CPU_TIER asks for is not supported");
+  return *current;
+}
+
+void forward(const Tensor output, const Tensor input, const std::optional<Tensor> channel_filter,
+             const std::optional<Tensor> spatial_filter, const Sizes kernel_size, const Sizes stride,
+             const Sizes padding, const Sizes dilation, const Sizes upscale, const std::string combine) {
+  const ddfnet::Problem problem = problem_of(output, input, channel_filter, spatial_filter, kernel_size, stride, padding,
+                                             dilation, upscale, combine);
+  const auto kernel = current_kernels().forward[static_cast<int>(dtype_of(input))];
+  kernel(problem, writable(output), parallel_for);
+}
+
+void backward(const std::optional<Tensor> grad_input, const std::optional<Tensor> grad_channel,
+              const std::optional<Tensor> grad_spatial, const Tensor grad_output, const Tensor input,
+              const std::optional<Tensor> channel_filter, const std::optional<Tensor> spatial_filter,
+              const Sizes kernel_size, const Sizes stride, const Sizes padding, const Sizes dilation,
+              const Sizes upscale, const std::string combine) {
+  const ddfnet::Problem problem = problem_of(grad_output, input, channel_filter, spatial_filter, kernel_size, stride,
+                                             padding, dilation, upscale, combine);
+  const ddfnet::DType dtype = dtype_of(input);
+  auto check_like = [&](const std::optional<Tensor>& gradient, const std::optional<Tensor>& like, const char* name) {
+    if (!gradient) return;
+    STD_TORCH_CHECK(like.has_value(), "ddfnet_cpu: ", name, " is of a missing tensor");
+    check_shape(gradient, {like->size(0), like->size(1), like->size(2), like->size(3)}, dtype, name);
+  };
+  check_like(grad_input, input, "grad_input");
+  check_like(grad_channel, channel_filter, "grad_channel");
+  check_like(grad_spatial, spatial_filter, "grad_spatial");
+  const auto kernel = current_kernels().backward[static_cast<int>(dtype)];
+  kernel(problem, readable(grad_output), {writable(grad_input), writable(grad_channel), writable(grad_spatial)},
+         parallel_for);
+}
+
+// The instruction set in use; empty where DDFNET_CPU_TIER asks for one that is not supported.
+std::string tier() {
+  const ddfnet::Kernels* current = kernels().load();
+  return current == nullptr ? "" : current->name;
+}
+
+// Uses another instruction set from here on, for tests and measurements; false where it is not supported.
+bool set_tier(const std::string name) {
+  const ddfnet::Kernels* found = ddfnet::find_kernels(name.c_str());
+  if (found != nullptr) kernels().store(found);
+  return found != nullptr;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(ddfnet_cpu, m) {
+  m.def(
+      "forward(Tensor(a!) output, Tensor input, Tensor? channel_filter, Tensor? spatial_filter, int[] kernel_size, "
+      "int[] stride, int[] padding, int[] dilation, int[] upscale, str combine) -> ()");
+  m.def(
+      "backward(Tensor(a!)? grad_input, Tensor(b!)? grad_channel, Tensor(c!)? grad_spatial, Tensor grad_output, "
+      "Tensor input, Tensor? channel_filter, Tensor? spatial_filter, int[] kernel_size, int[] stride, int[] padding, "
+      "int[] dilation, int[] upscale, str combine) -> ()");
+  m.def("tier() -> str");
+  m.def("set_tier(str name) -> bool");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ddfnet_cpu, CPU, m) {
+  m.impl("forward", TORCH_BOX(&forward));
+  m.impl("backward", TORCH_BOX(&backward));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ddfnet_cpu, CompositeExplicitAutograd, m) {
+  m.impl("tier", TORCH_BOX(&tier));
+  m.impl("set_tier", TORCH_BOX(&set_tier));
+}

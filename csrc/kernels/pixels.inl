@@ -1,0 +1,376 @@
+// Kernels for maps whose channels lie side by side (channels_last): vectors of channels, one pixel at a time.
+//
+// A pixel's result is a sum over taps of weight(channel filter, spatial filter) * source pixel. The channel filter is
+// packed once so that a tap's channels lie side by side too; the spatial filter's taps are scalars, broadcast. The input
+// is walked in memory order, so a row of it is read from memory once and then found in the cache by the other taps.
+
+template <class S>
+struct PixelTaps {
+  const S* source;            // the pixel's channels
+  Compute<S> spatial;         // the spatial filter's tap
+  const Compute<S>* channel;  // the channel filter's tap, all channels
+};
+
+// A pixel of a 3x3 kernel none of whose taps is outside: tap (ky, kx) reads row[ky] + kx * step.
+template <class S>
+struct Window3x3 {
+  const S* row[3];
+  int64_t step;
+  Compute<S> spatial[9];
+  const Compute<S>* channel;  // tap t at channel + t * channels
+  int64_t channels;
+};
+
+// The packed channel filter: (batch, subpixels, taps, channels).
+template <class S>
+static void pack_channel_filter(const Problem& p, Compute<S>* packed, ParallelFor parallel_for) {
+  auto body = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t n = i / p.subpixels(), subpixel = i % p.subpixels();
+      Compute<S>* target = packed + i * p.taps() * p.channels;
+      for (int64_t c = 0; c < p.channels; ++c) {
+        for (int64_t ky = 0; ky < p.kernel_y; ++ky) {
+          const S* source = at<S>(p.channel_filter, n, subpixel * p.channels + c, ky, 0);
+          for (int64_t kx = 0; kx < p.kernel_x; ++kx) {
+            target[(ky * p.kernel_x + kx) * p.channels + c] = load_scalar(source + kx * p.channel_filter.stride[3]);
+          }
+        }
+      }
+    }
+  };
+  run_parallel(parallel_for, p.batch * p.subpixels(), grain(p.taps() * p.channels), body);
+}
+
+// --- sums: forward, and the gradient of the input -------------------------------------------------------------------
+
+template <Weight weight, class S>
+static void pixel_sum(const PixelTaps<S>* taps, int64_t count, int64_t channels, S* target) {
+  using T = Compute<S>;
+  constexpr int64_t width = lanes<T>, block = 4;
+  constexpr bool channel = weight != Weight::Spatial;
+  int64_t c = 0;
+  for (; c + block * width <= channels; c += block * width) {
+    Vector<T> total[block] = {};
+    for (int64_t t = 0; t < count; ++t) {
+      const Vector<T> spatial = broadcast(taps[t].spatial);
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < block; ++i) {
+        const Vector<T> filter = channel ? load(taps[t].channel + c + i * width) : Vector<T>{};
+        total[i] += combine<weight>(filter, spatial) * load(taps[t].source + c + i * width);
+      }
+    }
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < block; ++i) store(target + c + i * width, total[i]);
+  }
+  for (; c < channels; c += width) {
+    const int64_t left = min(width, channels - c);
+    Vector<T> total = {};
+    for (int64_t t = 0; t < count; ++t) {
+      const Vector<T> filter = channel ? load_first(taps[t].channel + c, left) : Vector<T>{};
+      total += combine<weight>(filter, broadcast(taps[t].spatial)) * load_first(taps[t].source + c, left);
+    }
+    store_first(target + c, total, left);
+  }
+}
+
+// The same for a 3x3 window and whole vectors; returns how many channels it did.
+template <Weight weight, class S>
+static int64_t window_sum(const Window3x3<S>& window, int64_t channels, S* target) {
+  using T = Compute<S>;
+  constexpr int64_t width = lanes<T>;
+  const int64_t step = window.step;
+  Vector<T> spatial[9];
+#pragma GCC unroll 9
+  for (int t = 0; t < 9; ++t) spatial[t] = broadcast(window.spatial[t]);
+  int64_t c = 0;
+  for (; c + width <= channels; c += width) {
+    Vector<T> total[3] = {};
+#pragma GCC unroll 3
+    for (int ky = 0; ky < 3; ++ky) {
+      const S* source = window.row[ky] + c;
+      const T* filter = window.channel + ky * 3 * window.channels + c;
+#pragma GCC unroll 3
+      for (int kx = 0; kx < 3; ++kx) {
+        const Vector<T> channel = weight == Weight::Spatial ? Vector<T>{} : load(filter + kx * window.channels);
+        total[ky] += combine<weight>(channel, spatial[ky * 3 + kx]) * load(source + kx * step);
+      }
+    }
+    store(target + c, total[0] + total[1] + total[2]);
+  }
+  return c;
+}
+
+// Forward: sources are input pixels, targets output pixels, the spatial filter is the target's. Transposed: sources are
+// output pixels of every subpixel, targets input pixels, and the spatial filter is the source's.
+template <Weight weight, bool transposed, class S>
+static void sum_pixels(const Problem& p, const ConstArray& source, const Array& target, const Compute<S>* filters,
+                       ParallelFor parallel_for) {
+  using T = Compute<S>;
+  constexpr bool uses_spatial = weight != Weight::Channel;
+  const Axis rows(rows_of(p), transposed), columns(columns_of(p), transposed);
+  const int64_t height = transposed ? p.height : p.grid_height, width = transposed ? p.width : p.grid_width;
+  const int64_t taps = p.taps(), subpixels = p.subpixels(), head_channels = p.head_channels();
+  const int64_t source_subpixels = transposed ? subpixels : 1, target_subpixels = transposed ? 1 : subpixels;
+  const int64_t scale_y = transposed ? p.upscale_y : 1, scale_x = transposed ? p.upscale_x : 1;
+  const bool is3x3 = p.kernel_y == 3 && p.kernel_x == 3 && source_subpixels == 1;
+  const int64_t* filter_stride = p.spatial_filter.stride;
+
+  auto spatial_at = [&](int64_t n, int64_t subpixel, int64_t head, int64_t y, int64_t x) {
+    return at<S>(p.spatial_filter, n, (subpixel * p.heads + head) * taps, y, x);
+  };
+
+  auto body = [&](int64_t begin, int64_t end) {
+    Buffer<PixelTaps<S>> list(taps * source_subpixels);
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t n = row / height, y = row % height;
+      const Axis::Entry* row_entries = rows.entries(y);
+      const int64_t row_count = rows.count(y);
+      for (int64_t x = 0; x < width; ++x) {
+        const Axis::Entry* column_entries = columns.entries(x);
+        const int64_t column_count = columns.count(x);
+        const bool window3x3 = is3x3 && row_count == 3 && column_count == 3;
+        for (int64_t q = 0; q < target_subpixels; ++q) {
+          S* out = transposed ? at<S>(target, n, 0, y, x)
+                              : at<S>(target, n, 0, y * p.upscale_y + q / p.upscale_x, x * p.upscale_x + q % p.upscale_x);
+          for (int64_t head = 0; head < p.heads; ++head) {
+            const int64_t first = head * head_channels;
+            const T* filter = filters + ((n * subpixels + q) * taps) * p.channels + first;
+            int64_t done = 0;
+            if (window3x3) {
+              Window3x3<S> window;
+              window.step = (column_entries[1].source - column_entries[0].source) * source.stride[3];
+              window.channel = filter;
+              window.channels = p.channels;
+              for (int ky = 0; ky < 3; ++ky) {
+                const int64_t source_y = row_entries[ky].source;
+                window.row[ky] = at<S>(source, n, first, source_y, column_entries[0].source);
+                for (int kx = 0; uses_spatial && kx < 3; ++kx) {
+                  const S* spatial = transposed ? spatial_at(n, q, head, source_y, column_entries[kx].source)
+                                                : spatial_at(n, q, head, y, x);
+                  window.spatial[ky * 3 + kx] = load_scalar(spatial + (ky * 3 + kx) * filter_stride[1]);
+                }
+              }
+              done = window_sum<weight>(window, head_channels, out + first);
+              if (done == head_channels) continue;
+            }
+            int64_t count = 0;
+            for (int64_t sub = 0; sub < source_subpixels; ++sub) {
+              const int64_t subpixel = transposed ? sub : q, offset_y = sub / p.upscale_x, offset_x = sub % p.upscale_x;
+              for (int64_t i = 0; i < row_count; ++i) {
+                const int64_t source_y = row_entries[i].source;
+                for (int64_t j = 0; j < column_count; ++j, ++count) {
+                  const int64_t source_x = column_entries[j].source;
+                  const int64_t tap = row_entries[i].tap * p.kernel_x + column_entries[j].tap;
+                  PixelTaps<S>& entry = list[count];
+                  entry.source =
+                      at<S>(source, n, first + done, source_y * scale_y + offset_y, source_x * scale_x + offset_x);
+                  entry.channel = filter + (sub * taps + tap) * p.channels + done;
+                  if (uses_spatial) {
+                    const S* spatial = transposed ? spatial_at(n, subpixel, head, source_y, source_x)
+                                                  : spatial_at(n, subpixel, head, y, x);
+                    entry.spatial = load_scalar(spatial + tap * filter_stride[1]);
+                  } else {
+                    entry.spatial = 0;
+                  }
+                }
+              }
+            }
+            pixel_sum<weight>(list.get(), count, head_channels - done, out + first + done);
+          }
+        }
+      }
+    }
+  };
+  run_parallel(parallel_for, p.batch * height, grain(width * subpixels * taps * p.channels), body);
+}
+
+// --- products: the gradients of both filters ------------------------------------------------------------------------
+
+// For one pixel and head: product = grad * source, per tap and channel. Adds product * spatial to the channel filter's
+// gradient, and gives the spatial filter's as the sum of product * channel over the head.
+template <Weight weight, bool wants_channel, bool wants_spatial, class S>
+static void pixel_products(const PixelTaps<S>& tap, const S* grad, int64_t channels, Compute<S>* grad_channel,
+                           Compute<S>* grad_spatial) {
+  using T = Compute<S>;
+  constexpr int64_t width = lanes<T>;
+  constexpr bool product_weight = weight == Weight::Product;
+  const Vector<T> spatial = broadcast(tap.spatial);
+  Vector<T> total = {};
+  int64_t c = 0;
+  for (; c + width <= channels; c += width) {
+    const Vector<T> product = load(grad + c) * load(tap.source + c);
+    if (wants_channel) store(grad_channel + c, load(grad_channel + c) + (product_weight ? product * spatial : product));
+    if (wants_spatial) total += product_weight ? product * load(tap.channel + c) : product;
+  }
+  if (c < channels) {
+    const int64_t left = channels - c;
+    const Vector<T> product = load_first(grad + c, left) * load_first(tap.source + c, left);
+    if (wants_channel) {
+      const Vector<T> term = product_weight ? product * spatial : product;
+      store_first(grad_channel + c, load_first(grad_channel + c, left) + term, left);
+    }
+    if (wants_spatial) total += product_weight ? product * load_first(tap.channel + c, left) : product;
+  }
+  if (wants_spatial) *grad_spatial = sum<T>(total);
+}
+
+template <Weight weight, bool wants_channel, bool wants_spatial, class S>
+static int64_t window_products(const Window3x3<S>& window, const S* grad, int64_t channels, Compute<S>* grad_channel,
+                               Compute<S>* grad_spatial) {
+  using T = Compute<S>;
+  constexpr int64_t width = lanes<T>;
+  constexpr bool product_weight = weight == Weight::Product;
+  const int64_t step = window.step;
+  Vector<T> spatial[9], total[9] = {};
+#pragma GCC unroll 9
+  for (int t = 0; t < 9; ++t) spatial[t] = broadcast(window.spatial[t]);
+  int64_t c = 0;
+  for (; c + width <= channels; c += width) {
+    const Vector<T> gradient = load(grad + c);
+#pragma GCC unroll 3
+    for (int ky = 0; ky < 3; ++ky) {
+      const S* source = window.row[ky] + c;
+      const T* filter = window.channel + ky * 3 * window.channels + c;
+      T* grad_filter = grad_channel + ky * 3 * window.channels + c;
+#pragma GCC unroll 3
+      for (int kx = 0; kx < 3; ++kx) {
+        const int t = ky * 3 + kx;
+        const Vector<T> product = gradient * load(source + kx * step);
+        if (wants_channel) {
+          T* place = grad_filter + kx * window.channels;
+          store(place, load(place) + (product_weight ? product * spatial[t] : product));
+        }
+        if (wants_spatial) total[t] += product_weight ? product * load(filter + kx * window.channels) : product;
+      }
+    }
+  }
+  if (wants_spatial) {
+#pragma GCC unroll 9
+    for (int t = 0; t < 9; ++t) grad_spatial[t] = sum<T>(total[t]);
+  }
+  return c;
+}
+
+// `partial` is (batch, blocks, subpixels, taps, channels), zeroed here, summed over blocks by the caller.
+template <Weight weight, bool wants_channel, bool wants_spatial, class S>
+static void multiply_pixels(const Problem& p, const ConstArray& grad_output, const Array& grad_spatial,
+                            const Compute<S>* filters, Compute<S>* partial, int64_t blocks, ParallelFor parallel_for) {
+  using T = Compute<S>;
+  constexpr bool uses_spatial = weight != Weight::Channel;
+  const Axis rows(rows_of(p), false), columns(columns_of(p), false);
+  const int64_t taps = p.taps(), subpixels = p.subpixels(), head_channels = p.head_channels();
+  const int64_t block_rows = ceil_div(p.grid_height, blocks), slice = subpixels * taps * p.channels;
+  const bool is3x3 = p.kernel_y == 3 && p.kernel_x == 3;
+
+  auto body = [&](int64_t begin, int64_t end) {
+    Buffer<T> row_gradient(p.grid_width * taps);  // of one row, subpixel and head: tap-minor, as it is computed
+    Buffer<T> tap_row(p.grid_width);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t n = i / blocks, block = i % blocks;
+      T* block_gradient = partial + i * slice;
+      if (wants_channel) std::memset(block_gradient, 0, static_cast<size_t>(slice) * sizeof(T));
+      const int64_t last = min((block + 1) * block_rows, p.grid_height);
+      for (int64_t y = block * block_rows; y < last; ++y) {
+        const Axis::Entry* row_entries = rows.entries(y);
+        const int64_t row_count = rows.count(y);
+        for (int64_t group = 0; group < subpixels * p.heads; ++group) {
+          const int64_t q = group / p.heads, head = group % p.heads, first = head * head_channels;
+          const int64_t out_y = y * p.upscale_y + q / p.upscale_x, offset_x = q % p.upscale_x;
+          const T* filter = filters + ((n * subpixels + q) * taps) * p.channels + first;
+          T* grad_filter = block_gradient + q * taps * p.channels + first;
+          if (wants_spatial) {
+            std::memset(row_gradient.get(), 0, static_cast<size_t>(p.grid_width * taps) * sizeof(T));
+          }
+          for (int64_t x = 0; x < p.grid_width; ++x) {
+            const Axis::Entry* column_entries = columns.entries(x);
+            const int64_t column_count = columns.count(x);
+            const S* grad = at<S>(grad_output, n, first, out_y, x * p.upscale_x + offset_x);
+            const S* spatial = uses_spatial ? at<S>(p.spatial_filter, n, group * taps, y, x) : nullptr;
+            T* place = row_gradient.get() + x * taps;
+            int64_t done = 0;
+            if (is3x3 && row_count == 3 && column_count == 3 && head_channels % lanes<T> == 0) {
+              Window3x3<S> window;
+              window.step = (column_entries[1].source - column_entries[0].source) * p.input.stride[3];
+              window.channel = filter;
+              window.channels = p.channels;
+              for (int t = 0; uses_spatial && t < 9; ++t) {
+                window.spatial[t] = load_scalar(spatial + t * p.spatial_filter.stride[1]);
+              }
+              for (int ky = 0; ky < 3; ++ky) {
+                window.row[ky] = at<S>(p.input, n, first, row_entries[ky].source, column_entries[0].source);
+              }
+              done = window_products<weight, wants_channel, wants_spatial>(window, grad, head_channels, grad_filter, place);
+            }
+            if (done == head_channels) continue;
+            for (int64_t a = 0; a < row_count; ++a) {
+              for (int64_t b = 0; b < column_count; ++b) {
+                const int64_t tap = row_entries[a].tap * p.kernel_x + column_entries[b].tap;
+                PixelTaps<S> entry;
+                entry.source = at<S>(p.input, n, first, row_entries[a].source, column_entries[b].source);
+                entry.spatial = uses_spatial ? load_scalar(spatial + tap * p.spatial_filter.stride[1]) : T(0);
+                entry.channel = filter + tap * p.channels;
+                pixel_products<weight, wants_channel, wants_spatial>(entry, grad, head_channels,
+                                                                     grad_filter + tap * p.channels, place + tap);
+              }
+            }
+          }
+          for (int64_t t = 0; wants_spatial && t < taps; ++t) {
+            for (int64_t x = 0; x < p.grid_width; ++x) tap_row[x] = row_gradient[x * taps + t];
+            store_row(tap_row.get(), at<S>(grad_spatial, n, group * taps + t, y, 0), grad_spatial.stride[3], p.grid_width);
+          }
+        }
+      }
+    }
+  };
+  run_parallel(parallel_for, p.batch * blocks, grain(block_rows * p.grid_width * subpixels * taps * p.channels), body);
+}
+
+// --- the two entries --------------------------------------------------------------------------------------------------
+
+template <Weight weight, class S>
+static void forward_pixels(const Problem& p, const Array& output, ParallelFor parallel_for) {
+  constexpr bool channel = weight != Weight::Spatial;
+  Buffer<Compute<S>> filters(channel ? p.batch * p.subpixels() * p.taps() * p.channels : 0);
+  if (channel) pack_channel_filter<S>(p, filters.get(), parallel_for);
+  sum_pixels<weight, false, S>(p, p.input, output, filters.get(), parallel_for);
+}
+
+template <Weight weight, class S>
+static void backward_pixels(const Problem& p, const ConstArray& grad_output, const Gradients& gradients,
+                            ParallelFor parallel_for) {
+  using T = Compute<S>;
+  constexpr bool channel = weight != Weight::Spatial;
+  const int64_t slice = p.subpixels() * p.taps() * p.channels;
+  Buffer<T> filters(channel ? p.batch * slice : 0);
+  if (channel) pack_channel_filter<S>(p, filters.get(), parallel_for);
+  if (gradients.input.data != nullptr) {
+    sum_pixels<weight, true, S>(p, grad_output, gradients.input, filters.get(), parallel_for);
+  }
+  const bool wants_channel = gradients.channel_filter.data != nullptr;
+  const bool wants_spatial = gradients.spatial_filter.data != nullptr;
+  if (!wants_channel && !wants_spatial) return;
+
+  // Enough blocks to keep many threads busy, few enough that their partial sums stay small beside the input.
+  const int64_t blocks = max(1, min(p.grid_height, ceil_div(32, max(p.batch, 1))));
+  Buffer<T> partial(wants_channel ? p.batch * blocks * slice : 0);
+  const Array& spatial = gradients.spatial_filter;
+  if (wants_channel && wants_spatial) {
+    multiply_pixels<weight, true, true, S>(p, grad_output, spatial, filters.get(), partial.get(), blocks, parallel_for);
+  } else if (wants_channel) {
+    multiply_pixels<weight, true, false, S>(p, grad_output, spatial, filters.get(), partial.get(), blocks, parallel_for);
+  } else {
+    multiply_pixels<weight, false, true, S>(p, grad_output, spatial, filters.get(), partial.get(), blocks, parallel_for);
+  }
+  if (!wants_channel) return;
+
+  sum_blocks(partial.get(), p.batch, blocks, slice, parallel_for);
+  for (int64_t n = 0; n < p.batch; ++n) {
+    for (int64_t q = 0; q < p.subpixels(); ++q) {
+      for (int64_t t = 0; t < p.taps(); ++t) {
+        const T* total = partial.get() + n * blocks * slice + (q * p.taps() + t) * p.channels;
+        store_row(total, at<S>(gradients.channel_filter, n, q * p.channels, t / p.kernel_x, t % p.kernel_x),
+                  gradients.channel_filter.stride[1], p.channels);
+      }
+    }
+  }
+}

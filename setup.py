@@ -1,0 +1,50 @@
+"""Builds the compiled CPU kernel; everything else about the package is in pyproject.toml.
+
+The kernel is optional: where it cannot be built the package installs without it, `ddfnet env` says why, and the PyTorch
+reference serves.
+"""
+
+from pathlib import Path
+
+from setuptools import setup
+from torch.utils.cpp_extension import BuildExtension, CppExtension
+
+SOURCES = ["csrc/binding/cpu.cpp", *(f"csrc/kernels/{name}.cpp" for name in ("dispatch", "baseline", "avx2", "avx512"))]
+
+
+class OptionalBuild(BuildExtension):
+    """A build whose failure is a warning."""
+
+    def build_extensions(self) -> None:
+        try:
+            super().build_extensions()
+        except Exception as error:
+            self.warn(f"the CPU kernel was not built, the PyTorch reference will serve instead: {error}")
+            self.extensions = []
+
+    def get_ext_filename(self, ext_name: str) -> str:
+        # Not a Python module but a library that torch loads: no interpreter's tag belongs into its name.
+        return str(Path(*ext_name.split(".")).with_suffix(".so"))
+
+
+kernel = CppExtension(
+    "ddfnet.ops._cpu",
+    SOURCES,
+    depends=[str(path) for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inl")],
+    extra_compile_args=[
+        "-std=c++17",
+        "-O3",
+        "-fno-math-errno",
+        "-fvisibility=hidden",
+        "-Wno-psabi",  # vectors are passed between inlined functions only
+        "-Wno-maybe-uninitialized",  # gcc's own AVX-512 header
+        "-DTORCH_TARGET_VERSION=0x020a000000000000",
+    ],
+    py_limited_api=True,
+)
+
+setup(
+    ext_modules=[kernel],
+    cmdclass={"build_ext": OptionalBuild},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+)
