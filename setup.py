@@ -34,6 +34,7 @@ kernel = CppExtension(
     extra_compile_args=[
         "-std=c++17",
         "-O3",
+        "-g0",  # Python's own flags ask for debug information, twenty times the code's size
         "-fno-math-errno",
         "-fvisibility=hidden",
         "-Wno-psabi",  # vectors are passed between inlined functions only

@@ -11,15 +11,28 @@ struct PixelTaps {
   const Compute<S>* channel;  // the channel filter's tap, all channels
 };
 
-// A pixel of a 3x3 kernel none of whose taps is outside: tap (ky, kx) reads row[ky] + kx * step.
+// Pixels side by side of a 3x3 kernel, none of whose taps is outside: tap (ky, kx) of pixel i reads
+// row[ky] + kx * tap_step + i * pixel_step, and its spatial value is at spatial[ky * 3 + kx] + i * spatial_step.
 template <class S>
-struct Window3x3 {
+struct WindowRun {
   const S* row[3];
-  int64_t step;
-  Compute<S> spatial[9];
+  int64_t tap_step, pixel_step;
+  const S* spatial[9];
+  int64_t spatial_step;
   const Compute<S>* channel;  // tap t at channel + t * channels
   int64_t channels;
 };
+
+// How many targets from x on have three taps, one step of the source further from target to target.
+DDF_INLINE int64_t window_run_length(const Axis& columns, int64_t x, int64_t width) {
+  int64_t end = x;
+  while (end < width && columns.count(end) == 3 &&
+         (end < x + 2 || columns.entries(end)->source - columns.entries(end - 1)->source ==
+                             columns.entries(x + 1)->source - columns.entries(x)->source)) {
+    ++end;
+  }
+  return end - x;
+}
 
 // The packed channel filter: (batch, subpixels, taps, channels).
 template <class S>
@@ -73,31 +86,38 @@ static void pixel_sum(const PixelTaps<S>* taps, int64_t count, int64_t channels,
   }
 }
 
-// The same for a 3x3 window and whole vectors; returns how many channels it did.
+// The same for a run of 3x3 windows and whole vectors of channels; returns how many channels it did.
 template <Weight weight, class S>
-static int64_t window_sum(const Window3x3<S>& window, int64_t channels, S* target) {
+static int64_t window_sums(const WindowRun<S>& run, int64_t pixels, int64_t channels, S* target, int64_t target_step) {
   using T = Compute<S>;
   constexpr int64_t width = lanes<T>;
-  const int64_t step = window.step;
-  Vector<T> spatial[9];
+  const int64_t step = run.tap_step, done = channels / width * width;
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+    Vector<T> spatial[9];
 #pragma GCC unroll 9
-  for (int t = 0; t < 9; ++t) spatial[t] = broadcast(window.spatial[t]);
-  int64_t c = 0;
-  for (; c + width <= channels; c += width) {
-    Vector<T> total[3] = {};
-#pragma GCC unroll 3
-    for (int ky = 0; ky < 3; ++ky) {
-      const S* source = window.row[ky] + c;
-      const T* filter = window.channel + ky * 3 * window.channels + c;
+    for (int t = 0; t < 9; ++t) {
+      spatial[t] = weight == Weight::Channel ? Vector<T>{} : broadcast(load_scalar(run.spatial[t] + pixel * run.spatial_step));
+    }
+    // Row by row, so that few pointers are alive at a time.
+    const S *row0 = run.row[0] + pixel * run.pixel_step, *row1 = run.row[1] + pixel * run.pixel_step,
+            *row2 = run.row[2] + pixel * run.pixel_step;
+    const T *filter0 = run.channel, *filter1 = filter0 + 3 * run.channels, *filter2 = filter1 + 3 * run.channels;
+    const int64_t filter_step = run.channels;
+    auto row_sum = [&](const S* row, const T* filter, int ky, int64_t c) __attribute__((always_inline)) {
+      Vector<T> total = {};
 #pragma GCC unroll 3
       for (int kx = 0; kx < 3; ++kx) {
-        const Vector<T> channel = weight == Weight::Spatial ? Vector<T>{} : load(filter + kx * window.channels);
-        total[ky] += combine<weight>(channel, spatial[ky * 3 + kx]) * load(source + kx * step);
+        const Vector<T> channel = weight == Weight::Spatial ? Vector<T>{} : load(filter + c + kx * filter_step);
+        total += combine<weight>(channel, spatial[ky * 3 + kx]) * load(row + c + kx * step);
       }
+      return total;
+    };
+    S* out = target + pixel * target_step;
+    for (int64_t c = 0; c < done; c += width) {
+      store(out + c, row_sum(row0, filter0, 0, c) + row_sum(row1, filter1, 1, c) + row_sum(row2, filter2, 2, c));
     }
-    store(target + c, total[0] + total[1] + total[2]);
   }
-  return c;
+  return done;
 }
 
 // Forward: sources are input pixels, targets output pixels, the spatial filter is the target's. Transposed: sources are
@@ -125,57 +145,67 @@ static void sum_pixels(const Problem& p, const ConstArray& source, const Array& 
       const int64_t n = row / height, y = row % height;
       const Axis::Entry* row_entries = rows.entries(y);
       const int64_t row_count = rows.count(y);
-      for (int64_t x = 0; x < width; ++x) {
-        const Axis::Entry* column_entries = columns.entries(x);
-        const int64_t column_count = columns.count(x);
-        const bool window3x3 = is3x3 && row_count == 3 && column_count == 3;
-        for (int64_t q = 0; q < target_subpixels; ++q) {
-          S* out = transposed ? at<S>(target, n, 0, y, x)
-                              : at<S>(target, n, 0, y * p.upscale_y + q / p.upscale_x, x * p.upscale_x + q % p.upscale_x);
-          for (int64_t head = 0; head < p.heads; ++head) {
-            const int64_t first = head * head_channels;
-            const T* filter = filters + ((n * subpixels + q) * taps) * p.channels + first;
-            int64_t done = 0;
-            if (window3x3) {
-              Window3x3<S> window;
-              window.step = (column_entries[1].source - column_entries[0].source) * source.stride[3];
-              window.channel = filter;
-              window.channels = p.channels;
+      for (int64_t q = 0; q < target_subpixels; ++q) {
+        for (int64_t head = 0; head < p.heads; ++head) {
+          const int64_t first = head * head_channels;
+          const T* filter = filters + ((n * subpixels + q) * taps) * p.channels + first;
+          auto target_at = [&](int64_t x) {
+            return transposed ? at<S>(target, n, first, y, x)
+                              : at<S>(target, n, first, y * p.upscale_y + q / p.upscale_x,
+                                      x * p.upscale_x + q % p.upscale_x);
+          };
+          for (int64_t x = 0; x < width;) {
+            const Axis::Entry* column_entries = columns.entries(x);
+            const int64_t column_count = columns.count(x);
+            int64_t pixels = 1, done = 0;
+            if (is3x3 && row_count == 3 && column_count == 3) {
+              pixels = window_run_length(columns, x, width);
+              const int64_t next = pixels > 1 ? columns.entries(x + 1)->source - column_entries->source : 0;
+              WindowRun<S> run;
+              run.tap_step = (column_entries[1].source - column_entries[0].source) * source.stride[3];
+              run.pixel_step = next * source.stride[3];
+              run.spatial_step = (transposed ? next : 1) * filter_stride[3];
+              run.channel = filter;
+              run.channels = p.channels;
               for (int ky = 0; ky < 3; ++ky) {
                 const int64_t source_y = row_entries[ky].source;
-                window.row[ky] = at<S>(source, n, first, source_y, column_entries[0].source);
+                run.row[ky] = at<S>(source, n, first, source_y, column_entries[0].source);
                 for (int kx = 0; uses_spatial && kx < 3; ++kx) {
                   const S* spatial = transposed ? spatial_at(n, q, head, source_y, column_entries[kx].source)
                                                 : spatial_at(n, q, head, y, x);
-                  window.spatial[ky * 3 + kx] = load_scalar(spatial + (ky * 3 + kx) * filter_stride[1]);
+                  run.spatial[ky * 3 + kx] = spatial + (ky * 3 + kx) * filter_stride[1];
                 }
               }
-              done = window_sum<weight>(window, head_channels, out + first);
-              if (done == head_channels) continue;
+              const int64_t target_step = target.stride[3] * (transposed ? 1 : p.upscale_x);
+              done = window_sums<weight>(run, pixels, head_channels, target_at(x), target_step);
             }
-            int64_t count = 0;
-            for (int64_t sub = 0; sub < source_subpixels; ++sub) {
-              const int64_t subpixel = transposed ? sub : q, offset_y = sub / p.upscale_x, offset_x = sub % p.upscale_x;
-              for (int64_t i = 0; i < row_count; ++i) {
-                const int64_t source_y = row_entries[i].source;
-                for (int64_t j = 0; j < column_count; ++j, ++count) {
-                  const int64_t source_x = column_entries[j].source;
-                  const int64_t tap = row_entries[i].tap * p.kernel_x + column_entries[j].tap;
-                  PixelTaps<S>& entry = list[count];
-                  entry.source =
-                      at<S>(source, n, first + done, source_y * scale_y + offset_y, source_x * scale_x + offset_x);
-                  entry.channel = filter + (sub * taps + tap) * p.channels + done;
-                  if (uses_spatial) {
-                    const S* spatial = transposed ? spatial_at(n, subpixel, head, source_y, source_x)
-                                                  : spatial_at(n, subpixel, head, y, x);
-                    entry.spatial = load_scalar(spatial + tap * filter_stride[1]);
-                  } else {
-                    entry.spatial = 0;
+            for (const int64_t end = x + pixels; x < end; ++x) {
+              if (done == head_channels) continue;
+              column_entries = columns.entries(x);
+              int64_t count = 0;
+              for (int64_t sub = 0; sub < source_subpixels; ++sub) {
+                const int64_t subpixel = transposed ? sub : q, offset_y = sub / p.upscale_x, offset_x = sub % p.upscale_x;
+                for (int64_t i = 0; i < row_count; ++i) {
+                  const int64_t source_y = row_entries[i].source;
+                  for (int64_t j = 0; j < column_count; ++j, ++count) {
+                    const int64_t source_x = column_entries[j].source;
+                    const int64_t tap = row_entries[i].tap * p.kernel_x + column_entries[j].tap;
+                    PixelTaps<S>& entry = list[count];
+                    entry.source =
+                        at<S>(source, n, first + done, source_y * scale_y + offset_y, source_x * scale_x + offset_x);
+                    entry.channel = filter + (sub * taps + tap) * p.channels + done;
+                    if (uses_spatial) {
+                      const S* spatial = transposed ? spatial_at(n, subpixel, head, source_y, source_x)
+                                                    : spatial_at(n, subpixel, head, y, x);
+                      entry.spatial = load_scalar(spatial + tap * filter_stride[1]);
+                    } else {
+                      entry.spatial = 0;
+                    }
                   }
                 }
               }
+              pixel_sum<weight>(list.get(), count, head_channels - done, target_at(x) + done);
             }
-            pixel_sum<weight>(list.get(), count, head_channels - done, out + first + done);
           }
         }
       }
@@ -214,41 +244,46 @@ static void pixel_products(const PixelTaps<S>& tap, const S* grad, int64_t chann
   if (wants_spatial) *grad_spatial = sum<T>(total);
 }
 
+// The same for a run of 3x3 windows whose channels are whole vectors; `grad_spatial` is (pixels, 9).
 template <Weight weight, bool wants_channel, bool wants_spatial, class S>
-static int64_t window_products(const Window3x3<S>& window, const S* grad, int64_t channels, Compute<S>* grad_channel,
-                               Compute<S>* grad_spatial) {
+static void window_products(const WindowRun<S>& run, int64_t pixels, const S* grad, int64_t grad_step, int64_t channels,
+                            Compute<S>* grad_channel, Compute<S>* grad_spatial) {
   using T = Compute<S>;
   constexpr int64_t width = lanes<T>;
   constexpr bool product_weight = weight == Weight::Product;
-  const int64_t step = window.step;
-  Vector<T> spatial[9], total[9] = {};
+  const int64_t step = run.tap_step, filter_step = run.channels;
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+    Vector<T> spatial[9], total[9] = {};
 #pragma GCC unroll 9
-  for (int t = 0; t < 9; ++t) spatial[t] = broadcast(window.spatial[t]);
-  int64_t c = 0;
-  for (; c + width <= channels; c += width) {
-    const Vector<T> gradient = load(grad + c);
-#pragma GCC unroll 3
-    for (int ky = 0; ky < 3; ++ky) {
-      const S* source = window.row[ky] + c;
-      const T* filter = window.channel + ky * 3 * window.channels + c;
-      T* grad_filter = grad_channel + ky * 3 * window.channels + c;
+    for (int t = 0; t < 9; ++t) {
+      spatial[t] = product_weight ? broadcast(load_scalar(run.spatial[t] + pixel * run.spatial_step)) : Vector<T>{};
+    }
+    const S *row0 = run.row[0] + pixel * run.pixel_step, *row1 = run.row[1] + pixel * run.pixel_step,
+            *row2 = run.row[2] + pixel * run.pixel_step;
+    const T* filters = run.channel;
+    auto row_products = [&](const S* row, Vector<T> gradient, int ky, int64_t c) __attribute__((always_inline)) {
+      const T* filter = filters + ky * 3 * filter_step + c;
+      T* place = grad_channel + ky * 3 * filter_step + c;
 #pragma GCC unroll 3
       for (int kx = 0; kx < 3; ++kx) {
         const int t = ky * 3 + kx;
-        const Vector<T> product = gradient * load(source + kx * step);
+        const Vector<T> product = gradient * load(row + c + kx * step);
         if (wants_channel) {
-          T* place = grad_filter + kx * window.channels;
-          store(place, load(place) + (product_weight ? product * spatial[t] : product));
+          T* at = place + kx * filter_step;
+          store(at, load(at) + (product_weight ? product * spatial[t] : product));
         }
-        if (wants_spatial) total[t] += product_weight ? product * load(filter + kx * window.channels) : product;
+        if (wants_spatial) total[t] += product_weight ? product * load(filter + kx * filter_step) : product;
       }
+    };
+    const S* gradients = grad + pixel * grad_step;
+    for (int64_t c = 0; c < channels; c += width) {
+      const Vector<T> gradient = load(gradients + c);
+      row_products(row0, gradient, 0, c);
+      row_products(row1, gradient, 1, c);
+      row_products(row2, gradient, 2, c);
     }
+    for (int t = 0; wants_spatial && t < 9; ++t) grad_spatial[pixel * 9 + t] = sum<T>(total[t]);
   }
-  if (wants_spatial) {
-#pragma GCC unroll 9
-    for (int t = 0; t < 9; ++t) grad_spatial[t] = sum<T>(total[t]);
-  }
-  return c;
 }
 
 // `partial` is (batch, blocks, subpixels, taps, channels), zeroed here, summed over blocks by the caller.
@@ -281,27 +316,30 @@ static void multiply_pixels(const Problem& p, const ConstArray& grad_output, con
           if (wants_spatial) {
             std::memset(row_gradient.get(), 0, static_cast<size_t>(p.grid_width * taps) * sizeof(T));
           }
+          const int64_t grad_step = grad_output.stride[3] * p.upscale_x;
           for (int64_t x = 0; x < p.grid_width; ++x) {
             const Axis::Entry* column_entries = columns.entries(x);
             const int64_t column_count = columns.count(x);
             const S* grad = at<S>(grad_output, n, first, out_y, x * p.upscale_x + offset_x);
             const S* spatial = uses_spatial ? at<S>(p.spatial_filter, n, group * taps, y, x) : nullptr;
             T* place = row_gradient.get() + x * taps;
-            int64_t done = 0;
             if (is3x3 && row_count == 3 && column_count == 3 && head_channels % lanes<T> == 0) {
-              Window3x3<S> window;
-              window.step = (column_entries[1].source - column_entries[0].source) * p.input.stride[3];
-              window.channel = filter;
-              window.channels = p.channels;
-              for (int t = 0; uses_spatial && t < 9; ++t) {
-                window.spatial[t] = load_scalar(spatial + t * p.spatial_filter.stride[1]);
-              }
+              const int64_t pixels = window_run_length(columns, x, p.grid_width);
+              WindowRun<S> run;
+              run.tap_step = (column_entries[1].source - column_entries[0].source) * p.input.stride[3];
+              run.pixel_step = p.stride_x * p.input.stride[3];
+              run.spatial_step = p.spatial_filter.stride[3];
+              run.channel = filter;
+              run.channels = p.channels;
+              for (int t = 0; t < 9; ++t) run.spatial[t] = uses_spatial ? spatial + t * p.spatial_filter.stride[1] : nullptr;
               for (int ky = 0; ky < 3; ++ky) {
-                window.row[ky] = at<S>(p.input, n, first, row_entries[ky].source, column_entries[0].source);
+                run.row[ky] = at<S>(p.input, n, first, row_entries[ky].source, column_entries[0].source);
               }
-              done = window_products<weight, wants_channel, wants_spatial>(window, grad, head_channels, grad_filter, place);
+              window_products<weight, wants_channel, wants_spatial>(run, pixels, grad, grad_step, head_channels,
+                                                                    grad_filter, place);
+              x += pixels - 1;
+              continue;
             }
-            if (done == head_channels) continue;
             for (int64_t a = 0; a < row_count; ++a) {
               for (int64_t b = 0; b < column_count; ++b) {
                 const int64_t tap = row_entries[a].tap * p.kernel_x + column_entries[b].tap;

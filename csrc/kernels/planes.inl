@@ -19,14 +19,15 @@ DDF_INLINE int64_t reach(const AxisGeometry& g) { return (g.taps - 1) * g.dilati
 
 class Tiling {
  public:
-  // Tiles of a `height` x `width` area for each of `batch` samples. `filters` spatial values a position, packed, are to
-  // fit in the second-level cache; and small batches of small maps are cut into a few tasks all the same.
+  // Tiles of a `height` x `width` area for each of `batch` samples. `filters` packed values a position are to fit in the
+  // second-level cache. A small batch is cut finer, so that a few threads have work, but not below a useful tile.
   Tiling(int64_t batch, int64_t height, int64_t width, int64_t filters, int64_t margin) : height_(height), width_(width) {
     const int64_t positions = max(32768 / filters, 64);
-    columns_ = min(width, max(positions, 64));
+    columns_ = min(width, positions);
     across_ = ceil_div(width, columns_);
-    const int64_t enough = ceil_div(height, ceil_div(8, max(batch * across_, 1)));
-    rows_ = max(1, min(positions / (columns_ + margin), min(enough, height)));
+    const int64_t pitch = columns_ + margin;
+    const int64_t finer = max(ceil_div(height * batch * across_, 8), ceil_div(128, pitch));
+    rows_ = max(1, min(positions / pitch, min(finer, height)));
     down_ = ceil_div(height, rows_);
   }
 

@@ -179,6 +179,25 @@ DDF_INLINE void store_first(S* p, Vector<Compute<S>> v, int64_t count) {
   for (int64_t i = 0; i < count; ++i) store_scalar(p + i, values[i]);
 }
 
+#if DDF_VECTOR_BYTES == 64
+DDF_INLINE Vector<float> load_first(const float* p, int64_t count) {
+  return (Vector<float>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+}
+DDF_INLINE void store_first(float* p, Vector<float> v, int64_t count) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), (__m512)v);
+}
+#elif DDF_VECTOR_BYTES == 32
+DDF_INLINE __m256i first_lanes(int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+DDF_INLINE Vector<float> load_first(const float* p, int64_t count) {
+  return (Vector<float>)_mm256_maskload_ps(p, first_lanes(count));
+}
+DDF_INLINE void store_first(float* p, Vector<float> v, int64_t count) {
+  _mm256_maskstore_ps(p, first_lanes(count), (__m256)v);
+}
+#endif
+
 // --- lanes kept or dropped by a mask of all ones or all zeros ---------------------------------------------------------
 
 template <class T>
@@ -226,19 +245,25 @@ DDF_INLINE T sum(Vector<T> v) {
 
 template <class S>
 static void load_row(const S* source, int64_t stride, Compute<S>* target, int64_t count) {
+  constexpr int64_t width = lanes<Compute<S>>;
   int64_t i = 0;
   if (stride == 1) {
-    for (; i + lanes<Compute<S>> <= count; i += lanes<Compute<S>>) store(target + i, load(source + i));
+    for (; i + width <= count; i += width) store(target + i, load(source + i));
+    if (i < count) store_first(target + i, load_first(source + i, count - i), count - i);
+  } else {
+    for (; i < count; ++i) target[i] = load_scalar(source + i * stride);
   }
-  for (; i < count; ++i) target[i] = load_scalar(source + i * stride);
 }
 template <class S>
 static void store_row(const Compute<S>* source, S* target, int64_t stride, int64_t count) {
+  constexpr int64_t width = lanes<Compute<S>>;
   int64_t i = 0;
   if (stride == 1) {
-    for (; i + lanes<Compute<S>> <= count; i += lanes<Compute<S>>) store(target + i, load(source + i));
+    for (; i + width <= count; i += width) store(target + i, load(source + i));
+    if (i < count) store_first(target + i, load_first(source + i, count - i), count - i);
+  } else {
+    for (; i < count; ++i) store_scalar(target + i * stride, source[i]);
   }
-  for (; i < count; ++i) store_scalar(target + i * stride, source[i]);
 }
 
 // --- weights --------------------------------------------------------------------------------------------------------

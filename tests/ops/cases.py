@@ -1,0 +1,186 @@
+"""The cases that the operator's tests share, and the kernels that they run on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor
+
+import ddfnet
+from ddfnet.ops import backends, cpu
+from ddfnet.ops.shapes import output_size
+
+TIERS = ("baseline", "avx2", "avx512")
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+# The largest error allowed, relative to the size of the values: a few units in the last place.
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}
+DTYPES = [pytest.param(dtype, id=str(dtype).removeprefix("torch.")) for dtype in TOLERANCE]
+
+
+def kernels() -> list:
+    """Every kernel that this machine can run: the reference, and each instruction set of the compiled kernel."""
+    names = ["reference"]
+    if "auto" == backends.chosen() and cpu.can_run(torch.device("cpu"))[0]:
+        current = torch.ops.ddfnet_cpu.tier()
+        names += [f"cpu-{tier}" for tier in TIERS if torch.ops.ddfnet_cpu.set_tier(tier)]
+        torch.ops.ddfnet_cpu.set_tier(current)
+    return names
+
+
+@contextmanager
+def kernel(name: str) -> Iterator[None]:
+    """Runs the block on one of `kernels`."""
+    backend, _, tier = name.partition("-")
+    before = torch.ops.ddfnet_cpu.tier() if tier else None
+    if tier:
+        assert torch.ops.ddfnet_cpu.set_tier(tier)
+    try:
+        with ddfnet.ops.backend(backend):
+            yield
+    finally:
+        if tier:
+            torch.ops.ddfnet_cpu.set_tier(before)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    id: str
+    batch: int = 2
+    channels: int = 8
+    size: tuple[int, int] = (9, 11)
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] | None = None
+    dilation: tuple[int, int] = (1, 1)
+    heads: int = 1
+    combine: str = "mul"
+    filters: str = "both"
+    scale: tuple[int, int] | None = None  # for ddf_upsample
+
+    @property
+    def paddings(self) -> tuple[int, int]:
+        if self.padding is not None:
+            return self.padding
+        return tuple(d * (k - 1) // 2 for d, k in zip(self.dilation, self.kernel, strict=True))
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return output_size(self.size, self.kernel, self.stride, self.paddings, self.dilation)
+
+    @property
+    def geometry(self) -> tuple:
+        """As the registered operator takes it."""
+        return self.kernel, self.stride, self.paddings, self.dilation, self.scale or (1, 1), self.combine
+
+    def tensors(self, dtype: torch.dtype = torch.float64, memory_format: str = "contiguous") -> list[Tensor | None]:
+        """Random input, channel filter and spatial filter as the public function takes them."""
+        taps, scale = self.kernel[0] * self.kernel[1], self.scale
+        sub = 1 if scale is None else scale[0] * scale[1]
+        shapes = [
+            (self.batch, self.channels, *self.size),
+            (self.batch, *(() if scale is None else (sub,)), self.channels, *self.kernel),
+            (self.batch, sub * self.heads * taps, *self.grid),
+        ]
+        present = [True, self.filters != "spatial", self.filters != "channel"]
+        tensors = [torch.randn(s).to(dtype) if there else None for s, there in zip(shapes, present, strict=True)]
+        return [
+            t.contiguous(memory_format=FORMATS[memory_format]) if t is not None and t.dim() == 4 else t for t in tensors
+        ]
+
+    def call(self, *tensors: Tensor | None) -> Tensor:
+        if self.scale is not None:
+            return ddfnet.ddf_upsample(
+                *tensors,
+                scale_factor=self.scale,
+                kernel_size=self.kernel,
+                dilation=self.dilation,
+                combine=self.combine,
+            )
+        return ddfnet.ddf(
+            *tensors,
+            kernel_size=self.kernel,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            combine=self.combine,
+        )
+
+
+_BASE = [
+    Case("3x3"),
+    Case("add", combine="add"),
+    Case("channel-only", filters="channel"),
+    Case("spatial-only", filters="spatial"),
+    Case("channel-only-add", filters="channel", combine="add"),
+    Case("spatial-only-add", filters="spatial", combine="add"),
+    Case("heads", heads=4),
+    Case("heads-add", heads=2, combine="add", channels=6),
+    Case("a-head-a-channel", heads=8),
+    Case("1x1", kernel=(1, 1)),
+    Case("2x2", kernel=(2, 2)),
+    Case("4x1", kernel=(4, 1)),
+    Case("2x5", kernel=(2, 5), channels=3),
+    Case("7x7", kernel=(7, 7), channels=5),
+    Case("31x31", kernel=(31, 31), channels=2, batch=1),
+    Case("stride-2-odd", stride=(2, 2), size=(7, 7)),
+    Case("stride-2-wide", stride=(2, 2), size=(8, 37)),
+    Case("stride-3x1", stride=(3, 1)),
+    Case("stride-over-kernel", stride=(4, 3), kernel=(2, 1)),
+    Case("dilation-2", dilation=(2, 2)),
+    Case("dilation-2-stride-2", dilation=(2, 2), stride=(2, 2)),
+    Case("dilation-9", dilation=(9, 9)),
+    Case("dilation-1x3-stride-2x1", dilation=(1, 3), stride=(2, 1), kernel=(3, 2)),
+    Case("no-padding", padding=(0, 0)),
+    Case("padding-over-kernel", padding=(4, 3)),
+    Case("padding-1x0", padding=(1, 0), kernel=(5, 3)),
+    Case("smaller-than-kernel", size=(2, 3), kernel=(5, 7)),
+    Case("one-pixel", size=(1, 1)),
+    Case("one-row", size=(1, 40)),
+    Case("one-channel", channels=1),
+    Case("many-channels", channels=70, size=(5, 6)),
+    Case("whole-vectors", channels=64, size=(6, 20)),
+    Case("whole-vectors-add", channels=32, size=(6, 7), combine="add"),
+    Case("whole-vectors-stride-2", channels=32, size=(9, 9), stride=(2, 2)),
+    Case("whole-vectors-dilation-2-stride-2", channels=32, size=(12, 13), stride=(2, 2), dilation=(2, 2)),
+    Case("whole-vectors-channel-only", channels=32, size=(6, 7), filters="channel"),
+    Case("whole-vectors-spatial-only", channels=32, size=(6, 7), filters="spatial"),
+    Case("heads-of-vectors", channels=96, size=(5, 6), heads=3),
+    Case("wide", channels=2, size=(3, 700), batch=1),
+    Case("tall", channels=3, size=(300, 5), batch=1),
+    Case("batch-0", batch=0),
+]
+_UPSAMPLE = [
+    Case("up-2", scale=(2, 2)),
+    Case("up-2-add", scale=(2, 2), combine="add"),
+    Case("up-2-heads", scale=(2, 2), heads=2),
+    Case("up-2-spatial-only", scale=(2, 2), filters="spatial"),
+    Case("up-2-channel-only", scale=(2, 2), filters="channel"),
+    Case("up-3x2", scale=(3, 2), kernel=(3, 5)),
+    Case("up-1", scale=(1, 1)),
+    Case("up-2-dilation-2", scale=(2, 2), dilation=(2, 2)),
+    Case("up-2-whole-vectors", scale=(2, 2), channels=32, size=(4, 5)),
+    Case("up-4-one-channel", scale=(4, 4), channels=1, size=(5, 6)),
+    Case("up-2-batch-0", scale=(2, 2), batch=0),
+]
+CASES = [pytest.param(case, id=case.id) for case in _BASE + _UPSAMPLE]
+SMALL_CASES = [  # for what is checked by finite differences
+    pytest.param(dataclasses.replace(case, batch=2, channels=2 * case.heads, size=(3, 4)), id=case.id)
+    for case in _BASE + _UPSAMPLE
+    if case.heads <= 2 and case.kernel[0] * case.kernel[1] <= 9 and not case.id.startswith(("whole", "batch", "wide", "tall"))
+]
+
+
+def assert_close(name: str, got: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    """Within the dtype's tolerance of the expected values' size; NaN only where it is expected."""
+    assert got.shape == expected.shape, name
+    assert got.dtype == dtype, name
+    got = got.double()
+    assert torch.equal(got.isnan(), expected.isnan()), f"{name}: NaN at other places"
+    error = (got - expected).abs().nan_to_num(0)
+    allowed = TOLERANCE[dtype] * (expected.abs().nan_to_num(0) + expected.abs().nan_to_num(0).mean().nan_to_num(0))
+    assert bool((error <= allowed + 1e-300).all()), f"{name}: largest error {error.max():.3g}, allowed there {allowed.max():.3g}"
