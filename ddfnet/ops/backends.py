@@ -34,8 +34,8 @@ def _check(name: str, source: str) -> str:
 def backend(name: str) -> AbstractContextManager[None]:
     """Choose the kernels of ``ddf`` and ``ddf_upsample`` inside a ``with`` block.
 
-    The choice holds for the whole process, compiled graphs and backward passes included, and goes before the environment
-    variable ``DDFNET_BACKEND``. A backend that is chosen by name never falls back: a call that it cannot serve raises.
+    The choice holds for the whole process, compiled graphs and backward passes included, and goes before the
+    environment variable ``DDFNET_BACKEND``. A backend that is chosen by name never falls back: a call that it cannot serve raises.
 
     Args:
         name: ``"auto"`` (the fastest that can serve the device), ``"cpu"`` (the compiled kernel), ``"triton"`` or
@@ -96,7 +96,7 @@ def resolve(device: torch.device) -> tuple[str, str]:
                 f'Use backend("auto"), or see `ddfnet env`'
             )
         return name, reason
-    refusals = []
+    refusals: list[str] = []
     for name in _MODULES:
         ok, reason = can_run(name, device)
         if ok:
@@ -111,6 +111,7 @@ def kernels(device: torch.device) -> ModuleType:
     if name == "reference" and chosen() == "auto" and device.type not in _warned:
         _warned.add(device.type)
         warnings.warn(
-            f"ddfnet uses its PyTorch reference on {device.type}, which is slower than a kernel ({reason})", stacklevel=2
+            f"ddfnet uses its PyTorch reference on {device.type}, which is slower than a kernel ({reason})",
+            stacklevel=2,
         )
     return importlib.import_module(_MODULES[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,28 @@ def _load() -> tuple[bool, str]:
     """Load the kernel once. Where that fails, the reason is kept for whoever asks."""
     files = sorted(_FOLDER.glob("_cpu*.so"))
     if not files:
-        return False, "the compiled kernel was not built: it needs a C++ compiler (gcc or clang) when ddfnet is installed"
+        return (
+            False,
+            "the compiled kernel was not built: it needs a C++ compiler (gcc or clang) when ddfnet is installed",
+        )
     try:
         torch.ops.load_library(files[0])
     except OSError as error:
         return False, f"the compiled kernel {files[0].name} does not load: {error}"
-    return True, f"compiled kernel, {torch.ops.ddfnet_cpu.tier()}"
+    return True, ""
 
 
 def can_run(device: torch.device) -> tuple[bool, str]:
     if device.type != "cpu":
         return False, "the compiled kernel serves the CPU alone"
-    return _load()
+    ok, reason = _load()
+    if not ok:
+        return False, reason
+    tier = torch.ops.ddfnet_cpu.tier()
+    if not tier:
+        asked = os.environ.get("DDFNET_CPU_TIER")
+        return False, f"DDFNET_CPU_TIER={asked!r} is not an instruction set that the kernel has and this processor runs"
+    return True, f"compiled kernel, {tier}"
 
 
 def ddf(

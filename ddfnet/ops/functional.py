@@ -64,7 +64,7 @@ def ddf(
         >>> channel, spatial = torch.randn(2, 16, 3, 3), torch.randn(2, 9, 32, 32)
         >>> ddfnet.ddf(x, channel, spatial).shape
         torch.Size([2, 16, 32, 32])
-        >>> ddfnet.ddf(x, None, torch.randn(2, 4 * 9, 16, 16), kernel_size=3, stride=2).shape  # 4 heads, no channel filter
+        >>> ddfnet.ddf(x, None, torch.randn(2, 4 * 9, 16, 16), kernel_size=3, stride=2).shape  # 4 heads
         torch.Size([2, 16, 16, 16])
 
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, equation 2; "add" and heads are the official
@@ -101,7 +101,8 @@ def ddf_upsample(
         spatial_filter: (N, s*s*G*kH*kW, H, W), sub-pixel major, then head, then tap ``ky*kW + kx``; or None. The number
             of heads G is read off the shape and divides C.
         scale_factor: an int or (sh, sw), from 1 on; with two values s*s is sh*sw.
-        kernel_size: taps, an odd int or (h, w). Needed only without a channel filter; otherwise it must agree with that.
+        kernel_size: taps, an odd int or (h, w). Needed only without a channel filter; otherwise it must agree with
+            that.
         dilation: pixels between taps, an int or (h, w), from 1 on. The padding keeps the size.
         combine: how the filters meet before they are applied, ``"mul"`` or ``"add"``. A missing filter is the identity
             (1 for mul, 0 for add); not both may be missing.
@@ -168,7 +169,9 @@ def _check_tensors(input: Tensor, channel_filter: Tensor | None, spatial_filter:
                 f"move them with .to(device)"
             )
     if input.dim() != 4:
-        raise ValueError(f"input must be (N, C, H, W), got {tuple(input.shape)}; add a batch dimension with unsqueeze(0)")
+        raise ValueError(
+            f"input must be (N, C, H, W), got {tuple(input.shape)}; add a batch dimension with unsqueeze(0)"
+        )
     if input.shape[1] < 1:
         raise ValueError(f"input must have at least one channel, got (N, C, H, W) = {tuple(input.shape)}")
 
@@ -204,8 +207,8 @@ def _kernel_size(
         raise ValueError(f"channel_filter must have at least one tap, got {layout} = {tuple(channel_filter.shape)}")
     if kernel_size is not None and _pair("kernel_size", kernel_size, 1) != (height, width):
         raise ValueError(
-            f"kernel_size must agree with channel_filter, whose last two sizes are {(height, width)}, got {kernel_size=}; "
-            f"leave kernel_size out"
+            f"kernel_size must agree with channel_filter, whose last two sizes are {(height, width)}, "
+            f"got {kernel_size=}; leave kernel_size out"
         )
     return height, width
 
@@ -236,7 +239,7 @@ def _check_filters(
     *,
     subpixels: int | None,
 ) -> None:
-    """Filters must fit the input exactly: nothing broadcasts. ``subpixels`` is None for `ddf`, s*s for `ddf_upsample`."""
+    """Filters must fit the input exactly: nothing broadcasts. ``subpixels`` is None for `ddf`."""
     batch, channels = input.shape[:2]
     taps = kernel[0] * kernel[1]
     if channel_filter is not None:
@@ -259,4 +262,6 @@ def _check_filters(
         raise ValueError(f"spatial_filter must be {layout}, its channels a multiple of {what}, got {shape}")
     heads = shape[1] // unit
     if channels % heads:
-        raise ValueError(f"the heads of spatial_filter must divide the {channels} channels of input, got {heads} of {shape}")
+        raise ValueError(
+            f"the heads of spatial_filter must divide the {channels} channels of input, got {heads} of {shape}"
+        )

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from ddfnet.ops import backends
@@ -112,8 +112,8 @@ def _add(total: Optional, term: Tensor) -> Tensor:
 
 
 # ``register_autograd`` would do for eager gradients, but on torch 2.14 a function under it makes torch.func.jvp return
-# zeros and torch.func.grad raise. A function of a single level, applied at the Autograd key, is what functorch builds for
-# each of its own levels, and gives grad, jvp and vmap in any nesting, in eager mode and compiled.
+# zeros and torch.func.grad raise. A function of a single level, applied at the Autograd key, is what functorch builds
+# for each of its own levels, and gives grad, jvp and vmap in any nesting, in eager mode and compiled.
 class _DDF(torch.autograd.function._SingleLevelFunction):
     @staticmethod
     def forward(*args: Any) -> Tensor:
@@ -214,7 +214,8 @@ def _autograd(function: Any, tensors: int) -> Any:
 
     def apply(*args: Any) -> Any:
         tracked = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in args[:tensors])
-        if not tracked and forward_ad._current_level < 0:  # inference: spares what is half of a small call's time
+        transformed = forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+        if not tracked and not transformed:  # inference: spares what is half of a small call's time
             return function.forward(*args)
         with enable_single_level_autograd_function():
             return function.apply(*args)
@@ -270,7 +271,9 @@ def autocast(*tensors: Optional) -> tuple[Optional, ...]:
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(
-        tensor.to(dtype) if tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor
+        tensor.to(dtype)
+        if tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float64
+        else tensor
         for tensor in tensors
     )
 

@@ -13,6 +13,7 @@ Half types are combined and accumulated in float32 and rounded once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +96,7 @@ class _Taps:
         return output.unflatten(1, self.map_shape[1:])[..., subpixel // sw :: sh, subpixel % sw :: sw]
 
 
-def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, *geometry) -> Tensor:  # type: ignore[no-untyped-def]
+def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, *geometry: Any) -> Tensor:
     """The forward pass; ``geometry`` is (kernel_size, stride, padding, dilation, upscale, combine)."""
     taps = _Taps(input, channel_filter, spatial_filter, *geometry)
     padded = taps.pad(input)
@@ -114,7 +115,7 @@ def ddf_backward(
     input: Tensor,
     channel_filter: Tensor | None,
     spatial_filter: Tensor | None,
-    *geometry_and_mask,  # type: ignore[no-untyped-def]
+    *geometry_and_mask: Any,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The gradients of input, channel filter and spatial filter; None where ``output_mask`` does not ask for one."""
     *geometry, (wants_input, wants_channel, wants_spatial) = geometry_and_mask

@@ -25,7 +25,7 @@ DTYPES = [pytest.param(dtype, id=str(dtype).removeprefix("torch.")) for dtype in
 def kernels() -> list:
     """Every kernel that this machine can run: the reference, and each instruction set of the compiled kernel."""
     names = ["reference"]
-    if "auto" == backends.chosen() and cpu.can_run(torch.device("cpu"))[0]:
+    if backends.chosen() == "auto" and cpu.can_run(torch.device("cpu"))[0]:
         current = torch.ops.ddfnet_cpu.tier()
         names += [f"cpu-{tier}" for tier in TIERS if torch.ops.ddfnet_cpu.set_tier(tier)]
         torch.ops.ddfnet_cpu.set_tier(current)
@@ -171,7 +171,9 @@ CASES = [pytest.param(case, id=case.id) for case in _BASE + _UPSAMPLE]
 SMALL_CASES = [  # for what is checked by finite differences
     pytest.param(dataclasses.replace(case, batch=2, channels=2 * case.heads, size=(3, 4)), id=case.id)
     for case in _BASE + _UPSAMPLE
-    if case.heads <= 2 and case.kernel[0] * case.kernel[1] <= 9 and not case.id.startswith(("whole", "batch", "wide", "tall"))
+    if case.heads <= 2
+    and case.kernel[0] * case.kernel[1] <= 9
+    and not case.id.startswith(("whole", "batch", "wide", "tall"))
 ]
 
 
@@ -183,4 +185,6 @@ def assert_close(name: str, got: Tensor, expected: Tensor, dtype: torch.dtype) -
     assert torch.equal(got.isnan(), expected.isnan()), f"{name}: NaN at other places"
     error = (got - expected).abs().nan_to_num(0)
     allowed = TOLERANCE[dtype] * (expected.abs().nan_to_num(0) + expected.abs().nan_to_num(0).mean().nan_to_num(0))
-    assert bool((error <= allowed + 1e-300).all()), f"{name}: largest error {error.max():.3g}, allowed there {allowed.max():.3g}"
+    assert bool((error <= allowed + 1e-300).all()), (
+        f"{name}: largest error {error.max():.3g}, allowed there {allowed.max():.3g}"
+    )

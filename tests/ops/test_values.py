@@ -70,7 +70,9 @@ def test_every_half_value_passes_through(name: str, dtype: torch.dtype) -> None:
     for memory_format, shape in (("contiguous", (1, 1, 256, 256)), ("channels_last", (1, 64, 32, 32))):
         x = values.reshape(shape).contiguous(memory_format=FORMATS[memory_format])
         with kernel(name):
-            got = Case("1x1", kernel=(1, 1), filters="channel").call(x, torch.ones(*x.shape[:2], 1, 1, dtype=dtype), None)
+            got = Case("1x1", kernel=(1, 1), filters="channel").call(
+                x, torch.ones(*x.shape[:2], 1, 1, dtype=dtype), None
+            )
         assert torch.equal(got.isnan(), x.isnan())
         kept = ~x.isnan()
         assert torch.equal(got[kept].view(torch.int16), (x[kept] + 0).view(torch.int16))
@@ -86,5 +88,7 @@ def test_floats_are_rounded_to_the_nearest_half(name: str, dtype: torch.dtype) -
     expected = (x.float() * filter.float()).to(dtype)
     for memory_format in FORMATS.values():
         with kernel(name):
-            got = Case("1x1", kernel=(1, 1), filters="channel").call(x.contiguous(memory_format=memory_format), filter, None)
+            got = Case("1x1", kernel=(1, 1), filters="channel").call(
+                x.contiguous(memory_format=memory_format), filter, None
+            )
         assert torch.equal(got, expected)

@@ -1,0 +1,146 @@
+"""Derivatives of every order and mode, on every backend: finite differences, and the transforms against each other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
+
+import ddfnet
+from tests.ops.cases import SMALL_CASES, Case, kernel, kernels
+
+BACKENDS = [name for name in kernels() if name in ("reference", kernels()[-1])]
+
+
+def present(case: Case, *tensors):
+    """The case's tensors that are there, and the operator as a function of those alone."""
+    there = [t is not None for t in tensors]
+
+    def function(*given):
+        remaining = iter(given)
+        return case.call(*(next(remaining) if t else None for t in there))
+
+    return [t for t in tensors if t is not None], function
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("case", SMALL_CASES)
+def test_first_derivatives(case: Case, name: str) -> None:
+    inputs, function = present(case, *case.tensors())
+    with kernel(name):
+        assert gradcheck(function, [t.requires_grad_() for t in inputs], check_forward_ad=True, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("case", SMALL_CASES)
+def test_second_derivatives(case: Case, name: str) -> None:
+    inputs, function = present(case, *case.tensors())
+    with kernel(name):
+        assert gradgradcheck(function, [t.requires_grad_() for t in inputs], check_fwd_over_rev=True, fast_mode=True)
+
+
+@pytest.mark.parametrize("combine", ["mul", "add"])
+def test_all_entries_of_the_jacobians(combine: str) -> None:
+    """Not fast_mode's random projection: each entry, batched gradients included."""
+    case = Case(combine, batch=1, channels=2, size=(2, 3), combine=combine)
+    inputs = [t.requires_grad_() for t in case.tensors()]
+    assert gradcheck(case.call, inputs, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True)
+    assert gradgradcheck(case.call, inputs, check_batched_grad=True, check_fwd_over_rev=True, check_rev_over_rev=True)
+
+
+@pytest.mark.parametrize("combine", ["mul", "add"])
+def test_third_derivatives(combine: str) -> None:
+    case = Case(combine, batch=1, channels=1, size=(2, 2), kernel=(2, 2), padding=(1, 1), combine=combine)
+    inputs = [t.requires_grad_() for t in case.tensors()]
+
+    def first(*tensors):
+        return torch.autograd.grad(case.call(*tensors).sin().sum(), tensors, create_graph=True)
+
+    assert gradgradcheck(first, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("case", SMALL_CASES)
+def test_the_transforms_agree(case: Case) -> None:
+    inputs, function = present(case, *case.tensors())
+    tangents = [torch.randn_like(t) for t in inputs]
+    every = tuple(range(len(inputs)))
+
+    def loss(*tensors):
+        return function(*tensors).sin().sum()
+
+    gradients = torch.autograd.grad(loss(*(t.requires_grad_() for t in inputs)), inputs)
+    inputs = [t.detach() for t in inputs]
+    for got, expected in zip(torch.func.grad(loss, every)(*inputs), gradients, strict=True):
+        torch.testing.assert_close(got, expected)
+    _, directional = torch.func.jvp(loss, tuple(inputs), tuple(tangents))
+    torch.testing.assert_close(directional, sum((g * t).sum() for g, t in zip(gradients, tangents, strict=True)))
+    with forward_ad.dual_level():
+        dual = loss(*(forward_ad.make_dual(t, d) for t, d in zip(inputs, tangents, strict=True)))
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, directional)
+
+    # Forward over reverse and reverse over reverse give one Hessian.
+    outer = torch.func.jvp(torch.func.grad(loss, every), tuple(inputs), tuple(tangents))[1]
+
+    def directional_derivative(*tensors):
+        return torch.func.jvp(loss, tensors, tuple(tangents))[1]
+
+    for a, b in zip(outer, torch.func.grad(directional_derivative, every)(*inputs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_jvp_in_one_tensor_only() -> None:
+    case = Case("add", combine="add")
+    tensors = case.tensors()
+    for index in range(3):
+        direction = torch.randn_like(tensors[index])
+
+        def function(t, index=index):
+            return case.call(*tensors[:index], t, *tensors[index + 1 :])
+
+        _, got = torch.func.jvp(function, (tensors[index],), (direction,))
+        step = 1e-6 * direction
+        expected = (function(tensors[index] + step) - function(tensors[index] - step)) / 2e-6
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("case", SMALL_CASES)
+def test_vmap_maps(case: Case) -> None:
+    inputs, function = present(case, *case.tensors())
+    stacked = [torch.stack([t, t + 1, t * 2], dim) for t, dim in zip(inputs, (0, 1, 2), strict=False)]
+    got = torch.func.vmap(function, in_dims=tuple(range(len(inputs))))(*stacked)
+    for i in range(3):
+        torch.testing.assert_close(got[i], function(*(s.select(d, i) for d, s in enumerate(stacked))))
+
+
+def test_vmap_with_a_shared_tensor_and_under_grad() -> None:
+    case = Case("3x3", channels=2, size=(4, 5))
+    x, channel, spatial = case.tensors()
+    xs = torch.stack([x, -x])
+
+    def loss(x):
+        return case.call(x, channel, spatial).sin().sum()
+
+    expected = torch.stack([torch.func.grad(loss)(x), torch.func.grad(loss)(-x)])
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(xs), expected)
+    torch.testing.assert_close(torch.func.grad(lambda xs: torch.func.vmap(loss)(xs).sum())(xs), expected)
+    per_sample = torch.func.vmap(lambda x, c, s: case.call(x[None], c[None], s[None])[0])
+    torch.testing.assert_close(per_sample(x, channel, spatial), case.call(x, channel, spatial))
+
+
+def test_a_graph_through_one_tensor_computes_no_other_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = []
+    kernels_of = ddfnet.ops.backends.kernels
+
+    class Spy:
+        def __init__(self, module):
+            self.ddf = module.ddf
+            self.module = module
+
+        def ddf_backward(self, *args):
+            masks.append(list(args[-1]))
+            return self.module.ddf_backward(*args)
+
+    monkeypatch.setattr(ddfnet.ops.backends, "kernels", lambda device: Spy(kernels_of(device)))
+    x, channel, spatial = Case("3x3").tensors()
+    ddfnet.ddf(x, channel.requires_grad_(), spatial).sum().backward()
+    assert masks == [[False, True, False]]

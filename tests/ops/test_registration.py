@@ -1,0 +1,172 @@
+"""The operator as torch's other parts see it: opcheck, compile, export, autocast, FLOP counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import ddfnet
+from ddfnet.ops import library
+from tests.ops.cases import Case, kernel, kernels
+
+OPCHECK = [
+    Case("3x3"),
+    Case("add", combine="add"),
+    Case("channel-only", filters="channel"),
+    Case("spatial-only", filters="spatial", heads=2),
+    Case("stride-2-odd", stride=(2, 2), size=(7, 7)),
+    Case("up-2", scale=(2, 2)),
+]
+NEWEST = kernels()[-1]
+
+
+def operator_arguments(case: Case, memory_format: str) -> list:
+    input, channel, spatial = case.tensors(torch.float32, memory_format)
+    channel = channel.flatten(1, 2) if channel is not None and channel.dim() == 5 else channel
+    return [input, channel, spatial]
+
+
+@pytest.mark.parametrize("name", ["reference", NEWEST])
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("case", OPCHECK, ids=[c.id for c in OPCHECK])
+def test_opcheck(case: Case, memory_format: str, name: str) -> None:
+    tensors = operator_arguments(case, memory_format)
+    with kernel(name):
+        torch.library.opcheck(library.ddf, (*tensors, *case.geometry))
+        leaves = [None if t is None else t.requires_grad_() for t in tensors]
+        torch.library.opcheck(library.ddf, (*leaves, *case.geometry))
+        grad = library.ddf(*leaves, *case.geometry).detach().requires_grad_()
+        mask = [t is not None for t in tensors]
+        torch.library.opcheck(library.ddf_backward, (grad, *leaves, *case.geometry, mask))
+
+
+def test_opcheck_of_a_dense_permuted_input() -> None:
+    x = torch.randn(2, 5, 6, 4).permute(0, 3, 2, 1).requires_grad_()
+    torch.library.opcheck(library.ddf, (x, torch.randn(2, 4, 3, 3), None, *Case("3x3").geometry))
+
+
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+def test_compiles_once_for_many_sizes(memory_format: str) -> None:
+    compilations = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+
+    def function(x, channel, spatial):
+        return ddfnet.ddf(x, channel, spatial, combine="add") * 2
+
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=compilations)
+    # No two sizes of the first call are equal: torch.compile would take them for one.
+    for batch, size in ((2, (10, 11)), (3, (16, 7)), (5, (30, 31))):
+        case = Case("add", batch=batch, size=size, combine="add")
+        tensors = [t.requires_grad_() for t in case.tensors(torch.float32, memory_format)]
+        got, expected = compiled(*tensors), function(*tensors)
+        torch.testing.assert_close(got, expected)
+        assert got.stride() == expected.stride()
+        grad = torch.randn_like(expected)
+        for a, b in zip(
+            torch.autograd.grad(got, tensors, grad), torch.autograd.grad(expected, tensors, grad), strict=True
+        ):
+            torch.testing.assert_close(a, b)
+    assert compilations.frame_count == 1
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_compiles_with_inductor(stride: int) -> None:
+    case = Case("3x3", stride=(stride, stride))
+    tensors = [t.requires_grad_() for t in case.tensors(torch.float32)]
+
+    def function(x, channel, spatial):
+        return ddfnet.ddf(x.relu(), channel, spatial, stride=stride).sin()
+
+    torch.testing.assert_close(torch.compile(function, fullgraph=True, dynamic=True)(*tensors), function(*tensors))
+
+
+def test_compiled_transforms_are_right() -> None:
+    case = Case("3x3", channels=2, size=(4, 5))
+    tensors = tuple(case.tensors())
+    tangents = tuple(torch.randn_like(t) for t in tensors)
+
+    def directional(*tensors):
+        return torch.func.jvp(case.call, tensors, tangents)[1]
+
+    def gradient(x):
+        return torch.func.grad(lambda x: case.call(x, *tensors[1:]).sin().sum())(x)
+
+    compiled = torch.compile(directional, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*tensors), directional(*tensors))
+    assert directional(*tensors).abs().sum() > 1
+    torch.testing.assert_close(
+        torch.compile(gradient, fullgraph=True, backend="aot_eager")(tensors[0]), gradient(tensors[0])
+    )
+
+
+class Module(torch.nn.Module):
+    def __init__(self, scale: int | None) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        channel = x.mean((2, 3))[:, :, None, None] * torch.ones(3, 3)
+        spatial = x[:, :1].expand(-1, 9 * (self.scale or 1) ** 2, -1, -1)
+        if self.scale is None:
+            return ddfnet.ddf(x, channel, spatial)
+        return ddfnet.ddf_upsample(x, None, spatial, kernel_size=3, scale_factor=self.scale)
+
+
+@pytest.mark.parametrize("scale", [None, 2], ids=["ddf", "ddf_upsample"])
+def test_exports_with_dynamic_batch_and_size(scale: int | None) -> None:
+    module, dim = Module(scale), torch.export.Dim
+    shapes = {"x": {0: dim("n", min=1), 2: dim("h", min=2), 3: dim("w", min=2)}}
+    program = torch.export.export(module, (torch.randn(2, 8, 9, 11),), dynamic_shapes=shapes)
+    assert any("ddfnet.ddf" in str(node.target) for node in program.graph.nodes)
+    for shape in ((1, 8, 5, 6), (3, 8, 20, 33)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(program.module()(x), module(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+def test_autocast_casts_like_conv2d(dtype: torch.dtype) -> None:
+    x, channel, spatial = Case("3x3").tensors(torch.float32)
+    with torch.autocast("cpu", dtype=dtype):
+        got = ddfnet.ddf(x, channel.to(dtype), spatial)
+        double = ddfnet.ddf(x.double(), channel.double(), spatial.double())
+        upsampled = ddfnet.ddf_upsample(x, None, torch.randn(2, 36, 9, 11), kernel_size=3, scale_factor=2)
+        convolution = torch.nn.functional.conv2d(x, torch.randn(8, 1, 3, 3), groups=8)
+    assert got.dtype == convolution.dtype == upsampled.dtype == dtype
+    assert double.dtype == torch.float64
+    assert torch.equal(got, ddfnet.ddf(x.to(dtype), channel.to(dtype), spatial.to(dtype)))
+
+    x.requires_grad_()
+    with torch.autocast("cpu", dtype=dtype):
+        ddfnet.ddf(x, channel, spatial).float().sum().backward()
+    assert x.grad.dtype == torch.float32
+
+
+def count_flops(function) -> int:
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def test_flops_are_three_a_tap_with_both_filters_and_two_with_one() -> None:
+    x, channel, spatial = Case("3x3").tensors()
+    results = 2 * 8 * 9 * 11
+    assert count_flops(lambda: ddfnet.ddf(x, channel, spatial)) == results * 9 * 3
+    assert count_flops(lambda: ddfnet.ddf(x, channel, spatial, combine="add")) == results * 9 * 3
+    assert count_flops(lambda: ddfnet.ddf(x, channel, None)) == results * 9 * 2
+    assert count_flops(lambda: ddfnet.ddf(x, None, spatial, kernel_size=3)) == results * 9 * 2
+    up = [torch.randn(2, 4, 8, 3, 3).double(), torch.randn(2, 36, 9, 11).double()]
+    assert count_flops(lambda: ddfnet.ddf_upsample(x, *up, scale_factor=2)) == 4 * results * 9 * 3
+
+
+def test_flops_of_the_backward_pass_count_the_wanted_gradients() -> None:
+    x, channel, spatial = (t.requires_grad_() for t in Case("3x3").tensors())
+    forward = 2 * 8 * 9 * 11 * 9 * 3
+    assert count_flops(lambda: ddfnet.ddf(x, channel, spatial).sum().backward()) == 4 * forward
+    assert count_flops(lambda: ddfnet.ddf(x.detach(), channel, spatial.detach()).sum().backward()) == 2 * forward
+
+
+def test_meta_tensors_give_shapes() -> None:
+    x = torch.empty(2, 8, 9, 11, device="meta").to(memory_format=torch.channels_last)
+    out = ddfnet.ddf(x, torch.empty(2, 8, 3, 3, device="meta"), None, stride=2)
+    assert out.shape == (2, 8, 5, 6)
+    assert out.is_contiguous(memory_format=torch.channels_last)
