@@ -1,5 +1,5 @@
-// Hands torch's tensors to the kernels. Written against LibTorch's stable ABI, so that one build serves every torch from
-// 2.10 on. Shapes were checked by the public Python functions; what is checked here protects memory alone.
+// Hands torch's tensors to the kernels. Written against LibTorch's stable ABI, so that one build serves every torch
+// from 2.10 on. Shapes were checked by the public Python functions; what is checked here protects memory alone.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -28,11 +28,16 @@ void parallel_for(int64_t count, int64_t grain, void (*body)(void*, int64_t, int
 
 ddfnet::DType dtype_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case torch::headeronly::ScalarType::Float: return ddfnet::DType::Float32;
-    case torch::headeronly::ScalarType::Double: return ddfnet::DType::Float64;
-    case torch::headeronly::ScalarType::BFloat16: return ddfnet::DType::BFloat16;
-    case torch::headeronly::ScalarType::Half: return ddfnet::DType::Half;
-    default: STD_TORCH_CHECK(false, "ddfnet_cpu: dtype must be float32, float64, bfloat16 or float16");
+    case torch::headeronly::ScalarType::Float:
+      return ddfnet::DType::Float32;
+    case torch::headeronly::ScalarType::Double:
+      return ddfnet::DType::Float64;
+    case torch::headeronly::ScalarType::BFloat16:
+      return ddfnet::DType::BFloat16;
+    case torch::headeronly::ScalarType::Half:
+      return ddfnet::DType::Half;
+    default:
+      STD_TORCH_CHECK(false, "ddfnet_cpu: dtype must be float32, float64, bfloat16 or float16");
   }
 }
 
@@ -112,8 +117,8 @@ const ddfnet::Kernels& current_kernels() {
 void forward(const Tensor output, const Tensor input, const std::optional<Tensor> channel_filter,
              const std::optional<Tensor> spatial_filter, const Sizes kernel_size, const Sizes stride,
              const Sizes padding, const Sizes dilation, const Sizes upscale, const std::string combine) {
-  const ddfnet::Problem problem = problem_of(output, input, channel_filter, spatial_filter, kernel_size, stride, padding,
-                                             dilation, upscale, combine);
+  const ddfnet::Problem problem = problem_of(output, input, channel_filter, spatial_filter, kernel_size, stride,
+                                             padding, dilation, upscale, combine);
   const auto kernel = current_kernels().forward[static_cast<int>(dtype_of(input))];
   kernel(problem, writable(output), parallel_for);
 }

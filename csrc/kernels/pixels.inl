@@ -1,8 +1,9 @@
 // Kernels for maps whose channels lie side by side (channels_last): vectors of channels, one pixel at a time.
 //
 // A pixel's result is a sum over taps of weight(channel filter, spatial filter) * source pixel. The channel filter is
-// packed once so that a tap's channels lie side by side too; the spatial filter's taps are scalars, broadcast. The input
-// is walked in memory order, so a row of it is read from memory once and then found in the cache by the other taps.
+// packed once so that a tap's channels lie side by side too; the spatial filter's taps are scalars, broadcast. The
+// input is walked in memory order, so a row of it is read from memory once and then found in the cache by the other
+// taps.
 
 template <class S>
 struct PixelTaps {
@@ -54,7 +55,7 @@ static void pack_channel_filter(const Problem& p, Compute<S>* packed, ParallelFo
   run_parallel(parallel_for, p.batch * p.subpixels(), grain(p.taps() * p.channels), body);
 }
 
-// --- sums: forward, and the gradient of the input -------------------------------------------------------------------
+// --- sums: forward, and the gradient of the input ----------------------------------------------------------
 
 template <Weight weight, class S>
 static void pixel_sum(const PixelTaps<S>* taps, int64_t count, int64_t channels, S* target) {
@@ -96,7 +97,8 @@ static int64_t window_sums(const WindowRun<S>& run, int64_t pixels, int64_t chan
     Vector<T> spatial[9];
 #pragma GCC unroll 9
     for (int t = 0; t < 9; ++t) {
-      spatial[t] = weight == Weight::Channel ? Vector<T>{} : broadcast(load_scalar(run.spatial[t] + pixel * run.spatial_step));
+      spatial[t] =
+          weight == Weight::Channel ? Vector<T>{} : broadcast(load_scalar(run.spatial[t] + pixel * run.spatial_step));
     }
     // Row by row, so that few pointers are alive at a time.
     const S *row0 = run.row[0] + pixel * run.pixel_step, *row1 = run.row[1] + pixel * run.pixel_step,
@@ -120,101 +122,131 @@ static int64_t window_sums(const WindowRun<S>& run, int64_t pixels, int64_t chan
   return done;
 }
 
-// Forward: sources are input pixels, targets output pixels, the spatial filter is the target's. Transposed: sources are
-// output pixels of every subpixel, targets input pixels, and the spatial filter is the source's.
+// Forward: sources are input pixels, targets output pixels, and the spatial filter is the target's. Transposed: sources
+// are output pixels of every subpixel, targets input pixels, and the spatial filter is the source's.
 template <Weight weight, bool transposed, class S>
-static void sum_pixels(const Problem& p, const ConstArray& source, const Array& target, const Compute<S>* filters,
-                       ParallelFor parallel_for) {
+struct PixelSum {
   using T = Compute<S>;
-  constexpr bool uses_spatial = weight != Weight::Channel;
-  const Axis rows(rows_of(p), transposed), columns(columns_of(p), transposed);
-  const int64_t height = transposed ? p.height : p.grid_height, width = transposed ? p.width : p.grid_width;
-  const int64_t taps = p.taps(), subpixels = p.subpixels(), head_channels = p.head_channels();
-  const int64_t source_subpixels = transposed ? subpixels : 1, target_subpixels = transposed ? 1 : subpixels;
-  const int64_t scale_y = transposed ? p.upscale_y : 1, scale_x = transposed ? p.upscale_x : 1;
-  const bool is3x3 = p.kernel_y == 3 && p.kernel_x == 3 && source_subpixels == 1;
-  const int64_t* filter_stride = p.spatial_filter.stride;
+  static constexpr bool uses_spatial = weight != Weight::Channel;
 
-  auto spatial_at = [&](int64_t n, int64_t subpixel, int64_t head, int64_t y, int64_t x) {
-    return at<S>(p.spatial_filter, n, (subpixel * p.heads + head) * taps, y, x);
+  const Problem& p;
+  const ConstArray& source;
+  const Array& target;
+  const T* filters;  // packed
+  const Axis rows, columns;
+  const int64_t height, width;  // of the targets, a subpixel
+  const int64_t sources_a_sum;  // subpixels that one sum reads
+
+  PixelSum(const Problem& problem, const ConstArray& source, const Array& target, const T* filters)
+      : p(problem),
+        source(source),
+        target(target),
+        filters(filters),
+        rows(rows_of(problem), transposed),
+        columns(columns_of(problem), transposed),
+        height(transposed ? problem.height : problem.grid_height),
+        width(transposed ? problem.width : problem.grid_width),
+        sources_a_sum(transposed ? problem.subpixels() : 1) {}
+
+  // One row of targets of one head; `q` is the targets' subpixel, 0 where a target has none.
+  struct Row {
+    int64_t n, y, q, head, channel;
+    const Axis::Entry* entries;
+    int64_t count;
   };
 
-  auto body = [&](int64_t begin, int64_t end) {
-    Buffer<PixelTaps<S>> list(taps * source_subpixels);
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t n = row / height, y = row % height;
-      const Axis::Entry* row_entries = rows.entries(y);
-      const int64_t row_count = rows.count(y);
-      for (int64_t q = 0; q < target_subpixels; ++q) {
-        for (int64_t head = 0; head < p.heads; ++head) {
-          const int64_t first = head * head_channels;
-          const T* filter = filters + ((n * subpixels + q) * taps) * p.channels + first;
-          auto target_at = [&](int64_t x) {
-            return transposed ? at<S>(target, n, first, y, x)
-                              : at<S>(target, n, first, y * p.upscale_y + q / p.upscale_x,
-                                      x * p.upscale_x + q % p.upscale_x);
-          };
-          for (int64_t x = 0; x < width;) {
-            const Axis::Entry* column_entries = columns.entries(x);
-            const int64_t column_count = columns.count(x);
-            int64_t pixels = 1, done = 0;
-            if (is3x3 && row_count == 3 && column_count == 3) {
-              pixels = window_run_length(columns, x, width);
-              const int64_t next = pixels > 1 ? columns.entries(x + 1)->source - column_entries->source : 0;
-              WindowRun<S> run;
-              run.tap_step = (column_entries[1].source - column_entries[0].source) * source.stride[3];
-              run.pixel_step = next * source.stride[3];
-              run.spatial_step = (transposed ? next : 1) * filter_stride[3];
-              run.channel = filter;
-              run.channels = p.channels;
-              for (int ky = 0; ky < 3; ++ky) {
-                const int64_t source_y = row_entries[ky].source;
-                run.row[ky] = at<S>(source, n, first, source_y, column_entries[0].source);
-                for (int kx = 0; uses_spatial && kx < 3; ++kx) {
-                  const S* spatial = transposed ? spatial_at(n, q, head, source_y, column_entries[kx].source)
-                                                : spatial_at(n, q, head, y, x);
-                  run.spatial[ky * 3 + kx] = spatial + (ky * 3 + kx) * filter_stride[1];
-                }
-              }
-              const int64_t target_step = target.stride[3] * (transposed ? 1 : p.upscale_x);
-              done = window_sums<weight>(run, pixels, head_channels, target_at(x), target_step);
-            }
-            for (const int64_t end = x + pixels; x < end; ++x) {
-              if (done == head_channels) continue;
-              column_entries = columns.entries(x);
-              int64_t count = 0;
-              for (int64_t sub = 0; sub < source_subpixels; ++sub) {
-                const int64_t subpixel = transposed ? sub : q, offset_y = sub / p.upscale_x, offset_x = sub % p.upscale_x;
-                for (int64_t i = 0; i < row_count; ++i) {
-                  const int64_t source_y = row_entries[i].source;
-                  for (int64_t j = 0; j < column_count; ++j, ++count) {
-                    const int64_t source_x = column_entries[j].source;
-                    const int64_t tap = row_entries[i].tap * p.kernel_x + column_entries[j].tap;
-                    PixelTaps<S>& entry = list[count];
-                    entry.source =
-                        at<S>(source, n, first + done, source_y * scale_y + offset_y, source_x * scale_x + offset_x);
-                    entry.channel = filter + (sub * taps + tap) * p.channels + done;
-                    if (uses_spatial) {
-                      const S* spatial = transposed ? spatial_at(n, subpixel, head, source_y, source_x)
-                                                    : spatial_at(n, subpixel, head, y, x);
-                      entry.spatial = load_scalar(spatial + tap * filter_stride[1]);
-                    } else {
-                      entry.spatial = 0;
-                    }
-                  }
-                }
-              }
-              pixel_sum<weight>(list.get(), count, head_channels - done, target_at(x) + done);
-            }
-          }
+  S* target_at(const Row& row, int64_t x) const {
+    if (transposed) return at<S>(target, row.n, row.channel, row.y, x);
+    return at<S>(target, row.n, row.channel, row.y * p.upscale_y + row.q / p.upscale_x,
+                 x * p.upscale_x + row.q % p.upscale_x);
+  }
+  const T* filter_of(const Row& row) const {
+    return filters + (row.n * p.subpixels() + row.q) * p.taps() * p.channels + row.channel;
+  }
+  const S* spatial_at(const Row& row, int64_t subpixel, int64_t tap, int64_t y, int64_t x) const {
+    return at<S>(p.spatial_filter, row.n, (subpixel * p.heads + row.head) * p.taps() + tap, y, x);
+  }
+
+  // From target x on, as many 3x3 windows as follow each other, whole vectors of channels. Returns the targets; `done`
+  // is how many of their channels are finished.
+  int64_t sum_windows(const Row& row, int64_t x, int64_t* done) const {
+    const int64_t pixels = window_run_length(columns, x, width);
+    const Axis::Entry* entries = columns.entries(x);
+    const int64_t next = pixels > 1 ? columns.entries(x + 1)->source - entries->source : 0;
+    WindowRun<S> run;
+    run.tap_step = (entries[1].source - entries[0].source) * source.stride[3];
+    run.pixel_step = next * source.stride[3];
+    run.spatial_step = (transposed ? next : 1) * p.spatial_filter.stride[3];
+    run.channel = filter_of(row);
+    run.channels = p.channels;
+    for (int ky = 0; ky < 3; ++ky) {
+      const int64_t source_y = row.entries[ky].source;
+      run.row[ky] = at<S>(source, row.n, row.channel, source_y, entries[0].source);
+      for (int kx = 0; uses_spatial && kx < 3; ++kx) {
+        const int tap = ky * 3 + kx;
+        run.spatial[tap] = transposed ? spatial_at(row, row.q, tap, source_y, entries[kx].source)
+                                      : spatial_at(row, row.q, tap, row.y, x);
+      }
+    }
+    const int64_t target_step = target.stride[3] * (transposed ? 1 : p.upscale_x);
+    *done = window_sums<weight>(run, pixels, p.head_channels(), target_at(row, x), target_step);
+    return pixels;
+  }
+
+  // Target x from its channel `done` on, with any taps; `list` has room for all of them.
+  void sum_taps(const Row& row, int64_t x, int64_t done, PixelTaps<S>* list) const {
+    const T* filter = filter_of(row) + done;
+    const int64_t scale_y = transposed ? p.upscale_y : 1, scale_x = transposed ? p.upscale_x : 1;
+    int64_t count = 0;
+    for (int64_t sub = 0; sub < sources_a_sum; ++sub) {
+      const int64_t offset_y = sub / p.upscale_x, offset_x = sub % p.upscale_x;
+      for (int64_t i = 0; i < row.count; ++i) {
+        const int64_t source_y = row.entries[i].source;
+        for (int64_t j = 0; j < columns.count(x); ++j) {
+          const Axis::Entry& column = columns.entries(x)[j];
+          const int64_t source_x = column.source, tap = row.entries[i].tap * p.kernel_x + column.tap;
+          PixelTaps<S>& entry = list[count++];
+          entry.source =
+              at<S>(source, row.n, row.channel + done, source_y * scale_y + offset_y, source_x * scale_x + offset_x);
+          entry.channel = filter + (sub * p.taps() + tap) * p.channels;
+          entry.spatial = !uses_spatial ? T(0)
+                          : transposed  ? load_scalar(spatial_at(row, sub, tap, source_y, source_x))
+                                        : load_scalar(spatial_at(row, row.q, tap, row.y, x));
         }
       }
     }
-  };
-  run_parallel(parallel_for, p.batch * height, grain(width * subpixels * taps * p.channels), body);
-}
+    pixel_sum<weight>(list, count, p.head_channels() - done, target_at(row, x) + done);
+  }
 
-// --- products: the gradients of both filters ------------------------------------------------------------------------
+  void sum_row(const Row& row, PixelTaps<S>* list) const {
+    const bool windows = p.kernel_y == 3 && p.kernel_x == 3 && sources_a_sum == 1 && row.count == 3;
+    for (int64_t x = 0; x < width;) {
+      int64_t pixels = 1, done = 0;
+      if (windows && columns.count(x) == 3) pixels = sum_windows(row, x, &done);
+      for (const int64_t end = x + pixels; x < end; ++x) {
+        if (done < p.head_channels()) sum_taps(row, x, done, list);
+      }
+    }
+  }
+
+  void run(ParallelFor parallel_for) const {
+    const int64_t targets_a_position = transposed ? 1 : p.subpixels();
+    auto body = [&](int64_t begin, int64_t end) {
+      Buffer<PixelTaps<S>> list(p.taps() * sources_a_sum);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t n = i / height, y = i % height;
+        for (int64_t q = 0; q < targets_a_position; ++q) {
+          for (int64_t head = 0; head < p.heads; ++head) {
+            sum_row({n, y, q, head, head * p.head_channels(), rows.entries(y), rows.count(y)}, list.get());
+          }
+        }
+      }
+    };
+    run_parallel(parallel_for, p.batch * height, grain(width * p.subpixels() * p.taps() * p.channels), body);
+  }
+};
+
+// --- products: the gradients of both filters ---------------------------------------------------------------
 
 // For one pixel and head: product = grad * source, per tap and channel. Adds product * spatial to the channel filter's
 // gradient, and gives the spatial filter's as the sum of product * channel over the head.
@@ -288,89 +320,134 @@ static void window_products(const WindowRun<S>& run, int64_t pixels, const S* gr
 
 // `partial` is (batch, blocks, subpixels, taps, channels), zeroed here, summed over blocks by the caller.
 template <Weight weight, bool wants_channel, bool wants_spatial, class S>
-static void multiply_pixels(const Problem& p, const ConstArray& grad_output, const Array& grad_spatial,
-                            const Compute<S>* filters, Compute<S>* partial, int64_t blocks, ParallelFor parallel_for) {
+struct PixelProducts {
   using T = Compute<S>;
-  constexpr bool uses_spatial = weight != Weight::Channel;
-  const Axis rows(rows_of(p), false), columns(columns_of(p), false);
-  const int64_t taps = p.taps(), subpixels = p.subpixels(), head_channels = p.head_channels();
-  const int64_t block_rows = ceil_div(p.grid_height, blocks), slice = subpixels * taps * p.channels;
-  const bool is3x3 = p.kernel_y == 3 && p.kernel_x == 3;
+  static constexpr bool uses_spatial = weight == Weight::Product;
 
-  auto body = [&](int64_t begin, int64_t end) {
-    Buffer<T> row_gradient(p.grid_width * taps);  // of one row, subpixel and head: tap-minor, as it is computed
-    Buffer<T> tap_row(p.grid_width);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t n = i / blocks, block = i % blocks;
-      T* block_gradient = partial + i * slice;
-      if (wants_channel) std::memset(block_gradient, 0, static_cast<size_t>(slice) * sizeof(T));
-      const int64_t last = min((block + 1) * block_rows, p.grid_height);
-      for (int64_t y = block * block_rows; y < last; ++y) {
-        const Axis::Entry* row_entries = rows.entries(y);
-        const int64_t row_count = rows.count(y);
-        for (int64_t group = 0; group < subpixels * p.heads; ++group) {
-          const int64_t q = group / p.heads, head = group % p.heads, first = head * head_channels;
-          const int64_t out_y = y * p.upscale_y + q / p.upscale_x, offset_x = q % p.upscale_x;
-          const T* filter = filters + ((n * subpixels + q) * taps) * p.channels + first;
-          T* grad_filter = block_gradient + q * taps * p.channels + first;
-          if (wants_spatial) {
-            std::memset(row_gradient.get(), 0, static_cast<size_t>(p.grid_width * taps) * sizeof(T));
-          }
-          const int64_t grad_step = grad_output.stride[3] * p.upscale_x;
-          for (int64_t x = 0; x < p.grid_width; ++x) {
-            const Axis::Entry* column_entries = columns.entries(x);
-            const int64_t column_count = columns.count(x);
-            const S* grad = at<S>(grad_output, n, first, out_y, x * p.upscale_x + offset_x);
-            const S* spatial = uses_spatial ? at<S>(p.spatial_filter, n, group * taps, y, x) : nullptr;
-            T* place = row_gradient.get() + x * taps;
-            if (is3x3 && row_count == 3 && column_count == 3 && head_channels % lanes<T> == 0) {
-              const int64_t pixels = window_run_length(columns, x, p.grid_width);
-              WindowRun<S> run;
-              run.tap_step = (column_entries[1].source - column_entries[0].source) * p.input.stride[3];
-              run.pixel_step = p.stride_x * p.input.stride[3];
-              run.spatial_step = p.spatial_filter.stride[3];
-              run.channel = filter;
-              run.channels = p.channels;
-              for (int t = 0; t < 9; ++t) run.spatial[t] = uses_spatial ? spatial + t * p.spatial_filter.stride[1] : nullptr;
-              for (int ky = 0; ky < 3; ++ky) {
-                run.row[ky] = at<S>(p.input, n, first, row_entries[ky].source, column_entries[0].source);
-              }
-              window_products<weight, wants_channel, wants_spatial>(run, pixels, grad, grad_step, head_channels,
-                                                                    grad_filter, place);
-              x += pixels - 1;
-              continue;
+  const Problem& p;
+  const ConstArray& grad_output;
+  const Array& grad_spatial;
+  const T* filters;  // packed
+  T* partial;
+  const int64_t blocks;
+  const Axis rows, columns;
+
+  PixelProducts(const Problem& problem, const ConstArray& grad_output, const Array& grad_spatial, const T* filters,
+                T* partial, int64_t blocks)
+      : p(problem),
+        grad_output(grad_output),
+        grad_spatial(grad_spatial),
+        filters(filters),
+        partial(partial),
+        blocks(blocks),
+        rows(rows_of(problem), false),
+        columns(columns_of(problem), false) {}
+
+  // One row of filter positions of one subpixel and head.
+  struct Row {
+    int64_t n, y, q, head, channel;
+    const Axis::Entry* entries;
+    int64_t count;
+    const T* filter;
+    T* grad_channel;
+    T* grad_spatial;  // (positions, taps)
+  };
+
+  const S* grad_at(const Row& row, int64_t x) const {
+    return at<S>(grad_output, row.n, row.channel, row.y * p.upscale_y + row.q / p.upscale_x,
+                 x * p.upscale_x + row.q % p.upscale_x);
+  }
+  const S* spatial_at(const Row& row, int64_t tap, int64_t x) const {
+    return at<S>(p.spatial_filter, row.n, (row.q * p.heads + row.head) * p.taps() + tap, row.y, x);
+  }
+
+  int64_t multiply_windows(const Row& row, int64_t x) const {
+    const int64_t pixels = window_run_length(columns, x, p.grid_width);
+    const Axis::Entry* entries = columns.entries(x);
+    WindowRun<S> run;
+    run.tap_step = (entries[1].source - entries[0].source) * p.input.stride[3];
+    run.pixel_step = p.stride_x * p.input.stride[3];
+    run.spatial_step = p.spatial_filter.stride[3];
+    run.channel = row.filter;
+    run.channels = p.channels;
+    for (int tap = 0; uses_spatial && tap < 9; ++tap) run.spatial[tap] = spatial_at(row, tap, x);
+    for (int ky = 0; ky < 3; ++ky) {
+      run.row[ky] = at<S>(p.input, row.n, row.channel, row.entries[ky].source, entries[0].source);
+    }
+    window_products<weight, wants_channel, wants_spatial>(run, pixels, grad_at(row, x),
+                                                          grad_output.stride[3] * p.upscale_x, p.head_channels(),
+                                                          row.grad_channel, row.grad_spatial + x * 9);
+    return pixels;
+  }
+
+  void multiply_taps(const Row& row, int64_t x) const {
+    for (int64_t i = 0; i < row.count; ++i) {
+      for (int64_t j = 0; j < columns.count(x); ++j) {
+        const Axis::Entry& column = columns.entries(x)[j];
+        const int64_t tap = row.entries[i].tap * p.kernel_x + column.tap;
+        PixelTaps<S> entry;
+        entry.source = at<S>(p.input, row.n, row.channel, row.entries[i].source, column.source);
+        entry.spatial = uses_spatial ? load_scalar(spatial_at(row, tap, x)) : T(0);
+        entry.channel = row.filter + tap * p.channels;
+        pixel_products<weight, wants_channel, wants_spatial>(entry, grad_at(row, x), p.head_channels(),
+                                                             row.grad_channel + tap * p.channels,
+                                                             row.grad_spatial + x * p.taps() + tap);
+      }
+    }
+  }
+
+  void multiply_row(const Row& row, T* tap_row) const {
+    const bool windows = p.kernel_y == 3 && p.kernel_x == 3 && row.count == 3 && p.head_channels() % lanes<T> == 0;
+    if (wants_spatial) {  // taps that are outside the map have no gradient
+      std::memset(row.grad_spatial, 0, static_cast<size_t>(p.grid_width * p.taps()) * sizeof(T));
+    }
+    for (int64_t x = 0; x < p.grid_width;) {
+      if (windows && columns.count(x) == 3) {
+        x += multiply_windows(row, x);
+      } else {
+        multiply_taps(row, x++);
+      }
+    }
+    for (int64_t tap = 0; wants_spatial && tap < p.taps(); ++tap) {
+      for (int64_t x = 0; x < p.grid_width; ++x) tap_row[x] = row.grad_spatial[x * p.taps() + tap];
+      S* target = at<S>(grad_spatial, row.n, (row.q * p.heads + row.head) * p.taps() + tap, row.y, 0);
+      store_row(tap_row, target, grad_spatial.stride[3], p.grid_width);
+    }
+  }
+
+  void run(ParallelFor parallel_for) const {
+    const int64_t block_rows = ceil_div(p.grid_height, blocks), slice = p.subpixels() * p.taps() * p.channels;
+    auto body = [&](int64_t begin, int64_t end) {
+      Buffer<T> row_gradient(p.grid_width * p.taps()), tap_row(p.grid_width);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t n = i / blocks, block = i % blocks;
+        T* grad_channel = wants_channel ? partial + i * slice : nullptr;
+        if (wants_channel) std::memset(grad_channel, 0, static_cast<size_t>(slice) * sizeof(T));
+        const int64_t last = min((block + 1) * block_rows, p.grid_height);
+        for (int64_t y = block * block_rows; y < last; ++y) {
+          for (int64_t q = 0; q < p.subpixels(); ++q) {
+            for (int64_t head = 0; head < p.heads; ++head) {
+              const int64_t channel = head * p.head_channels(), offset = q * p.taps() * p.channels + channel;
+              multiply_row({n, y, q, head, channel, rows.entries(y), rows.count(y), filters + n * slice + offset,
+                            grad_channel + offset, row_gradient.get()},
+                           tap_row.get());
             }
-            for (int64_t a = 0; a < row_count; ++a) {
-              for (int64_t b = 0; b < column_count; ++b) {
-                const int64_t tap = row_entries[a].tap * p.kernel_x + column_entries[b].tap;
-                PixelTaps<S> entry;
-                entry.source = at<S>(p.input, n, first, row_entries[a].source, column_entries[b].source);
-                entry.spatial = uses_spatial ? load_scalar(spatial + tap * p.spatial_filter.stride[1]) : T(0);
-                entry.channel = filter + tap * p.channels;
-                pixel_products<weight, wants_channel, wants_spatial>(entry, grad, head_channels,
-                                                                     grad_filter + tap * p.channels, place + tap);
-              }
-            }
-          }
-          for (int64_t t = 0; wants_spatial && t < taps; ++t) {
-            for (int64_t x = 0; x < p.grid_width; ++x) tap_row[x] = row_gradient[x * taps + t];
-            store_row(tap_row.get(), at<S>(grad_spatial, n, group * taps + t, y, 0), grad_spatial.stride[3], p.grid_width);
           }
         }
       }
-    }
-  };
-  run_parallel(parallel_for, p.batch * blocks, grain(block_rows * p.grid_width * subpixels * taps * p.channels), body);
-}
+    };
+    run_parallel(parallel_for, p.batch * blocks, grain(block_rows * p.grid_width * slice), body);
+  }
+};
 
-// --- the two entries --------------------------------------------------------------------------------------------------
+// --- the two entries ---------------------------------------------------------------------------------------
 
 template <Weight weight, class S>
 static void forward_pixels(const Problem& p, const Array& output, ParallelFor parallel_for) {
   constexpr bool channel = weight != Weight::Spatial;
   Buffer<Compute<S>> filters(channel ? p.batch * p.subpixels() * p.taps() * p.channels : 0);
   if (channel) pack_channel_filter<S>(p, filters.get(), parallel_for);
-  sum_pixels<weight, false, S>(p, p.input, output, filters.get(), parallel_for);
+  PixelSum<weight, false, S>(p, p.input, output, filters.get()).run(parallel_for);
 }
 
 template <Weight weight, class S>
@@ -382,7 +459,7 @@ static void backward_pixels(const Problem& p, const ConstArray& grad_output, con
   Buffer<T> filters(channel ? p.batch * slice : 0);
   if (channel) pack_channel_filter<S>(p, filters.get(), parallel_for);
   if (gradients.input.data != nullptr) {
-    sum_pixels<weight, true, S>(p, grad_output, gradients.input, filters.get(), parallel_for);
+    PixelSum<weight, true, S>(p, grad_output, gradients.input, filters.get()).run(parallel_for);
   }
   const bool wants_channel = gradients.channel_filter.data != nullptr;
   const bool wants_spatial = gradients.spatial_filter.data != nullptr;
@@ -393,11 +470,14 @@ static void backward_pixels(const Problem& p, const ConstArray& grad_output, con
   Buffer<T> partial(wants_channel ? p.batch * blocks * slice : 0);
   const Array& spatial = gradients.spatial_filter;
   if (wants_channel && wants_spatial) {
-    multiply_pixels<weight, true, true, S>(p, grad_output, spatial, filters.get(), partial.get(), blocks, parallel_for);
+    PixelProducts<weight, true, true, S>(p, grad_output, spatial, filters.get(), partial.get(), blocks)
+        .run(parallel_for);
   } else if (wants_channel) {
-    multiply_pixels<weight, true, false, S>(p, grad_output, spatial, filters.get(), partial.get(), blocks, parallel_for);
+    PixelProducts<weight, true, false, S>(p, grad_output, spatial, filters.get(), partial.get(), blocks)
+        .run(parallel_for);
   } else {
-    multiply_pixels<weight, false, true, S>(p, grad_output, spatial, filters.get(), partial.get(), blocks, parallel_for);
+    PixelProducts<weight, false, true, S>(p, grad_output, spatial, filters.get(), partial.get(), blocks)
+        .run(parallel_for);
   }
   if (!wants_channel) return;
 

@@ -2,10 +2,10 @@
 //
 // A tile of a map is packed, in the type of the sums, into rows of one pitch that leaves room for the kernel's reach.
 // Read as one long line, such a tile turns each tap into a constant offset: no borders, no short rows at 7 or 14 pixels
-// (a vector runs over the end of a row into the next; those lanes are computed and dropped), any stride between elements.
-// With a stride between filter positions, each of its phases is packed as a plane of its own, and the same holds in each.
-// The spatial filter's tile is packed once and serves all channels of a head; channels go four at a time, so that a
-// vector of the spatial filter is loaded once for four.
+// (a vector runs over the end of a row into the next; those lanes are computed and dropped), any stride between
+// elements. With a stride between filter positions, each of its phases is packed as a plane of its own, and the same
+// holds in each. The spatial filter's tile is packed once and serves all channels of a head; channels go four at a
+// time, so that a vector of the spatial filter is loaded once for four.
 
 constexpr int64_t planes_at_once = 4;
 
@@ -15,13 +15,16 @@ struct Tile {
 };
 
 // How far the taps reach along an axis, in steps of the stride.
-DDF_INLINE int64_t reach(const AxisGeometry& g) { return (g.taps - 1) * g.dilation / g.stride; }
+DDF_INLINE int64_t reach(const AxisGeometry& g) {
+  return (g.taps - 1) * g.dilation / g.stride;
+}
 
 class Tiling {
  public:
-  // Tiles of a `height` x `width` area for each of `batch` samples. `filters` packed values a position are to fit in the
-  // second-level cache. A small batch is cut finer, so that a few threads have work, but not below a useful tile.
-  Tiling(int64_t batch, int64_t height, int64_t width, int64_t filters, int64_t margin) : height_(height), width_(width) {
+  // Tiles of a `height` x `width` area for each of `batch` samples. `filters` packed values a position are to fit in
+  // the second-level cache. A small batch is cut finer, so that a few threads have work, but not below a useful tile.
+  Tiling(int64_t batch, int64_t height, int64_t width, int64_t filters, int64_t margin)
+      : height_(height), width_(width) {
     const int64_t positions = max(32768 / filters, 64);
     columns_ = min(width, positions);
     across_ = ceil_div(width, columns_);
@@ -80,8 +83,8 @@ struct PlaneTap {
   int64_t source;    // offset into the packed source
 };
 
-// target[u][j] = sum over taps of weight(channel[u], spatial[j]) * source[u][offset + j], for `together` channels u. Whole
-// vectors: up to two beyond `count` are read and written.
+// target[u][j] = sum over taps of weight(channel[u], spatial[j]) * source[u][offset + j], for `together` channels u.
+// Whole vectors: up to two beyond `count` are read and written.
 template <Weight weight, int64_t together, class T>
 static void plane_sum(const PlaneTap<T>* taps, int64_t tap_count, const T* source, int64_t source_pitch, T* target,
                       int64_t target_pitch, int64_t count) {
@@ -129,8 +132,8 @@ static void pack_channel_taps(const Problem& p, int64_t n, int64_t subpixel, int
   }
 }
 
-// Calls body(first, together) for the channels of a head, planes_at_once at a time and the rest one by one. `together` is
-// a compile-time constant for the body: it is passed as a type.
+// Calls body(first, together) for the channels of a head, planes_at_once at a time and the rest one by one. `together`
+// is a compile-time constant for the body: it is passed as a type.
 template <int64_t n>
 struct Together {
   static constexpr int64_t value = n;
@@ -142,7 +145,7 @@ DDF_INLINE void for_channels(int64_t first, int64_t count, Body body) {
   for (; c < count; ++c) body(first + c, Together<1>{});
 }
 
-// --- forward ---------------------------------------------------------------------------------------------------------
+// --- forward -----------------------------------------------------------------------------------------------
 
 // The input's planes under a tile of filter positions: one for each phase of the stride.
 struct InputPlanes {
@@ -159,11 +162,18 @@ struct InputPlanes {
   void pack(const Problem& p, const Tile& tile, int64_t channel, Compute<S>* target) const {
     for (int64_t phase_y = 0; phase_y < p.stride_y; ++phase_y) {
       for (int64_t phase_x = 0; phase_x < p.stride_x; ++phase_x) {
-        if (!used(p.kernel_y, p.dilation_y, p.stride_y, phase_y) || !used(p.kernel_x, p.dilation_x, p.stride_x, phase_x)) {
+        if (!used(p.kernel_y, p.dilation_y, p.stride_y, phase_y) ||
+            !used(p.kernel_x, p.dilation_x, p.stride_x, phase_x)) {
           continue;
         }
-        const PlaneSource from = {tile.y * p.stride_y + phase_y - p.padding_y, p.stride_y, p.height,
-                                  tile.x * p.stride_x + phase_x - p.padding_x, p.stride_x, p.width, rows, pitch};
+        const PlaneSource from = {tile.y * p.stride_y + phase_y - p.padding_y,
+                                  p.stride_y,
+                                  p.height,
+                                  tile.x * p.stride_x + phase_x - p.padding_x,
+                                  p.stride_x,
+                                  p.width,
+                                  rows,
+                                  pitch};
         pack_plane(at<S>(p.input, tile.n, channel, 0, 0), p.input.stride[2], p.input.stride[3], from,
                    target + (phase_y * p.stride_x + phase_x) * size);
       }
@@ -213,7 +223,8 @@ static void forward_planes(const Problem& p, const Array& output, ParallelFor pa
       const Tile tile = tiling.tile(index);
       const InputPlanes planes(p, tile.rows, tile.columns);
       const int64_t count = (tile.rows - 1) * planes.pitch + tile.columns;
-      const PlaneSource positions = {tile.y, 1, p.grid_height, tile.x, 1, tile.x + tile.columns, tile.rows, planes.pitch};
+      const PlaneSource positions = {tile.y,    1,           p.grid_height, tile.x, 1, tile.x + tile.columns,
+                                     tile.rows, planes.pitch};
       for (int64_t head = 0; head < p.heads; ++head) {
         if (uses_spatial) pack_spatial<S>(p, tile.n, head, positions, line, spatial.get());
         for_channels(head * p.head_channels(), p.head_channels(), [&](int64_t first, auto constant) {
@@ -232,7 +243,8 @@ static void forward_planes(const Problem& p, const Array& output, ParallelFor pa
               for (int64_t r = 0; r < tile.rows; ++r) {
                 S* out = at<S>(output, tile.n, first + u, (tile.y + r) * p.upscale_y + q / p.upscale_x,
                                tile.x * p.upscale_x + q % p.upscale_x);
-                store_row(target.get() + u * line + r * planes.pitch, out, output.stride[3] * p.upscale_x, tile.columns);
+                store_row(target.get() + u * line + r * planes.pitch, out, output.stride[3] * p.upscale_x,
+                          tile.columns);
               }
             }
           }
@@ -244,7 +256,7 @@ static void forward_planes(const Problem& p, const Array& output, ParallelFor pa
                grain(tiling.rows() * tiling.columns() * subpixels * taps * p.channels), body);
 }
 
-// --- the gradient of the input ------------------------------------------------------------------------------------------
+// --- the gradient of the input -----------------------------------------------------------------------------
 
 // Positions along an axis of the padded input, divided by the stride: those that hold input pixels.
 struct PhaseRange {
@@ -289,8 +301,8 @@ static void input_gradient_planes(const Problem& p, const ConstArray& grad_outpu
       tile.x += column_range.first;
       const int64_t pitch = tile.columns + reach_x;
       const int64_t count = (tile.rows - 1) * pitch + tile.columns;
-      const PlaneSource from = {tile.y - reach_y, 1,           p.grid_height,       tile.x - reach_x, 1,
-                                p.grid_width,     tile.rows + reach_y, pitch};
+      const PlaneSource from = {tile.y - reach_y,    1,    p.grid_height, tile.x - reach_x, 1, p.grid_width,
+                                tile.rows + reach_y, pitch};
       for (int64_t head = 0; head < p.heads; ++head) {
         if (uses_spatial) pack_spatial<S>(p, tile.n, head, from, line, spatial.get());
         for_channels(head * p.head_channels(), p.head_channels(), [&](int64_t first, auto constant) {
@@ -336,7 +348,7 @@ static void input_gradient_planes(const Problem& p, const ConstArray& grad_outpu
                grain(tiling.rows() * tiling.columns() * subpixels * taps * p.channels), body);
 }
 
-// --- the gradients of both filters ---------------------------------------------------------------------------------------
+// --- the gradients of both filters -------------------------------------------------------------------------
 
 // Adds to grad_spatial[j] and gives grad_channel[u], for one tap. The gradient of the output is 0 in the lanes that are
 // no filter position; the mask keeps a NaN of the input, which such a lane may read, out of the sums as well.
@@ -387,7 +399,8 @@ static void filter_gradient_planes(const Problem& p, const ConstArray& grad_outp
       const InputPlanes planes(p, tile.rows, tile.columns);
       const int64_t count = (tile.rows - 1) * planes.pitch + tile.columns;
       const int64_t whole = whole_vectors<T>(count);
-      const PlaneSource positions = {tile.y, 1, p.grid_height, tile.x, 1, tile.x + tile.columns, tile.rows, planes.pitch};
+      const PlaneSource positions = {tile.y,    1,           p.grid_height, tile.x, 1, tile.x + tile.columns,
+                                     tile.rows, planes.pitch};
       std::memset(mask.get(), 0, static_cast<size_t>(whole) * sizeof(T));
       for (int64_t r = 0; r < tile.rows; ++r) {
         std::memset(mask.get() + r * planes.pitch, 0xff, static_cast<size_t>(tile.columns) * sizeof(T));
@@ -438,8 +451,8 @@ static void filter_gradient_planes(const Problem& p, const ConstArray& grad_outp
       }
     }
   };
-  run_parallel(parallel_for, p.batch * blocks,
-               grain(tiling.rows() * tiling.columns() * subpixels * taps * p.channels), body);
+  run_parallel(parallel_for, p.batch * blocks, grain(tiling.rows() * tiling.columns() * subpixels * taps * p.channels),
+               body);
   if (!wants_channel) return;
 
   sum_blocks(partial.get(), p.batch, blocks, slice, parallel_for);

@@ -18,8 +18,9 @@ enum class DType { Float32, Float64, BFloat16, Half };
 // How a tap's weight is made of the channel filter's tap c and the spatial filter's tap s.
 enum class Weight { Product, Sum, Channel, Spatial };
 
-// A 4-dimensional array with strides in elements. The dimensions of maps and of the spatial filter are (n, channel, row,
-// column), those of the channel filter (n, channel, tap row, tap column). `data` is null where the array is missing.
+// A 4-dimensional array with strides in elements. The dimensions of maps and of the spatial filter are (n, channel,
+// row, column), those of the channel filter (n, channel, tap row, tap column). `data` is null where the array is
+// missing.
 template <class Pointer>
 struct ArrayOf {
   Pointer data = nullptr;
@@ -49,7 +50,8 @@ struct Gradients {
 using ParallelFor = void (*)(int64_t count, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end),
                              void* context);
 
-// The kernels of one instruction set, by dtype. Forward writes the output; backward writes the gradients that are there.
+// The kernels of one instruction set, by dtype. Forward writes the output; backward writes the gradients that are
+// there.
 struct Kernels {
   using Forward = void (*)(const Problem&, const Array& output, ParallelFor);
   using Backward = void (*)(const Problem&, const ConstArray& grad_output, const Gradients&, ParallelFor);

@@ -45,10 +45,14 @@ DDF_INLINE Vector<T> broadcast(T value) {
   return value - Vector<T>{};  // GCC's idiom: a scalar operand is broadcast, and x - 0 is x, -0 included
 }
 
-// --- scalars ------------------------------------------------------------------------------------------------------
+// --- scalars -----------------------------------------------------------------------------------------------
 
-DDF_INLINE float load_scalar(const float* p) { return *p; }
-DDF_INLINE double load_scalar(const double* p) { return *p; }
+DDF_INLINE float load_scalar(const float* p) {
+  return *p;
+}
+DDF_INLINE double load_scalar(const double* p) {
+  return *p;
+}
 DDF_INLINE float load_scalar(const BFloat16* p) {
   const uint32_t bits = static_cast<uint32_t>(p->bits) << 16;
   float value;
@@ -71,8 +75,12 @@ DDF_INLINE float load_scalar(const Half* p) {
   return value;
 }
 
-DDF_INLINE void store_scalar(float* p, float value) { *p = value; }
-DDF_INLINE void store_scalar(double* p, double value) { *p = value; }
+DDF_INLINE void store_scalar(float* p, float value) {
+  *p = value;
+}
+DDF_INLINE void store_scalar(double* p, double value) {
+  *p = value;
+}
 DDF_INLINE void store_scalar(BFloat16* p, float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
@@ -102,7 +110,7 @@ DDF_INLINE void store_scalar(Half* p, float value) {
   p->bits = static_cast<uint16_t>(sign | half);
 }
 
-// --- whole vectors ------------------------------------------------------------------------------------------------
+// --- whole vectors -----------------------------------------------------------------------------------------
 
 template <class T>
 DDF_INLINE Vector<T> load(const T* p) {
@@ -164,7 +172,7 @@ DDF_INLINE void store(Half* p, Vector<float> v) {
 }
 #endif
 
-// --- the first `count` lanes: nothing beyond them is read or written -----------------------------------------------
+// --- the first `count` lanes: nothing beyond them is read or written ---------------------------------------
 
 template <class S>
 DDF_INLINE Vector<Compute<S>> load_first(const S* p, int64_t count) {
@@ -198,7 +206,7 @@ DDF_INLINE void store_first(float* p, Vector<float> v, int64_t count) {
 }
 #endif
 
-// --- lanes kept or dropped by a mask of all ones or all zeros ---------------------------------------------------------
+// --- lanes kept or dropped by a mask of all ones or all zeros ----------------------------------------------
 
 template <class T>
 struct BitsOf;
@@ -241,7 +249,7 @@ DDF_INLINE T sum(Vector<T> v) {
   return sum_lanes<T, DDF_VECTOR_BYTES>(v);
 }
 
-// --- rows: any distance between elements, vectors where it is one ---------------------------------------------------
+// --- rows: any distance between elements, vectors where it is one ------------------------------------------
 
 template <class S>
 static void load_row(const S* source, int64_t stride, Compute<S>* target, int64_t count) {
@@ -266,7 +274,7 @@ static void store_row(const Compute<S>* source, S* target, int64_t stride, int64
   }
 }
 
-// --- weights --------------------------------------------------------------------------------------------------------
+// --- weights -----------------------------------------------------------------------------------------------
 
 // A tap's weight of the two filters' taps; `Channel` and `Spatial` do not read the other operand.
 template <Weight weight, class A, class B>

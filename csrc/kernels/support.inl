@@ -1,10 +1,16 @@
 // What all kernels of a tier share: scratch memory, loops over threads, and which positions each tap joins.
-// No standard containers here: a template of theirs, instantiated under the tier's target, could be the one copy that the
-// linker keeps for the whole library, and would then run on processors without that instruction set.
+// No standard containers here: a template of theirs, instantiated under the tier's target, could be the one copy that
+// the linker keeps for the whole library, and would then run on processors without that instruction set.
 
-DDF_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-DDF_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
-DDF_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+DDF_INLINE int64_t min(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+DDF_INLINE int64_t max(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+DDF_INLINE int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 // Uninitialised memory for `count` values, aligned to cache lines, with a vector of slack at the end.
 template <class T>
@@ -29,12 +35,14 @@ class Buffer {
 template <class Body>
 DDF_INLINE void run_parallel(ParallelFor parallel_for, int64_t count, int64_t grain, Body& body) {
   parallel_for(
-      count, max(grain, 1), [](void* context, int64_t begin, int64_t end) { (*static_cast<Body*>(context))(begin, end); },
-      &body);
+      count, max(grain, 1),
+      [](void* context, int64_t begin, int64_t end) { (*static_cast<Body*>(context))(begin, end); }, &body);
 }
 
 // How many items of this many operations are worth a thread of their own.
-DDF_INLINE int64_t grain(int64_t operations_an_item) { return ceil_div(1 << 16, max(operations_an_item, 1)); }
+DDF_INLINE int64_t grain(int64_t operations_an_item) {
+  return ceil_div(1 << 16, max(operations_an_item, 1));
+}
 
 template <class T, class Pointer>
 DDF_INLINE const T* at(const ArrayOf<Pointer>& array, int64_t a, int64_t b, int64_t c, int64_t d) {
@@ -58,8 +66,8 @@ DDF_INLINE AxisGeometry columns_of(const Problem& p) {
   return {p.grid_width, p.width, p.kernel_x, p.stride_x, p.padding_x, p.dilation_x};
 }
 
-// For each target along an axis, the taps that reach a source inside the map, and where. Forward, the targets are filter
-// positions and the sources inputs; transposed, for the input's gradient, the other way round.
+// For each target along an axis, the taps that reach a source inside the map, and where. Forward, the targets are
+// filter positions and the sources inputs; transposed, for the input's gradient, the other way round.
 class Axis {
  public:
   struct Entry {

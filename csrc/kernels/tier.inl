@@ -31,10 +31,14 @@ static void backward_as_laid_out(const Problem& p, const ConstArray& grad_output
 template <class S>
 static void forward(const Problem& p, const Array& output, ParallelFor parallel_for) {
   switch (p.weight) {
-    case Weight::Product: return forward_as_laid_out<Weight::Product, S>(p, output, parallel_for);
-    case Weight::Sum: return forward_as_laid_out<Weight::Sum, S>(p, output, parallel_for);
-    case Weight::Channel: return forward_as_laid_out<Weight::Channel, S>(p, output, parallel_for);
-    case Weight::Spatial: return forward_as_laid_out<Weight::Spatial, S>(p, output, parallel_for);
+    case Weight::Product:
+      return forward_as_laid_out<Weight::Product, S>(p, output, parallel_for);
+    case Weight::Sum:
+      return forward_as_laid_out<Weight::Sum, S>(p, output, parallel_for);
+    case Weight::Channel:
+      return forward_as_laid_out<Weight::Channel, S>(p, output, parallel_for);
+    case Weight::Spatial:
+      return forward_as_laid_out<Weight::Spatial, S>(p, output, parallel_for);
   }
 }
 
@@ -42,10 +46,14 @@ template <class S>
 static void backward(const Problem& p, const ConstArray& grad_output, const Gradients& gradients,
                      ParallelFor parallel_for) {
   switch (p.weight) {
-    case Weight::Product: return backward_as_laid_out<Weight::Product, S>(p, grad_output, gradients, parallel_for);
-    case Weight::Sum: return backward_as_laid_out<Weight::Sum, S>(p, grad_output, gradients, parallel_for);
-    case Weight::Channel: return backward_as_laid_out<Weight::Channel, S>(p, grad_output, gradients, parallel_for);
-    case Weight::Spatial: return backward_as_laid_out<Weight::Spatial, S>(p, grad_output, gradients, parallel_for);
+    case Weight::Product:
+      return backward_as_laid_out<Weight::Product, S>(p, grad_output, gradients, parallel_for);
+    case Weight::Sum:
+      return backward_as_laid_out<Weight::Sum, S>(p, grad_output, gradients, parallel_for);
+    case Weight::Channel:
+      return backward_as_laid_out<Weight::Channel, S>(p, grad_output, gradients, parallel_for);
+    case Weight::Spatial:
+      return backward_as_laid_out<Weight::Spatial, S>(p, grad_output, gradients, parallel_for);
   }
 }
 

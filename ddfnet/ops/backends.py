@@ -35,7 +35,8 @@ def backend(name: str) -> AbstractContextManager[None]:
     """Choose the kernels of ``ddf`` and ``ddf_upsample`` inside a ``with`` block.
 
     The choice holds for the whole process, compiled graphs and backward passes included, and goes before the
-    environment variable ``DDFNET_BACKEND``. A backend that is chosen by name never falls back: a call that it cannot serve raises.
+    environment variable ``DDFNET_BACKEND``. A backend that is chosen by name never falls back: a call that it cannot
+    serve raises.
 
     Args:
         name: ``"auto"`` (the fastest that can serve the device), ``"cpu"`` (the compiled kernel), ``"triton"`` or
