@@ -1,1 +1,8 @@
 """Layers."""
+
+from ddfnet.nn.conv import DDFConv2d
+from ddfnet.nn.ddf import DDF2d
+from ddfnet.nn.filter_norm import FilterNorm
+from ddfnet.nn.upsample import DDFUpsample2d
+
+__all__ = ["DDF2d", "DDFConv2d", "DDFUpsample2d", "FilterNorm"]

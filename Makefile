@@ -1,0 +1,75 @@
+# `make demo` and `make test` are complete on a machine with Python, a C++ compiler and make. The rest are their parts.
+
+PYTHON ?= python3
+TORCH ?= torch==2.14.1 torchvision==0.29.1
+# The second torch: the wheel is built with TORCH and must run with this one too.
+OTHER_TORCH ?= torch==2.13.0
+DEMO ?=
+
+VENV := .venv
+OTHER_VENV := .venv-other
+BIN := $(VENV)/bin
+# The build runs in the environment's own tools: an isolated one would fetch another torch.
+INSTALL := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation
+SOURCES := pyproject.toml setup.py $(wildcard csrc/*/*)
+CXX_FILES := $(wildcard csrc/*/*) $(wildcard tests/cpp/*.cpp)
+
+.PHONY: demo test lint types unit reference other-torch bench format clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/ddfnet demo $(DEMO)
+
+test: lint types unit reference other-torch
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+# One thread a test process, two processes: tests that are about threads set their number themselves.
+unit: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --support-table docs/support.md
+
+# The suite without the compiled kernel. What never reaches a kernel is not run again.
+reference: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 DDFNET_BACKEND=reference $(BIN)/python -m pytest -n 2 tests/ops tests/nn tests/test_compat.py
+
+# One wheel for every torch from 2.10 on: built with one, tested with another, away from the sources.
+other-torch: $(OTHER_VENV)/stamp $(VENV)/dev.stamp
+	rm -rf dist && PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m build --wheel --no-isolation --outdir dist . > build/wheel.log 2>&1 \
+		|| (cat build/wheel.log && false)
+	$(OTHER_VENV)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/ddfnet-*.whl
+	rm -rf build/other-torch && mkdir -p build/other-torch && cp -r tests pyproject.toml build/other-torch
+	cd build/other-torch && OMP_NUM_THREADS=1 $(CURDIR)/$(OTHER_VENV)/bin/python -m pytest -n 2 tests/ops
+
+bench: $(VENV)/demo.stamp
+	$(BIN)/ddfnet bench op
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/clang-format -i $(CXX_FILES)
+
+clean:
+	rm -rf build dist $(VENV) $(OTHER_VENV) *.egg-info ddfnet/ops/_cpu*.so
+
+$(VENV)/torch.stamp:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH) "setuptools>=77" wheel ninja numpy
+	touch $@
+
+$(VENV)/demo.stamp: $(VENV)/torch.stamp $(SOURCES)
+	$(INSTALL) --editable ".[demo]"
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/torch.stamp $(SOURCES)
+	$(INSTALL) --editable ".[dev]"
+	touch $@ $(VENV)/demo.stamp
+
+$(OTHER_VENV)/stamp:
+	$(PYTHON) -m venv $(OTHER_VENV)
+	$(OTHER_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(OTHER_VENV)/bin/python -m pip install --quiet $(OTHER_TORCH) numpy pytest pytest-xdist hypothesis
+	touch $@

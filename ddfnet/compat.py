@@ -1,0 +1,363 @@
+"""The official code's names, signatures and weights.
+
+``from ddf import DDFPack`` becomes ``from ddfnet.compat import DDFPack``. The layers have the state-dict keys of
+https://github.com/theFoxofSky/ddfnet and compute the same, on any device, without its known defects: sizes are conv2d's
+where a stride does not divide the map, dtypes are conv2d's under autocast, the bottleneck has at least one channel,
+constant filters have finite gradients, and ``DDFUpPack`` works: it uses ``joint_channels`` and ``dw_kernel_size``, and
+resizes the guidance to the input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddfnet import nn as layers
+from ddfnet import ops
+from ddfnet.nn.filter_norm import filter_norm
+from ddfnet.nn.filters import ChannelBranch, SpatialBranch, check_channels, check_map
+from ddfnet.nn.upsample import resize
+
+__all__ = ["DDFPack", "DDFUpPack", "FilterNorm", "ddf", "load_official"]
+
+
+def ddf(
+    features: Tensor,
+    channel_filter: Tensor,
+    spatial_filter: Tensor,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    stride: int = 1,
+    kernel_combine: str = "mul",
+    version: str = "",
+) -> Tensor:
+    """`ddfnet.ddf` with the official signature.
+
+    Args:
+        features: (N, C, H, W).
+        channel_filter: (N, C, k, k).
+        spatial_filter: (N, k*k, Ho, Wo) with Ho = ceil(H/stride): conv2d's size, where the official code has the floor.
+        kernel_size: k taps.
+        dilation: pixels between taps.
+        stride: pixels.
+        kernel_combine: ``"mul"`` or ``"add"``.
+        version: which of its CUDA kernels the official code runs, ``""``, ``"o"`` or ``"f"``; of no effect.
+
+    Returns:
+        (N, C, Ho, Wo), in the widest dtype of the three tensors, or the autocast dtype.
+
+    Raises:
+        ValueError, TypeError: as `ddfnet.ddf`.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.compat import ddf
+        >>> ddf(torch.randn(2, 8, 14, 14), torch.randn(2, 8, 3, 3), torch.randn(2, 9, 7, 7), 3, 1, 2).shape
+        torch.Size([2, 8, 7, 7])
+
+    Source: theFoxofSky/ddfnet, ``ddf/ddf.py``.
+    """
+    if version not in ("", "o", "f"):
+        raise ValueError(f"version must be '', 'o' or 'f', got {version!r}")
+    tensors = (features, channel_filter, spatial_filter)
+    if all(isinstance(tensor, Tensor) for tensor in tensors):
+        # FilterNorm's parameters made the official filters wider than the map under mixed precision.
+        dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+        features, channel_filter, spatial_filter = (tensor.to(dtype) for tensor in tensors)
+    return ops.ddf(
+        features,
+        channel_filter,
+        spatial_filter,
+        kernel_size=kernel_size,
+        stride=stride,
+        dilation=dilation,
+        combine=kernel_combine,
+    )
+
+
+class FilterNorm(nn.Module):
+    """`ddfnet.nn.FilterNorm` with the official signature, its parameters named ``std`` and ``mean``.
+
+    Args:
+        in_channels: filters of a pixel (``"spatial"``) or a sample (``"channel"``).
+        kernel_size: k; a filter has k*k taps.
+        filter_type: ``"spatial"`` or ``"channel"``.
+        nonlinearity: as in ``torch.nn.init.calculate_gain``.
+        running_std: whether ``std`` is a parameter, one value a tap, or the constant ``gain/k``.
+        running_mean: whether there is the parameter ``mean``, one value a tap. It starts with zeros; the official one
+            starts with noise far larger than the filters.
+
+    Returns:
+        Spatial filters as they came, (N, in_channels*k*k, H, W); channel filters as (N, in_channels*k*k).
+
+    Raises:
+        ValueError: as `ddfnet.nn.FilterNorm`.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.compat import FilterNorm
+        >>> FilterNorm(8, 3, "channel", running_std=True)(torch.randn(2, 72, 1, 1)).shape
+        torch.Size([2, 72])
+
+    Source: theFoxofSky/ddfnet, ``ddf/ddf.py``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        kernel_size: int,
+        filter_type: str,
+        nonlinearity: str = "linear",
+        running_std: bool = False,
+        running_mean: bool = False,
+    ) -> None:
+        super().__init__()
+        norm = layers.FilterNorm(
+            in_channels,
+            kernel_size,
+            filter_type,
+            nonlinearity=nonlinearity,
+            learn_scale=running_std,
+            learn_shift=running_mean,
+        )
+        self.in_channels, self.filter_type, self.taps, self.eps = in_channels, filter_type, norm.taps, norm.eps
+        self.std, self.mean = norm.scale, norm.shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = filter_norm(x, self.in_channels, self.taps, self.filter_type, self.std, self.mean, self.eps)
+        return x.flatten(1) if self.filter_type == "channel" else x
+
+
+def _spatial_branch(in_channels: int, kernel_size: int, head: int, nonlinearity: str, stride: int = 1) -> nn.Sequential:
+    branch = SpatialBranch(
+        in_channels, head, (kernel_size, kernel_size), stride=(stride, stride), norm="none", nonlinearity=nonlinearity
+    )
+    return nn.Sequential(branch.conv, FilterNorm(head, kernel_size, "spatial", nonlinearity))
+
+
+def _channel_branch(in_channels: int, kernel_size: int, nonlinearity: str, se_ratio: float) -> nn.Sequential:
+    branch = ChannelBranch(
+        in_channels, (kernel_size, kernel_size), reduction=se_ratio, norm="none", nonlinearity=nonlinearity
+    )
+    norm = FilterNorm(in_channels, kernel_size, "channel", nonlinearity, running_std=True)
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), branch.reduce, branch.act, branch.expand, norm)
+
+
+def _check(in_channels: int, kernel_size: int, head: int) -> None:
+    check_channels(in_channels, head)
+    if kernel_size < 3 or kernel_size % 2 == 0:
+        raise ValueError(
+            f"kernel_size must be odd and at least 3, got {kernel_size}; ddfnet.nn.DDF2d takes even kernels"
+        )
+
+
+class DDFPack(nn.Module):
+    """`ddfnet.nn.DDF2d` with the official signature and state-dict keys.
+
+    Args:
+        in_channels: C of the input (N, C, H, W).
+        kernel_size: k taps, odd, at least 3.
+        stride: pixels.
+        dilation: pixels between taps.
+        head: spatial filters a pixel; divides ``in_channels``.
+        se_ratio: width of the channel branch's bottleneck as a share of ``in_channels``; at least one wide.
+        nonlinearity: as in ``torch.nn.init.calculate_gain``.
+        kernel_combine: ``"mul"`` or ``"add"``.
+
+    Returns:
+        (N, C, Ho, Wo) with Ho = ceil(H/stride), conv2d's size.
+
+    Raises:
+        ValueError: a wrong option; an input of another shape.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.compat import DDFPack
+        >>> DDFPack(64, stride=2)(torch.randn(2, 64, 7, 7)).shape
+        torch.Size([2, 64, 4, 4])
+
+    Source: theFoxofSky/ddfnet, ``ddf/ddf.py``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        head: int = 1,
+        se_ratio: float = 0.2,
+        nonlinearity: str = "relu",
+        kernel_combine: str = "mul",
+    ) -> None:
+        super().__init__()
+        _check(in_channels, kernel_size, head)
+        self.in_channels, self.kernel_size, self.stride, self.dilation = in_channels, kernel_size, stride, dilation
+        self.head, self.kernel_combine = head, kernel_combine
+        self.spatial_branch = _spatial_branch(in_channels, kernel_size, head, nonlinearity, stride)
+        self.channel_branch = _channel_branch(in_channels, kernel_size, nonlinearity, se_ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_map("the input of DDFPack", x, self.in_channels)
+        k = self.kernel_size
+        return ops.ddf(
+            x,
+            self.channel_branch(x).reshape(x.shape[0], self.in_channels, k, k),
+            self.spatial_branch(x),
+            stride=self.stride,
+            dilation=self.dilation,
+            combine=self.kernel_combine,
+        )
+
+
+class DDFUpPack(nn.Module):
+    """`ddfnet.nn.DDFUpsample2d` with the official signature, state-dict keys and a depthwise convolution a sub-pixel.
+
+    Args:
+        in_channels: C of the input (N, C, H, W).
+        kernel_size: k taps, odd, at least 3.
+        scale_factor: s, from 1 on.
+        dilation: pixels between taps.
+        head: spatial filters a sub-pixel; divides ``in_channels``.
+        se_ratio: width of the channel branches' bottlenecks as a share of ``in_channels``; at least one wide.
+        nonlinearity: as in ``torch.nn.init.calculate_gain``.
+        dw_kernel_size: taps of the depthwise convolutions, odd; below 3 is 3.
+        joint_channels: channels of the guidance; below 1 there is none, and the spatial filters are predicted from the
+            depthwise convolutions of x.
+        kernel_combine: ``"mul"`` or ``"add"``.
+
+    ``forward(x, joint_x=None)`` resizes the guidance to x, bilinearly and with antialiasing; None is x itself.
+
+    Returns:
+        (N, C, s*H, s*W).
+
+    Raises:
+        ValueError: a wrong option; an input or guidance of another shape.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.compat import DDFUpPack
+        >>> DDFUpPack(32, joint_channels=3)(torch.randn(2, 32, 8, 8), torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 32, 16, 16])
+
+    Source: theFoxofSky/ddfnet, ``ddf/ddf.py``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        kernel_size: int = 3,
+        scale_factor: int = 2,
+        dilation: int = 1,
+        head: int = 1,
+        se_ratio: float = 0.2,
+        nonlinearity: str = "linear",
+        dw_kernel_size: int = 3,
+        joint_channels: int = -1,
+        kernel_combine: str = "mul",
+    ) -> None:
+        super().__init__()
+        _check(in_channels, kernel_size, head)
+        if scale_factor < 1:
+            raise ValueError(f"scale_factor must be at least 1, got {scale_factor}")
+        self.in_channels, self.kernel_size, self.scale_factor = in_channels, kernel_size, scale_factor
+        self.dilation, self.head, self.kernel_combine = dilation, head, kernel_combine
+        self.joint_channels = joint_channels if joint_channels > 0 else in_channels
+        dw_kernel_size = max(dw_kernel_size, 3)
+        if dw_kernel_size % 2 == 0:
+            raise ValueError(f"dw_kernel_size must be odd, for the convolution keeps the size, got {dw_kernel_size}")
+
+        self.spatial_branch, self.channel_branch = nn.ModuleList(), nn.ModuleList()
+        for _ in range(scale_factor**2):
+            branch = _spatial_branch(self.joint_channels, kernel_size, head, nonlinearity)
+            if joint_channels < 1:
+                depthwise = nn.Conv2d(
+                    in_channels, in_channels, dw_kernel_size, padding=dw_kernel_size // 2, groups=in_channels
+                )
+                branch = nn.Sequential(depthwise, branch)
+            self.spatial_branch.append(branch)
+            self.channel_branch.append(_channel_branch(in_channels, kernel_size, nonlinearity, se_ratio))
+
+    def forward(self, x: Tensor, joint_x: Tensor | None = None) -> Tensor:
+        check_map("the input of DDFUpPack", x, self.in_channels)
+        joint_x = x if joint_x is None else joint_x
+        check_map("the guidance of DDFUpPack", joint_x, self.joint_channels)
+        joint_x = resize(joint_x, *x.shape[2:])
+        k = self.kernel_size
+        channel = torch.cat([branch(x) for branch in self.channel_branch], 1)
+        return ops.ddf_upsample(
+            x,
+            channel.reshape(x.shape[0], self.scale_factor**2, self.in_channels, k, k),
+            torch.cat([branch(joint_x) for branch in self.spatial_branch], 1),
+            scale_factor=self.scale_factor,
+            dilation=self.dilation,
+            combine=self.kernel_combine,
+        )
+
+
+_PARTS = {
+    "spatial_branch.0": "spatial.conv",
+    "channel_branch.1": "channel.reduce",
+    "channel_branch.3": "channel.expand",
+    "channel_branch.4.std": "channel.norm.scale",
+}
+_PART = re.compile(rf"(?<![^.])({'|'.join(map(re.escape, _PARTS))})(?![^.])")
+
+
+def load_official(checkpoint: str | PathLike[str] | Mapping[str, Any]) -> dict[str, Tensor]:
+    """Turn an official DDF-ResNet checkpoint into the state dict of the same network of `ddfnet.models`.
+
+    Multiplied and added filters have the same keys, so the checkpoint does not say which: take the network it is named
+    after. The state dict of a `DDFPack` becomes that of a `ddfnet.nn.DDF2d` in the same way.
+
+    Args:
+        checkpoint: a state dict, a dict that holds one under "state_dict" or "model" (as timm's training checkpoints
+            do), or a file with either, ``.safetensors`` or what ``torch.load(weights_only=True)`` reads.
+
+    Returns:
+        The state dict, on the CPU where it was read from a file; for ``model.load_state_dict``.
+
+    Raises:
+        ValueError: nothing in it is named like an official DDF layer's weights.
+        ModuleNotFoundError: a ``.safetensors`` file without the package safetensors.
+
+    Example:
+        >>> from ddfnet.compat import DDFPack, load_official
+        >>> from ddfnet.nn import DDF2d
+        >>> DDF2d(16).load_state_dict(load_official(DDFPack(16).state_dict()))
+        <All keys matched successfully>
+
+    Source: theFoxofSky/ddfnet, ``ddf_resnet.py``.
+    """
+    state = checkpoint if isinstance(checkpoint, Mapping) else _read(Path(checkpoint))
+    for name in ("state_dict", "model"):
+        if isinstance(state.get(name), Mapping):
+            state = state[name]
+    names = {name: name.removeprefix("module.") for name in state}  # of nn.DataParallel
+    converted = {_PART.sub(lambda part: _PARTS[part[0]], names[name]): tensor for name, tensor in state.items()}
+    if converted.keys() == set(names.values()):
+        raise ValueError(
+            f"this is no checkpoint of the official DDF networks: no name holds any of {', '.join(_PARTS)}; it has "
+            f"{', '.join(map(str, list(state)[:3])) or 'no entries'}"
+        )
+    return converted
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        try:
+            from safetensors.torch import load_file
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f"{path} needs safetensors: pip install safetensors", name=error.name) from error
+        return load_file(path)
+    # timm's training script keeps its arguments in the checkpoint, which is harmless but not a tensor.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)

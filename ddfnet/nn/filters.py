@@ -1,0 +1,144 @@
+"""The two branches that predict filters from a map, and the normalisations that they choose from."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddfnet.nn.filter_norm import FilterNorm
+
+Kernel = tuple[int, int]
+
+
+class SpatialBranch(nn.Module):
+    """Predict one filter an output pixel: a 1x1 convolution to the taps, then the normalisation.
+
+    Args:
+        in_channels: C of the map (N, C, H, W) that the filters are predicted from.
+        filters: filters a pixel, G heads or G heads of each sub-pixel.
+        kernel: taps (h, w).
+        stride: pixels from one predicted filter to the next.
+        groups: of the convolution.
+        norm, nonlinearity: see `make_norm`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        filters: int,
+        kernel: Kernel,
+        *,
+        stride: Kernel = (1, 1),
+        groups: int = 1,
+        norm: str,
+        nonlinearity: str,
+        **factory: Any,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, filters * math.prod(kernel), 1, stride, groups=groups, **factory)
+        self.norm = make_norm(norm, filters, kernel, "spatial", nonlinearity, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, filters*K, Ho, Wo)."""
+        filters: Tensor = self.norm(self.conv(x))
+        return filters
+
+
+class ChannelBranch(nn.Module):
+    """Predict one filter a channel: global average, a bottleneck of two layers with ReLU, then the normalisation.
+
+    Args:
+        channels: C of the map (N, C, H, W).
+        kernel: taps (h, w).
+        copies: independent sets of filters, one a sub-pixel; each has its own bottleneck.
+        reduction: width of the bottleneck as a share of C, rounded down, but never 0.
+        norm, nonlinearity: see `make_norm`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel: Kernel,
+        *,
+        copies: int = 1,
+        reduction: float,
+        norm: str,
+        nonlinearity: str,
+        **factory: Any,
+    ) -> None:
+        super().__init__()
+        self.kernel, self.copies = kernel, copies
+        if reduction <= 0:
+            raise ValueError(f"reduction must be above 0, got {reduction}")
+        width = max(1, int(channels * reduction)) * copies
+        filters = channels * copies
+        self.reduce = nn.Conv2d(channels, width, 1, **factory)
+        self.act = nn.ReLU(inplace=True)
+        self.expand = nn.Conv2d(width, filters * math.prod(kernel), 1, groups=copies, **factory)
+        self.norm = make_norm(norm, filters, kernel, "channel", nonlinearity, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, copies*C, kH, kW)."""
+        filters = self.norm(self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True)))))
+        return filters.reshape(x.shape[0], self.copies * x.shape[1], *self.kernel)
+
+
+class TapSoftmax(nn.Module):
+    """Make the K taps of each filter positive with sum 1: (N, filters*K, H, W) in and out."""
+
+    def __init__(self, filters: int, taps: int) -> None:
+        super().__init__()
+        self.filters, self.taps = filters, taps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (self.filters, self.taps)).softmax(2).flatten(1, 2)
+
+    def extra_repr(self) -> str:
+        return f"{self.filters}, {self.taps}"
+
+
+def make_norm(norm: str, filters: int, kernel: Kernel, kind: str, nonlinearity: str, **factory: Any) -> nn.Module:
+    """The layer that normalises (N, filters*K, H, W), H = W = 1 for channel filters.
+
+    Args:
+        norm: ``"filter"`` (`FilterNorm`), ``"batch"`` (batch normalisation of each tap), ``"sigmoid"``, ``"softmax"``
+            (over the taps of a filter) or ``"none"``.
+        filters: filters a pixel.
+        kernel: taps (h, w).
+        kind: ``"spatial"`` or ``"channel"``.
+        nonlinearity: sets the initial deviation of a tap, ``calculate_gain(nonlinearity)/sqrt(K)``, if a norm has one.
+        factory: device and dtype of the parameters.
+    """
+    taps = math.prod(kernel)
+    if norm == "filter":
+        return FilterNorm(filters, kernel, kind, nonlinearity=nonlinearity, **factory)
+    if norm == "batch":
+        batch_norm = nn.BatchNorm2d(filters * taps, **factory)
+        nn.init.constant_(batch_norm.weight, nn.init.calculate_gain(nonlinearity) / math.sqrt(taps))  # type: ignore[arg-type]
+        return batch_norm
+    if norm == "sigmoid":
+        return nn.Sigmoid()
+    if norm == "softmax":
+        return TapSoftmax(filters, taps)
+    if norm == "none":
+        return nn.Identity()
+    raise ValueError(f"norm must be 'filter', 'batch', 'sigmoid', 'softmax' or 'none', got {norm!r}")
+
+
+def check_map(name: str, x: Tensor, channels: int) -> None:
+    """Refuse what the branches' convolutions would refuse with less to go by."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if x.dim() != 4 or x.shape[1] != channels:
+        hint = "; add a batch dimension with unsqueeze(0)" if x.dim() == 3 else ""
+        raise ValueError(f"{name} must be (N, C, H, W) with C = {channels}, got {tuple(x.shape)}{hint}")
+
+
+def check_channels(channels: int, heads: int) -> None:
+    if channels < 1:
+        raise ValueError(f"channels must be at least 1, got {channels}")
+    if heads < 1 or channels % heads:
+        raise ValueError(f"heads must divide channels, got {heads=} and {channels=}")

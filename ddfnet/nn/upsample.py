@@ -1,0 +1,160 @@
+"""Upsampling with decoupled dynamic filters: each sub-pixel of the enlarged map is filtered with its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddfnet.nn.filters import ChannelBranch, SpatialBranch, check_channels, check_map
+from ddfnet.ops import ddf_upsample
+from ddfnet.ops.arguments import Pair, check_combine, pair
+from ddfnet.ops.shapes import accumulate_dtype
+
+
+class DDFUpsample2d(nn.Module):
+    r"""Upsample with filters predicted from the map itself or from a guide: the DDF-Up module.
+
+    .. math::
+        y = \mathrm{ddf\_upsample}(x, D^{ch}, D^{sp}), \qquad D^{sp} = \mathrm{norm}(W_{sp}\, g)
+
+    with filters of their own for the s*s sub-pixels of a pixel. The channel filters are predicted from x, the spatial
+    filters from g: a 3x3 depthwise convolution of x or, with ``guide_channels``, the guide.
+
+    Args:
+        channels: C of the input (N, C, H, W), from 1 on.
+        scale_factor: an int or (h, w), from 1 on.
+        guide_channels: Cg of the guide (N, Cg, h, w); None is no guide.
+        kernel_size: taps, an odd int or (h, w).
+        heads: spatial filters a sub-pixel, each for channels/heads channels in a row; divides ``channels``.
+        reduction: width of the channel branch's bottleneck as a share of ``channels``, above 0; at least one wide.
+        combine: how the two filters meet, tap by tap, ``"mul"`` or ``"add"``.
+        norm: how predicted filters are normalised, see `DDF2d`.
+        guide_at: where the guide is read: ``"input"`` resizes it to x, and one pixel of it predicts the filters of all
+            the sub-pixels; ``"output"`` resizes it to the enlarged map, and each sub-pixel's filters are predicted from
+            its own pixel. Both have the same parameters.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    ``forward(x, guide=None)`` takes a guide of any size and resizes it bilinearly, with antialiasing.
+
+    Returns:
+        (N, C, s*H, s*W).
+
+    Raises:
+        ValueError: a wrong option; one tap with ``norm="filter"``; an input or guide of another shape; a guide without
+            ``guide_channels``, or none with it.
+        TypeError: an input or guide that is not a tensor; a guide that is not floating; a size that is not an int.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.nn import DDFUpsample2d
+        >>> DDFUpsample2d(32)(torch.randn(2, 32, 20, 30)).shape
+        torch.Size([2, 32, 40, 60])
+        >>> joint = DDFUpsample2d(1, scale_factor=4, guide_channels=3, guide_at="output")
+        >>> joint(torch.randn(2, 1, 20, 30), guide=torch.rand(2, 3, 80, 120)).shape
+        torch.Size([2, 1, 80, 120])
+
+    Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6 and figure 5. In its code each
+    sub-pixel has a depthwise convolution of its own (`ddfnet.compat.DDFUpPack`); here they share one.
+    ``guide_at="output"`` is ours.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        scale_factor: Pair = 2,
+        *,
+        guide_channels: int | None = None,
+        kernel_size: Pair = 3,
+        heads: int = 1,
+        reduction: float = 0.2,
+        combine: str = "mul",
+        norm: str = "filter",
+        guide_at: str = "input",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_channels(channels, heads)
+        check_combine(combine)
+        if guide_channels is not None and guide_channels < 1:
+            raise ValueError(f"guide_channels must be None or at least 1, got {guide_channels}")
+        if guide_at not in ("input", "output"):
+            raise ValueError(f"guide_at must be 'input' or 'output', got {guide_at!r}")
+        if guide_at == "output" and guide_channels is None:
+            raise ValueError("guide_at='output' needs a guide: give guide_channels")
+        self.channels, self.guide_channels, self.heads, self.combine = channels, guide_channels, heads, combine
+        self.guide_at = guide_at
+        self.scale_factor = pair("scale_factor", scale_factor, 1)
+        self.kernel_size = pair("kernel_size", kernel_size, 1)
+        if self.kernel_size[0] % 2 == 0 or self.kernel_size[1] % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, for its middle is the pixel, got {kernel_size}")
+        subpixels = self.scale_factor[0] * self.scale_factor[1]
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        options: dict[str, Any] = {"norm": norm, "nonlinearity": "linear", **factory}
+
+        self.depthwise: nn.Conv2d | None = None
+        if guide_channels is None:
+            self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, **factory)
+        width, groups = guide_channels or channels, 1
+        if guide_at == "output":
+            width, groups = width * subpixels, subpixels  # a group is what one sub-pixel reads
+        self.spatial = SpatialBranch(width, subpixels * heads, self.kernel_size, groups=groups, **options)
+        self.channel = ChannelBranch(channels, self.kernel_size, copies=subpixels, reduction=reduction, **options)
+
+    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        check_map("the input of DDFUpsample2d", x, self.channels)
+        channel = self.channel(x).unflatten(1, (-1, self.channels))
+        return ddf_upsample(
+            x,
+            channel,
+            self.spatial(self._source(x, guide)),
+            scale_factor=self.scale_factor,
+            kernel_size=self.kernel_size,
+            combine=self.combine,
+        )
+
+    def _source(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        """What the spatial filters are predicted from, at the size of x."""
+        if self.depthwise is not None:
+            if guide is not None:
+                raise ValueError("this DDFUpsample2d takes no guide: give it guide_channels when you build it")
+            return self.depthwise(x)
+        if guide is None:
+            raise ValueError(
+                f"this DDFUpsample2d needs a guide (N, {self.guide_channels}, h, w): call it with (x, guide)"
+            )
+        check_map("the guide of DDFUpsample2d", guide, self.guide_channels or 0)
+        if guide.shape[0] != x.shape[0]:
+            raise ValueError(f"the guide must have N = {x.shape[0]} as the input has, got {tuple(guide.shape)}")
+        if guide.shape[2] < 1 or guide.shape[3] < 1:
+            raise ValueError(f"the guide must have at least one pixel, got {tuple(guide.shape)}")
+        if not guide.is_floating_point():
+            raise TypeError(f"the guide must be floating, got {guide.dtype}; convert it, as in guide.to(x.dtype) / 255")
+        height, width = x.shape[2:]
+        if self.guide_at == "input":
+            return resize(guide, height, width)
+        sh, sw = self.scale_factor
+        guide = resize(guide, height * sh, width * sw)
+        # pixel_unshuffle, sub-pixel major
+        subpixels = guide.reshape(x.shape[0], guide.shape[1], height, sh, width, sw).permute(0, 3, 5, 1, 2, 4)
+        return subpixels.reshape(x.shape[0], sh * sw * guide.shape[1], height, width)
+
+    def extra_repr(self) -> str:
+        guide = f", guide_channels={self.guide_channels}, guide_at={self.guide_at!r}" if self.guide_channels else ""
+        return (
+            f"{self.channels}, scale_factor={self.scale_factor}, kernel_size={self.kernel_size}, heads={self.heads}, "
+            f"combine={self.combine!r}{guide}"
+        )
+
+
+def resize(guide: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear, with antialiasing where it shrinks."""
+    if guide.shape[2:] == (height, width):
+        return guide
+    # PyTorch has no antialiasing in half types on the CPU.
+    resized = F.interpolate(guide.to(accumulate_dtype(guide.dtype)), (height, width), mode="bilinear", antialias=True)
+    return resized.to(guide.dtype)

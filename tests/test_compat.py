@@ -1,0 +1,377 @@
+"""The official names against the official layers' arithmetic, written out with F.unfold."""
+
+import argparse
+import builtins
+import inspect
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ddfnet import compat
+from ddfnet.nn import DDF2d
+
+
+def unfold_ddf(x, channel, spatial, k, dilation=1, stride=1, combine="mul"):
+    """What the official operator computes, one head."""
+    batch, channels = x.shape[:2]
+    windows = F.unfold(x, k, dilation, (k - 1) // 2 * dilation, stride).reshape(
+        batch, channels, k * k, *spatial.shape[2:]
+    )
+    channel, spatial = channel.reshape(batch, channels, k * k, 1, 1), spatial[:, None]
+    return (windows * (channel * spatial if combine == "mul" else channel + spatial)).sum(2)
+
+
+def official_spatial(state, prefix, x, k, gain, stride=1):
+    """A spatial branch, one filter a pixel and head: (N, G, k*k, H, W)."""
+    filters = F.conv2d(x, state[f"{prefix}.0.weight"], state[f"{prefix}.0.bias"], stride)
+    filters = filters.unflatten(1, (-1, k * k))
+    filters = filters - filters.mean(2, keepdim=True)
+    return filters / (filters.std(2, keepdim=True) + 1e-10) * gain / k
+
+
+def official_channel(state, prefix, x, k):
+    """A channel branch: (N, C, k*k)."""
+    filters = F.adaptive_avg_pool2d(x, 1)
+    filters = F.relu(F.conv2d(filters, state[f"{prefix}.1.weight"], state[f"{prefix}.1.bias"]))
+    filters = F.conv2d(filters, state[f"{prefix}.3.weight"], state[f"{prefix}.3.bias"]).reshape(len(x), -1, k * k)
+    filters = filters - filters.mean(2, keepdim=True)
+    return filters / (filters.std(2, keepdim=True) + 1e-10) * state[f"{prefix}.4.std"].reshape(-1, k * k)
+
+
+def by_head(x, channel, spatial, *geometry):
+    """The official layers' way with heads: each is a sample of its own."""
+    batch, heads = spatial.shape[:2]
+    parts = [tensor.unflatten(1, (heads, -1)).flatten(0, 1) for tensor in (x, channel)]
+    return unfold_ddf(*parts, spatial.flatten(0, 1), *geometry).unflatten(0, (batch, heads)).flatten(1, 2)
+
+
+def signature(function):
+    return {
+        name: parameter.default for name, parameter in inspect.signature(function).parameters.items() if name != "self"
+    }
+
+
+REQUIRED = inspect.Parameter.empty
+SIGNATURES = {
+    "ddf": {
+        "features": REQUIRED,
+        "channel_filter": REQUIRED,
+        "spatial_filter": REQUIRED,
+        "kernel_size": 3,
+        "dilation": 1,
+        "stride": 1,
+        "kernel_combine": "mul",
+        "version": "",
+    },
+    "FilterNorm": {
+        "in_channels": REQUIRED,
+        "kernel_size": REQUIRED,
+        "filter_type": REQUIRED,
+        "nonlinearity": "linear",
+        "running_std": False,
+        "running_mean": False,
+    },
+    "DDFPack": {
+        "in_channels": REQUIRED,
+        "kernel_size": 3,
+        "stride": 1,
+        "dilation": 1,
+        "head": 1,
+        "se_ratio": 0.2,
+        "nonlinearity": "relu",
+        "kernel_combine": "mul",
+    },
+    "DDFUpPack": {
+        "in_channels": REQUIRED,
+        "kernel_size": 3,
+        "scale_factor": 2,
+        "dilation": 1,
+        "head": 1,
+        "se_ratio": 0.2,
+        "nonlinearity": "linear",
+        "dw_kernel_size": 3,
+        "joint_channels": -1,
+        "kernel_combine": "mul",
+    },
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures_are_the_official_ones_in_their_order(name):
+    assert list(signature(getattr(compat, name)).items()) == list(SIGNATURES[name].items())
+
+
+class TestOperator:
+    @pytest.mark.parametrize("combine", ["mul", "add"])
+    @pytest.mark.parametrize(("k", "dilation", "stride"), [(3, 1, 1), (5, 2, 1), (3, 1, 2), (3, 2, 2)], ids=str)
+    def test_it_is_the_official_one(self, k, dilation, stride, combine):
+        x, channel = torch.randn(2, 4, 8, 10), torch.randn(2, 4, k, k)
+        spatial = torch.randn(2, k * k, 8 // stride, 10 // stride)
+        result = compat.ddf(x, channel, spatial, k, dilation, stride, combine, "f")
+        torch.testing.assert_close(result, unfold_ddf(x, channel, spatial, k, dilation, stride, combine))
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_mixed_dtypes_are_widened(self, dtype):
+        x = torch.randn(1, 2, 5, 5).half()
+        channel, spatial = torch.randn(1, 2, 3, 3, dtype=dtype), torch.randn(1, 9, 5, 5)
+        result = compat.ddf(x, channel, spatial)
+        assert result.dtype == dtype
+        torch.testing.assert_close(result, unfold_ddf(x.to(dtype), channel, spatial.to(dtype), 3))
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            ({"version": "x"}, ValueError, "version must be '', 'o' or 'f', got 'x'"),
+            ({"kernel_size": 5}, ValueError, "kernel_size must agree"),
+            ({"stride": 2}, ValueError, r"size \(3, 3\), got \(1, 9, 5, 5\)"),
+            ({"kernel_combine": "x"}, ValueError, "combine must be"),
+            ({"features": None}, TypeError, r"input must be a torch\.Tensor"),
+        ],
+        ids=lambda value: str(value) if isinstance(value, dict) else "",
+    )
+    def test_wrong_arguments_are_refused(self, change, error, message):
+        tensors = {
+            "features": torch.randn(1, 2, 5, 5),
+            "channel_filter": torch.randn(1, 2, 3, 3),
+            "spatial_filter": torch.randn(1, 9, 5, 5),
+        }
+        with pytest.raises(error, match=message):
+            compat.ddf(**{**tensors, **change})
+
+
+class TestFilterNorm:
+    @pytest.mark.parametrize("running", [False, True])
+    @pytest.mark.parametrize("kind", ["spatial", "channel"])
+    def test_it_is_the_official_one(self, kind, running):
+        norm = compat.FilterNorm(4, 3, kind, "relu", running, running)
+        assert list(norm.state_dict()) == (["std", "mean"] if running else [])
+        if running:
+            torch.nn.init.normal_(norm.mean)
+        shape = (2, 36, 5, 6) if kind == "spatial" else (2, 36, 1, 1)
+        x = torch.randn(shape)
+        taps = x.unflatten(1, (4, 9))
+        expected = ((taps - taps.mean(2, keepdim=True)) / taps.std(2, keepdim=True)).flatten(1, 2)
+        expected = expected * (norm.std[:, None, None] if running else math.sqrt(2) / 3)
+        expected = expected + norm.mean[:, None, None] if running else expected
+        expected = expected if kind == "spatial" else expected.flatten(1)
+        torch.testing.assert_close(norm(x), expected, rtol=1e-4, atol=1e-4)
+
+    def test_its_mean_starts_at_zero(self):
+        assert not compat.FilterNorm(4, 3, "spatial", running_mean=True).mean.any()
+
+    def test_a_wrong_type_is_refused(self):
+        with pytest.raises(ValueError, match="kind must be 'spatial' or 'channel', got 'both'"):
+            compat.FilterNorm(4, 3, "both")
+
+
+class TestDDFPack:
+    def test_its_keys_are_the_official_ones(self):
+        shapes = {name: tuple(tensor.shape) for name, tensor in compat.DDFPack(10, head=2).state_dict().items()}
+        assert shapes == {
+            "spatial_branch.0.weight": (18, 10, 1, 1),
+            "spatial_branch.0.bias": (18,),
+            "channel_branch.1.weight": (2, 10, 1, 1),
+            "channel_branch.1.bias": (2,),
+            "channel_branch.3.weight": (90, 2, 1, 1),
+            "channel_branch.3.bias": (90,),
+            "channel_branch.4.std": (90,),
+        }
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"kernel_size": 5, "dilation": 2},
+            {"stride": 2, "kernel_combine": "add"},
+            {"head": 2, "se_ratio": 0.5, "nonlinearity": "linear"},
+        ],
+        ids=str,
+    )
+    def test_it_is_the_official_one(self, options):
+        layer = compat.DDFPack(8, **options)
+        k, stride = layer.kernel_size, layer.stride
+        gain = 1 if options.get("nonlinearity") == "linear" else math.sqrt(2)
+        x, state = torch.randn(2, 8, 8, 10), layer.state_dict()
+        spatial = official_spatial(state, "spatial_branch", x, k, gain, stride)
+        channel = official_channel(state, "channel_branch", x, k)
+        expected = by_head(x, channel, spatial, k, layer.dilation, stride, layer.kernel_combine)
+        torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize(("size", "stride"), [((7, 7), 2), ((220, 5), 3)], ids=str)
+    def test_a_stride_need_not_divide_the_map(self, size, stride):
+        expected = tuple(math.ceil(n / stride) for n in size)
+        assert compat.DDFPack(8, stride=stride)(torch.randn(1, 8, *size)).shape == (1, 8, *expected)
+
+    def test_few_channels(self):
+        assert compat.DDFPack(1)(torch.randn(2, 1, 6, 6)).shape == (2, 1, 6, 6)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+    def test_half_types(self, dtype):
+        layer, x = compat.DDFPack(8), torch.randn(2, 8, 6, 6)
+        with torch.autocast("cpu", dtype):
+            assert layer(x).dtype == dtype
+        result = layer.to(dtype)(x.to(dtype).to(memory_format=torch.channels_last))
+        assert result.dtype == dtype
+        result.sum().backward()
+        assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"head": 3}, "heads must divide channels"),
+            ({"kernel_size": 1}, "kernel_size must be odd and at least 3, got 1"),
+            ({"kernel_size": 4}, "kernel_size must be odd and at least 3, got 4"),
+            ({"se_ratio": 0}, "reduction must be above 0"),
+        ],
+        ids=str,
+    )
+    def test_wrong_options_are_refused(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            compat.DDFPack(8, **options)
+
+    def test_other_inputs_are_refused(self):
+        with pytest.raises(ValueError, match=r"the input of DDFPack must be .* C = 8, got \(1, 7, 5, 5\)"):
+            compat.DDFPack(8)(torch.randn(1, 7, 5, 5))
+
+
+class TestDDFUpPack:
+    def test_its_keys_are_the_official_ones(self):
+        own = {name for name in compat.DDFUpPack(8).state_dict() if "_branch.3." in name}
+        channel = {f"channel_branch.3.{i}.{part}" for i in (1, 3) for part in ("weight", "bias")} | {
+            "channel_branch.3.4.std"
+        }
+        names = ("0.weight", "0.bias", "1.0.weight", "1.0.bias")
+        assert own == channel | {f"spatial_branch.3.{name}" for name in names}
+        joint = {name for name in compat.DDFUpPack(8, joint_channels=3).state_dict() if "_branch.3." in name}
+        assert joint == channel | {f"spatial_branch.3.0.{part}" for part in ("weight", "bias")}
+
+    def test_it_has_as_many_parameters_as_the_official_one(self):
+        assert sum(parameter.numel() for parameter in compat.DDFUpPack(256).parameters()) == 560_368
+
+    @pytest.mark.parametrize("joint_channels", [-1, 3], ids=["own", "joint"])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"kernel_size": 5},
+            {"dw_kernel_size": 5, "scale_factor": 3},
+            {"head": 2, "kernel_combine": "add", "dilation": 2},
+        ],
+        ids=str,
+    )
+    def test_it_is_the_official_one(self, options, joint_channels):
+        layer = compat.DDFUpPack(8, joint_channels=joint_channels, **options)
+        k, s, state = layer.kernel_size, layer.scale_factor, layer.state_dict()
+        x = torch.randn(2, 8, 5, 6)
+        guide = None if joint_channels < 1 else torch.randn(2, joint_channels, 5, 6)
+        outputs = []
+        for i in range(s * s):
+            prefix, source = f"spatial_branch.{i}", guide
+            if source is None:
+                weight = state[f"{prefix}.0.weight"]
+                source = F.conv2d(x, weight, state[f"{prefix}.0.bias"], padding=weight.shape[-1] // 2, groups=8)
+                prefix = f"{prefix}.1"
+            spatial = official_spatial(state, prefix, source, k, 1)
+            channel = official_channel(state, f"channel_branch.{i}", x, k)
+            outputs.append(by_head(x, channel, spatial, k, layer.dilation, 1, layer.kernel_combine))
+        expected = F.pixel_shuffle(torch.stack(outputs, 2).flatten(1, 2), s)
+        torch.testing.assert_close(layer(x, guide), expected, rtol=1e-4, atol=1e-4)
+
+    def test_the_guidance_is_resized_to_the_input(self):
+        layer = compat.DDFUpPack(8, joint_channels=3)
+        x, guide = torch.randn(2, 8, 5, 6), torch.randn(2, 3, 13, 24)
+        resized = F.interpolate(guide, (5, 6), mode="bilinear", antialias=True)
+        assert torch.equal(layer(x, guide), layer(x, resized))
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"head": 3}, "heads must divide channels"),
+            ({"kernel_size": 2}, "kernel_size must be odd and at least 3, got 2"),
+            ({"dw_kernel_size": 4}, "dw_kernel_size must be odd, .* got 4"),
+            ({"scale_factor": 0}, "scale_factor must be at least 1, got 0"),
+        ],
+        ids=str,
+    )
+    def test_wrong_options_are_refused(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            compat.DDFUpPack(8, **options)
+
+    def test_missing_guidance_is_refused(self):
+        with pytest.raises(ValueError, match=r"the guidance of DDFUpPack must be .* C = 3, got \(1, 8, 5, 5\)"):
+            compat.DDFUpPack(8, joint_channels=3)(torch.randn(1, 8, 5, 5))
+
+
+class TestLoadOfficial:
+    """An official checkpoint is made here the way its authors made theirs: DDFPack in the place of timm's conv2."""
+
+    @pytest.fixture
+    def networks(self):
+        """An official network, and ours; one bottleneck a stage."""
+        resnet = pytest.importorskip("timm.models.resnet")
+        models = pytest.importorskip("ddfnet.models.resnet")
+        official = resnet.ResNet(resnet.Bottleneck, (1, 1, 1, 1), num_classes=10)
+        for stage in (official.layer1, official.layer2, official.layer3, official.layer4):
+            conv = stage[0].conv2
+            stage[0].conv2 = compat.DDFPack(conv.in_channels, 3, conv.stride[0])
+        ours = resnet.ResNet(models.DDFBottleneck, (1, 1, 1, 1), num_classes=10)
+        return official.eval(), ours.eval()
+
+    @pytest.mark.parametrize(
+        ("source", "wrap"),
+        [(source, wrap) for source in ("dict", "file") for wrap in ("plain", "state_dict", "model", "module")]
+        + [("safetensors", "plain"), ("safetensors", "module")],  # which hold tensors alone
+        ids=str,
+    )
+    def test_ours_computes_what_the_official_network_does(self, networks, source, wrap, tmp_path):
+        official, ours = networks
+        checkpoint = official.state_dict()
+        if wrap == "module":
+            checkpoint = {f"module.{name}": tensor for name, tensor in checkpoint.items()}
+        elif wrap != "plain":
+            checkpoint = {"epoch": 129, wrap: checkpoint, "args": argparse.Namespace(lr=0.4)}
+        if source == "file":
+            torch.save(checkpoint, tmp_path / "checkpoint.pth.tar")
+            checkpoint = str(tmp_path / "checkpoint.pth.tar")
+        elif source == "safetensors":
+            pytest.importorskip("safetensors.torch").save_file(checkpoint, tmp_path / "model.safetensors")
+            checkpoint = tmp_path / "model.safetensors"
+        ours.load_state_dict(compat.load_official(checkpoint))
+        x = torch.randn(1, 3, 64, 64)
+        torch.testing.assert_close(ours(x), official(x), rtol=1e-4, atol=1e-4)
+
+    def test_a_layers_state_dict(self):
+        official, ours = compat.DDFPack(8, head=2), DDF2d(8, heads=2)
+        ours.load_state_dict(compat.load_official(official.state_dict()))
+        x = torch.randn(2, 8, 6, 6)
+        torch.testing.assert_close(ours(x), official(x))
+
+    @pytest.mark.parametrize(
+        "state", [{}, DDF2d(4).state_dict(), torch.nn.Linear(2, 2).state_dict()], ids=["empty", "ours", "other"]
+    )
+    def test_other_checkpoints_are_refused(self, state):
+        with pytest.raises(ValueError, match="no checkpoint of the official DDF networks"):
+            compat.load_official(state)
+
+    def test_code_in_a_file_is_not_run(self, tmp_path):
+        class Trap:
+            def __reduce__(self):
+                return exec, ("raise SystemExit",)
+
+        torch.save({"state_dict": Trap()}, tmp_path / "trap.pth")
+        with pytest.raises(Exception, match=r"[Ww]eights[ _]only"):
+            compat.load_official(tmp_path / "trap.pth")
+
+    def test_safetensors_files_need_the_package(self, tmp_path, monkeypatch):
+        real = builtins.__import__
+
+        def without(name, *arguments, **options):
+            if name.startswith("safetensors"):
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return real(name, *arguments, **options)
+
+        monkeypatch.setattr(builtins, "__import__", without)
+        with pytest.raises(ModuleNotFoundError, match="needs safetensors: pip install safetensors"):
+            compat.load_official(tmp_path / "model.safetensors")
