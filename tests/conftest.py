@@ -1,9 +1,21 @@
+"""Fixtures of all tests, and the support table that a run can write of itself (``--support-table FILE``)."""
+
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+COLUMNS = {
+    "reference": "reference (any device)",
+    "cpu-baseline": "CPU, baseline",
+    "cpu-avx2": "CPU, AVX2",
+    "cpu-avx512": "CPU, AVX-512",
+    "triton": "GPU, Triton",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +34,61 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(torch, "empty", empty_of_nan)
     yield
+
+
+# --- the support table ------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--support-table", type=Path, help="write what the run has shown, by feature and kernel, to FILE")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "supports(feature): the test shows a feature of the kernel named by its `name`")
+    path = config.getoption("--support-table")
+    if path is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(SupportTable(path))
+
+
+@pytest.fixture(autouse=True)
+def _say_what_it_shows(request: pytest.FixtureRequest, record_property) -> None:
+    marker = request.node.get_closest_marker("supports")
+    if marker is not None:
+        parameters = request.node.callspec.params
+        dtype = parameters.get("dtype")
+        feature = marker.args[0] if dtype is None else f"{marker.args[0]}, {str(dtype).removeprefix('torch.')}"
+        record_property("supports", (feature, parameters["name"]))
+
+
+class SupportTable:
+    """Counts the tests of each feature and kernel, passed and failed, and writes them as a Markdown table."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.passed: dict[tuple[str, str], int] = defaultdict(int)
+        self.failed: dict[tuple[str, str], int] = defaultdict(int)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for key, value in report.user_properties:
+            if key == "supports" and (report.when == "call" or report.failed):
+                counts = self.failed if report.failed else self.passed
+                counts[tuple(value)] += 1
+
+    def pytest_sessionfinish(self) -> None:
+        features = sorted({feature for feature, _ in [*self.passed, *self.failed]})
+        lines = [
+            "# What is supported, as tested",
+            "",
+            "Written by the test run (`make test`), not by hand: the number of tests of each feature that passed on",
+            "each kernel. A cell without a number was not run on the machine that wrote this.",
+            "",
+            "| feature | " + " | ".join(COLUMNS.values()) + " |",
+            "|---" * (len(COLUMNS) + 1) + "|",
+        ]
+        for feature in features:
+            cells = []
+            for column in COLUMNS:
+                passed, failed = self.passed[feature, column], self.failed[feature, column]
+                cells.append(f"**{failed} failed**" if failed else str(passed) if passed else "not run")
+            lines.append(f"| {feature} | " + " | ".join(cells) + " |")
+        self.path.write_text("\n".join(lines) + "\n")

@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from ddfnet.ops import library
-from ddfnet.ops.shapes import output_size
+from ddfnet.ops.arguments import Pair, check_combine, default_padding, grid_size, pair
 
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_COMBINE = ("mul", "add")
-
-Pair = int | tuple[int, int]
 
 
 def ddf(
@@ -71,11 +68,11 @@ def ddf(
     code's.
     """
     _check_tensors(input, channel_filter, spatial_filter)
-    _check_combine(combine)
+    check_combine(combine)
     kernel = _kernel_size(kernel_size, channel_filter, "(N, C, kH, kW)", 4)
-    strides, dilations = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
-    paddings = _default_padding(kernel, dilations) if padding is None else _pair("padding", padding, 0)
-    grid = _grid(input, kernel, strides, paddings, dilations)
+    strides, dilations = pair("stride", stride, 1), pair("dilation", dilation, 1)
+    paddings = default_padding(kernel, dilations) if padding is None else pair("padding", padding, 0)
+    grid = grid_size(input, kernel, strides, paddings, dilations)
     _check_filters(input, channel_filter, spatial_filter, kernel, grid, subpixels=None)
     return _call(input, channel_filter, spatial_filter, kernel, strides, paddings, dilations, (1, 1), combine)
 
@@ -126,14 +123,14 @@ def ddf_upsample(
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6 and figure 5.
     """
     _check_tensors(input, channel_filter, spatial_filter)
-    _check_combine(combine)
-    scale = _pair("scale_factor", scale_factor, 1)
+    check_combine(combine)
+    scale = pair("scale_factor", scale_factor, 1)
     kernel = _kernel_size(kernel_size, channel_filter, "(N, s*s, C, kH, kW)", 5)
     if kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
         raise ValueError(f"ddf_upsample needs an odd kernel, whose centre is the pixel, got {kernel_size=}: {kernel}")
-    dilations = _pair("dilation", dilation, 1)
-    paddings = _default_padding(kernel, dilations)
-    grid = _grid(input, kernel, (1, 1), paddings, dilations)
+    dilations = pair("dilation", dilation, 1)
+    paddings = default_padding(kernel, dilations)
+    grid = grid_size(input, kernel, (1, 1), paddings, dilations)
     _check_filters(input, channel_filter, spatial_filter, kernel, grid, subpixels=scale[0] * scale[1])
     joined = None if channel_filter is None else channel_filter.flatten(1, 2)
     return _call(input, joined, spatial_filter, kernel, (1, 1), paddings, dilations, scale, combine)
@@ -176,56 +173,22 @@ def _check_tensors(input: Tensor, channel_filter: Tensor | None, spatial_filter:
         raise ValueError(f"input must have at least one channel, got (N, C, H, W) = {tuple(input.shape)}")
 
 
-def _check_combine(combine: str) -> None:
-    if combine not in _COMBINE:
-        raise ValueError(f"combine must be 'mul' or 'add', got {combine!r}")
-
-
-def _pair(name: str, value: Pair, least: int) -> tuple[int, int]:
-    values = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(values) != 2:
-        raise ValueError(f"{name} must be an int or (h, w), got {value!r}")
-    for v in values:
-        if not isinstance(v, int | torch.SymInt) or isinstance(v, bool):
-            raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
-        if v < least:
-            raise ValueError(f"{name} must be at least {least}, got {value!r}")
-    return values[0], values[1]
-
-
 def _kernel_size(
     kernel_size: Pair | None, channel_filter: Tensor | None, layout: str, dimensions: int
 ) -> tuple[int, int]:
     if channel_filter is None:
         if kernel_size is None:
             raise ValueError("kernel_size is required where channel_filter is None: it cannot be read off a shape")
-        return _pair("kernel_size", kernel_size, 1)
+        return pair("kernel_size", kernel_size, 1)
     if channel_filter.dim() != dimensions:
         raise ValueError(f"channel_filter must be {layout}, got {tuple(channel_filter.shape)}")
     height, width = channel_filter.shape[-2:]
     if height < 1 or width < 1:
         raise ValueError(f"channel_filter must have at least one tap, got {layout} = {tuple(channel_filter.shape)}")
-    if kernel_size is not None and _pair("kernel_size", kernel_size, 1) != (height, width):
+    if kernel_size is not None and pair("kernel_size", kernel_size, 1) != (height, width):
         raise ValueError(
             f"kernel_size must agree with channel_filter, whose last two sizes are {(height, width)}, "
             f"got {kernel_size=}; leave kernel_size out"
-        )
-    return height, width
-
-
-def _default_padding(kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
-    return (dilation[0] * (kernel[0] - 1)) // 2, (dilation[1] * (kernel[1] - 1)) // 2
-
-
-def _grid(
-    input: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
-) -> tuple[int, int]:
-    size = tuple(input.shape[2:])
-    height, width = output_size(size, kernel, stride, padding, dilation)
-    if size[0] < 1 or size[1] < 1 or height < 1 or width < 1:
-        raise ValueError(
-            f"the output would be empty: input is (H, W) = {size} and kernel_size={kernel} with dilation={dilation}, "
-            f"padding={padding}, stride={stride} does not fit in it; use a larger map or more padding"
         )
     return height, width
 

@@ -9,7 +9,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 import ddfnet
 from tests.ops.cases import SMALL_CASES, Case, kernel, kernels
 
-BACKENDS = [name for name in kernels() if name in ("reference", kernels()[-1])]
+BACKENDS = kernels()
 
 
 def present(case: Case, *tensors):
@@ -23,6 +23,7 @@ def present(case: Case, *tensors):
     return [t for t in tensors if t is not None], function
 
 
+@pytest.mark.supports("first derivatives, reverse and forward mode (finite differences)")
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize("case", SMALL_CASES)
 def test_first_derivatives(case: Case, name: str) -> None:
@@ -31,6 +32,7 @@ def test_first_derivatives(case: Case, name: str) -> None:
         assert gradcheck(function, [t.requires_grad_() for t in inputs], check_forward_ad=True, fast_mode=True)
 
 
+@pytest.mark.supports("second derivatives (finite differences)")
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize("case", SMALL_CASES)
 def test_second_derivatives(case: Case, name: str) -> None:

@@ -33,6 +33,7 @@ def view_into_guards(tensor: Tensor, layout: str) -> tuple[Tensor, Tensor]:
     return view, base
 
 
+@pytest.mark.supports("views of any strides, nothing around them touched")
 @KERNELS
 @pytest.mark.parametrize("layout", ["sliced", "every_other", "channels_last"])
 @pytest.mark.parametrize("channels", [5, 32])
@@ -76,6 +77,7 @@ def test_kernels_write_their_view_and_nothing_around_it(tier: str, layout: str, 
             assert base.isnan().all()
 
 
+@pytest.mark.supports("memory format kept")
 @KERNELS
 @pytest.mark.parametrize("scale", [None, (2, 2)], ids=["ddf", "ddf_upsample"])
 def test_memory_format_of_the_input_is_that_of_the_output(name: str, scale: tuple[int, int] | None) -> None:
@@ -94,6 +96,7 @@ def test_memory_format_of_the_input_is_that_of_the_output(name: str, scale: tupl
         assert ddfnet.ddf(one_channel, torch.randn(2, 1, 3, 3), None).is_contiguous()
 
 
+@pytest.mark.supports("unread pixels never matter")
 @KERNELS
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_pixels_that_no_tap_reads_never_matter(name: str, memory_format: str) -> None:
@@ -134,6 +137,7 @@ def test_a_nan_reaches_the_sums_that_read_it_and_no_others(name: str, memory_for
     assert int(out.isnan().sum()) == 4
 
 
+@pytest.mark.supports("empty batches")
 @KERNELS
 def test_empty_batches_have_gradients_of_their_shape(name: str) -> None:
     case = Case("batch-0", batch=0, heads=2)
@@ -145,6 +149,7 @@ def test_empty_batches_have_gradients_of_their_shape(name: str) -> None:
     assert [t.grad.shape for t in leaves] == [t.shape for t in leaves]
 
 
+@pytest.mark.supports("same bits from run to run, forward for any threads")
 @KERNELS
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_same_bits_from_run_to_run_and_for_any_number_of_threads(name: str, memory_format: str) -> None:
@@ -167,7 +172,8 @@ def test_same_bits_from_run_to_run_and_for_any_number_of_threads(name: str, memo
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["reference", kernels()[-1]])
+@pytest.mark.supports("nothing of the kernel times the input stored")
+@KERNELS
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_nothing_of_the_kernels_times_the_inputs_size_is_stored(name: str, memory_format: str) -> None:
     """torch's own allocations in a call and its backward stay below 6 inputs; the combined filter alone would be 49."""

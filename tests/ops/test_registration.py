@@ -18,7 +18,6 @@ OPCHECK = [
     Case("stride-2-odd", stride=(2, 2), size=(7, 7)),
     Case("up-2", scale=(2, 2)),
 ]
-NEWEST = kernels()[-1]
 
 
 def operator_arguments(case: Case, memory_format: str) -> list:
@@ -27,7 +26,8 @@ def operator_arguments(case: Case, memory_format: str) -> list:
     return [input, channel, spatial]
 
 
-@pytest.mark.parametrize("name", ["reference", NEWEST])
+@pytest.mark.supports("opcheck: schema, autograd, fake tensors, compiled with dynamic shapes")
+@pytest.mark.parametrize("name", kernels())
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("case", OPCHECK, ids=[c.id for c in OPCHECK])
 def test_opcheck(case: Case, memory_format: str, name: str) -> None:

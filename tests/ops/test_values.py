@@ -11,6 +11,7 @@ from tests.ops.cases import CASES, DTYPES, FORMATS, Case, assert_close, kernel, 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
 
+@pytest.mark.supports("output and all gradients")
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", kernels())
@@ -48,6 +49,7 @@ def test_each_gradient_alone_is_the_same(name: str, memory_format: str, mask: tu
         assert torch.equal(a, b) if wanted else b.numel() == 0
 
 
+@pytest.mark.supports("half types rounded once")
 @pytest.mark.parametrize("name", kernels())
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 def test_half_types_are_rounded_once(name: str, dtype: torch.dtype) -> None:

@@ -1,0 +1,49 @@
+"""Arguments that the operator and the layers share: what they accept, and what they say about what they do not."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ddfnet.ops.shapes import output_size
+
+Pair = int | tuple[int, int]
+
+_COMBINE = ("mul", "add")
+
+
+def pair(name: str, value: Pair, least: int) -> tuple[int, int]:
+    """An int or (h, w) as (h, w), each of them at least ``least``."""
+    values = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(values) != 2:
+        raise ValueError(f"{name} must be an int or (h, w), got {value!r}")
+    for v in values:
+        if not isinstance(v, int | torch.SymInt) or isinstance(v, bool):
+            raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
+        if v < least:
+            raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    return values[0], values[1]
+
+
+def check_combine(combine: str) -> None:
+    if combine not in _COMBINE:
+        raise ValueError(f"combine must be 'mul' or 'add', got {combine!r}")
+
+
+def default_padding(kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
+    """What keeps the size of an odd kernel at stride 1."""
+    return (dilation[0] * (kernel[0] - 1)) // 2, (dilation[1] * (kernel[1] - 1)) // 2
+
+
+def grid_size(
+    input: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int]:
+    """The number of filter positions each way, for a map that has room for one."""
+    size = tuple(input.shape[2:])
+    height, width = output_size(size, kernel, stride, padding, dilation)
+    if size[0] < 1 or size[1] < 1 or height < 1 or width < 1:
+        raise ValueError(
+            f"the output would be empty: input is (H, W) = {size} and kernel_size={kernel} with dilation={dilation}, "
+            f"padding={padding}, stride={stride} does not fit in it; use a larger map or more padding"
+        )
+    return height, width
