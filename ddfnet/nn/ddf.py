@@ -96,9 +96,8 @@ class DDF2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_map("the input of DDF2d", x, self.channels)
         padded = F.pad(x, (0, self.extra[1], 0, self.extra[0])) if any(self.extra) else x
-        grid_size(
-            padded, self.kernel_size, self.stride, self.padding, self.dilation
-        )  # raises where nothing would come out
+        # Raises where nothing would come out, before the branches are asked for filters of no positions.
+        grid_size(padded.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
         return ddf(
             padded,
             None if self.channel is None else self.channel(x),

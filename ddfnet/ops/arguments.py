@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
 import torch
-from torch import Tensor
 
 from ddfnet.ops.shapes import output_size
 
 Pair = int | tuple[int, int]
 
 _COMBINE = ("mul", "add")
+_Result = TypeVar("_Result")
 
 
 def pair(name: str, value: Pair, least: int) -> tuple[int, int]:
@@ -36,10 +40,14 @@ def default_padding(kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple
 
 
 def grid_size(
-    input: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
+    size: Sequence[int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
 ) -> tuple[int, int]:
     """The number of filter positions each way, for a map that has room for one."""
-    size = tuple(input.shape[2:])
+    size = tuple(size)
     height, width = output_size(size, kernel, stride, padding, dilation)
     if size[0] < 1 or size[1] < 1 or height < 1 or width < 1:
         raise ValueError(
@@ -47,3 +55,24 @@ def grid_size(
             f"padding={padding}, stride={stride} does not fit in it; use a larger map or more padding"
         )
     return height, width
+
+
+def remember(function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """Keep what a pure function of shapes and options gave: the checks of a call are half of a small call's time.
+
+    With arguments that cannot be hashed, as symbolic sizes and lists, it is computed afresh; under torch.compile
+    always.
+    """
+    cached = functools.lru_cache(1024, typed=True)(function)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> _Result:
+        if torch.compiler.is_compiling():
+            return function(*args)
+        try:
+            hash(args)
+        except TypeError:
+            return function(*args)
+        return cached(*args)
+
+    return call

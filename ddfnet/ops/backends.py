@@ -22,7 +22,7 @@ NAMES = ("auto", *_MODULES)
 
 _ENVIRONMENT_VARIABLE = "DDFNET_BACKEND"
 _chosen: str | None = None  # by the innermost ``with backend(...)``; for the whole process, like torch.backends' flags
-_warned: set[str] = set()
+_serving: dict[tuple[str, str], ModuleType] = {}  # by the name in force and the type of device
 
 
 def _check(name: str, source: str) -> str:
@@ -108,11 +108,13 @@ def resolve(device: torch.device) -> tuple[str, str]:
 
 def kernels(device: torch.device) -> ModuleType:
     """The module whose ``ddf`` and ``ddf_backward`` serve this device; says once when that is the reference."""
-    name, reason = resolve(device)
-    if name == "reference" and chosen() == "auto" and device.type not in _warned:
-        _warned.add(device.type)
-        warnings.warn(
-            f"ddfnet uses its PyTorch reference on {device.type}, which is slower than a kernel ({reason})",
-            stacklevel=2,
-        )
-    return importlib.import_module(_MODULES[name])
+    choice = chosen(), device.type
+    if choice not in _serving:
+        name, reason = resolve(device)
+        if name == "reference" and choice[0] == "auto":
+            warnings.warn(
+                f"ddfnet uses its PyTorch reference on {device.type}, which is slower than a kernel ({reason})",
+                stacklevel=2,
+            )
+        _serving[choice] = importlib.import_module(_MODULES[name])
+    return _serving[choice]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddfnet.ops import library
-from ddfnet.ops.arguments import Pair, check_combine, default_padding, grid_size, pair
+from ddfnet.ops.arguments import Pair, check_combine, default_padding, grid_size, pair, remember
+
+Shape = Sequence[int]
 
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -68,13 +71,9 @@ def ddf(
     code's.
     """
     _check_tensors(input, channel_filter, spatial_filter)
-    check_combine(combine)
-    kernel = _kernel_size(kernel_size, channel_filter, "(N, C, kH, kW)", 4)
-    strides, dilations = pair("stride", stride, 1), pair("dilation", dilation, 1)
-    paddings = default_padding(kernel, dilations) if padding is None else pair("padding", padding, 0)
-    grid = grid_size(input, kernel, strides, paddings, dilations)
-    _check_filters(input, channel_filter, spatial_filter, kernel, grid, subpixels=None)
-    return _call(input, channel_filter, spatial_filter, kernel, strides, paddings, dilations, (1, 1), combine)
+    shapes = input.shape, _shape(channel_filter), _shape(spatial_filter)
+    geometry = _ddf_geometry(*shapes, kernel_size, stride, padding, dilation, combine)
+    return _call(input, channel_filter, spatial_filter, geometry)
 
 
 def ddf_upsample(
@@ -123,48 +122,32 @@ def ddf_upsample(
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6 and figure 5.
     """
     _check_tensors(input, channel_filter, spatial_filter)
-    check_combine(combine)
-    scale = pair("scale_factor", scale_factor, 1)
-    kernel = _kernel_size(kernel_size, channel_filter, "(N, s*s, C, kH, kW)", 5)
-    if kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
-        raise ValueError(f"ddf_upsample needs an odd kernel, whose centre is the pixel, got {kernel_size=}: {kernel}")
-    dilations = pair("dilation", dilation, 1)
-    paddings = default_padding(kernel, dilations)
-    grid = grid_size(input, kernel, (1, 1), paddings, dilations)
-    _check_filters(input, channel_filter, spatial_filter, kernel, grid, subpixels=scale[0] * scale[1])
+    shapes = input.shape, _shape(channel_filter), _shape(spatial_filter)
+    geometry = _upsample_geometry(*shapes, scale_factor, kernel_size, dilation, combine)
     joined = None if channel_filter is None else channel_filter.flatten(1, 2)
-    return _call(input, joined, spatial_filter, kernel, (1, 1), paddings, dilations, scale, combine)
+    return _call(input, joined, spatial_filter, geometry)
 
 
-def _call(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, *geometry: Any) -> Tensor:
+def _call(
+    input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, geometry: tuple[Any, ...]
+) -> Tensor:
     tensors = library.autocast(input, channel_filter, spatial_filter)
-    dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
-    if len(dtypes) > 1:
+    dtype = tensors[0].dtype  # type: ignore[union-attr]
+    if any(tensor is not None and tensor.dtype != dtype for tensor in tensors):
         names = ("input", "channel_filter", "spatial_filter")
         got = ", ".join(f"{n} {t.dtype}" for n, t in zip(names, tensors, strict=True) if t is not None)
         raise TypeError(f"input and filters must have one dtype, got {got}; cast them with .to(dtype)")
-    output: Tensor = library.ddf(*tensors, *geometry)
-    return output
+    return library.call(*tensors, *geometry)
 
 
 def _check_tensors(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None) -> None:
     if channel_filter is None and spatial_filter is None:
         raise ValueError("channel_filter and spatial_filter must not both be None: give at least one of them")
-    named = {"input": input, "channel_filter": channel_filter, "spatial_filter": spatial_filter}
-    for name, tensor in named.items():
-        if tensor is None and name != "input":
-            continue
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-        if tensor.layout != torch.strided:
-            raise TypeError(f"{name} must be a dense (strided) tensor, got {tensor.layout}; use .to_dense()")
-        if tensor.dtype not in _DTYPES:
-            raise TypeError(f"{name} must be float64, float32, float16 or bfloat16, got {tensor.dtype}")
-        if tensor.device != input.device:
-            raise ValueError(
-                f"input and filters must be on one device, got input on {input.device} and {name} on {tensor.device}; "
-                f"move them with .to(device)"
-            )
+    _check_tensor("input", input, input)
+    if channel_filter is not None:
+        _check_tensor("channel_filter", channel_filter, input)
+    if spatial_filter is not None:
+        _check_tensor("spatial_filter", spatial_filter, input)
     if input.dim() != 4:
         raise ValueError(
             f"input must be (N, C, H, W), got {tuple(input.shape)}; add a batch dimension with unsqueeze(0)"
@@ -173,18 +156,78 @@ def _check_tensors(input: Tensor, channel_filter: Tensor | None, spatial_filter:
         raise ValueError(f"input must have at least one channel, got (N, C, H, W) = {tuple(input.shape)}")
 
 
-def _kernel_size(
-    kernel_size: Pair | None, channel_filter: Tensor | None, layout: str, dimensions: int
-) -> tuple[int, int]:
-    if channel_filter is None:
+def _check_tensor(name: str, tensor: Tensor, input: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense (strided) tensor, got {tensor.layout}; use .to_dense()")
+    if tensor.dtype not in _DTYPES:
+        raise TypeError(f"{name} must be float64, float32, float16 or bfloat16, got {tensor.dtype}")
+    if tensor.device != input.device:
+        raise ValueError(
+            f"input and filters must be on one device, got input on {input.device} and {name} on {tensor.device}; "
+            f"move them with .to(device)"
+        )
+
+
+def _shape(tensor: Tensor | None) -> Shape | None:
+    return None if tensor is None else tensor.shape
+
+
+@remember
+def _ddf_geometry(
+    input: Shape,
+    channel: Shape | None,
+    spatial: Shape | None,
+    kernel_size: Pair | None,
+    stride: Pair,
+    padding: Pair | None,
+    dilation: Pair,
+    combine: str,
+) -> tuple[Any, ...]:
+    """Check the shapes and values of a call of `ddf`; the geometry as the registered operator takes it."""
+    check_combine(combine)
+    kernel = _kernel_size(kernel_size, channel, "(N, C, kH, kW)", 4)
+    strides, dilations = pair("stride", stride, 1), pair("dilation", dilation, 1)
+    paddings = default_padding(kernel, dilations) if padding is None else pair("padding", padding, 0)
+    grid = grid_size(input[2:], kernel, strides, paddings, dilations)
+    _check_filters(input, channel, spatial, kernel, grid, subpixels=None)
+    return kernel, strides, paddings, dilations, (1, 1), combine
+
+
+@remember
+def _upsample_geometry(
+    input: Shape,
+    channel: Shape | None,
+    spatial: Shape | None,
+    scale_factor: Pair,
+    kernel_size: Pair | None,
+    dilation: Pair,
+    combine: str,
+) -> tuple[Any, ...]:
+    """The same for `ddf_upsample`."""
+    check_combine(combine)
+    scale = pair("scale_factor", scale_factor, 1)
+    kernel = _kernel_size(kernel_size, channel, "(N, s*s, C, kH, kW)", 5)
+    if kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
+        raise ValueError(f"ddf_upsample needs an odd kernel, whose centre is the pixel, got kernel_size={kernel}")
+    dilations = pair("dilation", dilation, 1)
+    paddings = default_padding(kernel, dilations)
+    grid = grid_size(input[2:], kernel, (1, 1), paddings, dilations)
+    _check_filters(input, channel, spatial, kernel, grid, subpixels=scale[0] * scale[1])
+    return kernel, (1, 1), paddings, dilations, scale, combine
+
+
+def _kernel_size(kernel_size: Pair | None, channel: Shape | None, layout: str, dimensions: int) -> tuple[int, int]:
+    if channel is None:
         if kernel_size is None:
             raise ValueError("kernel_size is required where channel_filter is None: it cannot be read off a shape")
         return pair("kernel_size", kernel_size, 1)
-    if channel_filter.dim() != dimensions:
-        raise ValueError(f"channel_filter must be {layout}, got {tuple(channel_filter.shape)}")
-    height, width = channel_filter.shape[-2:]
+    if len(channel) != dimensions:
+        raise ValueError(f"channel_filter must be {layout}, got {tuple(channel)}")
+    height, width = channel[-2:]
     if height < 1 or width < 1:
-        raise ValueError(f"channel_filter must have at least one tap, got {layout} = {tuple(channel_filter.shape)}")
+        raise ValueError(f"channel_filter must have at least one tap, got {layout} = {tuple(channel)}")
     if kernel_size is not None and pair("kernel_size", kernel_size, 1) != (height, width):
         raise ValueError(
             f"kernel_size must agree with channel_filter, whose last two sizes are {(height, width)}, "
@@ -194,27 +237,27 @@ def _kernel_size(
 
 
 def _check_filters(
-    input: Tensor,
-    channel_filter: Tensor | None,
-    spatial_filter: Tensor | None,
+    input: Shape,
+    channel: Shape | None,
+    spatial: Shape | None,
     kernel: tuple[int, int],
     grid: tuple[int, int],
     *,
     subpixels: int | None,
 ) -> None:
     """Filters must fit the input exactly: nothing broadcasts. ``subpixels`` is None for `ddf`."""
-    batch, channels = input.shape[:2]
+    batch, channels = input[:2]
     taps = kernel[0] * kernel[1]
-    if channel_filter is not None:
+    if channel is not None:
         sub = () if subpixels is None else (subpixels,)
         expected = (batch, *sub, channels, *kernel)
-        if tuple(channel_filter.shape) != expected:
+        if tuple(channel) != expected:
             layout = "(N, C, kH, kW)" if subpixels is None else "(N, s*s, C, kH, kW)"
-            raise ValueError(f"channel_filter must be {layout} = {expected}, got {tuple(channel_filter.shape)}")
-    if spatial_filter is None:
+            raise ValueError(f"channel_filter must be {layout} = {expected}, got {tuple(channel)}")
+    if spatial is None:
         return
     layout = "(N, G*kH*kW, Ho, Wo)" if subpixels is None else "(N, s*s*G*kH*kW, H, W)"
-    shape = tuple(spatial_filter.shape)
+    shape = tuple(spatial)
     if len(shape) != 4:
         raise ValueError(f"spatial_filter must be {layout}, got {shape}")
     if shape[0] != batch or shape[2:] != grid:

@@ -10,6 +10,7 @@ upscaling S = 1, which is the layout of ``ddf``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,6 +92,58 @@ torch.library.register_fake("ddfnet::ddf", _fake, lib=_library)
 torch.library.register_fake("ddfnet::ddf_backward", _backward_fake, lib=_library)
 
 
+# --- the shortest way to the kernel --------------------------------------------------------------------------------
+
+
+@functools.cache
+def _ordinary_keys(device: torch.device) -> int:
+    keys: int = torch._C._dispatch_keys(torch.empty(0, device=device)).raw_repr()
+    return keys
+
+
+def _is_ordinary(tensor: Tensor) -> bool:
+    """Whether the dispatcher would do nothing with this tensor but differentiate and compute.
+
+    Not so for subclasses, fakes and meta tensors, batches under vmap, negated views and zeros that have no memory.
+    """
+    keys = torch._C._dispatch_keys(tensor).raw_repr()
+    return type(tensor) in (Tensor, torch.nn.Parameter) and not keys & ~_ordinary_keys(tensor.device)
+
+
+def _nobody_listens(tensors: Sequence[Optional]) -> bool:
+    """Whether a call is eager and on ordinary tensors, without a transform or mode that must see it pass.
+
+    Such a call need not pass the dispatcher, whose layers in Python take longer than the kernel on a small map.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and forward_ad._current_level < 0
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
+        and all(tensor is None or (not tensor.is_meta and _is_ordinary(tensor)) for tensor in tensors)
+    )
+
+
+def _is_tracked(tensors: Sequence[Optional]) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def call(*args: Any) -> Tensor:
+    """`ddf`, by the shortest way."""
+    if not _nobody_listens(args[:3]):
+        output: Tensor = ddf(*args)
+        return output
+    return _DDF.apply(*args) if _is_tracked(args[:3]) else _kernel(*args)  # type: ignore[attr-defined]
+
+
+def _call_backward(*args: Any) -> tuple[Tensor, ...]:
+    """`ddf_backward`, by the shortest way."""
+    if _is_tracked(args[:4]) or not _nobody_listens(args[:4]):
+        gradients: tuple[Tensor, ...] = ddf_backward(*args)
+        return gradients
+    return _backward_kernel(*args)
+
+
 # --- derivatives --------------------------------------------------------------------------------------------------
 
 
@@ -117,6 +170,8 @@ def _add(total: Optional, term: Tensor) -> Tensor:
 class _DDF(torch.autograd.function._SingleLevelFunction):
     @staticmethod
     def forward(*args: Any) -> Tensor:
+        if _nobody_listens(args[:3]):
+            return _kernel(*args)
         with torch._C._AutoDispatchBelowAutograd():
             return ddf(*args)
 
@@ -132,7 +187,7 @@ class _DDF(torch.autograd.function._SingleLevelFunction):
         mask = ctx.needs_input_grad[:3]
         if grad_output is None:
             return (None,) * (3 + len(ctx.geometry))
-        gradients = ddf_backward(grad_output, *ctx.saved_tensors, *ctx.geometry, mask)
+        gradients = _call_backward(grad_output, *ctx.saved_tensors, *ctx.geometry, mask)
         wanted = [gradient if want else None for gradient, want in zip(gradients, mask, strict=True)]
         return (*wanted, *(None for _ in ctx.geometry))
 
@@ -209,22 +264,18 @@ def _accumulate(totals: list[Optional], terms: Sequence[Tensor], mask: Sequence[
             totals[i] = _add(totals[i], term)
 
 
-def _autograd(function: Any, tensors: int) -> Any:
-    """The kernel at the Autograd key, for an operator whose first ``tensors`` arguments are tensors or None."""
+def _autograd(function: Any) -> Any:
+    """The kernel at the Autograd key."""
 
     def apply(*args: Any) -> Any:
-        tracked = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in args[:tensors])
-        transformed = forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
-        if not tracked and not transformed:  # inference: spares what is half of a small call's time
-            return function.forward(*args)
         with enable_single_level_autograd_function():
             return function.apply(*args)
 
     return apply
 
 
-_library.impl("ddf", _autograd(_DDF, 3), "Autograd")
-_library.impl("ddf_backward", _autograd(_DDFBackward, 4), "Autograd")
+_library.impl("ddf", _autograd(_DDF), "Autograd")
+_library.impl("ddf_backward", _autograd(_DDFBackward), "Autograd")
 
 
 # --- vmap: the mapped dimension joins the batch -------------------------------------------------------------------

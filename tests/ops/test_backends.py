@@ -68,7 +68,7 @@ def test_without_the_compiled_kernel_the_reference_serves_and_says_so_once(monke
     expected = ddfnet.ddf(X, CHANNEL, None)
     monkeypatch.setenv("DDFNET_BACKEND", "auto")
     monkeypatch.setattr(cpu, "_load", lambda: (False, "the compiled kernel was not built: no compiler"))
-    monkeypatch.setattr(backends, "_warned", set())
+    monkeypatch.setattr(backends, "_serving", {})
     with pytest.warns(UserWarning, match="PyTorch reference on cpu.* was not built: no compiler"):
         got = ddfnet.ddf(X, CHANNEL, None)
     torch.testing.assert_close(got, expected)

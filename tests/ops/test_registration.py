@@ -170,3 +170,41 @@ def test_meta_tensors_give_shapes() -> None:
     out = ddfnet.ddf(x, torch.empty(2, 8, 3, 3, device="meta"), None, stride=2)
     assert out.shape == (2, 8, 5, 6)
     assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_negated_views_and_zeros_without_memory_are_what_they_stand_for() -> None:
+    """Tensors whose memory does not hold their values: a kernel that read it would be wrong without a sign of it."""
+    case = Case("3x3")
+    x, channel, spatial = case.tensors(torch.float32)
+    negated = torch.conj(torch.complex(torch.zeros_like(x), -x)).imag
+    assert negated.is_neg()
+    torch.testing.assert_close(case.call(negated, channel, spatial), case.call(x, channel, spatial))
+    zeros = torch._efficientzerotensor(x.shape)
+    assert torch.equal(case.call(zeros, channel, spatial), torch.zeros_like(x))
+
+
+def test_tensor_subclasses_and_modes_see_the_operator() -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = []
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    tensors = [t.requires_grad_() for t in Case("3x3").tensors(torch.float32)]
+    with Mode():
+        ddfnet.ddf(*tensors).sum().backward()
+    assert [name for name in seen if "ddf" in name] == ["ddfnet.ddf.default", "ddfnet.ddf_backward.default"]
+    assert isinstance(ddfnet.ddf(torch.nn.Parameter(tensors[0]), *tensors[1:]), torch.Tensor)
+
+
+def test_batched_gradients_of_one_graph() -> None:
+    x, channel, spatial = Case("3x3", channels=2, size=(3, 4)).tensors()
+    x.requires_grad_()
+    out = ddfnet.ddf(x, channel, spatial)
+    grads = torch.randn(5, *out.shape, dtype=out.dtype)
+    (batched,) = torch.autograd.grad(out, x, grads, is_grads_batched=True, retain_graph=True)
+    for grad, got in zip(grads, batched, strict=True):
+        torch.testing.assert_close(got, torch.autograd.grad(out, x, grad, retain_graph=True)[0])
