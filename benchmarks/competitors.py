@@ -1,0 +1,125 @@
+"""The operator, what it stands beside, and what else computes the same: each as a function of `Tensors`.
+
+``ddf``, ``unfold`` and ``compiled`` compute the decoupled dynamic filter; ``depthwise`` and ``conv`` are the static
+convolutions whose place it takes, with weights that all pixels and pictures share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import ddfnet
+from ddfnet.benchmarks.registry import Case
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """What a case filters, and with what."""
+
+    input: Tensor
+    channel_filter: Tensor
+    spatial_filter: Tensor
+    depthwise_weight: Tensor
+    conv_weight: Tensor
+
+    @staticmethod
+    def random(case: Case, device: torch.device, seed: int = 0) -> Tensors:
+        generator = torch.Generator().manual_seed(seed)
+        (n, c, h, w), k = case.shape, case.kernel_size
+        padding = case.dilation * (k - 1) // 2
+        rows, columns = ((size + 2 * padding - case.dilation * (k - 1) - 1) // case.stride + 1 for size in (h, w))
+        shapes = ((n, c, h, w), (n, c, k, k), (n, case.heads * k * k, rows, columns), (c, 1, k, k), (c, c, k, k))
+        dtype = getattr(torch, case.dtype)
+        return Tensors(*(torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes))
+
+    def filters(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.input, self.channel_filter, self.spatial_filter
+
+    def to(self, memory_format: torch.memory_format, *, requires_grad: bool) -> Tensors:
+        """Copies in this memory format; but for the channel filter, which a layer's fully connected branch makes."""
+        formats = dict.fromkeys(vars(self), memory_format) | {"channel_filter": torch.contiguous_format}
+        return Tensors(
+            **{
+                name: tensor.clone(memory_format=formats[name]).requires_grad_(requires_grad)
+                for name, tensor in vars(self).items()
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """A way to filter. ``leaves`` are the tensors that a backward pass differentiates by."""
+
+    forward: Callable[[Tensors], Tensor]
+    leaves: tuple[str, ...]
+    is_ddf: bool
+
+
+_FILTERS = ("input", "channel_filter", "spatial_filter")
+
+
+def competitors(case: Case, *, compiled: bool) -> dict[str, Competitor]:
+    """By name; the operator comes first. ``compiled`` says whether torch.compile takes part."""
+    stride, dilation, padding = case.stride, case.dilation, case.dilation * (case.kernel_size - 1) // 2
+
+    def operator(t: Tensors) -> Tensor:
+        return ddfnet.ddf(*t.filters(), stride=stride, dilation=dilation, combine=case.combine)
+
+    def depthwise(t: Tensors) -> Tensor:
+        return F.conv2d(t.input, t.depthwise_weight, None, stride, padding, dilation, groups=case.shape[1])
+
+    def conv(t: Tensors) -> Tensor:
+        return F.conv2d(t.input, t.conv_weight, None, stride, padding, dilation)
+
+    def unfold(t: Tensors) -> Tensor:
+        return _unfold(*t.filters(), case)
+
+    chosen = {
+        "ddf": Competitor(operator, _FILTERS, True),
+        "depthwise": Competitor(depthwise, ("input", "depthwise_weight"), False),
+        "conv": Competitor(conv, ("input", "conv_weight"), False),
+        "unfold": Competitor(unfold, _FILTERS, True),
+    }
+    if compiled:
+        shifts = torch.compile(_shifts, dynamic=False)
+        chosen["compiled"] = Competitor(lambda t: shifts(*t.filters(), case), _FILTERS, True)
+    return chosen
+
+
+def _wide(filters: Tensor) -> Tensor:
+    """Half types are combined and summed in float32, as the operator does."""
+    return filters.float() if filters.dtype.itemsize == 2 else filters
+
+
+def _combine(channel_filter: Tensor, spatial_filter: Tensor, case: Case) -> Tensor:
+    return channel_filter * spatial_filter if case.combine == "mul" else channel_filter + spatial_filter
+
+
+def _unfold(input: Tensor, channel_filter: Tensor, spatial_filter: Tensor, case: Case) -> Tensor:
+    """The formula in three lines, with every window written out: kernel_size**2 times the input's size."""
+    (n, c, *_), k, g = input.shape, case.kernel_size, case.heads
+    windows = F.unfold(input, k, case.dilation, case.dilation * (k - 1) // 2, case.stride).view(n, g, c // g, k * k, -1)
+    channel, spatial = channel_filter.reshape(n, g, -1, k * k, 1), spatial_filter.reshape(n, g, 1, k * k, -1)
+    total = (windows * _combine(_wide(channel), _wide(spatial), case)).sum(3)
+    return total.reshape(n, c, *spatial_filter.shape[2:]).to(input.dtype)
+
+
+def _shifts(input: Tensor, channel_filter: Tensor, spatial_filter: Tensor, case: Case) -> Tensor:
+    """The formula tap by tap: shift, weigh, add. What torch.compile can fuse into one loop."""
+    c, k, d, s, g = input.shape[1], case.kernel_size, case.dilation, case.stride, case.heads
+    rows, columns = spatial_filter.shape[2:]
+    padding = d * (k - 1) // 2
+    padded = F.pad(input, (padding,) * 4).unflatten(1, (g, c // g))
+    channel = _wide(channel_filter.unflatten(1, (g, c // g)))
+    spatial = _wide(spatial_filter.unflatten(1, (g, 1, k * k)))
+    total = torch.zeros((), dtype=channel.dtype, device=input.device)
+    for tap in range(k * k):
+        y, x = d * (tap // k), d * (tap % k)
+        shifted = padded[..., y : y + (rows - 1) * s + 1 : s, x : x + (columns - 1) * s + 1 : s]
+        total = total + _combine(channel[..., tap // k, tap % k, None, None], spatial[:, :, :, tap], case) * shifted
+    return total.to(input.dtype).flatten(1, 2)

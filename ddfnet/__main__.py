@@ -1,0 +1,7 @@
+"""``python -m ddfnet`` is the command ``ddfnet``."""
+
+import sys
+
+from ddfnet.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,43 @@
+"""What a user can put right: said in one line, without a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Ends the command with this line on stderr and exit status 1."""
+
+
+def require(extra: str, modules: Iterable[str]) -> None:
+    """Refuse, and say what to install, where modules of an extra are missing."""
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise UserError(f"{', '.join(missing)} not installed; run: pip install 'ddfnet[{extra}]'")
+
+
+def writable_folder(folder: Path) -> Path:
+    """This folder, made if need be; refused now rather than after the work whose results should go there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".ddfnet-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to the folder {folder}: {error.strerror}") from None
+    return folder
+
+
+def writable_file(file: Path) -> Path:
+    """This file, if it can be written to; refused now rather than after the work whose results should go there."""
+    existed = file.exists()
+    try:
+        with file.open("a"):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}") from None
+    if not existed:
+        file.unlink()
+    return file
