@@ -314,7 +314,10 @@ static void window_products(const WindowRun<S>& run, int64_t pixels, const S* gr
       row_products(row1, gradient, 1, c);
       row_products(row2, gradient, 2, c);
     }
-    for (int t = 0; wants_spatial && t < 9; ++t) grad_spatial[pixel * 9 + t] = sum<T>(total[t]);
+    if (wants_spatial) {
+      sum_eight<T>(total, grad_spatial + pixel * 9);
+      grad_spatial[pixel * 9 + 8] = sum<T>(total[8]);
+    }
   }
 }
 
