@@ -229,18 +229,21 @@ struct PixelSum {
     }
   }
 
-  void run(ParallelFor parallel_for) const {
-    const int64_t targets_a_position = transposed ? 1 : p.subpixels();
-    auto body = [&](int64_t begin, int64_t end) {
-      Buffer<PixelTaps<S>> list(p.taps() * sources_a_sum);
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t n = i / height, y = i % height;
-        for (int64_t q = 0; q < targets_a_position; ++q) {
-          for (int64_t head = 0; head < p.heads; ++head) {
-            sum_row({n, y, q, head, head * p.head_channels(), rows.entries(y), rows.count(y)}, list.get());
-          }
-        }
+  int64_t list_size() const { return p.taps() * sources_a_sum; }
+
+  // All targets of row y, and of its subpixels.
+  void sum_rows(int64_t n, int64_t y, PixelTaps<S>* list) const {
+    for (int64_t q = 0; q < (transposed ? 1 : p.subpixels()); ++q) {
+      for (int64_t head = 0; head < p.heads; ++head) {
+        sum_row({n, y, q, head, head * p.head_channels(), rows.entries(y), rows.count(y)}, list);
       }
+    }
+  }
+
+  void run(ParallelFor parallel_for) const {
+    auto body = [&](int64_t begin, int64_t end) {
+      Buffer<PixelTaps<S>> list(list_size());
+      for (int64_t i = begin; i < end; ++i) sum_rows(i / height, i % height, list.get());
     };
     run_parallel(parallel_for, p.batch * height, grain(width * p.subpixels() * p.taps() * p.channels), body);
   }
@@ -418,10 +421,13 @@ struct PixelProducts {
     }
   }
 
-  void run(ParallelFor parallel_for) const {
+  // Where `input_sum` is given, the input's gradient is computed row by row along with the filters': both read the
+  // same rows of the output's gradient, which then come from the cache the second time.
+  void run(ParallelFor parallel_for, const PixelSum<weight, true, S>* input_sum) const {
     const int64_t block_rows = ceil_div(p.grid_height, blocks), slice = p.subpixels() * p.taps() * p.channels;
     auto body = [&](int64_t begin, int64_t end) {
       Buffer<T> row_gradient(p.grid_width * p.taps()), tap_row(p.grid_width);
+      Buffer<PixelTaps<S>> list(input_sum == nullptr ? 0 : input_sum->list_size());
       for (int64_t i = begin; i < end; ++i) {
         const int64_t n = i / blocks, block = i % blocks;
         T* grad_channel = wants_channel ? partial + i * slice : nullptr;
@@ -435,6 +441,12 @@ struct PixelProducts {
                             grad_channel + offset, row_gradient.get()},
                            tap_row.get());
             }
+          }
+          if (input_sum == nullptr) continue;
+          // Each input row goes with one row of filter positions, near it for the default padding.
+          const int64_t end_row = (y + 1) * p.height / p.grid_height;
+          for (int64_t row = y * p.height / p.grid_height; row < end_row; ++row) {
+            input_sum->sum_rows(n, row, list.get());
           }
         }
       }
@@ -453,6 +465,12 @@ static void forward_pixels(const Problem& p, const Array& output, ParallelFor pa
   PixelSum<weight, false, S>(p, p.input, output, filters.get()).run(parallel_for);
 }
 
+// Which of the filters' gradients a kernel is compiled for.
+template <bool for_channel, bool for_spatial>
+struct Wanted {
+  static constexpr bool channel = for_channel, spatial = for_spatial;
+};
+
 template <Weight weight, class S>
 static void backward_pixels(const Problem& p, const ConstArray& grad_output, const Gradients& gradients,
                             ParallelFor parallel_for) {
@@ -461,26 +479,31 @@ static void backward_pixels(const Problem& p, const ConstArray& grad_output, con
   const int64_t slice = p.subpixels() * p.taps() * p.channels;
   Buffer<T> filters(channel ? p.batch * slice : 0);
   if (channel) pack_channel_filter<S>(p, filters.get(), parallel_for);
-  if (gradients.input.data != nullptr) {
-    PixelSum<weight, true, S>(p, grad_output, gradients.input, filters.get()).run(parallel_for);
-  }
+  const PixelSum<weight, true, S> input_sum(p, grad_output, gradients.input, filters.get());
+  const PixelSum<weight, true, S>* wanted_sum = gradients.input.data == nullptr ? nullptr : &input_sum;
   const bool wants_channel = gradients.channel_filter.data != nullptr;
   const bool wants_spatial = gradients.spatial_filter.data != nullptr;
-  if (!wants_channel && !wants_spatial) return;
+  if (!wants_channel && !wants_spatial) {
+    if (wanted_sum != nullptr) wanted_sum->run(parallel_for);
+    return;
+  }
 
   // Enough blocks to keep many threads busy, few enough that their partial sums stay small beside the input.
   const int64_t blocks = max(1, min(p.grid_height, ceil_div(32, max(p.batch, 1))));
   Buffer<T> partial(wants_channel ? p.batch * blocks * slice : 0);
-  const Array& spatial = gradients.spatial_filter;
+  auto multiply = [&](auto wants_both_or_one) {
+    constexpr bool channel_too = decltype(wants_both_or_one)::channel,
+                   spatial_too = decltype(wants_both_or_one)::spatial;
+    PixelProducts<weight, channel_too, spatial_too, S>(p, grad_output, gradients.spatial_filter, filters.get(),
+                                                       partial.get(), blocks)
+        .run(parallel_for, wanted_sum);
+  };
   if (wants_channel && wants_spatial) {
-    PixelProducts<weight, true, true, S>(p, grad_output, spatial, filters.get(), partial.get(), blocks)
-        .run(parallel_for);
+    multiply(Wanted<true, true>{});
   } else if (wants_channel) {
-    PixelProducts<weight, true, false, S>(p, grad_output, spatial, filters.get(), partial.get(), blocks)
-        .run(parallel_for);
+    multiply(Wanted<true, false>{});
   } else {
-    PixelProducts<weight, false, true, S>(p, grad_output, spatial, filters.get(), partial.get(), blocks)
-        .run(parallel_for);
+    multiply(Wanted<false, true>{});
   }
   if (!wants_channel) return;
 
