@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    from ddfnet.benchmarks.registry import CASES, GROUPS
+    try:
+        from ddfnet.benchmarks.registry import CASES, GROUPS
+    except ModuleNotFoundError:  # a checkout without symbolic links, as git makes it on Windows
+        bench = commands.add_parser("bench", help="time the operator (not in this checkout)", add_help=False)
+        bench.set_defaults(run=_missing)
+        return
 
     bench = commands.add_parser("bench", help="time the operator", description="Time parts of ddfnet.")
     subjects = bench.add_subparsers(title="what", metavar="WHAT", required=True)
@@ -47,6 +52,10 @@ def add(commands: Any) -> None:
     parser.add_argument("--device", default="cpu", help="where (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
     parser.set_defaults(run=run)
+
+
+def _missing(options: argparse.Namespace) -> int:
+    raise UserError("ddfnet/benchmarks is a symbolic link to benchmarks, which this checkout lacks; install a wheel")
 
 
 def run(options: argparse.Namespace) -> int:

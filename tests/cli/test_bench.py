@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,3 +93,10 @@ def test_a_wrong_operator_is_not_timed(tmp_path: Path, fails: Fails, monkeypatch
     assert line.startswith("ddfnet: error: ddf (contiguous) does not agree with the float64 reference on tiny: ")
     assert line.endswith("nothing is reported")
     assert not file.exists()
+
+
+def test_a_checkout_without_symbolic_links_keeps_the_other_commands(monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "ddfnet.benchmarks.registry", None)
+    assert main(["bench"]) == 1
+    assert "ddfnet/benchmarks is a symbolic link" in capsys.readouterr().err
+    assert main(["env"]) == 0
