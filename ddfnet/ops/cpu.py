@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddfnet.ops.shapes import empty_output, output_size
+from ddfnet.ops.shapes import empty_gradients, empty_result, is_channels_last
 
 _FOLDER = Path(__file__).parent
 
@@ -45,20 +44,8 @@ def can_run(device: torch.device) -> tuple[bool, str]:
     return True, f"compiled kernel, {tier}"
 
 
-def ddf(
-    input: Tensor,
-    channel_filter: Tensor | None,
-    spatial_filter: Tensor | None,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    upscale: Sequence[int],
-    combine: str,
-) -> Tensor:
-    geometry = (kernel_size, stride, padding, dilation, upscale, combine)
-    height, width = output_size(input.shape[2:], kernel_size, stride, padding, dilation)
-    output = empty_output(input, (*input.shape[:2], height * upscale[0], width * upscale[1]))
+def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, *geometry: Any) -> Tensor:
+    output = empty_result(input, *geometry)
     torch.ops.ddfnet_cpu.forward.default(output, input, channel_filter, spatial_filter, *geometry)
     return output
 
@@ -71,9 +58,10 @@ def ddf_backward(
     *geometry_and_mask: Any,
 ) -> tuple[Tensor | None, ...]:
     *geometry, mask = geometry_and_mask
-    gradients = tuple(
-        empty_output(tensor, tensor.shape) if wanted and tensor is not None else None
-        for tensor, wanted in zip((input, channel_filter, spatial_filter), mask, strict=True)
-    )
-    torch.ops.ddfnet_cpu.backward.default(*gradients, grad_output, input, channel_filter, spatial_filter, *geometry)
+    tensors = (input, channel_filter, spatial_filter)
+    gradients = empty_gradients(tensors, mask)
+    # A copy only where autograd comes with another layout than the map's, as sums do with one value for all pixels.
+    memory_format = torch.channels_last if is_channels_last(input) else torch.contiguous_format
+    grad_output = grad_output.contiguous(memory_format=memory_format)
+    torch.ops.ddfnet_cpu.backward.default(*gradients, grad_output, *tensors, *geometry)
     return gradients

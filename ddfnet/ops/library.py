@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from ddfnet.ops import backends
-from ddfnet.ops.shapes import empty_output, output_size
+from ddfnet.ops.shapes import empty_gradients, empty_result
 
 _GEOMETRY = (
     "SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt[2] upscale, str combine"
@@ -58,32 +58,14 @@ def _backward_kernel(grad_output: Tensor, input: Tensor, *args: Any) -> tuple[Te
     return _masked(backends.kernels(input.device).ddf_backward(grad_output, input, *args), input)
 
 
-def _fake(
-    input: Tensor,
-    channel_filter: Optional,
-    spatial_filter: Optional,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    upscale: Sequence[int],
-    combine: str,
-) -> Tensor:
-    height, width = output_size(input.shape[2:], kernel_size, stride, padding, dilation)
-    return empty_output(input, (*input.shape[:2], height * upscale[0], width * upscale[1]))
+def _fake(input: Tensor, channel_filter: Optional, spatial_filter: Optional, *geometry: Any) -> Tensor:
+    return empty_result(input, *geometry)
 
 
 def _backward_fake(
     grad_output: Tensor, input: Tensor, channel_filter: Optional, spatial_filter: Optional, *geometry_and_mask: Any
 ) -> tuple[Tensor, ...]:
-    tensors = (input, channel_filter, spatial_filter)
-    return _masked(
-        [
-            empty_output(tensor, tensor.shape) if wanted and tensor is not None else None
-            for tensor, wanted in zip(tensors, geometry_and_mask[-1], strict=True)
-        ],
-        input,
-    )
+    return _masked(empty_gradients((input, channel_filter, spatial_filter), geometry_and_mask[-1]), input)
 
 
 _library.impl("ddf", _kernel, "CompositeExplicitAutograd")

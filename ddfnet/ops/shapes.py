@@ -38,6 +38,28 @@ def empty_output(input: Tensor, size: Sequence[int]) -> Tensor:
     return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=memory_format)
 
 
+def empty_result(
+    input: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    upscale: Sequence[int],
+    combine: str,
+) -> Tensor:
+    """The operator's result, uninitialised; the options are its geometry."""
+    height, width = output_size(input.shape[2:], kernel_size, stride, padding, dilation)
+    return empty_output(input, (*input.shape[:2], height * upscale[0], width * upscale[1]))
+
+
+def empty_gradients(tensors: Sequence[Tensor | None], mask: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """An uninitialised gradient for each tensor that is there and wanted, else None."""
+    return tuple(
+        empty_output(tensor, tensor.shape) if wanted and tensor is not None else None
+        for tensor, wanted in zip(tensors, mask, strict=True)
+    )
+
+
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which taps are combined and summed: half types in float32, the others in their own."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
