@@ -31,7 +31,7 @@ types: $(VENV)/dev.stamp
 
 # One thread a test process, two processes: tests that are about threads set their number themselves.
 unit: $(VENV)/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --support-table docs/support.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --support-table=docs/support.md
 
 # The suite without the compiled kernel. What never reaches a kernel is not run again.
 reference: $(VENV)/dev.stamp

@@ -208,3 +208,10 @@ def test_batched_gradients_of_one_graph() -> None:
     (batched,) = torch.autograd.grad(out, x, grads, is_grads_batched=True, retain_graph=True)
     for grad, got in zip(grads, batched, strict=True):
         torch.testing.assert_close(got, torch.autograd.grad(out, x, grad, retain_graph=True)[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
+def test_a_trace_is_refused_rather_than_wrong_for_other_sizes() -> None:
+    tensors = tuple(Case("3x3").tensors(torch.float32))
+    with pytest.raises(NotImplementedError, match="use torch.export or torch.compile"):
+        torch.jit.trace(ddfnet.ddf, tensors)
