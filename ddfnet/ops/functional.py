@@ -137,7 +137,7 @@ def _call(
         names = ("input", "channel_filter", "spatial_filter")
         got = ", ".join(f"{n} {t.dtype}" for n, t in zip(names, tensors, strict=True) if t is not None)
         raise TypeError(f"input and filters must have one dtype, got {got}; cast them with .to(dtype)")
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
         raise NotImplementedError("torch.jit.trace does not record this operator; use torch.export or torch.compile")
     return library.call(*tensors, *geometry)
 
