@@ -39,10 +39,9 @@ reference: $(VENV)/dev.stamp
 
 # One wheel for every torch from 2.10 on: built with one, tested with another, away from the sources.
 other-torch: $(OTHER_VENV)/stamp $(VENV)/dev.stamp
-	rm -rf dist && PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m build --wheel --no-isolation --outdir dist . > build/wheel.log 2>&1 \
-		|| (cat build/wheel.log && false)
+	rm -rf dist build/other-torch && mkdir -p build/other-torch && cp -r tests pyproject.toml build/other-torch
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 	$(OTHER_VENV)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/ddfnet-*.whl
-	rm -rf build/other-torch && mkdir -p build/other-torch && cp -r tests pyproject.toml build/other-torch
 	cd build/other-torch && OMP_NUM_THREADS=1 $(CURDIR)/$(OTHER_VENV)/bin/python -m pytest -n 2 tests/ops
 
 bench: $(VENV)/demo.stamp
