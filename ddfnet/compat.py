@@ -338,6 +338,8 @@ def load_official(checkpoint: str | PathLike[str] | Mapping[str, Any]) -> dict[s
     Source: theFoxofSky/ddfnet, ``ddf_resnet.py``.
     """
     state = checkpoint if isinstance(checkpoint, Mapping) else _read(Path(checkpoint))
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        raise ValueError(f"a checkpoint must hold a dict of names and tensors, got {type(state).__name__}")
     for name in ("state_dict", "model"):
         if isinstance(state.get(name), Mapping):
             state = state[name]

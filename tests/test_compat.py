@@ -375,3 +375,12 @@ class TestLoadOfficial:
         monkeypatch.setattr(builtins, "__import__", without)
         with pytest.raises(ModuleNotFoundError, match="needs safetensors: pip install safetensors"):
             compat.load_official(tmp_path / "model.safetensors")
+
+
+def test_a_file_without_a_state_dict_is_refused(tmp_path) -> None:
+    file = tmp_path / "tensor.pth"
+    torch.save(torch.zeros(3), file)
+    with pytest.raises(ValueError, match="must hold a dict of names and tensors, got Tensor"):
+        compat.load_official(file)
+    with pytest.raises(ValueError, match="must hold a dict of names and tensors, got dict"):
+        compat.load_official({0: torch.zeros(3)})

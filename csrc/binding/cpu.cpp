@@ -79,6 +79,9 @@ ddfnet::Problem problem_of(const Tensor& output, const Tensor& input, const std:
                            const std::string& combine) {
   for (const Sizes* sizes : {&kernel_size, &stride, &padding, &dilation, &upscale}) {
     STD_TORCH_CHECK(sizes->size() == 2, "ddfnet_cpu: sizes must be pairs");
+    for (int64_t size : *sizes) {
+      STD_TORCH_CHECK(size >= (sizes == &padding ? 0 : 1) && size < int64_t{1} << 31, "ddfnet_cpu: a size of ", size);
+    }
   }
   STD_TORCH_CHECK(input.dim() == 4, "ddfnet_cpu: input must have 4 dimensions");
   ddfnet::Problem p{};

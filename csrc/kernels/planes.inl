@@ -147,40 +147,51 @@ DDF_INLINE void for_channels(int64_t first, int64_t count, Body body) {
 
 // --- forward -----------------------------------------------------------------------------------------------
 
-// The input's planes under a tile of filter positions: one for each phase of the stride.
+// Whether the planes of the phases, with what the taps reach, would be larger than a plane for each tap.
+DDF_INLINE bool planes_a_tap(const Problem& p, const Tiling& tiling) {
+  const double phases = static_cast<double>(p.stride_y) * static_cast<double>(p.stride_x);
+  const double rows = static_cast<double>(tiling.rows() + reach(rows_of(p)));
+  const double columns = static_cast<double>(tiling.columns() + reach(columns_of(p)));
+  return phases * rows * columns > 4096 + static_cast<double>(p.taps() * tiling.rows() * tiling.columns());
+}
+
+// The input's planes under a tile of filter positions: one for each phase of the stride, as large as the taps reach, in
+// which each tap is an offset; or, for large strides and dilations, one for each tap.
 struct InputPlanes {
-  InputPlanes(const Problem& p, int64_t tile_rows, int64_t tile_columns)
-      : pitch(tile_columns + reach(columns_of(p))), rows(tile_rows + reach(rows_of(p))), size(pitch * rows) {}
+  InputPlanes(const Problem& p, int64_t tile_rows, int64_t tile_columns, bool a_tap)
+      : pitch(tile_columns + (a_tap ? 0 : reach(columns_of(p)))),
+        rows(tile_rows + (a_tap ? 0 : reach(rows_of(p)))),
+        a_tap(a_tap),
+        size(pitch * rows),
+        count(a_tap ? p.taps() : p.stride_y * p.stride_x) {}
 
   // Where tap (ky, kx) of the tile's first position is.
   int64_t offset(const Problem& p, int64_t ky, int64_t kx) const {
+    if (a_tap) return (ky * p.kernel_x + kx) * size;
     const int64_t y = ky * p.dilation_y, x = kx * p.dilation_x;
     return (y % p.stride_y * p.stride_x + x % p.stride_x) * size + y / p.stride_y * pitch + x / p.stride_x;
   }
 
   template <class S>
   void pack(const Problem& p, const Tile& tile, int64_t channel, Compute<S>* target) const {
-    for (int64_t phase_y = 0; phase_y < p.stride_y; ++phase_y) {
-      for (int64_t phase_x = 0; phase_x < p.stride_x; ++phase_x) {
-        if (!used(p.kernel_y, p.dilation_y, p.stride_y, phase_y) ||
-            !used(p.kernel_x, p.dilation_x, p.stride_x, phase_x)) {
-          continue;
-        }
-        const PlaneSource from = {tile.y * p.stride_y + phase_y - p.padding_y,
-                                  p.stride_y,
-                                  p.height,
-                                  tile.x * p.stride_x + phase_x - p.padding_x,
-                                  p.stride_x,
-                                  p.width,
-                                  rows,
-                                  pitch};
-        pack_plane(at<S>(p.input, tile.n, channel, 0, 0), p.input.stride[2], p.input.stride[3], from,
-                   target + (phase_y * p.stride_x + phase_x) * size);
+    const int64_t across = a_tap ? p.kernel_x : p.stride_x;
+    for (int64_t plane = 0; plane < count; ++plane) {
+      const int64_t i = plane / across, j = plane % across;
+      if (!a_tap &&
+          (!used(p.kernel_y, p.dilation_y, p.stride_y, i) || !used(p.kernel_x, p.dilation_x, p.stride_x, j))) {
+        continue;
       }
+      const int64_t first_y = tile.y * p.stride_y - p.padding_y + (a_tap ? i * p.dilation_y : i);
+      const int64_t first_x = tile.x * p.stride_x - p.padding_x + (a_tap ? j * p.dilation_x : j);
+      const PlaneSource from = {first_y, p.stride_y, p.height, first_x, p.stride_x, p.width, rows, pitch};
+      pack_plane(at<S>(p.input, tile.n, channel, 0, 0), p.input.stride[2], p.input.stride[3], from,
+                 target + plane * size);
     }
   }
 
-  int64_t pitch, rows, size;
+  int64_t pitch, rows;
+  bool a_tap;
+  int64_t size, count;
 
  private:
   static bool used(int64_t taps, int64_t dilation, int64_t stride, int64_t phase) {
@@ -212,16 +223,16 @@ static void forward_planes(const Problem& p, const Array& output, ParallelFor pa
   const int64_t slack = 4 * lanes<T>;
 
   auto body = [&](int64_t begin, int64_t end) {
-    const InputPlanes largest(p, tiling.rows(), tiling.columns());
+    const InputPlanes largest(p, tiling.rows(), tiling.columns(), planes_a_tap(p, tiling));
     const int64_t line = whole_vectors<T>(tiling.rows() * largest.pitch) + slack;
-    const int64_t source_size = p.stride_y * p.stride_x * largest.size + line;
+    const int64_t source_size = largest.count * largest.size + line;
     Buffer<T> source(planes_at_once * source_size), target(planes_at_once * line);
     Buffer<T> spatial(uses_spatial ? subpixels * taps * line : 0), channel(taps * planes_at_once);
     Buffer<PlaneTap<T>> list(taps);
 
     for (int64_t index = begin; index < end; ++index) {
       const Tile tile = tiling.tile(index);
-      const InputPlanes planes(p, tile.rows, tile.columns);
+      const InputPlanes planes(p, tile.rows, tile.columns, largest.a_tap);
       const int64_t count = (tile.rows - 1) * planes.pitch + tile.columns;
       const PlaneSource positions = {tile.y,    1,           p.grid_height, tile.x, 1, tile.x + tile.columns,
                                      tile.rows, planes.pitch};
@@ -383,20 +394,22 @@ static void filter_gradient_planes(const Problem& p, const ConstArray& grad_outp
   constexpr bool uses_spatial = weight == Weight::Product, uses_channel = weight == Weight::Product;
   const int64_t taps = p.taps(), subpixels = p.subpixels(), slice = subpixels * p.channels * taps;
   const Tiling tiling(p.batch, p.grid_height, p.grid_width, 2 * taps * subpixels, reach(columns_of(p)));
-  const int64_t blocks = tiling.a_sample(), slack = 4 * lanes<T>;
-  Buffer<T> partial(wants_channel ? p.batch * blocks * slice : 0);  // (batch, tiles, subpixels, channels, taps)
+  // A block is a number of tiles in a row: few blocks, so that their partial sums stay small beside the input.
+  const int64_t tiles_a_block = ceil_div(tiling.a_sample(), max(1, ceil_div(32, max(p.batch, 1))));
+  const int64_t blocks = ceil_div(tiling.a_sample(), tiles_a_block), slack = 4 * lanes<T>;
+  Buffer<T> partial(wants_channel ? p.batch * blocks * slice : 0);  // (batch, blocks, subpixels, channels, taps)
+  if (wants_channel) std::memset(partial.get(), 0, static_cast<size_t>(p.batch * blocks * slice) * sizeof(T));
 
   auto body = [&](int64_t begin, int64_t end) {
-    const InputPlanes largest(p, tiling.rows(), tiling.columns());
+    const InputPlanes largest(p, tiling.rows(), tiling.columns(), planes_a_tap(p, tiling));
     const int64_t line = whole_vectors<T>(tiling.rows() * largest.pitch) + slack;
-    const int64_t source_size = p.stride_y * p.stride_x * largest.size + line;
+    const int64_t source_size = largest.count * largest.size + line;
     Buffer<T> source(planes_at_once * source_size), grad(planes_at_once * line), mask(line);
     Buffer<T> spatial(uses_spatial ? subpixels * taps * line : 0), channel(taps * planes_at_once);
     Buffer<T> grad_spatial(wants_spatial ? subpixels * taps * line : 0), grad_channel(planes_at_once);
 
-    for (int64_t index = begin; index < end; ++index) {
-      const Tile tile = tiling.tile(index);
-      const InputPlanes planes(p, tile.rows, tile.columns);
+    auto multiply_tile = [&](const Tile& tile, T* block_gradient) {
+      const InputPlanes planes(p, tile.rows, tile.columns, largest.a_tap);
       const int64_t count = (tile.rows - 1) * planes.pitch + tile.columns;
       const int64_t whole = whole_vectors<T>(count);
       const PlaneSource positions = {tile.y,    1,           p.grid_height, tile.x, 1, tile.x + tile.columns,
@@ -435,7 +448,7 @@ static void filter_gradient_planes(const Problem& p, const ConstArray& grad_outp
                   tap, source.get(), source_size, grad.get(), line, mask.get(), count,
                   grad_spatial.get() + (wants_spatial ? (q * taps + t) * line : 0), grad_channel.get());
               for (int64_t u = 0; wants_channel && u < together; ++u) {
-                partial[index * slice + (q * p.channels + first + u) * taps + t] = grad_channel[u];
+                block_gradient[(q * p.channels + first + u) * taps + t] += grad_channel[u];
               }
             }
           }
@@ -449,10 +462,16 @@ static void filter_gradient_planes(const Problem& p, const ConstArray& grad_outp
           }
         }
       }
+    };
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t n = i / blocks, first = i % blocks * tiles_a_block;
+      for (int64_t tile = first; tile < min(first + tiles_a_block, tiling.a_sample()); ++tile) {
+        multiply_tile(tiling.tile(n * tiling.a_sample() + tile), partial.get() + i * slice);
+      }
     }
   };
-  run_parallel(parallel_for, p.batch * blocks, grain(tiling.rows() * tiling.columns() * subpixels * taps * p.channels),
-               body);
+  run_parallel(parallel_for, p.batch * blocks,
+               grain(tiles_a_block * tiling.rows() * tiling.columns() * subpixels * taps * p.channels), body);
   if (!wants_channel) return;
 
   sum_blocks(partial.get(), p.batch, blocks, slice, parallel_for);
@@ -466,10 +485,60 @@ static void filter_gradient_planes(const Problem& p, const ConstArray& grad_outp
   }
 }
 
+// The gradient of the input tap by tap, in scalars: for strides and dilations that reach so far that a tile with all
+// that it reads would be many times the tile.
+template <Weight weight, class S>
+static void input_gradient_far(const Problem& p, const ConstArray& grad_output, const Array& grad_input,
+                               ParallelFor parallel_for) {
+  using T = Compute<S>;
+  constexpr bool uses_spatial = weight != Weight::Channel, uses_channel = weight != Weight::Spatial;
+  const Axis rows(rows_of(p), true), columns(columns_of(p), true);
+  auto pixel = [&](int64_t n, int64_t c, int64_t y, int64_t x) {
+    T total = 0;
+    for (int64_t q = 0; q < p.subpixels(); ++q) {
+      const int64_t group = q * p.heads + c / p.head_channels();
+      for (int64_t i = 0; i < rows.count(y); ++i) {
+        for (int64_t j = 0; j < columns.count(x); ++j) {
+          const Axis::Entry row = rows.entries(y)[i], column = columns.entries(x)[j];
+          const int64_t tap = row.tap * p.kernel_x + column.tap;
+          const T channel =
+              uses_channel ? load_scalar(at<S>(p.channel_filter, n, q * p.channels + c, row.tap, column.tap)) : T(0);
+          const T spatial =
+              uses_spatial ? load_scalar(at<S>(p.spatial_filter, n, group * p.taps() + tap, row.source, column.source))
+                           : T(0);
+          total += combine<weight>(channel, spatial) *
+                   load_scalar(at<S>(grad_output, n, c, row.source * p.upscale_y + q / p.upscale_x,
+                                     column.source * p.upscale_x + q % p.upscale_x));
+        }
+      }
+    }
+    return total;
+  };
+  auto body = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t n = i / p.channels, c = i % p.channels;
+      for (int64_t y = 0; y < p.height; ++y) {
+        for (int64_t x = 0; x < p.width; ++x) store_scalar(at<S>(grad_input, n, c, y, x), pixel(n, c, y, x));
+      }
+    }
+  };
+  run_parallel(parallel_for, p.batch * p.channels, grain(p.height * p.width * p.subpixels() * p.taps()), body);
+}
+
+// Whether a tile of the input with all that it reads of the output is out of proportion to the input.
+DDF_INLINE bool reaches_far(const Problem& p) {
+  return p.stride_y * p.stride_x > 1024 || reach(rows_of(p)) > 2 * p.height + 64 ||
+         reach(columns_of(p)) > 2 * p.width + 64;
+}
+
 template <Weight weight, class S>
 static void backward_planes(const Problem& p, const ConstArray& grad_output, const Gradients& gradients,
                             ParallelFor parallel_for) {
-  if (gradients.input.data != nullptr) input_gradient_planes<weight, S>(p, grad_output, gradients.input, parallel_for);
+  if (gradients.input.data != nullptr && reaches_far(p)) {
+    input_gradient_far<weight, S>(p, grad_output, gradients.input, parallel_for);
+  } else if (gradients.input.data != nullptr) {
+    input_gradient_planes<weight, S>(p, grad_output, gradients.input, parallel_for);
+  }
   const bool wants_channel = gradients.channel_filter.data != nullptr;
   const bool wants_spatial = gradients.spatial_filter.data != nullptr;
   if (wants_channel && wants_spatial) {

@@ -13,6 +13,7 @@ from ddfnet.ops.shapes import output_size
 Pair = int | tuple[int, int]
 
 _COMBINE = ("mul", "add")
+_MOST = 2**31 - 1  # sizes computed from it stay within 64 bits
 _Result = TypeVar("_Result")
 
 
@@ -26,6 +27,8 @@ def pair(name: str, value: Pair, least: int) -> tuple[int, int]:
             raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
         if v < least:
             raise ValueError(f"{name} must be at least {least}, got {value!r}")
+        if v > _MOST:
+            raise ValueError(f"{name} must be at most {_MOST}, got {value!r}")
     return values[0], values[1]
 
 
@@ -60,18 +63,18 @@ def grid_size(
 def remember(function: Callable[..., _Result]) -> Callable[..., _Result]:
     """Keep what a pure function of shapes and options gave: the checks of a call are half of a small call's time.
 
-    With arguments that cannot be hashed, as symbolic sizes and lists, it is computed afresh; under torch.compile
-    always.
+    With arguments that are no plain numbers, tuples of ints and texts, as symbolic sizes and lists, it is computed
+    afresh; under torch.compile always.
     """
     cached = functools.lru_cache(1024, typed=True)(function)
 
+    def is_plain(argument: Any) -> bool:
+        # To a dictionary 2, 2.0 and True are one: within a tuple their types must be looked at.
+        return all(type(v) is int for v in argument) if isinstance(argument, tuple) else not isinstance(argument, list)
+
     @functools.wraps(function)
     def call(*args: Any) -> _Result:
-        if torch.compiler.is_compiling():
-            return function(*args)
-        try:
-            hash(args)
-        except TypeError:
+        if torch.compiler.is_compiling() or not all(map(is_plain, args)):
             return function(*args)
         return cached(*args)
 

@@ -33,7 +33,8 @@ def ddf(
         out[n,c,y,x] = \sum_{k_y,k_x} comb(cf[n,c,k_y,k_x],\ sf[n,\,g(c) K + k_y k_W + k_x,\,y,\,x]) \cdot
         in[n,\,c,\,y s_y - p_y + k_y d_y,\,x s_x - p_x + k_x d_x]
 
-    with K = kH*kW, zeros outside the input, and head g(c) = c // (C/G). The combined filter is never stored.
+    with K = kH*kW, zeros outside the input, and head g(c) = c // (C/G). The combined filter is never stored. Where a
+    tap lies outside, its filters must be finite: whether zero times infinity is counted there is not specified.
 
     Args:
         input: (N, C, H, W); float64, float32, float16 or bfloat16; of any strides, on any device. N may be 0.
@@ -161,6 +162,8 @@ def _check_tensors(input: Tensor, channel_filter: Tensor | None, spatial_filter:
 def _check_tensor(name: str, tensor: Tensor, input: Tensor) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    if tensor.is_nested:
+        raise TypeError(f"{name} must be a dense (strided) tensor, got a nested one; use .to_padded_tensor(0)")
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be a dense (strided) tensor, got {tensor.layout}; use .to_dense()")
     if tensor.dtype not in _DTYPES:

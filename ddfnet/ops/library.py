@@ -2,7 +2,7 @@
 
 One pair, ``ddfnet::ddf`` and ``ddfnet::ddf_backward``, stands behind every public call. The output of the first is
 linear in each of its tensors, so derivatives of any order and in either mode are the same two operators again, with
-some tensor replaced: see `_replace`.
+some tensor replaced: see `_replace`. Each of those rounds half types once; their sum is one rounding more.
 
 Filters are laid out sub-pixel major, (N, S*C, kH, kW) and (N, S*G*kH*kW, Ho, Wo) with S = sh*sw sub-pixels; without
 upscaling S = 1, which is the layout of ``ddf``.
@@ -11,7 +11,8 @@ upscaling S = 1, which is the layout of ``ddf``.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -79,7 +80,8 @@ torch.library.register_fake("ddfnet::ddf_backward", _backward_fake, lib=_library
 
 @functools.cache
 def _ordinary_keys(device: torch.device) -> int:
-    keys: int = torch._C._dispatch_keys(torch.empty(0, device=device)).raw_repr()
+    with torch.inference_mode(False):
+        keys: int = torch._C._dispatch_keys(torch.empty(0, device=device)).raw_repr()
     return keys
 
 
@@ -146,6 +148,14 @@ def _add(total: Optional, term: Tensor) -> Tensor:
     return term if total is None else total + term
 
 
+@contextmanager
+def _next_level() -> Iterator[None]:
+    """Below this level of differentiation, where an outer one must find both modes on again: a function's forward turns
+    them off, and nested torch.func transforms would see constants."""
+    with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
+        yield
+
+
 # ``register_autograd`` would do for eager gradients, but on torch 2.14 a function under it makes torch.func.jvp return
 # zeros and torch.func.grad raise. A function of a single level, applied at the Autograd key, is what functorch builds
 # for each of its own levels, and gives grad, jvp and vmap in any nesting, in eager mode and compiled.
@@ -154,7 +164,7 @@ class _DDF(torch.autograd.function._SingleLevelFunction):
     def forward(*args: Any) -> Tensor:
         if _nobody_listens(args[:3]):
             return _kernel(*args)
-        with torch._C._AutoDispatchBelowAutograd():
+        with _next_level():
             return ddf(*args)
 
     @staticmethod
@@ -186,7 +196,7 @@ class _DDF(torch.autograd.function._SingleLevelFunction):
 class _DDFBackward(torch.autograd.function._SingleLevelFunction):
     @staticmethod
     def forward(*args: Any) -> tuple[Tensor, ...]:
-        with torch._C._AutoDispatchBelowAutograd():
+        with _next_level():
             gradients: tuple[Tensor, ...] = ddf_backward(*args)
         return gradients
 

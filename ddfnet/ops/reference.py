@@ -3,9 +3,9 @@
     out[n,c,y,x] = sum_t w[n,c,t,y,x] * in[n, c, y*sy - py + ky*dy, x*sx - px + kx*dx],     t = ky*kW + kx
 
 where the weight ``w`` is the channel filter's tap and the spatial filter's tap, multiplied or added. One tap at a time
-the padded input is shifted, weighted and accumulated: never unfolded, so nothing of kH*kW times the input's size
-exists. With ``upscale = (sh, sw)`` there are sh*sw such filters a pixel, and filter ``q = qy*sw + qx`` writes the
-output pixels ``(y*sh + qy, x*sw + qx)``.
+the input is shifted, weighted and accumulated where it is inside the map: never unfolded, never padded, so nothing of
+kH*kW times the input's size exists. With ``upscale = (sh, sw)`` there are sh*sw such filters a pixel, and filter
+``q = qy*sw + qx`` writes the output pixels ``(y*sh + qy, x*sw + qx)``.
 
 Half types are combined and accumulated in float32 and rounded once.
 """
@@ -16,12 +16,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ddfnet.ops.shapes import accumulate_dtype, empty_output, output_size
 
 Size = Sequence[int]
+Region = tuple[slice, slice]  # rows and columns
+
+
+def _at(map: Tensor, region: Region) -> Tensor:
+    return map[..., region[0], region[1]]
 
 
 class _Taps:
@@ -58,32 +62,32 @@ class _Taps:
         self.spatial = None if spatial_filter is None else spatial_filter.to(self.dtype).reshape(self.spatial_shape)
         self.map_shape = (self.batch, self.heads, width)
 
-    def pad(self, input: Tensor) -> Tensor:
-        py, px = self.padding
-        return F.pad(input.to(self.dtype), (px, px, py, py)).unflatten(1, self.map_shape[1:])
+    def heads_of(self, map: Tensor) -> Tensor:
+        return map.unflatten(1, self.map_shape[1:])
 
-    def unpad(self, padded: Tensor) -> Tensor:
-        py, px = self.padding
-        return padded[..., py : py + self.size[0], px : px + self.size[1]].flatten(1, 2)
-
-    def __iter__(self) -> Iterator[tuple[int, tuple[slice, slice]]]:
-        """Each tap's index, and the part of the padded map that it reads."""
+    def __iter__(self) -> Iterator[tuple[int, Region, Region]]:
+        """Each tap's index, the filter positions where it is inside the map, and the pixels that it reads there."""
         for tap in range(self.count):
             offsets = tap // self.kernel_size[1], tap % self.kernel_size[1]
-            rows, columns = (
-                slice(o * d, o * d + (n - 1) * s + 1, s)
-                for o, d, n, s in zip(offsets, self.dilation, self.grid, self.stride, strict=True)
-            )
-            yield tap, (rows, columns)
+            (rows, pixel_rows), (columns, pixel_columns) = map(self._slices, (0, 1), offsets)
+            yield tap, (rows, columns), (pixel_rows, pixel_columns)
+
+    def _slices(self, axis: int, offset: int) -> tuple[slice, slice]:
+        """Along one axis: position p reads pixel ``first + p * stride``, which must be in [0, size)."""
+        stride, first = self.stride[axis], offset * self.dilation[axis] - self.padding[axis]
+        begin = max(0, -(first // stride))
+        end = max(begin, min(self.grid[axis], (self.size[axis] - 1 - first) // stride + 1))
+        start = first + begin * stride
+        return slice(begin, end), slice(start, start + (end - begin - 1) * stride + 1 if end > begin else start, stride)
 
     def channel_tap(self, subpixel: int, tap: int) -> Tensor | None:
         return None if self.channel is None else self.channel[:, subpixel, :, :, tap, None, None]
 
-    def spatial_tap(self, subpixel: int, tap: int) -> Tensor | None:
-        return None if self.spatial is None else self.spatial[:, subpixel, :, None, tap]
+    def spatial_tap(self, subpixel: int, tap: int, positions: Region) -> Tensor | None:
+        return None if self.spatial is None else _at(self.spatial[:, subpixel, :, None, tap], positions)
 
-    def weight(self, subpixel: int, tap: int) -> Tensor:
-        channel, spatial = self.channel_tap(subpixel, tap), self.spatial_tap(subpixel, tap)
+    def weight(self, subpixel: int, tap: int, positions: Region) -> Tensor:
+        channel, spatial = self.channel_tap(subpixel, tap), self.spatial_tap(subpixel, tap, positions)
         if channel is None or spatial is None:
             weight = spatial if channel is None else channel
             assert weight is not None  # the public functions refuse a call without any filter
@@ -99,13 +103,13 @@ class _Taps:
 def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, *geometry: Any) -> Tensor:
     """The forward pass; ``geometry`` is (kernel_size, stride, padding, dilation, upscale, combine)."""
     taps = _Taps(input, channel_filter, spatial_filter, *geometry)
-    padded = taps.pad(input)
+    pixel_map = taps.heads_of(input.to(taps.dtype))
     (height, width), (sh, sw) = taps.grid, taps.upscale
     output = empty_output(input, (taps.batch, taps.channels, height * sh, width * sw))
     for subpixel in range(taps.subpixels):
-        total = torch.zeros((), dtype=taps.dtype, device=input.device)
-        for tap, (rows, columns) in taps:
-            total = total + taps.weight(subpixel, tap) * padded[..., rows, columns]
+        total = pixel_map.new_zeros(*taps.map_shape, height, width)
+        for tap, positions, pixels in taps:
+            _at(total, positions).add_(taps.weight(subpixel, tap, positions) * _at(pixel_map, pixels))
         taps.subpixel_map(output, subpixel).copy_(total)
     return output
 
@@ -120,32 +124,33 @@ def ddf_backward(
     """The gradients of input, channel filter and spatial filter; None where ``output_mask`` does not ask for one."""
     *geometry, (wants_input, wants_channel, wants_spatial) = geometry_and_mask
     taps = _Taps(input, channel_filter, spatial_filter, *geometry)
-    padded = taps.pad(input)
-    grad_padded = torch.zeros_like(padded) if wants_input else None
-    grad_channel = padded.new_zeros(taps.channel_shape) if wants_channel else None
-    grad_spatial = padded.new_zeros(taps.spatial_shape) if wants_spatial else None
+    pixel_map = taps.heads_of(input.to(taps.dtype))
+    grad_map = torch.zeros_like(pixel_map) if wants_input else None
+    grad_channel = pixel_map.new_zeros(taps.channel_shape) if wants_channel else None
+    grad_spatial = pixel_map.new_zeros(taps.spatial_shape) if wants_spatial else None
     for subpixel in range(taps.subpixels):
-        grad = taps.subpixel_map(grad_output, subpixel).to(taps.dtype)
-        for tap, (rows, columns) in taps:
-            if grad_padded is not None:
-                grad_padded[..., rows, columns] += taps.weight(subpixel, tap) * grad
+        every_grad = taps.subpixel_map(grad_output, subpixel).to(taps.dtype)
+        for tap, positions, pixels in taps:
+            grad = _at(every_grad, positions)
+            if grad_map is not None:
+                _at(grad_map, pixels).add_(taps.weight(subpixel, tap, positions) * grad)
             if grad_channel is None and grad_spatial is None:
                 continue
-            product = grad * padded[..., rows, columns]  # d out / d weight, summed over what shares the weight
-            channel, spatial = taps.channel_tap(subpixel, tap), taps.spatial_tap(subpixel, tap)
+            product = grad * _at(pixel_map, pixels)  # d out / d weight, summed over what shares the weight
+            channel, spatial = taps.channel_tap(subpixel, tap), taps.spatial_tap(subpixel, tap, positions)
             added = taps.combine == "add"
             if grad_channel is not None:
                 term = product if added or spatial is None else product * spatial
                 grad_channel[:, subpixel, ..., tap] = term.sum((-2, -1))
             if grad_spatial is not None:
                 term = product if added or channel is None else product * channel
-                grad_spatial[:, subpixel, :, tap] = term.sum(2)
+                _at(grad_spatial[:, subpixel, :, tap], positions).copy_(term.sum(2))
 
     def finish(grad: Tensor | None, like: Tensor | None) -> Tensor | None:
         return None if grad is None or like is None else empty_output(like, like.shape).copy_(grad.reshape(like.shape))
 
     return (
-        None if grad_padded is None else finish(taps.unpad(grad_padded), input),
+        finish(grad_map, input),
         finish(grad_channel, channel_filter),
         finish(grad_spatial, spatial_filter),
     )

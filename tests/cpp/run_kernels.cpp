@@ -146,6 +146,8 @@ bool check(const Kernels& kernels, int round) {
   p.kernel_y = common ? 3 : 1 + random_below(5), p.kernel_x = common ? 3 : 1 + random_below(5);
   p.stride_y = 1 + random_below(3), p.stride_x = 1 + random_below(3);
   p.dilation_y = 1 + random_below(3), p.dilation_x = 1 + random_below(3);
+  if (random_below(12) == 0) p.stride_y = 37, p.stride_x = 41;  // far apart: other kernels
+  if (random_below(12) == 0) p.dilation_y = 90, p.dilation_x = 150;
   p.padding_y = p.dilation_y * (p.kernel_y - 1) / 2 + random_below(2);
   p.padding_x = p.dilation_x * (p.kernel_x - 1) / 2 + random_below(2);
   p.upscale_y = random_below(4) == 0 ? 2 : 1, p.upscale_x = random_below(4) == 0 ? 3 : 1;

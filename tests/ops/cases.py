@@ -153,6 +153,12 @@ _BASE = [
     Case("wide", channels=2, size=(3, 700), batch=1),
     Case("tall", channels=3, size=(300, 5), batch=1),
     Case("batch-0", batch=0),
+    # Far apart: nothing may be as large as the distance.
+    Case("stride-million", stride=(10**6, 10**6), channels=3),
+    Case("stride-37", stride=(37, 5), size=(40, 41)),
+    Case("dilation-million", dilation=(10**6, 10**6), channels=3),
+    Case("dilation-300-stride-7", dilation=(300, 1), stride=(7, 2), channels=5, size=(50, 9)),
+    Case("stride-2-dilation-90", dilation=(90, 90), stride=(2, 2), size=(30, 20), heads=2),
 ]
 _UPSAMPLE = [
     Case("up-2", scale=(2, 2)),

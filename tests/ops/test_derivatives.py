@@ -146,3 +146,29 @@ def test_a_graph_through_one_tensor_computes_no_other_gradient(monkeypatch: pyte
     x, channel, spatial = Case("3x3").tensors()
     ddfnet.ddf(x, channel.requires_grad_(), spatial).sum().backward()
     assert masks == [[False, True, False]]
+
+
+@pytest.mark.parametrize("filters", ["both", "channel", "spatial"])
+@pytest.mark.parametrize("combine", ["mul", "add"])
+def test_hessians_of_any_nesting(combine: str, filters: str) -> None:
+    """Inner transforms must leave their mark on what outer ones see; F.conv2d is right in all four."""
+    case = Case(combine, batch=1, channels=2, size=(3, 4), combine=combine, filters=filters)
+    inputs, function = present(case, *case.tensors())
+    for index, point in enumerate(inputs):
+
+        def loss(t, index=index):
+            return function(*inputs[:index], t, *inputs[index + 1 :]).pow(3).sum()
+
+        expected = torch.autograd.functional.hessian(loss, point)
+        for outer in (torch.func.jacfwd, torch.func.jacrev):
+            for inner in (torch.func.jacfwd, torch.func.jacrev):
+                torch.testing.assert_close(outer(inner(loss))(point), expected)
+        torch.testing.assert_close(torch.func.hessian(loss)(point), expected)
+        direction = torch.randn_like(point)
+
+        def first(t, loss=loss, direction=direction):
+            return torch.func.jvp(loss, (t,), (direction,))[1]
+
+        second = torch.func.jvp(first, (point,), (direction,))[1]
+        flat = direction.flatten()
+        torch.testing.assert_close(second, flat @ expected.reshape(flat.numel(), -1) @ flat)

@@ -296,3 +296,25 @@ def test_the_raw_kernel_refuses_what_would_read_outside() -> None:
         native.backward(None, None, SPATIAL, out, X, CHANNEL, None, *geometry)
     with pytest.raises(RuntimeError, match="sizes must be pairs"):
         native.forward(out, X, CHANNEL, SPATIAL, [3], *geometry[1:])
+
+
+def test_what_was_right_before_does_not_make_a_wrong_argument_right() -> None:
+    """2, 2.0 and True are one key of a dictionary; the checks must not take them for one."""
+    assert ddfnet.ddf(X, CHANNEL, None, stride=(2, 2)).shape == (2, 8, 5, 6)
+    assert ddfnet.ddf(X, CHANNEL, None, dilation=(1, 1)).shape == X.shape
+    with pytest.raises(TypeError, match=re.escape("got (2.0, 2.0)")):
+        ddfnet.ddf(X, CHANNEL, None, stride=(2.0, 2.0))
+    with pytest.raises(TypeError, match=re.escape("got (True, True)")):
+        ddfnet.ddf(X, CHANNEL, None, dilation=(True, True))
+
+
+@pytest.mark.parametrize("option", ["stride", "padding", "dilation"])
+def test_numbers_too_large_for_any_map(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} must be at most 2147483647, got 2147483648"):
+        ddfnet.ddf(X, CHANNEL, None, **{option: 2**31})
+
+
+def test_nested_tensors() -> None:
+    nested = torch.nested.nested_tensor([torch.randn(8, 4, 4), torch.randn(8, 5, 5)])
+    with pytest.raises(TypeError, match="input must be a dense .* got a nested one"):
+        ddfnet.ddf(nested, CHANNEL, None)

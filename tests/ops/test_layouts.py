@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -206,3 +208,20 @@ def test_rows_further_apart_than_32_bits_reach(combine: str) -> None:
     case = Case("3x3", batch=1, channels=2, size=(3, 8), combine=combine)
     _, channel, spatial = case.tensors(torch.bfloat16)
     assert torch.equal(case.call(x, channel, spatial), case.call(x.clone(), channel, spatial))
+
+
+@pytest.mark.parametrize("wants", ["input", "channel_filter", "spatial_filter"])
+def test_partial_sums_stay_small_where_the_kernel_is_wider_than_the_map(wants: str) -> None:
+    """A large kernel on a narrow map: whatever is summed in parts, the parts must not outgrow the tensors."""
+    code = f"""
+import resource, torch, ddfnet
+tensors = dict(input=torch.randn(1, 64, 1000, 1), channel_filter=torch.randn(1, 64, 31, 31),
+               spatial_filter=torch.randn(1, 961, 1000, 1))
+ddfnet.ddf(torch.randn(1, 64, 10, 1), tensors["channel_filter"], None).sum()
+tensors[{wants!r}].requires_grad_()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+ddfnet.ddf(**tensors).sum().backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 40 * 1024  # KiB; a sum a row of the map would be 240 MiB
