@@ -42,13 +42,9 @@ static void pack_channel_filter(const Problem& p, Compute<S>* packed, ParallelFo
     for (int64_t i = begin; i < end; ++i) {
       const int64_t n = i / p.subpixels(), subpixel = i % p.subpixels();
       Compute<S>* target = packed + i * p.taps() * p.channels;
-      for (int64_t c = 0; c < p.channels; ++c) {
-        for (int64_t ky = 0; ky < p.kernel_y; ++ky) {
-          const S* source = at<S>(p.channel_filter, n, subpixel * p.channels + c, ky, 0);
-          for (int64_t kx = 0; kx < p.kernel_x; ++kx) {
-            target[(ky * p.kernel_x + kx) * p.channels + c] = load_scalar(source + kx * p.channel_filter.stride[3]);
-          }
-        }
+      for (int64_t t = 0; t < p.taps(); ++t) {
+        const S* tap = at<S>(p.channel_filter, n, subpixel * p.channels, t / p.kernel_x, t % p.kernel_x);
+        load_row(tap, p.channel_filter.stride[1], target + t * p.channels, p.channels);
       }
     }
   };

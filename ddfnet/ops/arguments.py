@@ -63,19 +63,22 @@ def grid_size(
 def remember(function: Callable[..., _Result]) -> Callable[..., _Result]:
     """Keep what a pure function of shapes and options gave: the checks of a call are half of a small call's time.
 
-    With arguments that are no plain numbers, tuples of ints and texts, as symbolic sizes and lists, it is computed
-    afresh; under torch.compile always.
+    What cannot be hashed, as symbolic sizes and lists, is computed afresh; under torch.compile everything is.
     """
     cached = functools.lru_cache(1024, typed=True)(function)
 
-    def is_plain(argument: Any) -> bool:
-        # To a dictionary 2, 2.0 and True are one: within a tuple their types must be looked at.
-        return all(type(v) is int for v in argument) if isinstance(argument, tuple) else not isinstance(argument, list)
-
     @functools.wraps(function)
     def call(*args: Any) -> _Result:
-        if torch.compiler.is_compiling() or not all(map(is_plain, args)):
+        if torch.compiler.is_compiling():
             return function(*args)
-        return cached(*args)
+        for argument in args:
+            # To a dictionary 2, 2.0 and True are one: within a tuple the types must be looked at.
+            if type(argument) is tuple and any(type(value) is not int for value in argument):
+                return function(*args)
+        try:
+            return cached(*args)
+        except TypeError:
+            pass  # not to be hashed, or wrong: computed afresh, and said again
+        return function(*args)
 
     return call

@@ -85,13 +85,13 @@ def _ordinary_keys(device: torch.device) -> int:
     return keys
 
 
-def _is_ordinary(tensor: Tensor) -> bool:
+def _is_ordinary(tensor: Tensor, ordinary_keys: int) -> bool:
     """Whether the dispatcher would do nothing with this tensor but differentiate and compute.
 
     Not so for subclasses, fakes and meta tensors, batches under vmap, negated views and zeros that have no memory.
     """
-    keys = torch._C._dispatch_keys(tensor).raw_repr()
-    return type(tensor) in (Tensor, torch.nn.Parameter) and not keys & ~_ordinary_keys(tensor.device)
+    of_no_subclass = type(tensor) is Tensor or type(tensor) is torch.nn.Parameter
+    return of_no_subclass and not torch._C._dispatch_keys(tensor).raw_repr() & ~ordinary_keys
 
 
 def _nobody_listens(tensors: Sequence[Optional]) -> bool:
@@ -99,13 +99,18 @@ def _nobody_listens(tensors: Sequence[Optional]) -> bool:
 
     Such a call need not pass the dispatcher, whose layers in Python take longer than the kernel on a small map.
     """
-    return (
-        not torch.compiler.is_compiling()
-        and forward_ad._current_level < 0
-        and not torch._C._are_functorch_transforms_active()
-        and not torch._C._len_torch_dispatch_stack()
-        and all(tensor is None or (not tensor.is_meta and _is_ordinary(tensor)) for tensor in tensors)
-    )
+    if (
+        torch.compiler.is_compiling()
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+    ):
+        return False
+    there = [tensor for tensor in tensors if tensor is not None]
+    if there[0].is_meta:
+        return False
+    keys = _ordinary_keys(there[0].device)
+    return all(_is_ordinary(tensor, keys) for tensor in there)
 
 
 def _is_tracked(tensors: Sequence[Optional]) -> bool:
