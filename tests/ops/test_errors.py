@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import ddfnet
+from ddfnet.ops.backends import can_run
 
 X = torch.randn(2, 8, 9, 11)
 CHANNEL = torch.randn(2, 8, 3, 3)
@@ -276,12 +277,10 @@ def test_what_is_right_is_not_refused() -> None:
     assert ddfnet.ddf_upsample(X, UP_CHANNEL, UP_SPATIAL, scale_factor=2).shape == (2, 8, 18, 22)
 
 
+@pytest.mark.skipif(not can_run("cpu", torch.device("cpu"))[0], reason="no compiled kernel here")
 def test_the_raw_kernel_refuses_what_would_read_outside() -> None:
     """Nobody calls it but the library; still, no call of it may crash the interpreter."""
-    native = getattr(torch.ops, "ddfnet_cpu", None)
-    if not ddfnet.ops.backends.can_run("cpu", torch.device("cpu"))[0]:
-        assert ddfnet.ops.backends.can_run("cpu", torch.device("cpu"))[1]
-        return
+    native = torch.ops.ddfnet_cpu
     geometry = ([3, 3], [1, 1], [1, 1], [1, 1], [1, 1], "mul")
     out = torch.empty_like(X)
     with pytest.raises(RuntimeError, match="spatial_filter has a wrong shape or dtype"):
@@ -294,6 +293,8 @@ def test_the_raw_kernel_refuses_what_would_read_outside() -> None:
         native.forward(out, X, None, SPATIAL[:, :3], *geometry)
     with pytest.raises(RuntimeError, match="grad_spatial is of a missing tensor"):
         native.backward(None, None, SPATIAL, out, X, CHANNEL, None, *geometry)
+    with pytest.raises(RuntimeError, match="ddfnet_cpu: a size of 0"):
+        native.forward(out, X, CHANNEL, SPATIAL, [3, 3], [0, 1], *geometry[2:])
     with pytest.raises(RuntimeError, match="sizes must be pairs"):
         native.forward(out, X, CHANNEL, SPATIAL, [3], *geometry[1:])
 
