@@ -6,14 +6,19 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <atomic>
+#include <deque>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "../kernels/dispatch.h"
 
 namespace {
 
+using torch::headeronly::MemoryFormat;
 using torch::stable::Tensor;
 using Sizes = std::vector<int64_t>;
 
@@ -72,36 +77,67 @@ ddfnet::Weight weight_of(bool channel, bool spatial, const std::string& combine)
   return combine == "add" ? ddfnet::Weight::Sum : ddfnet::Weight::Product;
 }
 
-// `output` is the output or its gradient: both have its shape.
-ddfnet::Problem problem_of(const Tensor& output, const Tensor& input, const std::optional<Tensor>& channel_filter,
-                           const std::optional<Tensor>& spatial_filter, const Sizes& kernel_size, const Sizes& stride,
-                           const Sizes& padding, const Sizes& dilation, const Sizes& upscale,
-                           const std::string& combine) {
+// What a call is made of besides its tensors. Python asks for one by its number: to hand over five lists and a string
+// anew in each call takes longer than the kernel on a small map.
+struct Geometry {
+  Sizes kernel_size, stride, padding, dilation, upscale;
+  std::string combine;
+};
+
+class Geometries {
+ public:
+  int64_t add(Geometry geometry) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    all_.push_back(std::move(geometry));
+    return static_cast<int64_t>(all_.size()) - 1;
+  }
+  const Geometry& get(int64_t number) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    STD_TORCH_CHECK(number >= 0 && number < static_cast<int64_t>(all_.size()), "ddfnet_cpu: no geometry ", number);
+    return all_[static_cast<size_t>(number)];  // a deque moves nothing when it grows
+  }
+
+ private:
+  std::mutex mutex_;
+  std::deque<Geometry> all_;
+};
+
+Geometries& geometries() {
+  static Geometries all;
+  return all;
+}
+
+int64_t geometry(const Sizes kernel_size, const Sizes stride, const Sizes padding, const Sizes dilation,
+                 const Sizes upscale, const std::string combine) {
   for (const Sizes* sizes : {&kernel_size, &stride, &padding, &dilation, &upscale}) {
     STD_TORCH_CHECK(sizes->size() == 2, "ddfnet_cpu: sizes must be pairs");
     for (int64_t size : *sizes) {
       STD_TORCH_CHECK(size >= (sizes == &padding ? 0 : 1) && size < int64_t{1} << 31, "ddfnet_cpu: a size of ", size);
     }
   }
+  return geometries().add({kernel_size, stride, padding, dilation, upscale, combine});
+}
+
+ddfnet::Problem problem_of(const Tensor& input, const std::optional<Tensor>& channel_filter,
+                           const std::optional<Tensor>& spatial_filter, const Geometry& geometry) {
   STD_TORCH_CHECK(input.dim() == 4, "ddfnet_cpu: input must have 4 dimensions");
   ddfnet::Problem p{};
   p.batch = input.size(0);
   p.channels = input.size(1);
   p.height = input.size(2);
   p.width = input.size(3);
-  p.kernel_y = kernel_size[0], p.kernel_x = kernel_size[1];
-  p.stride_y = stride[0], p.stride_x = stride[1];
-  p.padding_y = padding[0], p.padding_x = padding[1];
-  p.dilation_y = dilation[0], p.dilation_x = dilation[1];
-  p.upscale_y = upscale[0], p.upscale_x = upscale[1];
-  p.weight = weight_of(channel_filter.has_value(), spatial_filter.has_value(), combine);
+  p.kernel_y = geometry.kernel_size[0], p.kernel_x = geometry.kernel_size[1];
+  p.stride_y = geometry.stride[0], p.stride_x = geometry.stride[1];
+  p.padding_y = geometry.padding[0], p.padding_x = geometry.padding[1];
+  p.dilation_y = geometry.dilation[0], p.dilation_x = geometry.dilation[1];
+  p.upscale_y = geometry.upscale[0], p.upscale_x = geometry.upscale[1];
+  p.weight = weight_of(channel_filter.has_value(), spatial_filter.has_value(), geometry.combine);
   p.grid_height = (p.height + 2 * p.padding_y - p.dilation_y * (p.kernel_y - 1) - 1) / p.stride_y + 1;
   p.grid_width = (p.width + 2 * p.padding_x - p.dilation_x * (p.kernel_x - 1) - 1) / p.stride_x + 1;
   p.heads = spatial_filter ? spatial_filter->size(1) / (p.subpixels() * p.taps()) : 1;
   STD_TORCH_CHECK(p.heads > 0 && p.channels % p.heads == 0, "ddfnet_cpu: the heads must divide the channels");
 
   const ddfnet::DType dtype = dtype_of(input);
-  check_shape(output, {p.batch, p.channels, p.grid_height * p.upscale_y, p.grid_width * p.upscale_x}, dtype, "output");
   check_shape(channel_filter, {p.batch, p.subpixels() * p.channels, p.kernel_y, p.kernel_x}, dtype, "channel_filter");
   check_shape(spatial_filter, {p.batch, p.subpixels() * p.heads * p.taps(), p.grid_height, p.grid_width}, dtype,
               "spatial_filter");
@@ -111,29 +147,74 @@ ddfnet::Problem problem_of(const Tensor& output, const Tensor& input, const std:
   return p;
 }
 
+Sizes output_shape(const ddfnet::Problem& p) {
+  return {p.batch, p.channels, p.grid_height * p.upscale_y, p.grid_width * p.upscale_x};
+}
+
+// Whether the dimensions lie in this order, as torch decides it: those of size 1 may have any stride.
+bool lies_in_order(const Tensor& tensor, const int (&order)[4]) {
+  int64_t expected = 1;
+  for (int i = 3; i >= 0; --i) {
+    const int64_t size = tensor.size(order[i]);
+    if (size == 1) continue;
+    if (tensor.stride(order[i]) != expected) return false;
+    expected *= size;
+  }
+  return true;
+}
+
+// The format of results for this tensor, and of the gradient that goes with them: ddfnet.ops.shapes.is_channels_last.
+MemoryFormat format_of(const Tensor& tensor) {
+  const bool empty = tensor.numel() == 0;
+  const bool channels_last = !empty && lies_in_order(tensor, {0, 2, 3, 1}) && !lies_in_order(tensor, {0, 1, 2, 3});
+  return channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+}
+
+Tensor in_format(const Tensor& tensor, MemoryFormat format) {
+  const bool fits =
+      format == MemoryFormat::ChannelsLast ? lies_in_order(tensor, {0, 2, 3, 1}) : lies_in_order(tensor, {0, 1, 2, 3});
+  return fits ? tensor : torch::stable::contiguous(tensor, format);
+}
+
+Tensor empty_result(const Tensor& like, const Sizes& shape) {
+  Tensor result =
+      torch::stable::empty(shape, like.scalar_type(), std::nullopt, std::nullopt, std::nullopt, format_of(like));
+  return result;
+}
+
 const ddfnet::Kernels& current_kernels() {
   const ddfnet::Kernels* current = kernels().load();
   STD_TORCH_CHECK(current != nullptr, "ddfnet_cpu: the instruction set that DDFNET_CPU_TIER asks for is not supported");
   return *current;
 }
 
-void forward(const Tensor output, const Tensor input, const std::optional<Tensor> channel_filter,
-             const std::optional<Tensor> spatial_filter, const Sizes kernel_size, const Sizes stride,
-             const Sizes padding, const Sizes dilation, const Sizes upscale, const std::string combine) {
-  const ddfnet::Problem problem = problem_of(output, input, channel_filter, spatial_filter, kernel_size, stride,
-                                             padding, dilation, upscale, combine);
-  const auto kernel = current_kernels().forward[static_cast<int>(dtype_of(input))];
-  kernel(problem, writable(output), parallel_for);
+void run_forward(const ddfnet::Problem& problem, const Tensor& output) {
+  const ddfnet::DType dtype = dtype_of(output);
+  check_shape(output, output_shape(problem), dtype, "output");
+  current_kernels().forward[static_cast<int>(dtype)](problem, writable(output), parallel_for);
 }
 
-void backward(const std::optional<Tensor> grad_input, const std::optional<Tensor> grad_channel,
-              const std::optional<Tensor> grad_spatial, const Tensor grad_output, const Tensor input,
-              const std::optional<Tensor> channel_filter, const std::optional<Tensor> spatial_filter,
-              const Sizes kernel_size, const Sizes stride, const Sizes padding, const Sizes dilation,
-              const Sizes upscale, const std::string combine) {
-  const ddfnet::Problem problem = problem_of(grad_output, input, channel_filter, spatial_filter, kernel_size, stride,
-                                             padding, dilation, upscale, combine);
+Tensor forward(const Tensor input, const std::optional<Tensor> channel_filter,
+               const std::optional<Tensor> spatial_filter, int64_t geometry) {
+  const ddfnet::Problem problem = problem_of(input, channel_filter, spatial_filter, geometries().get(geometry));
+  Tensor output = empty_result(input, output_shape(problem));
+  run_forward(problem, output);
+  return output;
+}
+
+void forward_out(const Tensor output, const Tensor input, const std::optional<Tensor> channel_filter,
+                 const std::optional<Tensor> spatial_filter, int64_t geometry) {
+  STD_TORCH_CHECK(dtype_of(output) == dtype_of(input), "ddfnet_cpu: output has a wrong dtype");
+  run_forward(problem_of(input, channel_filter, spatial_filter, geometries().get(geometry)), output);
+}
+
+void backward_out(const std::optional<Tensor> grad_input, const std::optional<Tensor> grad_channel,
+                  const std::optional<Tensor> grad_spatial, const Tensor grad_output, const Tensor input,
+                  const std::optional<Tensor> channel_filter, const std::optional<Tensor> spatial_filter,
+                  int64_t geometry) {
+  const ddfnet::Problem problem = problem_of(input, channel_filter, spatial_filter, geometries().get(geometry));
   const ddfnet::DType dtype = dtype_of(input);
+  check_shape(grad_output, output_shape(problem), dtype, "grad_output");
   auto check_like = [&](const std::optional<Tensor>& gradient, const std::optional<Tensor>& like, const char* name) {
     if (!gradient) return;
     STD_TORCH_CHECK(like.has_value(), "ddfnet_cpu: ", name, " is of a missing tensor");
@@ -145,6 +226,27 @@ void backward(const std::optional<Tensor> grad_input, const std::optional<Tensor
   const auto kernel = current_kernels().backward[static_cast<int>(dtype)];
   kernel(problem, readable(grad_output), {writable(grad_input), writable(grad_channel), writable(grad_spatial)},
          parallel_for);
+}
+
+// A gradient that is not wanted is an empty tensor. The output's gradient is copied only where it comes with another
+// layout than the map's, as that of a sum does with one value for all pixels.
+std::tuple<Tensor, Tensor, Tensor> backward(const Tensor grad_output, const Tensor input,
+                                            const std::optional<Tensor> channel_filter,
+                                            const std::optional<Tensor> spatial_filter, int64_t geometry,
+                                            bool wants_input, bool wants_channel, bool wants_spatial) {
+  auto gradient = [&](const std::optional<Tensor>& tensor, bool wanted) -> std::optional<Tensor> {
+    if (!wanted || !tensor) return std::nullopt;
+    return empty_result(*tensor, {tensor->size(0), tensor->size(1), tensor->size(2), tensor->size(3)});
+  };
+  const std::optional<Tensor> grad_input = gradient(input, wants_input);
+  const std::optional<Tensor> grad_channel = gradient(channel_filter, wants_channel);
+  const std::optional<Tensor> grad_spatial = gradient(spatial_filter, wants_spatial);
+  backward_out(grad_input, grad_channel, grad_spatial, in_format(grad_output, format_of(input)), input, channel_filter,
+               spatial_filter, geometry);
+  auto or_empty = [&](const std::optional<Tensor>& tensor) {
+    return tensor ? *tensor : torch::stable::empty({0}, input.scalar_type());
+  };
+  return {or_empty(grad_input), or_empty(grad_channel), or_empty(grad_spatial)};
 }
 
 // The instruction set in use; empty where DDFNET_CPU_TIER asks for one that is not supported.
@@ -163,23 +265,30 @@ bool set_tier(const std::string name) {
 }  // namespace
 
 STABLE_TORCH_LIBRARY(ddfnet_cpu, m) {
+  m.def("geometry(int[] kernel_size, int[] stride, int[] padding, int[] dilation, int[] upscale, str combine) -> int");
+  m.def("forward(Tensor input, Tensor? channel_filter, Tensor? spatial_filter, int geometry) -> Tensor");
   m.def(
-      "forward(Tensor(a!) output, Tensor input, Tensor? channel_filter, Tensor? spatial_filter, int[] kernel_size, "
-      "int[] stride, int[] padding, int[] dilation, int[] upscale, str combine) -> ()");
+      "forward_out(Tensor(a!) output, Tensor input, Tensor? channel_filter, Tensor? spatial_filter, int geometry) "
+      "-> ()");
   m.def(
-      "backward(Tensor(a!)? grad_input, Tensor(b!)? grad_channel, Tensor(c!)? grad_spatial, Tensor grad_output, "
-      "Tensor input, Tensor? channel_filter, Tensor? spatial_filter, int[] kernel_size, int[] stride, int[] padding, "
-      "int[] dilation, int[] upscale, str combine) -> ()");
+      "backward(Tensor grad_output, Tensor input, Tensor? channel_filter, Tensor? spatial_filter, int geometry, "
+      "bool wants_input, bool wants_channel, bool wants_spatial) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "backward_out(Tensor(a!)? grad_input, Tensor(b!)? grad_channel, Tensor(c!)? grad_spatial, Tensor grad_output, "
+      "Tensor input, Tensor? channel_filter, Tensor? spatial_filter, int geometry) -> ()");
   m.def("tier() -> str");
   m.def("set_tier(str name) -> bool");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ddfnet_cpu, CPU, m) {
   m.impl("forward", TORCH_BOX(&forward));
+  m.impl("forward_out", TORCH_BOX(&forward_out));
   m.impl("backward", TORCH_BOX(&backward));
+  m.impl("backward_out", TORCH_BOX(&backward_out));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ddfnet_cpu, CompositeExplicitAutograd, m) {
+  m.impl("geometry", TORCH_BOX(&geometry));
   m.impl("tier", TORCH_BOX(&tier));
   m.impl("set_tier", TORCH_BOX(&set_tier));
 }

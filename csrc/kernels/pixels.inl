@@ -1,60 +1,223 @@
-// Kernels for maps whose channels lie side by side (channels_last): vectors of channels, one pixel at a time.
+// Kernels for maps whose channels lie side by side (channels_last): vectors of channels, walked in memory order, so
+// that a row of the map is read from memory once and then found in the caches by the other taps.
 //
-// A pixel's result is a sum over taps of weight(channel filter, spatial filter) * source pixel. The channel filter is
-// packed once so that a tap's channels lie side by side too; the spatial filter's taps are scalars, broadcast. The
-// input is walked in memory order, so a row of it is read from memory once and then found in the cache by the other
-// taps.
+// Two ways through a row. 3x3 windows that share columns with their neighbours go in runs (windows.inl). Everything
+// else goes target by target over a list of the taps that are inside the map; targets with the same taps, a step
+// further each, share the list.
 
+// --- the filters as the loops want them ------------------------------------------------------------------------------
+
+// The channel filter of one sample in the type of the sums, the channels of a tap side by side: in place where it lies
+// like that, packed otherwise. Each thread packs for itself, which spares the others a wait.
 template <class S>
-struct PixelTaps {
-  const S* source;            // the pixel's channels
-  Compute<S> spatial;         // the spatial filter's tap
-  const Compute<S>* channel;  // the channel filter's tap, all channels
-};
+class ChannelFilter {
+ public:
+  using T = Compute<S>;
 
-// Pixels side by side of a 3x3 kernel, none of whose taps is outside: tap (ky, kx) of pixel i reads
-// row[ky] + kx * tap_step + i * pixel_step, and its spatial value is at spatial[ky * 3 + kx] + i * spatial_step.
-template <class S>
-struct WindowRun {
-  const S* row[3];
-  int64_t tap_step, pixel_step;
-  const S* spatial[9];
-  int64_t spatial_step;
-  const Compute<S>* channel;  // tap t at channel + t * channels
-  int64_t channels;
-};
+  explicit ChannelFilter(const Problem& p)
+      : p_(p), in_place_(lies_right(p)), packed_(in_place_ || missing(p) ? 0 : p.subpixels() * p.taps() * p.channels) {}
 
-// How many targets from x on have three taps, one step of the source further from target to target.
-DDF_INLINE int64_t window_run_length(const Axis& columns, int64_t x, int64_t width) {
-  int64_t end = x;
-  while (end < width && columns.count(end) == 3 &&
-         (end < x + 2 || columns.entries(end)->source - columns.entries(end - 1)->source ==
-                             columns.entries(x + 1)->source - columns.entries(x)->source)) {
-    ++end;
-  }
-  return end - x;
-}
-
-// The packed channel filter: (batch, subpixels, taps, channels).
-template <class S>
-static void pack_channel_filter(const Problem& p, Compute<S>* packed, ParallelFor parallel_for) {
-  auto body = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t n = i / p.subpixels(), subpixel = i % p.subpixels();
-      Compute<S>* target = packed + i * p.taps() * p.channels;
-      for (int64_t t = 0; t < p.taps(); ++t) {
-        const S* tap = at<S>(p.channel_filter, n, subpixel * p.channels, t / p.kernel_x, t % p.kernel_x);
-        load_row(tap, p.channel_filter.stride[1], target + t * p.channels, p.channels);
+  void load_sample(int64_t n) {
+    if (n == sample_ || missing(p_)) return;
+    sample_ = n;
+    if (in_place_) return;
+    T* target = packed_.get();
+    for (int64_t q = 0; q < p_.subpixels(); ++q) {
+      for (int64_t t = 0; t < p_.taps(); ++t, target += p_.channels) {
+        const S* tap = at<S>(p_.channel_filter, n, q * p_.channels, t / p_.kernel_x, t % p_.kernel_x);
+        load_row(tap, p_.channel_filter.stride[1], target, p_.channels);
       }
     }
-  };
-  run_parallel(parallel_for, p.batch * p.subpixels(), grain(p.taps() * p.channels), body);
+  }
+
+  // The first tap of the loaded sample; tap t of it lies tap_step() * t further.
+  const T* from(int64_t subpixel, int64_t channel) const {
+    if constexpr (std::is_same_v<S, T>) {
+      if (in_place_) return at<S>(p_.channel_filter, sample_, subpixel * p_.channels + channel, 0, 0);
+    }
+    return packed_.get() + subpixel * p_.taps() * p_.channels + channel;
+  }
+  int64_t tap_step() const { return in_place_ ? p_.channel_filter.stride[3] : p_.channels; }
+
+ private:
+  static bool missing(const Problem& p) { return p.channel_filter.data == nullptr; }
+  static bool lies_right(const Problem& p) {
+    const int64_t* stride = p.channel_filter.stride;
+    return std::is_same_v<S, T> && !missing(p) && stride[1] == 1 && stride[2] == p.kernel_x * stride[3];
+  }
+
+  const Problem& p_;
+  const bool in_place_;
+  Buffer<T> packed_;
+  int64_t sample_ = -1;
+};
+
+// Rows of the spatial filter in the type of the sums, the nine taps of a position side by side: in place where they lie
+// like that, packed otherwise. For transposed windows there is a margin of zeros at both ends, and the rows that were
+// packed last are kept: a window reads three rows, and the windows of the next row two of them again.
+template <class S, bool transposed>
+class SpatialRows {
+ public:
+  using T = Compute<S>;
+
+  SpatialRows(const Problem& p, bool used)
+      : p_(p),
+        in_place_(used && !transposed && lies_right(p)),
+        margin_(transposed ? 2 : 0),
+        row_((p.grid_width + 2 * margin_) * 9),
+        rows_(!used || in_place_ ? 0 : (slots * p.heads + 1) * row_) {
+    if (used && !in_place_) std::memset(outside(), 0, static_cast<size_t>(row_) * sizeof(T));
+  }
+
+  // Position 0 of a row; zeros where the row is outside.
+  const T* row(int64_t n, int64_t subpixel, int64_t head, int64_t y) {
+    if constexpr (std::is_same_v<S, T>) {
+      if (in_place_) return at<S>(p_.spatial_filter, n, (subpixel * p_.heads + head) * 9, y, 0);
+    }
+    if (y < 0 || y >= p_.grid_height) return outside() + margin_ * 9;
+    const int64_t key = (n * p_.subpixels() + subpixel) * p_.grid_height + y;
+    int64_t slot = 0;  // the row's, or that of the row which was not asked for longest
+    for (int64_t i = 0; i < slots; ++i) {
+      if (key_[i] == key) {
+        slot = i;
+        break;
+      }
+      if (asked_[i] < asked_[slot]) slot = i;
+    }
+    if (key_[slot] != key) {
+      for (int64_t h = 0; h < p_.heads; ++h) pack(n, subpixel * p_.heads + h, y, place(slot, h));
+    }
+    key_[slot] = key;
+    asked_[slot] = ++clock_;
+    return place(slot, head) + margin_ * 9;
+  }
+
+ private:
+  static constexpr int64_t slots = transposed ? 3 : 1;
+
+  static bool lies_right(const Problem& p) {
+    return std::is_same_v<S, T> && p.spatial_filter.stride[1] == 1 && p.spatial_filter.stride[3] == 9;
+  }
+  T* place(int64_t slot, int64_t head) const { return rows_.get() + (slot * p_.heads + head) * row_; }
+  T* outside() const { return rows_.get() + slots * p_.heads * row_; }
+
+  void pack(int64_t n, int64_t filter, int64_t y, T* target) const {
+    const S* source = at<S>(p_.spatial_filter, n, filter * 9, y, 0);
+    const int64_t tap_step = p_.spatial_filter.stride[1], step = p_.spatial_filter.stride[3];
+    for (int64_t i = 0; i < margin_ * 9; ++i) target[i] = target[row_ - 1 - i] = T(0);
+    target += margin_ * 9;
+    if (tap_step == 1 && step == 9) {
+      load_row(source, 1, target, p_.grid_width * 9);
+    } else {
+      for (int64_t x = 0; x < p_.grid_width; ++x) load_row(source + x * step, tap_step, target + x * 9, 9);
+    }
+  }
+
+  const Problem& p_;
+  const bool in_place_;
+  const int64_t margin_, row_;
+  Buffer<T> rows_;  // (slots, heads, row), and one of zeros
+  int64_t key_[3] = {-1, -1, -1}, asked_[3] = {0, 0, 0}, clock_ = 0;
+};
+
+// --- which windows make a run ----------------------------------------------------------------------------------------
+
+DDF_INLINE int64_t greatest_common_divisor(int64_t a, int64_t b) {
+  while (b != 0) {
+    const int64_t rest = a % b;
+    a = b, b = rest;
+  }
+  return a;
 }
 
-// --- sums: forward, and the gradient of the input ----------------------------------------------------------
+constexpr int64_t longest_row_of_zeros = 1 << 18;  // pixels of a view may lie far apart
 
+// Forward, targets are filter positions and sources the input's pixels; transposed, for the input's gradient, the other
+// way round. `apart` targets further, a window has moved by `advance` columns.
+struct WindowGeometry {
+  WindowGeometry(const Problem& p, const ConstArray& source, bool transposed)
+      : transposed(transposed), rows(rows_of(p)), columns(columns_of(p)) {
+    const int64_t common = greatest_common_divisor(columns.stride, columns.dilation);
+    apart = columns.dilation / common;
+    advance = columns.stride / common;
+    // Transposed, neighbours in the source must be neighbours in the window, as their spatial filters are packed.
+    const bool dense = rows.stride == 1 && columns.stride == 1 && columns.dilation == 1 && p.subpixels() == 1;
+    suits = rows.taps == 3 && columns.taps == 3 && advance <= 2 && (dense || !transposed);
+    step = columns.dilation * source.stride[3];
+    const int64_t reach = (longest_run * advance + 2) * step + p.channels;
+    suits = suits && reach <= longest_row_of_zeros;
+    zeros = suits ? reach : 0;
+  }
+
+  // The source of a target's first row or column of the window, maybe outside.
+  int64_t origin(const AxisGeometry& axis, int64_t target) const {
+    return transposed ? target + axis.padding - 2 * axis.dilation : target * axis.stride - axis.padding;
+  }
+  int64_t sources(const AxisGeometry& axis) const { return transposed ? axis.positions : axis.inputs; }
+
+  // Fills in where the run's map is: `windows` of them from target x of row y on, at the given channel.
+  template <class S>
+  void place(WindowRun<S>& run, const ConstArray& source, int64_t n, int64_t channel, int64_t y, int64_t x,
+             int64_t windows, const S* row_of_zeros) const {
+    const int64_t column = origin(columns, x), row = origin(rows, y);
+    run.windows = windows;
+    run.step = step;
+    run.first = column < 0 ? ceil_div(-column, columns.dilation) : 0;
+    run.last = column < sources(columns) ? (sources(columns) - 1 - column) / columns.dilation + 1 : 0;
+    run.last = max(run.last, run.first);
+    for (int r = 0; r < 3; ++r) {
+      const int64_t source_y = row + r * rows.dilation;
+      const bool inside = source_y >= 0 && source_y < sources(rows);
+      run.row[r] = inside ? at<S>(source, n, channel, source_y, column) : row_of_zeros;
+    }
+  }
+
+  // Calls body(first target, number of windows) for the runs of a row of targets, `apart` from each other, of about
+  // equal length.
+  template <class Body>
+  DDF_ALWAYS_INLINE void for_runs(int64_t width, Body body) const {
+    for (int64_t phase = 0; phase < min(apart, width); ++phase) {
+      const int64_t targets = ceil_div(width - phase, apart);
+      const int64_t length = ceil_div(targets, ceil_div(targets, longest_run));
+      for (int64_t i = 0; i < targets; i += length) body(phase + i * apart, min(length, targets - i));
+    }
+  }
+
+  const bool transposed;
+  const AxisGeometry rows, columns;
+  int64_t apart, advance;
+  int64_t step;   // from a column to the next, in elements of the source
+  int64_t zeros;  // how long a row of zeros must be
+  bool suits;
+};
+
+// --- lists of taps ---------------------------------------------------------------------------------------------------
+
+template <class S>
+struct Tap {
+  const S* source;            // the first target's pixel
+  const S* spatial;           // the spatial filter's tap
+  const Compute<S>* channel;  // the channel filter's tap
+  int64_t index;
+};
+
+// How many targets from x on, `apart` from each other, have the same taps, `shift` sources further each.
+static int64_t same_taps(const Axis& axis, int64_t x, int64_t apart, int64_t shift, int64_t width) {
+  int64_t count = 1;
+  for (int64_t next = x + apart; next < width; next += apart, ++count) {
+    if (axis.count(next) != axis.count(x)) break;
+    for (int64_t i = 0; i < axis.count(x); ++i) {
+      const Axis::Entry &here = axis.entries(x)[i], &there = axis.entries(next)[i];
+      if (there.tap != here.tap || there.source != here.source + shift * count) return count;
+    }
+  }
+  return count;
+}
+
+// One target: channels [0, channels) of it, over the taps of a list moved on by `move` elements of the source.
 template <Weight weight, class S>
-static void pixel_sum(const PixelTaps<S>* taps, int64_t count, int64_t channels, S* target) {
+static void sum_taps(const Tap<S>* taps, const Compute<S>* spatial, int64_t count, int64_t move, int64_t channels,
+                     S* target) {
   using T = Compute<S>;
   constexpr int64_t width = lanes<T>, block = 4;
   constexpr bool channel = weight != Weight::Spatial;
@@ -62,11 +225,12 @@ static void pixel_sum(const PixelTaps<S>* taps, int64_t count, int64_t channels,
   for (; c + block * width <= channels; c += block * width) {
     Vector<T> total[block] = {};
     for (int64_t t = 0; t < count; ++t) {
-      const Vector<T> spatial = broadcast(taps[t].spatial);
+      const Vector<T> value = broadcast(spatial[t]);
+      const S* source = taps[t].source + move + c;
 #pragma GCC unroll 4
       for (int64_t i = 0; i < block; ++i) {
         const Vector<T> filter = channel ? load(taps[t].channel + c + i * width) : Vector<T>{};
-        total[i] += combine<weight>(filter, spatial) * load(taps[t].source + c + i * width);
+        total[i] += combine<weight>(filter, value) * load(source + i * width);
       }
     }
 #pragma GCC unroll 4
@@ -77,440 +241,377 @@ static void pixel_sum(const PixelTaps<S>* taps, int64_t count, int64_t channels,
     Vector<T> total = {};
     for (int64_t t = 0; t < count; ++t) {
       const Vector<T> filter = channel ? load_first(taps[t].channel + c, left) : Vector<T>{};
-      total += combine<weight>(filter, broadcast(taps[t].spatial)) * load_first(taps[t].source + c, left);
+      total += combine<weight>(filter, broadcast(spatial[t])) * load_first(taps[t].source + move + c, left);
     }
     store_first(target + c, total, left);
   }
 }
 
-// The same for a run of 3x3 windows and whole vectors of channels; returns how many channels it did.
+// One tap of one pixel: with product = grad * source, adds product * spatial to the channel filter's gradient and gives
+// the sums of product * channel, lane by lane.
 template <Weight weight, class S>
-static int64_t window_sums(const WindowRun<S>& run, int64_t pixels, int64_t channels, S* target, int64_t target_step) {
+static Vector<Compute<S>> multiply_tap(const S* source, const S* grad, Compute<S> spatial, const Compute<S>* channel,
+                                       int64_t channels, Compute<S>* grad_channel) {
   using T = Compute<S>;
   constexpr int64_t width = lanes<T>;
-  const int64_t step = run.tap_step, done = channels / width * width;
-  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-    Vector<T> spatial[9];
-#pragma GCC unroll 9
-    for (int t = 0; t < 9; ++t) {
-      spatial[t] =
-          weight == Weight::Channel ? Vector<T>{} : broadcast(load_scalar(run.spatial[t] + pixel * run.spatial_step));
-    }
-    // Row by row, so that few pointers are alive at a time.
-    const S *row0 = run.row[0] + pixel * run.pixel_step, *row1 = run.row[1] + pixel * run.pixel_step,
-            *row2 = run.row[2] + pixel * run.pixel_step;
-    const T *filter0 = run.channel, *filter1 = filter0 + 3 * run.channels, *filter2 = filter1 + 3 * run.channels;
-    const int64_t filter_step = run.channels;
-    auto row_sum = [&](const S* row, const T* filter, int ky, int64_t c) __attribute__((always_inline)) {
-      Vector<T> total = {};
-#pragma GCC unroll 3
-      for (int kx = 0; kx < 3; ++kx) {
-        const Vector<T> channel = weight == Weight::Spatial ? Vector<T>{} : load(filter + c + kx * filter_step);
-        total += combine<weight>(channel, spatial[ky * 3 + kx]) * load(row + c + kx * step);
-      }
-      return total;
-    };
-    S* out = target + pixel * target_step;
-    for (int64_t c = 0; c < done; c += width) {
-      store(out + c, row_sum(row0, filter0, 0, c) + row_sum(row1, filter1, 1, c) + row_sum(row2, filter2, 2, c));
-    }
+  constexpr bool product_weight = weight == Weight::Product;
+  constexpr bool has_channel = weight != Weight::Spatial, has_spatial = weight != Weight::Channel;
+  const Vector<T> value = broadcast(spatial);
+  Vector<T> total = {};
+  int64_t c = 0;
+  for (; c + width <= channels; c += width) {
+    const Vector<T> product = load(grad + c) * load(source + c);
+    if (has_channel) store(grad_channel + c, load(grad_channel + c) + (product_weight ? product * value : product));
+    if (has_spatial) total += product_weight ? product * load(channel + c) : product;
   }
-  return done;
+  if (c < channels) {
+    const int64_t left = channels - c;
+    const Vector<T> product = load_first(grad + c, left) * load_first(source + c, left);
+    if (has_channel) {
+      const Vector<T> term = product_weight ? product * value : product;
+      store_first(grad_channel + c, load_first(grad_channel + c, left) + term, left);
+    }
+    if (has_spatial) total += product_weight ? product * load_first(channel + c, left) : product;
+  }
+  return total;
 }
 
+// --- sums: forward, and the gradient of the input --------------------------------------------------------------------
+
 // Forward: sources are input pixels, targets output pixels, and the spatial filter is the target's. Transposed: sources
-// are output pixels of every subpixel, targets input pixels, and the spatial filter is the source's.
+// are output pixels of every subpixel, targets input pixels, and the spatial filter is the source's. Each thread has
+// one of its own.
 template <Weight weight, bool transposed, class S>
-struct PixelSum {
+class PixelSum {
+ public:
   using T = Compute<S>;
+
+  PixelSum(const Problem& p, const ConstArray& source, const Array& target)
+      : p_(p),
+        source_(source),
+        target_(target),
+        height_(transposed ? p.height : p.grid_height),
+        width_(transposed ? p.width : p.grid_width),
+        sources_a_sum_(transposed ? p.subpixels() : 1),
+        windows_(p, source, transposed),
+        channel_filter_(p),
+        spatial_rows_(p, windows_.suits && uses_spatial),
+        zeros_(windows_.zeros),
+        rows_(windows_.suits ? AxisGeometry{} : rows_of(p), transposed),
+        columns_(windows_.suits ? AxisGeometry{} : columns_of(p), transposed),
+        list_(windows_.suits ? 0 : p.taps() * sources_a_sum_),
+        values_(windows_.suits ? 0 : p.taps() * sources_a_sum_) {
+    std::memset(zeros_.get(), 0, static_cast<size_t>(windows_.zeros) * sizeof(S));
+  }
+
+  // All targets of row y, and of its subpixels.
+  void sum_rows(int64_t n, int64_t y) {
+    channel_filter_.load_sample(n);
+    for (int64_t q = 0; q < (transposed ? 1 : p_.subpixels()); ++q) {
+      for (int64_t head = 0; head < p_.heads; ++head) {
+        const Row row = {n, y, q, head, head * p_.head_channels()};
+        if (!windows_.suits) {
+          sum_row_by_taps(row);
+        } else if (windows_.advance == 1) {
+          sum_row_by_windows<1>(row);
+        } else if constexpr (!transposed) {
+          sum_row_by_windows<2>(row);
+        }
+      }
+    }
+  }
+
+ private:
   static constexpr bool uses_spatial = weight != Weight::Channel;
-
-  const Problem& p;
-  const ConstArray& source;
-  const Array& target;
-  const T* filters;  // packed
-  const Axis rows, columns;
-  const int64_t height, width;  // of the targets, a subpixel
-  const int64_t sources_a_sum;  // subpixels that one sum reads
-
-  PixelSum(const Problem& problem, const ConstArray& source, const Array& target, const T* filters)
-      : p(problem),
-        source(source),
-        target(target),
-        filters(filters),
-        rows(rows_of(problem), transposed),
-        columns(columns_of(problem), transposed),
-        height(transposed ? problem.height : problem.grid_height),
-        width(transposed ? problem.width : problem.grid_width),
-        sources_a_sum(transposed ? problem.subpixels() : 1) {}
 
   // One row of targets of one head; `q` is the targets' subpixel, 0 where a target has none.
   struct Row {
     int64_t n, y, q, head, channel;
-    const Axis::Entry* entries;
-    int64_t count;
   };
 
   S* target_at(const Row& row, int64_t x) const {
-    if (transposed) return at<S>(target, row.n, row.channel, row.y, x);
-    return at<S>(target, row.n, row.channel, row.y * p.upscale_y + row.q / p.upscale_x,
-                 x * p.upscale_x + row.q % p.upscale_x);
+    if (transposed) return at<S>(target_, row.n, row.channel, row.y, x);
+    return at<S>(target_, row.n, row.channel, row.y * p_.upscale_y + row.q / p_.upscale_x,
+                 x * p_.upscale_x + row.q % p_.upscale_x);
   }
-  const T* filter_of(const Row& row) const {
-    return filters + (row.n * p.subpixels() + row.q) * p.taps() * p.channels + row.channel;
-  }
-  const S* spatial_at(const Row& row, int64_t subpixel, int64_t tap, int64_t y, int64_t x) const {
-    return at<S>(p.spatial_filter, row.n, (subpixel * p.heads + row.head) * p.taps() + tap, y, x);
-  }
+  int64_t target_step() const { return target_.stride[3] * (transposed ? 1 : p_.upscale_x); }
 
-  // From target x on, as many 3x3 windows as follow each other, whole vectors of channels. Returns the targets; `done`
-  // is how many of their channels are finished.
-  int64_t sum_windows(const Row& row, int64_t x, int64_t* done) const {
-    const int64_t pixels = window_run_length(columns, x, width);
-    const Axis::Entry* entries = columns.entries(x);
-    const int64_t next = pixels > 1 ? columns.entries(x + 1)->source - entries->source : 0;
+  template <int advance>
+  void sum_row_by_windows(const Row& row) {
     WindowRun<S> run;
-    run.tap_step = (entries[1].source - entries[0].source) * source.stride[3];
-    run.pixel_step = next * source.stride[3];
-    run.spatial_step = (transposed ? next : 1) * p.spatial_filter.stride[3];
-    run.channel = filter_of(row);
-    run.channels = p.channels;
-    for (int ky = 0; ky < 3; ++ky) {
-      const int64_t source_y = row.entries[ky].source;
-      run.row[ky] = at<S>(source, row.n, row.channel, source_y, entries[0].source);
-      for (int kx = 0; uses_spatial && kx < 3; ++kx) {
-        const int tap = ky * 3 + kx;
-        run.spatial[tap] = transposed ? spatial_at(row, row.q, tap, source_y, entries[kx].source)
-                                      : spatial_at(row, row.q, tap, row.y, x);
-      }
+    run.channel = channel_filter_.from(row.q, row.channel);
+    run.tap_step = channel_filter_.tap_step();
+    run.spatial_step = 9 * windows_.apart;
+    const T* spatial[3] = {nullptr, nullptr, nullptr};
+    for (int r = 0; uses_spatial && r < (transposed ? 3 : 1); ++r) {
+      const int64_t y = transposed ? windows_.origin(windows_.rows, row.y) + r * p_.dilation_y : row.y;
+      spatial[r] = spatial_rows_.row(row.n, row.q, row.head, y);
     }
-    const int64_t target_step = target.stride[3] * (transposed ? 1 : p.upscale_x);
-    *done = window_sums<weight>(run, pixels, p.head_channels(), target_at(row, x), target_step);
-    return pixels;
+    windows_.for_runs(width_, [&](int64_t x, int64_t windows) {
+      windows_.place(run, source_, row.n, row.channel, row.y, x, windows, zeros_.get());
+      const int64_t position = transposed ? windows_.origin(windows_.columns, x) : x;
+      for (int r = 0; r < 3; ++r) run.spatial[r] = spatial[r] == nullptr ? nullptr : spatial[r] + position * 9;
+      sum_windows<weight, transposed, advance>(run, p_.head_channels(), target_at(row, x),
+                                               target_step() * windows_.apart);
+    });
   }
 
-  // Target x from its channel `done` on, with any taps; `list` has room for all of them.
-  void sum_taps(const Row& row, int64_t x, int64_t done, PixelTaps<S>* list) const {
-    const T* filter = filter_of(row) + done;
-    const int64_t scale_y = transposed ? p.upscale_y : 1, scale_x = transposed ? p.upscale_x : 1;
+  // The taps of target x; returns how many.
+  int64_t list_taps(const Row& row, int64_t x) {
+    const T* filter = channel_filter_.from(row.q, row.channel);
+    const int64_t scale_y = transposed ? p_.upscale_y : 1, scale_x = transposed ? p_.upscale_x : 1;
     int64_t count = 0;
-    for (int64_t sub = 0; sub < sources_a_sum; ++sub) {
-      const int64_t offset_y = sub / p.upscale_x, offset_x = sub % p.upscale_x;
-      for (int64_t i = 0; i < row.count; ++i) {
-        const int64_t source_y = row.entries[i].source;
-        for (int64_t j = 0; j < columns.count(x); ++j) {
-          const Axis::Entry& column = columns.entries(x)[j];
-          const int64_t source_x = column.source, tap = row.entries[i].tap * p.kernel_x + column.tap;
-          PixelTaps<S>& entry = list[count++];
-          entry.source =
-              at<S>(source, row.n, row.channel + done, source_y * scale_y + offset_y, source_x * scale_x + offset_x);
-          entry.channel = filter + (sub * p.taps() + tap) * p.channels;
-          entry.spatial = !uses_spatial ? T(0)
-                          : transposed  ? load_scalar(spatial_at(row, sub, tap, source_y, source_x))
-                                        : load_scalar(spatial_at(row, row.q, tap, row.y, x));
+    for (int64_t sub = 0; sub < sources_a_sum_; ++sub) {
+      for (int64_t i = 0; i < rows_.count(row.y); ++i) {
+        const Axis::Entry& line = rows_.entries(row.y)[i];
+        for (int64_t j = 0; j < columns_.count(x); ++j) {
+          const Axis::Entry& column = columns_.entries(x)[j];
+          Tap<S>& tap = list_[count++];
+          tap.index = line.tap * p_.kernel_x + column.tap;
+          tap.source = at<S>(source_, row.n, row.channel, line.source * scale_y + sub / p_.upscale_x,
+                             column.source * scale_x + sub % p_.upscale_x);
+          tap.channel = filter + (transposed ? channel_filter_.from(sub, 0) - channel_filter_.from(0, 0) : 0) +
+                        tap.index * channel_filter_.tap_step();
+          if (!uses_spatial) continue;
+          const int64_t filters = (transposed ? sub : row.q) * p_.heads + row.head;
+          tap.spatial = at<S>(p_.spatial_filter, row.n, filters * p_.taps() + tap.index,
+                              transposed ? line.source : row.y, transposed ? column.source : x);
         }
       }
     }
-    pixel_sum<weight>(list, count, p.head_channels() - done, target_at(row, x) + done);
+    return count;
   }
 
-  void sum_row(const Row& row, PixelTaps<S>* list) const {
-    const bool windows = p.kernel_y == 3 && p.kernel_x == 3 && sources_a_sum == 1 && row.count == 3;
-    for (int64_t x = 0; x < width;) {
-      int64_t pixels = 1, done = 0;
-      if (windows && columns.count(x) == 3) pixels = sum_windows(row, x, &done);
-      for (const int64_t end = x + pixels; x < end; ++x) {
-        if (done < p.head_channels()) sum_taps(row, x, done, list);
+  void sum_row_by_taps(const Row& row) {
+    const int64_t apart = transposed ? p_.stride_x : 1, shift = transposed ? 1 : p_.stride_x;
+    const int64_t step = source_.stride[3] * (transposed ? p_.upscale_x : 1) * shift;
+    const int64_t spatial_step = p_.spatial_filter.stride[3];  // forward by a target, transposed by a source
+    for (int64_t phase = 0; phase < min(apart, width_); ++phase) {
+      for (int64_t x = phase; x < width_;) {
+        const int64_t targets = same_taps(columns_, x, apart, shift, width_);
+        const int64_t count = list_taps(row, x);
+        for (int64_t i = 0; i < targets; ++i, x += apart) {
+          for (int64_t t = 0; t < count; ++t) {
+            values_[t] = uses_spatial ? load_scalar(list_[t].spatial + i * spatial_step) : T(0);
+          }
+          sum_taps<weight>(list_.get(), values_.get(), count, i * step, p_.head_channels(), target_at(row, x));
+        }
       }
     }
   }
 
-  int64_t list_size() const { return p.taps() * sources_a_sum; }
-
-  // All targets of row y, and of its subpixels.
-  void sum_rows(int64_t n, int64_t y, PixelTaps<S>* list) const {
-    for (int64_t q = 0; q < (transposed ? 1 : p.subpixels()); ++q) {
-      for (int64_t head = 0; head < p.heads; ++head) {
-        sum_row({n, y, q, head, head * p.head_channels(), rows.entries(y), rows.count(y)}, list);
-      }
-    }
-  }
-
-  void run(ParallelFor parallel_for) const {
-    auto body = [&](int64_t begin, int64_t end) {
-      Buffer<PixelTaps<S>> list(list_size());
-      for (int64_t i = begin; i < end; ++i) sum_rows(i / height, i % height, list.get());
-    };
-    run_parallel(parallel_for, p.batch * height, grain(width * p.subpixels() * p.taps() * p.channels), body);
-  }
+  const Problem& p_;
+  const ConstArray& source_;
+  const Array& target_;
+  const int64_t height_, width_;  // of the targets, a subpixel
+  const int64_t sources_a_sum_;   // subpixels that one sum reads
+  const WindowGeometry windows_;
+  ChannelFilter<S> channel_filter_;
+  SpatialRows<S, transposed> spatial_rows_;
+  Buffer<S> zeros_;
+  const Axis rows_, columns_;  // for lists of taps
+  Buffer<Tap<S>> list_;
+  Buffer<T> values_;
 };
 
-// --- products: the gradients of both filters ---------------------------------------------------------------
+// --- products: the gradients of both filters -------------------------------------------------------------------------
 
-// For one pixel and head: product = grad * source, per tap and channel. Adds product * spatial to the channel filter's
-// gradient, and gives the spatial filter's as the sum of product * channel over the head.
-template <Weight weight, bool wants_channel, bool wants_spatial, class S>
-static void pixel_products(const PixelTaps<S>& tap, const S* grad, int64_t channels, Compute<S>* grad_channel,
-                           Compute<S>* grad_spatial) {
+// Adds to `grad_channel`, (subpixels, taps, channels) of a sample, and writes the spatial filter's gradient where it is
+// wanted. Each thread has one of its own.
+template <Weight weight, class S>
+class PixelProducts {
+ public:
   using T = Compute<S>;
-  constexpr int64_t width = lanes<T>;
-  constexpr bool product_weight = weight == Weight::Product;
-  const Vector<T> spatial = broadcast(tap.spatial);
-  Vector<T> total = {};
-  int64_t c = 0;
-  for (; c + width <= channels; c += width) {
-    const Vector<T> product = load(grad + c) * load(tap.source + c);
-    if (wants_channel) store(grad_channel + c, load(grad_channel + c) + (product_weight ? product * spatial : product));
-    if (wants_spatial) total += product_weight ? product * load(tap.channel + c) : product;
-  }
-  if (c < channels) {
-    const int64_t left = channels - c;
-    const Vector<T> product = load_first(grad + c, left) * load_first(tap.source + c, left);
-    if (wants_channel) {
-      const Vector<T> term = product_weight ? product * spatial : product;
-      store_first(grad_channel + c, load_first(grad_channel + c, left) + term, left);
-    }
-    if (wants_spatial) total += product_weight ? product * load_first(tap.channel + c, left) : product;
-  }
-  if (wants_spatial) *grad_spatial = sum<T>(total);
-}
 
-// The same for a run of 3x3 windows whose channels are whole vectors; `grad_spatial` is (pixels, 9).
-template <Weight weight, bool wants_channel, bool wants_spatial, class S>
-static void window_products(const WindowRun<S>& run, int64_t pixels, const S* grad, int64_t grad_step, int64_t channels,
-                            Compute<S>* grad_channel, Compute<S>* grad_spatial) {
-  using T = Compute<S>;
-  constexpr int64_t width = lanes<T>;
-  constexpr bool product_weight = weight == Weight::Product;
-  const int64_t step = run.tap_step, filter_step = run.channels;
-  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-    Vector<T> spatial[9], total[9] = {};
-#pragma GCC unroll 9
-    for (int t = 0; t < 9; ++t) {
-      spatial[t] = product_weight ? broadcast(load_scalar(run.spatial[t] + pixel * run.spatial_step)) : Vector<T>{};
-    }
-    const S *row0 = run.row[0] + pixel * run.pixel_step, *row1 = run.row[1] + pixel * run.pixel_step,
-            *row2 = run.row[2] + pixel * run.pixel_step;
-    const T* filters = run.channel;
-    auto row_products = [&](const S* row, Vector<T> gradient, int ky, int64_t c) __attribute__((always_inline)) {
-      const T* filter = filters + ky * 3 * filter_step + c;
-      T* place = grad_channel + ky * 3 * filter_step + c;
-#pragma GCC unroll 3
-      for (int kx = 0; kx < 3; ++kx) {
-        const int t = ky * 3 + kx;
-        const Vector<T> product = gradient * load(row + c + kx * step);
-        if (wants_channel) {
-          T* at = place + kx * filter_step;
-          store(at, load(at) + (product_weight ? product * spatial[t] : product));
+  PixelProducts(const Problem& p, const ConstArray& grad_output, const Array& grad_spatial)
+      : p_(p),
+        grad_output_(grad_output),
+        grad_spatial_(grad_spatial),
+        windows_(p, p.input, false),
+        channel_filter_(p),
+        spatial_rows_(p, windows_.suits && reads_spatial),
+        zeros_(windows_.zeros),
+        rows_(windows_.suits ? AxisGeometry{} : rows_of(p), false),
+        columns_(windows_.suits ? AxisGeometry{} : columns_of(p), false),
+        partial_((windows_.suits ? longest_run * 9 : p.taps()) * lanes<T> + lanes<T> * lanes<T>),
+        sums_(windows_.suits ? longest_run * 9 : p.taps()),
+        row_gradient_(p.grid_width * p.taps()) {
+    std::memset(zeros_.get(), 0, static_cast<size_t>(windows_.zeros) * sizeof(S));
+  }
+
+  // All filter positions of row y, and of its subpixels.
+  void multiply_rows(int64_t n, int64_t y, T* grad_channel) {
+    channel_filter_.load_sample(n);
+    for (int64_t q = 0; q < p_.subpixels(); ++q) {
+      for (int64_t head = 0; head < p_.heads; ++head) {
+        const int64_t channel = head * p_.head_channels();
+        const Row row = {n, y, q, head, channel, grad_channel + q * p_.taps() * p_.channels + channel};
+        if (!windows_.suits) {
+          multiply_row_by_taps(row);
+        } else if (windows_.advance == 1) {
+          multiply_row_by_windows<1>(row);
+        } else {
+          multiply_row_by_windows<2>(row);
         }
-        if (wants_spatial) total[t] += product_weight ? product * load(filter + kx * filter_step) : product;
+        if (has_spatial && grad_spatial_.data != nullptr) store_row_gradient(row);
       }
-    };
-    const S* gradients = grad + pixel * grad_step;
-    for (int64_t c = 0; c < channels; c += width) {
-      const Vector<T> gradient = load(gradients + c);
-      row_products(row0, gradient, 0, c);
-      row_products(row1, gradient, 1, c);
-      row_products(row2, gradient, 2, c);
-    }
-    if (wants_spatial) {
-      sum_eight<T>(total, grad_spatial + pixel * 9);
-      grad_spatial[pixel * 9 + 8] = sum<T>(total[8]);
     }
   }
-}
 
-// `partial` is (batch, blocks, subpixels, taps, channels), zeroed here, summed over blocks by the caller.
-template <Weight weight, bool wants_channel, bool wants_spatial, class S>
-struct PixelProducts {
-  using T = Compute<S>;
-  static constexpr bool uses_spatial = weight == Weight::Product;
+ private:
+  static constexpr bool has_channel = weight != Weight::Spatial, has_spatial = weight != Weight::Channel;
+  static constexpr bool reads_spatial = weight == Weight::Product;
 
-  const Problem& p;
-  const ConstArray& grad_output;
-  const Array& grad_spatial;
-  const T* filters;  // packed
-  T* partial;
-  const int64_t blocks;
-  const Axis rows, columns;
-
-  PixelProducts(const Problem& problem, const ConstArray& grad_output, const Array& grad_spatial, const T* filters,
-                T* partial, int64_t blocks)
-      : p(problem),
-        grad_output(grad_output),
-        grad_spatial(grad_spatial),
-        filters(filters),
-        partial(partial),
-        blocks(blocks),
-        rows(rows_of(problem), false),
-        columns(columns_of(problem), false) {}
-
-  // One row of filter positions of one subpixel and head.
   struct Row {
     int64_t n, y, q, head, channel;
-    const Axis::Entry* entries;
-    int64_t count;
-    const T* filter;
     T* grad_channel;
-    T* grad_spatial;  // (positions, taps)
   };
 
   const S* grad_at(const Row& row, int64_t x) const {
-    return at<S>(grad_output, row.n, row.channel, row.y * p.upscale_y + row.q / p.upscale_x,
-                 x * p.upscale_x + row.q % p.upscale_x);
-  }
-  const S* spatial_at(const Row& row, int64_t tap, int64_t x) const {
-    return at<S>(p.spatial_filter, row.n, (row.q * p.heads + row.head) * p.taps() + tap, row.y, x);
+    return at<S>(grad_output_, row.n, row.channel, row.y * p_.upscale_y + row.q / p_.upscale_x,
+                 x * p_.upscale_x + row.q % p_.upscale_x);
   }
 
-  int64_t multiply_windows(const Row& row, int64_t x) const {
-    const int64_t pixels = window_run_length(columns, x, p.grid_width);
-    const Axis::Entry* entries = columns.entries(x);
+  template <int advance>
+  void multiply_row_by_windows(const Row& row) {
     WindowRun<S> run;
-    run.tap_step = (entries[1].source - entries[0].source) * p.input.stride[3];
-    run.pixel_step = p.stride_x * p.input.stride[3];
-    run.spatial_step = p.spatial_filter.stride[3];
-    run.channel = row.filter;
-    run.channels = p.channels;
-    for (int tap = 0; uses_spatial && tap < 9; ++tap) run.spatial[tap] = spatial_at(row, tap, x);
-    for (int ky = 0; ky < 3; ++ky) {
-      run.row[ky] = at<S>(p.input, row.n, row.channel, row.entries[ky].source, entries[0].source);
-    }
-    window_products<weight, wants_channel, wants_spatial>(run, pixels, grad_at(row, x),
-                                                          grad_output.stride[3] * p.upscale_x, p.head_channels(),
-                                                          row.grad_channel, row.grad_spatial + x * 9);
-    return pixels;
-  }
-
-  void multiply_taps(const Row& row, int64_t x) const {
-    for (int64_t i = 0; i < row.count; ++i) {
-      for (int64_t j = 0; j < columns.count(x); ++j) {
-        const Axis::Entry& column = columns.entries(x)[j];
-        const int64_t tap = row.entries[i].tap * p.kernel_x + column.tap;
-        PixelTaps<S> entry;
-        entry.source = at<S>(p.input, row.n, row.channel, row.entries[i].source, column.source);
-        entry.spatial = uses_spatial ? load_scalar(spatial_at(row, tap, x)) : T(0);
-        entry.channel = row.filter + tap * p.channels;
-        pixel_products<weight, wants_channel, wants_spatial>(entry, grad_at(row, x), p.head_channels(),
-                                                             row.grad_channel + tap * p.channels,
-                                                             row.grad_spatial + x * p.taps() + tap);
-      }
-    }
-  }
-
-  void multiply_row(const Row& row, T* tap_row) const {
-    const bool windows = p.kernel_y == 3 && p.kernel_x == 3 && row.count == 3 && p.head_channels() % lanes<T> == 0;
-    if (wants_spatial) {  // taps that are outside the map have no gradient
-      std::memset(row.grad_spatial, 0, static_cast<size_t>(p.grid_width * p.taps()) * sizeof(T));
-    }
-    for (int64_t x = 0; x < p.grid_width;) {
-      if (windows && columns.count(x) == 3) {
-        x += multiply_windows(row, x);
+    run.channel = channel_filter_.from(row.q, row.channel);
+    run.tap_step = channel_filter_.tap_step();
+    run.spatial_step = 9 * windows_.apart;
+    const T* spatial = reads_spatial ? spatial_rows_.row(row.n, row.q, row.head, row.y) : nullptr;
+    const WindowGradients<T> gradients = {row.grad_channel, p_.channels, partial_.get()};
+    const int64_t step = grad_output_.stride[3] * p_.upscale_x * windows_.apart;
+    windows_.for_runs(p_.grid_width, [&](int64_t x, int64_t windows) {
+      windows_.place(run, p_.input, row.n, row.channel, row.y, x, windows, zeros_.get());
+      run.spatial[0] = reads_spatial ? spatial + x * 9 : nullptr;
+      multiply_windows<weight, advance>(run, p_.head_channels(), grad_at(row, x), step, gradients);
+      if (!has_spatial) return;
+      if (windows_.apart == 1) {
+        sum_each(partial_.get(), windows * 9, row_gradient_.get() + x * 9);
       } else {
-        multiply_taps(row, x++);
-      }
-    }
-    for (int64_t tap = 0; wants_spatial && tap < p.taps(); ++tap) {
-      for (int64_t x = 0; x < p.grid_width; ++x) tap_row[x] = row.grad_spatial[x * p.taps() + tap];
-      S* target = at<S>(grad_spatial, row.n, (row.q * p.heads + row.head) * p.taps() + tap, row.y, 0);
-      store_row(tap_row, target, grad_spatial.stride[3], p.grid_width);
-    }
-  }
-
-  // Where `input_sum` is given, the input's gradient is computed row by row along with the filters': both read the
-  // same rows of the output's gradient, which then come from the cache the second time.
-  void run(ParallelFor parallel_for, const PixelSum<weight, true, S>* input_sum) const {
-    const int64_t block_rows = ceil_div(p.grid_height, blocks), slice = p.subpixels() * p.taps() * p.channels;
-    auto body = [&](int64_t begin, int64_t end) {
-      Buffer<T> row_gradient(p.grid_width * p.taps()), tap_row(p.grid_width);
-      Buffer<PixelTaps<S>> list(input_sum == nullptr ? 0 : input_sum->list_size());
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t n = i / blocks, block = i % blocks;
-        T* grad_channel = wants_channel ? partial + i * slice : nullptr;
-        if (wants_channel) std::memset(grad_channel, 0, static_cast<size_t>(slice) * sizeof(T));
-        const int64_t last = min((block + 1) * block_rows, p.grid_height);
-        for (int64_t y = block * block_rows; y < last; ++y) {
-          for (int64_t q = 0; q < p.subpixels(); ++q) {
-            for (int64_t head = 0; head < p.heads; ++head) {
-              const int64_t channel = head * p.head_channels(), offset = q * p.taps() * p.channels + channel;
-              multiply_row({n, y, q, head, channel, rows.entries(y), rows.count(y), filters + n * slice + offset,
-                            grad_channel + offset, row_gradient.get()},
-                           tap_row.get());
-            }
-          }
-          if (input_sum == nullptr) continue;
-          // Each input row goes with one row of filter positions, near it for the default padding.
-          const int64_t end_row = (y + 1) * p.height / p.grid_height;
-          for (int64_t row = y * p.height / p.grid_height; row < end_row; ++row) {
-            input_sum->sum_rows(n, row, list.get());
-          }
+        sum_each(partial_.get(), windows * 9, sums_.get());
+        for (int64_t i = 0; i < windows; ++i) {
+          std::memcpy(row_gradient_.get() + (x + i * windows_.apart) * 9, sums_.get() + i * 9, 9 * sizeof(T));
         }
       }
-    };
-    run_parallel(parallel_for, p.batch * blocks, grain(block_rows * p.grid_width * slice), body);
+    });
   }
+
+  void multiply_row_by_taps(const Row& row) {
+    const T* filter = channel_filter_.from(row.q, row.channel);
+    for (int64_t x = 0; x < p_.grid_width; ++x) {
+      int64_t count = 0;
+      T* gradient = row_gradient_.get() + x * p_.taps();
+      std::memset(gradient, 0, static_cast<size_t>(p_.taps()) * sizeof(T));  // of taps outside the map
+      for (int64_t i = 0; i < rows_.count(row.y); ++i) {
+        const Axis::Entry& line = rows_.entries(row.y)[i];
+        for (int64_t j = 0; j < columns_.count(x); ++j) {
+          const Axis::Entry& column = columns_.entries(x)[j];
+          const int64_t tap = line.tap * p_.kernel_x + column.tap;
+          const int64_t filters = row.q * p_.heads + row.head;
+          const T spatial =
+              reads_spatial ? load_scalar(at<S>(p_.spatial_filter, row.n, filters * p_.taps() + tap, row.y, x)) : T(0);
+          const Vector<T> total = multiply_tap<weight>(
+              at<S>(p_.input, row.n, row.channel, line.source, column.source), grad_at(row, x), spatial,
+              filter + tap * channel_filter_.tap_step(), p_.head_channels(), row.grad_channel + tap * p_.channels);
+          store(partial_.get() + count++ * lanes<T>, total);
+        }
+      }
+      if (!has_spatial) continue;
+      sum_each(partial_.get(), count, sums_.get());
+      for (int64_t i = 0, next = 0; i < rows_.count(row.y); ++i) {
+        for (int64_t j = 0; j < columns_.count(x); ++j) {
+          gradient[rows_.entries(row.y)[i].tap * p_.kernel_x + columns_.entries(x)[j].tap] = sums_[next++];
+        }
+      }
+    }
+  }
+
+  void store_row_gradient(const Row& row) const {
+    const int64_t taps = p_.taps(), *stride = grad_spatial_.stride;
+    S* target = at<S>(grad_spatial_, row.n, (row.q * p_.heads + row.head) * taps, row.y, 0);
+    if (stride[1] == 1 && stride[3] == taps) {
+      store_row(row_gradient_.get(), target, 1, p_.grid_width * taps);
+    } else {
+      for (int64_t x = 0; x < p_.grid_width; ++x) {
+        store_row(row_gradient_.get() + x * taps, target + x * stride[3], stride[1], taps);
+      }
+    }
+  }
+
+  const Problem& p_;
+  const ConstArray& grad_output_;
+  const Array& grad_spatial_;
+  const WindowGeometry windows_;
+  ChannelFilter<S> channel_filter_;
+  SpatialRows<S, false> spatial_rows_;
+  Buffer<S> zeros_;
+  const Axis rows_, columns_;
+  Buffer<T> partial_, sums_;  // of the windows of a run, or of the taps of a target
+  Buffer<T> row_gradient_;    // (positions, taps)
 };
 
-// --- the two entries ---------------------------------------------------------------------------------------
+// --- the two entries -------------------------------------------------------------------------------------------------
+
+template <Weight weight, bool transposed, class S>
+static void sum_pixels(const Problem& p, const ConstArray& source, const Array& target, ParallelFor parallel_for) {
+  const int64_t height = transposed ? p.height : p.grid_height, width = transposed ? p.width : p.grid_width;
+  auto body = [&](int64_t begin, int64_t end) {
+    PixelSum<weight, transposed, S> sum(p, source, target);
+    for (int64_t i = begin; i < end; ++i) sum.sum_rows(i / height, i % height);
+  };
+  run_parallel(parallel_for, p.batch * height, grain(width * p.subpixels() * p.taps() * p.channels), body);
+}
 
 template <Weight weight, class S>
 static void forward_pixels(const Problem& p, const Array& output, ParallelFor parallel_for) {
-  constexpr bool channel = weight != Weight::Spatial;
-  Buffer<Compute<S>> filters(channel ? p.batch * p.subpixels() * p.taps() * p.channels : 0);
-  if (channel) pack_channel_filter<S>(p, filters.get(), parallel_for);
-  PixelSum<weight, false, S>(p, p.input, output, filters.get()).run(parallel_for);
+  sum_pixels<weight, false, S>(p, p.input, output, parallel_for);
 }
-
-// Which of the filters' gradients a kernel is compiled for.
-template <bool for_channel, bool for_spatial>
-struct Wanted {
-  static constexpr bool channel = for_channel, spatial = for_spatial;
-};
 
 template <Weight weight, class S>
 static void backward_pixels(const Problem& p, const ConstArray& grad_output, const Gradients& gradients,
                             ParallelFor parallel_for) {
   using T = Compute<S>;
-  constexpr bool channel = weight != Weight::Spatial;
-  const int64_t slice = p.subpixels() * p.taps() * p.channels;
-  Buffer<T> filters(channel ? p.batch * slice : 0);
-  if (channel) pack_channel_filter<S>(p, filters.get(), parallel_for);
-  const PixelSum<weight, true, S> input_sum(p, grad_output, gradients.input, filters.get());
-  const PixelSum<weight, true, S>* wanted_sum = gradients.input.data == nullptr ? nullptr : &input_sum;
-  const bool wants_channel = gradients.channel_filter.data != nullptr;
-  const bool wants_spatial = gradients.spatial_filter.data != nullptr;
-  if (!wants_channel && !wants_spatial) {
-    if (wanted_sum != nullptr) wanted_sum->run(parallel_for);
+  if (gradients.channel_filter.data == nullptr && gradients.spatial_filter.data == nullptr) {
+    if (gradients.input.data != nullptr) {
+      sum_pixels<weight, true, S>(p, grad_output, gradients.input, parallel_for);
+    }
     return;
   }
 
-  // Enough blocks to keep many threads busy, few enough that their partial sums stay small beside the input.
-  const int64_t blocks = max(1, min(p.grid_height, ceil_div(32, max(p.batch, 1))));
-  Buffer<T> partial(wants_channel ? p.batch * blocks * slice : 0);
-  auto multiply = [&](auto wants_both_or_one) {
-    constexpr bool channel_too = decltype(wants_both_or_one)::channel,
-                   spatial_too = decltype(wants_both_or_one)::spatial;
-    PixelProducts<weight, channel_too, spatial_too, S>(p, grad_output, gradients.spatial_filter, filters.get(),
-                                                       partial.get(), blocks)
-        .run(parallel_for, wanted_sum);
-  };
-  if (wants_channel && wants_spatial) {
-    multiply(Wanted<true, true>{});
-  } else if (wants_channel) {
-    multiply(Wanted<true, false>{});
-  } else {
-    multiply(Wanted<false, true>{});
-  }
-  if (!wants_channel) return;
-
-  sum_blocks(partial.get(), p.batch, blocks, slice, parallel_for);
-  for (int64_t n = 0; n < p.batch; ++n) {
-    for (int64_t q = 0; q < p.subpixels(); ++q) {
-      for (int64_t t = 0; t < p.taps(); ++t) {
-        const T* total = partial.get() + n * blocks * slice + (q * p.taps() + t) * p.channels;
-        store_row(total, at<S>(gradients.channel_filter, n, q * p.channels, t / p.kernel_x, t % p.kernel_x),
-                  gradients.channel_filter.stride[1], p.channels);
+  // Enough blocks of rows to keep many threads busy, few and large enough that their partial sums of the channel
+  // filter's gradient cost little beside the rest.
+  const int64_t slice = p.subpixels() * p.taps() * p.channels, positions = p.grid_height * p.grid_width;
+  const int64_t blocks = max(1, min(min(p.grid_height, positions / 16), ceil_div(32, max(p.batch, 1))));
+  const int64_t block_rows = ceil_div(p.grid_height, blocks);
+  Buffer<T> partial(p.batch * blocks * slice);
+  auto body = [&](int64_t begin, int64_t end) {
+    PixelProducts<weight, S> products(p, grad_output, gradients.spatial_filter);
+    PixelSum<weight, true, S> input_sum(p, grad_output, gradients.input);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t n = i / blocks, block = i % blocks;
+      T* grad_channel = partial.get() + i * slice;
+      std::memset(grad_channel, 0, static_cast<size_t>(slice) * sizeof(T));
+      const int64_t last = min((block + 1) * block_rows, p.grid_height);
+      for (int64_t y = block * block_rows; y < last; ++y) {
+        products.multiply_rows(n, y, grad_channel);
+        if (gradients.input.data == nullptr) continue;
+        // Each input row goes with one row of filter positions, near it for the default padding: both read the same
+        // rows of the output's gradient, which come from the cache the second time.
+        const int64_t end_row = (y + 1) * p.height / p.grid_height;
+        for (int64_t row = y * p.height / p.grid_height; row < end_row; ++row) input_sum.sum_rows(n, row);
       }
     }
+  };
+  run_parallel(parallel_for, p.batch * blocks, grain(block_rows * p.grid_width * slice), body);
+  if (gradients.channel_filter.data != nullptr) {
+    sum_blocks(partial.get(), p.batch, blocks, slice, parallel_for, [&](const T* total, int64_t n) {
+      for (int64_t q = 0; q < p.subpixels(); ++q) {
+        for (int64_t t = 0; t < p.taps(); ++t, total += p.channels) {
+          store_row(total, at<S>(gradients.channel_filter, n, q * p.channels, t / p.kernel_x, t % p.kernel_x),
+                    gradients.channel_filter.stride[1], p.channels);
+        }
+      }
+    });
   }
 }

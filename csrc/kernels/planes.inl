@@ -474,15 +474,13 @@ static void filter_gradient_planes(const Problem& p, const ConstArray& grad_outp
                grain(tiles_a_block * tiling.rows() * tiling.columns() * subpixels * taps * p.channels), body);
   if (!wants_channel) return;
 
-  sum_blocks(partial.get(), p.batch, blocks, slice, parallel_for);
-  for (int64_t n = 0; n < p.batch; ++n) {
-    const T* total = partial.get() + n * blocks * slice;
+  sum_blocks(partial.get(), p.batch, blocks, slice, parallel_for, [&](const T* total, int64_t n) {
     for (int64_t c = 0; c < subpixels * p.channels; ++c) {
       for (int64_t ky = 0; ky < p.kernel_y; ++ky, total += p.kernel_x) {
         store_row(total, at<S>(gradients.channel_filter, n, c, ky, 0), gradients.channel_filter.stride[3], p.kernel_x);
       }
     }
-  }
+  });
 }
 
 // The gradient of the input tap by tap, in scalars: for strides and dilations that reach so far that a tile with all

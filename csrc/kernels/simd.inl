@@ -2,7 +2,8 @@
 // target pragma, with DDF_VECTOR_BYTES set. GCC's and Clang's vector extensions: `a * b + c` is one fused instruction
 // where the target has it.
 
-#define DDF_INLINE static inline __attribute__((always_inline))
+#define DDF_ALWAYS_INLINE inline __attribute__((always_inline))
+#define DDF_INLINE static DDF_ALWAYS_INLINE
 
 template <class T, int bytes>
 struct VectorOf;
@@ -249,9 +250,9 @@ DDF_INLINE T sum(Vector<T> v) {
   return sum_lanes<T, DDF_VECTOR_BYTES>(v);
 }
 
-// Eight sums at once, eight times fewer shuffles than one by one. A vector holds `blocks` partial sums side by side;
-// fold<blocks> of two such vectors adds the halves of each block and leaves 2 * blocks of half the length: a's, then
-// b's.
+// As many sums at once as a vector has lanes, with a fraction of the shuffles that they would take one by one. A vector
+// holds `blocks` partial sums side by side; fold<blocks> of two such vectors adds the halves of each block and leaves
+// 2 * blocks of half the length: a's, then b's.
 template <class T, int64_t blocks, bool upper>
 constexpr int fold_index(int64_t lane) {
   const int64_t half = lanes<T> / (2 * blocks), block = lane / half;
@@ -267,21 +268,24 @@ template <class T, int64_t blocks>
 DDF_INLINE Vector<T> fold(Vector<T> a, Vector<T> b) {
   return fold_lanes<T, blocks>(a, b, std::make_index_sequence<static_cast<size_t>(lanes<T>)>{});
 }
-
-template <class T>
-DDF_INLINE void sum_eight(const Vector<T>* v, T* sums) {
-  if constexpr (lanes<T> < 8) {
-    for (int i = 0; i < 8; ++i) sums[i] = sum<T>(v[i]);
+// The sums of `count` vectors in a row, a power of two of them, side by side.
+template <class T, int64_t count>
+DDF_INLINE Vector<T> fold_all(const T* vectors) {
+  if constexpr (count == 1) {
+    return load(vectors);
   } else {
-    const Vector<T> low = fold<T, 2>(fold<T, 1>(v[0], v[1]), fold<T, 1>(v[2], v[3]));
-    const Vector<T> high = fold<T, 2>(fold<T, 1>(v[4], v[5]), fold<T, 1>(v[6], v[7]));
-    const Vector<T> eight = fold<T, 4>(low, high);  // eight blocks, of one lane or two
-    if constexpr (lanes<T> == 8) {
-      store(sums, eight);
-    } else {
-      store_first(sums, fold<T, 8>(eight, eight), 8);
-    }
+    constexpr int64_t half = count / 2;
+    return fold<T, half>(fold_all<T, half>(vectors), fold_all<T, half>(vectors + half * lanes<T>));
   }
+}
+
+// sums[i] = the sum of the lanes of vector i, for i < count. Reads whole groups of as many vectors as there are lanes.
+template <class T>
+static void sum_each(const T* vectors, int64_t count, T* sums) {
+  constexpr int64_t width = lanes<T>;
+  int64_t i = 0;
+  for (; i + width <= count; i += width) store(sums + i, fold_all<T, width>(vectors + i * width));
+  if (i < count) store_first(sums + i, fold_all<T, width>(vectors + i * width), count - i);
 }
 
 // --- rows: any distance between elements, vectors where it is one ------------------------------------------

@@ -107,9 +107,10 @@ class Axis {
 
 // The gradient of the channel filter is summed over blocks of positions that depend on the shape alone, each block into
 // its own slice of `partial` (batch, blocks, subpixels, taps or channels as the kernel likes), then over the blocks in
-// order: the same bits from run to run, and no atomics.
-template <class T>
-static void sum_blocks(T* partial, int64_t batch, int64_t blocks, int64_t size, ParallelFor parallel_for) {
+// order: the same bits from run to run, and no atomics. `write(total, n)` puts a sample's sum where it belongs.
+template <class T, class Write>
+DDF_INLINE void sum_blocks(T* partial, int64_t batch, int64_t blocks, int64_t size, ParallelFor parallel_for,
+                           Write write) {
   auto body = [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
       T* total = partial + n * blocks * size;
@@ -117,6 +118,7 @@ static void sum_blocks(T* partial, int64_t batch, int64_t blocks, int64_t size, 
         const T* part = total + block * size;
         for (int64_t i = 0; i < size; ++i) total[i] += part[i];
       }
+      write(static_cast<const T*>(total), n);
     }
   };
   run_parallel(parallel_for, batch, grain(blocks * size), body);

@@ -3,6 +3,7 @@
 
 #include "simd.inl"
 #include "support.inl"
+#include "windows.inl"
 #include "pixels.inl"
 #include "planes.inl"
 

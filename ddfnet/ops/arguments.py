@@ -12,6 +12,7 @@ from ddfnet.ops.shapes import output_size
 
 Pair = int | tuple[int, int]
 
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _COMBINE = ("mul", "add")
 _MOST = 2**31 - 1  # sizes computed from it stay within 64 bits
 _Result = TypeVar("_Result")

@@ -22,7 +22,8 @@ NAMES = ("auto", *_MODULES)
 
 _ENVIRONMENT_VARIABLE = "DDFNET_BACKEND"
 _chosen: str | None = None  # by the innermost ``with backend(...)``; for the whole process, like torch.backends' flags
-_serving: dict[tuple[str, str], ModuleType] = {}  # by the name in force and the type of device
+_serving: dict[torch.device, ModuleType] = {}  # under the choice in force; forgotten with it
+_warned: set[str] = set()  # types of device that were said to be served by the reference
 
 
 def _check(name: str, source: str) -> str:
@@ -35,8 +36,8 @@ def backend(name: str) -> AbstractContextManager[None]:
     """Choose the kernels of ``ddf`` and ``ddf_upsample`` inside a ``with`` block.
 
     The choice holds for the whole process, compiled graphs and backward passes included, and goes before the
-    environment variable ``DDFNET_BACKEND``. A backend that is chosen by name never falls back: a call that it cannot
-    serve raises.
+    environment variable ``DDFNET_BACKEND``, which is read when a device is first served. A backend that is chosen by
+    name never falls back: a call that it cannot serve raises.
 
     Args:
         name: ``"auto"`` (the fastest that can serve the device), ``"cpu"`` (the compiled kernel), ``"triton"`` or
@@ -61,10 +62,12 @@ def backend(name: str) -> AbstractContextManager[None]:
 def _choose(name: str) -> Iterator[None]:
     global _chosen
     before, _chosen = _chosen, name
+    _serving.clear()
     try:
         yield
     finally:
         _chosen = before
+        _serving.clear()
 
 
 def chosen() -> str:
@@ -108,13 +111,14 @@ def resolve(device: torch.device) -> tuple[str, str]:
 
 def kernels(device: torch.device) -> ModuleType:
     """The module whose ``ddf`` and ``ddf_backward`` serve this device; says once when that is the reference."""
-    choice = chosen(), device.type
-    if choice not in _serving:
+    module = _serving.get(device)
+    if module is None:
         name, reason = resolve(device)
-        if name == "reference" and choice[0] == "auto":
+        if name == "reference" and chosen() == "auto" and device.type not in _warned:
+            _warned.add(device.type)
             warnings.warn(
                 f"ddfnet uses its PyTorch reference on {device.type}, which is slower than a kernel ({reason})",
                 stacklevel=2,
             )
-        _serving[choice] = importlib.import_module(_MODULES[name])
-    return _serving[choice]
+        module = _serving[device] = importlib.import_module(_MODULES[name])
+    return module

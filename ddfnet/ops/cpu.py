@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddfnet.ops.shapes import empty_gradients, empty_result, is_channels_last
-
 _FOLDER = Path(__file__).parent
 
 
@@ -44,9 +42,20 @@ def can_run(device: torch.device) -> tuple[bool, str]:
     return True, f"compiled kernel, {tier}"
 
 
+@functools.cache
+def _geometry(*geometry: Any) -> int:
+    """The number under which the kernel knows this geometry."""
+    number: int = torch.ops.ddfnet_cpu.geometry.default(*geometry)
+    return number
+
+
+def _number(geometry: tuple[Any, ...]) -> int:
+    *sizes, combine = geometry
+    return _geometry(*map(tuple, sizes), combine)  # the dispatcher makes lists of them, which cannot be looked up
+
+
 def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, *geometry: Any) -> Tensor:
-    output = empty_result(input, *geometry)
-    torch.ops.ddfnet_cpu.forward.default(output, input, channel_filter, spatial_filter, *geometry)
+    output: Tensor = torch.ops.ddfnet_cpu.forward.default(input, channel_filter, spatial_filter, _number(geometry))
     return output
 
 
@@ -56,12 +65,9 @@ def ddf_backward(
     channel_filter: Tensor | None,
     spatial_filter: Tensor | None,
     *geometry_and_mask: Any,
-) -> tuple[Tensor | None, ...]:
+) -> tuple[Tensor, Tensor, Tensor]:
     *geometry, mask = geometry_and_mask
-    tensors = (input, channel_filter, spatial_filter)
-    gradients = empty_gradients(tensors, mask)
-    # A copy only where autograd comes with another layout than the map's, as sums do with one value for all pixels.
-    memory_format = torch.channels_last if is_channels_last(input) else torch.contiguous_format
-    grad_output = grad_output.contiguous(memory_format=memory_format)
-    torch.ops.ddfnet_cpu.backward.default(*gradients, grad_output, *tensors, *geometry)
+    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.ddfnet_cpu.backward.default(
+        grad_output, input, channel_filter, spatial_filter, _number(tuple(geometry)), *mask
+    )
     return gradients

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddfnet.ops import library
-from ddfnet.ops.arguments import Pair, check_combine, default_padding, grid_size, pair, remember
+from ddfnet.ops.arguments import DTYPES, Pair, check_combine, default_padding, grid_size, pair, remember
 
 Shape = Sequence[int]
-
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def ddf(
@@ -71,10 +70,12 @@ def ddf(
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, equation 2; "add" and heads are the official
     code's.
     """
-    _check_tensors(input, channel_filter, spatial_filter)
+    kernels = library.plain_kernels(input, channel_filter, spatial_filter)
+    if kernels is None:
+        _check_tensors(input, channel_filter, spatial_filter)
     shapes = input.shape, _shape(channel_filter), _shape(spatial_filter)
     geometry = _ddf_geometry(*shapes, kernel_size, stride, padding, dilation, combine)
-    return _call(input, channel_filter, spatial_filter, geometry)
+    return _call(kernels, input, channel_filter, spatial_filter, geometry)
 
 
 def ddf_upsample(
@@ -122,16 +123,24 @@ def ddf_upsample(
 
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6 and figure 5.
     """
-    _check_tensors(input, channel_filter, spatial_filter)
+    kernels = library.plain_kernels(input, channel_filter, spatial_filter)
+    if kernels is None:
+        _check_tensors(input, channel_filter, spatial_filter)
     shapes = input.shape, _shape(channel_filter), _shape(spatial_filter)
     geometry = _upsample_geometry(*shapes, scale_factor, kernel_size, dilation, combine)
     joined = None if channel_filter is None else channel_filter.flatten(1, 2)
-    return _call(input, joined, spatial_filter, geometry)
+    return _call(kernels, input, joined, spatial_filter, geometry)
 
 
 def _call(
-    input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, geometry: tuple[Any, ...]
+    kernels: ModuleType | None,
+    input: Tensor,
+    channel_filter: Tensor | None,
+    spatial_filter: Tensor | None,
+    geometry: tuple[Any, ...],
 ) -> Tensor:
+    if kernels is not None:
+        return library.call_plain(kernels, (input, channel_filter, spatial_filter), geometry)
     tensors = library.autocast(input, channel_filter, spatial_filter)
     dtype = tensors[0].dtype  # type: ignore[union-attr]
     if any(tensor is not None and tensor.dtype != dtype for tensor in tensors):
@@ -140,23 +149,17 @@ def _call(
         raise TypeError(f"input and filters must have one dtype, got {got}; cast them with .to(dtype)")
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         raise NotImplementedError("torch.jit.trace does not record this operator; use torch.export or torch.compile")
-    return library.call(*tensors, *geometry)
+    output: Tensor = library.ddf(*tensors, *geometry)
+    return output
 
 
 def _check_tensors(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None) -> None:
-    if channel_filter is None and spatial_filter is None:
-        raise ValueError("channel_filter and spatial_filter must not both be None: give at least one of them")
+    """What does not depend on shapes; `library.plain_kernels` has seen to it where it finds some."""
     _check_tensor("input", input, input)
     if channel_filter is not None:
         _check_tensor("channel_filter", channel_filter, input)
     if spatial_filter is not None:
         _check_tensor("spatial_filter", spatial_filter, input)
-    if input.dim() != 4:
-        raise ValueError(
-            f"input must be (N, C, H, W), got {tuple(input.shape)}; add a batch dimension with unsqueeze(0)"
-        )
-    if input.shape[1] < 1:
-        raise ValueError(f"input must have at least one channel, got (N, C, H, W) = {tuple(input.shape)}")
 
 
 def _check_tensor(name: str, tensor: Tensor, input: Tensor) -> None:
@@ -166,7 +169,7 @@ def _check_tensor(name: str, tensor: Tensor, input: Tensor) -> None:
         raise TypeError(f"{name} must be a dense (strided) tensor, got a nested one; use .to_padded_tensor(0)")
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be a dense (strided) tensor, got {tensor.layout}; use .to_dense()")
-    if tensor.dtype not in _DTYPES:
+    if tensor.dtype not in DTYPES:
         raise TypeError(f"{name} must be float64, float32, float16 or bfloat16, got {tensor.dtype}")
     if tensor.device != input.device:
         raise ValueError(
@@ -191,6 +194,7 @@ def _ddf_geometry(
     combine: str,
 ) -> tuple[Any, ...]:
     """Check the shapes and values of a call of `ddf`; the geometry as the registered operator takes it."""
+    _check_input(input, channel, spatial)
     check_combine(combine)
     kernel = _kernel_size(kernel_size, channel, "(N, C, kH, kW)", 4)
     strides, dilations = pair("stride", stride, 1), pair("dilation", dilation, 1)
@@ -211,6 +215,7 @@ def _upsample_geometry(
     combine: str,
 ) -> tuple[Any, ...]:
     """The same for `ddf_upsample`."""
+    _check_input(input, channel, spatial)
     check_combine(combine)
     scale = pair("scale_factor", scale_factor, 1)
     kernel = _kernel_size(kernel_size, channel, "(N, s*s, C, kH, kW)", 5)
@@ -221,6 +226,15 @@ def _upsample_geometry(
     grid = grid_size(input[2:], kernel, (1, 1), paddings, dilations)
     _check_filters(input, channel, spatial, kernel, grid, subpixels=scale[0] * scale[1])
     return kernel, (1, 1), paddings, dilations, scale, combine
+
+
+def _check_input(input: Shape, channel: Shape | None, spatial: Shape | None) -> None:
+    if channel is None and spatial is None:
+        raise ValueError("channel_filter and spatial_filter must not both be None: give at least one of them")
+    if len(input) != 4:
+        raise ValueError(f"input must be (N, C, H, W), got {tuple(input)}; add a batch dimension with unsqueeze(0)")
+    if input[1] < 1:
+        raise ValueError(f"input must have at least one channel, got (N, C, H, W) = {tuple(input)}")
 
 
 def _kernel_size(kernel_size: Pair | None, channel: Shape | None, layout: str, dimensions: int) -> tuple[int, int]:

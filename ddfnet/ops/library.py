@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from ddfnet.ops import backends
+from ddfnet.ops.arguments import DTYPES
 from ddfnet.ops.shapes import empty_gradients, empty_result
 
 _GEOMETRY = (
@@ -79,58 +81,57 @@ torch.library.register_fake("ddfnet::ddf_backward", _backward_fake, lib=_library
 
 
 @functools.cache
-def _ordinary_keys(device: torch.device) -> int:
-    with torch.inference_mode(False):
-        keys: int = torch._C._dispatch_keys(torch.empty(0, device=device)).raw_repr()
-    return keys
+def _plain_keys() -> frozenset[int]:
+    """The dispatch keys of ordinary dense tensors on the CPU, made outside of inference mode and inside."""
+    keys = []
+    for inference in (False, True):
+        with torch.inference_mode(inference):
+            keys.append(torch._C._dispatch_keys(torch.empty(0, device="cpu")).raw_repr())
+    return frozenset(keys)
 
 
-def _is_ordinary(tensor: Tensor, ordinary_keys: int) -> bool:
+def _is_plain(tensor: Optional) -> bool:
     """Whether the dispatcher would do nothing with this tensor but differentiate and compute.
 
     Not so for subclasses, fakes and meta tensors, batches under vmap, negated views and zeros that have no memory.
     """
-    of_no_subclass = type(tensor) is Tensor or type(tensor) is torch.nn.Parameter
-    return of_no_subclass and not torch._C._dispatch_keys(tensor).raw_repr() & ~ordinary_keys
+    return tensor is None or (
+        (type(tensor) is Tensor or type(tensor) is torch.nn.Parameter)
+        and torch._C._dispatch_keys(tensor).raw_repr() in _plain_keys()
+    )
 
 
-def _nobody_listens(tensors: Sequence[Optional]) -> bool:
-    """Whether a call is eager and on ordinary tensors, without a transform or mode that must see it pass.
+def plain_kernels(input: Optional, channel_filter: Optional, spatial_filter: Optional) -> ModuleType | None:
+    """The kernels that a call may go to at once; None where checks, casts or somebody who listens come first.
 
-    Such a call need not pass the dispatcher, whose layers in Python take longer than the kernel on a small map.
+    An eager call on ordinary tensors of one dtype need not pass the dispatcher, whose layers in Python take longer than
+    the kernel on a small map.
     """
     if (
         torch.compiler.is_compiling()
         or forward_ad._current_level >= 0
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
+        or torch._C._get_tracing_state() is not None
+        or torch.is_autocast_enabled("cpu")
+        or not (_is_plain(input) and _is_plain(channel_filter) and _is_plain(spatial_filter))
+        or input is None
+        or input.dtype not in DTYPES
+        or (channel_filter is not None and channel_filter.dtype is not input.dtype)
+        or (spatial_filter is not None and spatial_filter.dtype is not input.dtype)
     ):
-        return False
-    there = [tensor for tensor in tensors if tensor is not None]
-    if there[0].is_meta:
-        return False
-    keys = _ordinary_keys(there[0].device)
-    return all(_is_ordinary(tensor, keys) for tensor in there)
+        return None
+    return backends.kernels(input.device)
 
 
-def _is_tracked(tensors: Sequence[Optional]) -> bool:
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-
-
-def call(*args: Any) -> Tensor:
-    """`ddf`, by the shortest way."""
-    if not _nobody_listens(args[:3]):
-        output: Tensor = ddf(*args)
-        return output
-    return _DDF.apply(*args) if _is_tracked(args[:3]) else _kernel(*args)  # type: ignore[attr-defined]
-
-
-def _call_backward(*args: Any) -> tuple[Tensor, ...]:
-    """`ddf_backward`, by the shortest way."""
-    if _is_tracked(args[:4]) or not _nobody_listens(args[:4]):
-        gradients: tuple[Tensor, ...] = ddf_backward(*args)
-        return gradients
-    return _backward_kernel(*args)
+def call_plain(kernels: ModuleType, tensors: tuple[Optional, Optional, Optional], geometry: Any) -> Tensor:
+    """`ddf` of tensors that `plain_kernels` found plain."""
+    output: Tensor
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        output = _DDF.apply(*tensors, geometry, kernels)  # type: ignore[attr-defined]
+    else:
+        output = kernels.ddf(*tensors, *geometry)
+    return output
 
 
 # --- derivatives --------------------------------------------------------------------------------------------------
@@ -166,27 +167,42 @@ def _next_level() -> Iterator[None]:
 # for each of its own levels, and gives grad, jvp and vmap in any nesting, in eager mode and compiled.
 class _DDF(torch.autograd.function._SingleLevelFunction):
     @staticmethod
-    def forward(*args: Any) -> Tensor:
-        if _nobody_listens(args[:3]):
-            return _kernel(*args)
-        with _next_level():
-            return ddf(*args)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        tensors, ctx.geometry = inputs[:3], inputs[3:]
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        channel_filter: Optional,
+        spatial_filter: Optional,
+        geometry: Any,
+        kernels: ModuleType | None,
+    ) -> Tensor:
+        """By these kernels, or where there are none by the dispatcher."""
+        tensors = input, channel_filter, spatial_filter
+        ctx.geometry = geometry
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
+        output: Tensor
+        if kernels is not None:
+            output = kernels.ddf(*tensors, *geometry)
+        else:
+            ctx.save_for_forward(*tensors)
+            with _next_level():
+                output = ddf(*tensors, *geometry)
+        return output
 
     @staticmethod
     def backward(ctx: Any, grad_output: Optional) -> Any:
-        mask = ctx.needs_input_grad[:3]
         if grad_output is None:
-            return (None,) * (3 + len(ctx.geometry))
-        gradients = _call_backward(grad_output, *ctx.saved_tensors, *ctx.geometry, mask)
-        wanted = [gradient if want else None for gradient, want in zip(gradients, mask, strict=True)]
-        return (*wanted, *(None for _ in ctx.geometry))
+            return None, None, None, None, None
+        tensors, mask = ctx.saved_tensors, ctx.needs_input_grad[:3]
+        kernels = None if torch.is_grad_enabled() or not _is_plain(grad_output) else plain_kernels(*tensors)
+        if kernels is not None:
+            gradients = kernels.ddf_backward(grad_output, *tensors, *ctx.geometry, mask)
+        else:
+            gradients = ddf_backward(grad_output, *tensors, *ctx.geometry, mask)
+        input, channel_filter, spatial_filter = (
+            gradient if wanted else None for gradient, wanted in zip(gradients, mask, strict=True)
+        )
+        return input, channel_filter, spatial_filter, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Optional:
@@ -261,18 +277,20 @@ def _accumulate(totals: list[Optional], terms: Sequence[Tensor], mask: Sequence[
             totals[i] = _add(totals[i], term)
 
 
-def _autograd(function: Any) -> Any:
-    """The kernel at the Autograd key."""
-
-    def apply(*args: Any) -> Any:
-        with enable_single_level_autograd_function():
-            return function.apply(*args)
-
-    return apply
+def _at_autograd_key(input: Tensor, channel_filter: Optional, spatial_filter: Optional, *geometry: Any) -> Tensor:
+    with enable_single_level_autograd_function():
+        output: Tensor = _DDF.apply(input, channel_filter, spatial_filter, geometry, None)  # type: ignore[attr-defined]
+    return output
 
 
-_library.impl("ddf", _autograd(_DDF), "Autograd")
-_library.impl("ddf_backward", _autograd(_DDFBackward), "Autograd")
+def _backward_at_autograd_key(*args: Any) -> tuple[Tensor, ...]:
+    with enable_single_level_autograd_function():
+        gradients: tuple[Tensor, ...] = _DDFBackward.apply(*args)  # type: ignore[attr-defined]
+    return gradients
+
+
+_library.impl("ddf", _at_autograd_key, "Autograd")
+_library.impl("ddf_backward", _backward_at_autograd_key, "Autograd")
 
 
 # --- vmap: the mapped dimension joins the batch -------------------------------------------------------------------

@@ -29,6 +29,7 @@ def test_an_unknown_name_is_refused_at_the_call() -> None:
 
 
 def test_an_unknown_name_in_the_environment_is_refused_at_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_serving", {})
     monkeypatch.setenv("DDFNET_BACKEND", "fast")
     with pytest.raises(ValueError, match="DDFNET_BACKEND must be one of 'auto', .* got 'fast'"):
         ddfnet.ddf(X, CHANNEL, None)
@@ -69,6 +70,7 @@ def test_without_the_compiled_kernel_the_reference_serves_and_says_so_once(monke
     monkeypatch.setenv("DDFNET_BACKEND", "auto")
     monkeypatch.setattr(cpu, "_load", lambda: (False, "the compiled kernel was not built: no compiler"))
     monkeypatch.setattr(backends, "_serving", {})
+    monkeypatch.setattr(backends, "_warned", set())
     with pytest.warns(UserWarning, match="PyTorch reference on cpu.* was not built: no compiler"):
         got = ddfnet.ddf(X, CHANNEL, None)
     torch.testing.assert_close(got, expected)

@@ -282,21 +282,29 @@ def test_the_raw_kernel_refuses_what_would_read_outside() -> None:
     """Nobody calls it but the library; still, no call of it may crash the interpreter."""
     native = torch.ops.ddfnet_cpu
     geometry = ([3, 3], [1, 1], [1, 1], [1, 1], [1, 1], "mul")
+    number = native.geometry(*geometry)
     out = torch.empty_like(X)
     with pytest.raises(RuntimeError, match="spatial_filter has a wrong shape or dtype"):
-        native.forward(out, X, CHANNEL, SPATIAL[..., :5], *geometry)
+        native.forward(X, CHANNEL, SPATIAL[..., :5], number)
     with pytest.raises(RuntimeError, match="channel_filter has a wrong shape or dtype"):
-        native.forward(out, X, CHANNEL.double(), SPATIAL, *geometry)
+        native.forward(X, CHANNEL.double(), SPATIAL, number)
     with pytest.raises(RuntimeError, match="output has a wrong shape or dtype"):
-        native.forward(out[..., 1:], X, CHANNEL, SPATIAL, *geometry)
+        native.forward_out(out[..., 1:], X, CHANNEL, SPATIAL, number)
+    with pytest.raises(RuntimeError, match="output has a wrong dtype"):
+        native.forward_out(out.double(), X, CHANNEL, SPATIAL, number)
     with pytest.raises(RuntimeError, match="heads must divide"):
-        native.forward(out, X, None, SPATIAL[:, :3], *geometry)
+        native.forward(X, None, SPATIAL[:, :3], number)
+    with pytest.raises(RuntimeError, match="grad_output has a wrong shape or dtype"):
+        native.backward(out[..., 1:], X, CHANNEL, SPATIAL, number, True, True, True)
     with pytest.raises(RuntimeError, match="grad_spatial is of a missing tensor"):
-        native.backward(None, None, SPATIAL, out, X, CHANNEL, None, *geometry)
+        native.backward_out(None, None, SPATIAL, out, X, CHANNEL, None, number)
     with pytest.raises(RuntimeError, match="ddfnet_cpu: a size of 0"):
-        native.forward(out, X, CHANNEL, SPATIAL, [3, 3], [0, 1], *geometry[2:])
+        native.geometry([3, 3], [0, 1], *geometry[2:])
     with pytest.raises(RuntimeError, match="sizes must be pairs"):
-        native.forward(out, X, CHANNEL, SPATIAL, [3], *geometry[1:])
+        native.geometry([3], *geometry[1:])
+    for unknown in (-1, 10**9):
+        with pytest.raises(RuntimeError, match="no geometry"):
+            native.forward(X, CHANNEL, SPATIAL, unknown)
 
 
 def test_what_was_right_before_does_not_make_a_wrong_argument_right() -> None:
