@@ -5,6 +5,10 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <atomic>
 #include <deque>
 #include <mutex>
@@ -118,8 +122,8 @@ int64_t geometry(const Sizes kernel_size, const Sizes stride, const Sizes paddin
   return geometries().add({kernel_size, stride, padding, dilation, upscale, combine});
 }
 
-ddfnet::Problem problem_of(const Tensor& input, const std::optional<Tensor>& channel_filter,
-                           const std::optional<Tensor>& spatial_filter, const Geometry& geometry) {
+// What is known of a call without its filters.
+ddfnet::Problem problem_of(const Tensor& input, const Geometry& geometry) {
   STD_TORCH_CHECK(input.dim() == 4, "ddfnet_cpu: input must have 4 dimensions");
   ddfnet::Problem p{};
   p.batch = input.size(0);
@@ -131,17 +135,23 @@ ddfnet::Problem problem_of(const Tensor& input, const std::optional<Tensor>& cha
   p.padding_y = geometry.padding[0], p.padding_x = geometry.padding[1];
   p.dilation_y = geometry.dilation[0], p.dilation_x = geometry.dilation[1];
   p.upscale_y = geometry.upscale[0], p.upscale_x = geometry.upscale[1];
-  p.weight = weight_of(channel_filter.has_value(), spatial_filter.has_value(), geometry.combine);
   p.grid_height = (p.height + 2 * p.padding_y - p.dilation_y * (p.kernel_y - 1) - 1) / p.stride_y + 1;
   p.grid_width = (p.width + 2 * p.padding_x - p.dilation_x * (p.kernel_x - 1) - 1) / p.stride_x + 1;
-  p.heads = spatial_filter ? spatial_filter->size(1) / (p.subpixels() * p.taps()) : 1;
-  STD_TORCH_CHECK(p.heads > 0 && p.channels % p.heads == 0, "ddfnet_cpu: the heads must divide the channels");
+  p.heads = 1;
+  p.input = readable(input);
+  return p;
+}
 
+ddfnet::Problem problem_of(const Tensor& input, const std::optional<Tensor>& channel_filter,
+                           const std::optional<Tensor>& spatial_filter, const Geometry& geometry) {
+  ddfnet::Problem p = problem_of(input, geometry);
+  p.weight = weight_of(channel_filter.has_value(), spatial_filter.has_value(), geometry.combine);
+  if (spatial_filter) p.heads = spatial_filter->size(1) / (p.subpixels() * p.taps());
+  STD_TORCH_CHECK(p.heads > 0 && p.channels % p.heads == 0, "ddfnet_cpu: the heads must divide the channels");
   const ddfnet::DType dtype = dtype_of(input);
   check_shape(channel_filter, {p.batch, p.subpixels() * p.channels, p.kernel_y, p.kernel_x}, dtype, "channel_filter");
   check_shape(spatial_filter, {p.batch, p.subpixels() * p.heads * p.taps(), p.grid_height, p.grid_width}, dtype,
               "spatial_filter");
-  p.input = readable(input);
   p.channel_filter = readable(channel_filter);
   p.spatial_filter = readable(spatial_filter);
   return p;
@@ -176,9 +186,25 @@ Tensor in_format(const Tensor& tensor, MemoryFormat format) {
   return fits ? tensor : torch::stable::contiguous(tensor, format);
 }
 
+// A large result is fresh memory, which the system zeroes page by page as it is first written: for a map of 117 MiB
+// this takes three times as long as to filter it. Where huge pages are for those who ask, 2 MiB a fault bring most of
+// that back. From 32 MiB on the C library maps each allocation by itself, so that the wish concerns nobody else's
+// memory.
+void prefer_huge_pages([[maybe_unused]] const Tensor& tensor) {
+#if defined(__linux__)
+  constexpr uintptr_t least = uintptr_t{1} << 25, page = 4096;
+  const uintptr_t bytes = static_cast<uintptr_t>(tensor.numel()) * tensor.element_size();
+  if (bytes < least) return;
+  const uintptr_t address = reinterpret_cast<uintptr_t>(tensor.mutable_data_ptr());
+  const uintptr_t begin = (address + page - 1) / page * page, end = (address + bytes) / page * page;
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // nothing depends on its being granted
+#endif
+}
+
 Tensor empty_result(const Tensor& like, const Sizes& shape) {
   Tensor result =
       torch::stable::empty(shape, like.scalar_type(), std::nullopt, std::nullopt, std::nullopt, format_of(like));
+  prefer_huge_pages(result);
   return result;
 }
 
@@ -249,6 +275,57 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor grad_output, const Tens
   return {or_empty(grad_input), or_empty(grad_channel), or_empty(grad_spatial)};
 }
 
+// A float tensor of this many values side by side, or null where there is none.
+const float* values_of(const std::optional<Tensor>& tensor, int64_t count, const char* name) {
+  if (!tensor) return nullptr;
+  STD_TORCH_CHECK(tensor->scalar_type() == torch::headeronly::ScalarType::Float && tensor->is_contiguous() &&
+                      tensor->numel() == count,
+                  "ddfnet_cpu: ", name, " must be ", count, " floats side by side");
+  return static_cast<const float*>(tensor->const_data_ptr());
+}
+
+// Predicts both filters from a channels_last float map and filters it with them. `weights` are the weight and bias of
+// the spatial filters' layer, of the channel filters' first and of their second; `norms` the scale and shift of the
+// spatial filters' norm and of the channel filters'; `after` a scale and a shift a channel.
+Tensor layer(const Tensor input, const std::vector<Tensor> weights, const std::optional<Tensor> spatial_scale,
+             const std::optional<Tensor> spatial_shift, const std::optional<Tensor> channel_scale,
+             const std::optional<Tensor> channel_shift, const std::optional<Tensor> after_scale,
+             const std::optional<Tensor> after_shift, int64_t geometry, double spatial_gain, double spatial_eps,
+             double channel_gain, double channel_eps, bool relu) {
+  const Geometry& options = geometries().get(geometry);
+  ddfnet::Problem p = problem_of(input, options);
+  STD_TORCH_CHECK(weights.size() == 6, "ddfnet_cpu: three weights and their biases are needed");
+  STD_TORCH_CHECK(dtype_of(input) == ddfnet::DType::Float32 && p.subpixels() == 1 && p.taps() > 1 &&
+                      format_of(input) == MemoryFormat::ChannelsLast,
+                  "ddfnet_cpu: the layer takes channels_last float maps and filters of two taps or more");
+  const int64_t outputs = weights[1].numel();
+  p.heads = outputs / p.taps();
+  STD_TORCH_CHECK(p.heads > 0 && outputs % p.taps() == 0 && p.channels % p.heads == 0,
+                  "ddfnet_cpu: the heads must divide the channels");
+  STD_TORCH_CHECK((p.grid_height - 1) * p.stride_y < p.height && (p.grid_width - 1) * p.stride_x < p.width,
+                  "ddfnet_cpu: the spatial filters' pixels must lie in the map");
+  p.weight = options.combine == "add" ? ddfnet::Weight::Sum : ddfnet::Weight::Product;
+  const int64_t width = weights[3].numel(), filters = p.channels * p.taps();
+  STD_TORCH_CHECK(after_scale.has_value() == after_shift.has_value(), "ddfnet_cpu: a scale and a shift, or neither");
+  const ddfnet::Layer l = {
+      values_of(weights[0], outputs * p.channels, "spatial weight"),
+      values_of(weights[1], outputs, "spatial bias"),
+      values_of(weights[2], width * p.channels, "reduce weight"),
+      values_of(weights[3], width, "reduce bias"),
+      values_of(weights[4], filters * width, "expand weight"),
+      values_of(weights[5], filters, "expand bias"),
+      width,
+      {values_of(spatial_scale, outputs, "spatial scale"), values_of(spatial_shift, outputs, "spatial shift"),
+       static_cast<float>(spatial_gain), static_cast<float>(spatial_eps)},
+      {values_of(channel_scale, filters, "channel scale"), values_of(channel_shift, filters, "channel shift"),
+       static_cast<float>(channel_gain), static_cast<float>(channel_eps)},
+      {values_of(after_scale, p.channels, "scale"), values_of(after_shift, p.channels, "shift"), relu},
+  };
+  const Tensor output = empty_result(input, output_shape(p));
+  current_kernels().layer(p, l, writable(output), parallel_for);
+  return output;
+}
+
 // The instruction set in use; empty where DDFNET_CPU_TIER asks for one that is not supported.
 std::string tier() {
   const ddfnet::Kernels* current = kernels().load();
@@ -276,11 +353,16 @@ STABLE_TORCH_LIBRARY(ddfnet_cpu, m) {
   m.def(
       "backward_out(Tensor(a!)? grad_input, Tensor(b!)? grad_channel, Tensor(c!)? grad_spatial, Tensor grad_output, "
       "Tensor input, Tensor? channel_filter, Tensor? spatial_filter, int geometry) -> ()");
+  m.def(
+      "layer(Tensor input, Tensor[] weights, Tensor? spatial_scale, Tensor? spatial_shift, Tensor? channel_scale, "
+      "Tensor? channel_shift, Tensor? after_scale, Tensor? after_shift, int geometry, float spatial_gain, "
+      "float spatial_eps, float channel_gain, float channel_eps, bool relu) -> Tensor");
   m.def("tier() -> str");
   m.def("set_tier(str name) -> bool");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ddfnet_cpu, CPU, m) {
+  m.impl("layer", TORCH_BOX(&layer));
   m.impl("forward", TORCH_BOX(&forward));
   m.impl("forward_out", TORCH_BOX(&forward_out));
   m.impl("backward", TORCH_BOX(&backward));

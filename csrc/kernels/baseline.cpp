@@ -1,4 +1,5 @@
 // The kernels for any processor, with vectors of 16 bytes: SSE2, NEON, or what the compiler makes of them.
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>

@@ -130,6 +130,7 @@ DDF_INLINE int64_t greatest_common_divisor(int64_t a, int64_t b) {
   return a;
 }
 
+constexpr int64_t larger_than_caches = 1 << 23;    // elements; 32 MiB in float
 constexpr int64_t longest_row_of_zeros = 1 << 18;  // pixels of a view may lie far apart
 
 // Forward, targets are filter positions and sources the input's pixels; transposed, for the input's gradient, the other
@@ -147,6 +148,7 @@ struct WindowGeometry {
     const int64_t reach = (longest_run * advance + 2) * step + p.channels;
     suits = suits && reach <= longest_row_of_zeros;
     zeros = suits ? reach : 0;
+    ahead = p.batch * p.channels * p.height * p.width > larger_than_caches;
   }
 
   // The source of a target's first row or column of the window, maybe outside.
@@ -162,6 +164,7 @@ struct WindowGeometry {
     const int64_t column = origin(columns, x), row = origin(rows, y);
     run.windows = windows;
     run.step = step;
+    run.ahead = ahead;
     run.first = column < 0 ? ceil_div(-column, columns.dilation) : 0;
     run.last = column < sources(columns) ? (sources(columns) - 1 - column) / columns.dilation + 1 : 0;
     run.last = max(run.last, run.first);
@@ -189,6 +192,7 @@ struct WindowGeometry {
   int64_t step;   // from a column to the next, in elements of the source
   int64_t zeros;  // how long a row of zeros must be
   bool suits;
+  bool ahead;  // whether to fetch ahead
 };
 
 // --- lists of taps ---------------------------------------------------------------------------------------------------
@@ -217,7 +221,7 @@ static int64_t same_taps(const Axis& axis, int64_t x, int64_t apart, int64_t shi
 // One target: channels [0, channels) of it, over the taps of a list moved on by `move` elements of the source.
 template <Weight weight, class S>
 static void sum_taps(const Tap<S>* taps, const Compute<S>* spatial, int64_t count, int64_t move, int64_t channels,
-                     S* target) {
+                     S* target, const After& after) {
   using T = Compute<S>;
   constexpr int64_t width = lanes<T>, block = 4;
   constexpr bool channel = weight != Weight::Spatial;
@@ -234,7 +238,9 @@ static void sum_taps(const Tap<S>* taps, const Compute<S>* spatial, int64_t coun
       }
     }
 #pragma GCC unroll 4
-    for (int64_t i = 0; i < block; ++i) store(target + c + i * width, total[i]);
+    for (int64_t i = 0; i < block; ++i) {
+      store(target + c + i * width, Finish<S>(after, c + i * width, width)(total[i]));
+    }
   }
   for (; c < channels; c += width) {
     const int64_t left = min(width, channels - c);
@@ -243,7 +249,7 @@ static void sum_taps(const Tap<S>* taps, const Compute<S>* spatial, int64_t coun
       const Vector<T> filter = channel ? load_first(taps[t].channel + c, left) : Vector<T>{};
       total += combine<weight>(filter, broadcast(spatial[t])) * load_first(taps[t].source + move + c, left);
     }
-    store_first(target + c, total, left);
+    store_first(target + c, Finish<S>(after, c, left)(total), left);
   }
 }
 
@@ -286,8 +292,9 @@ class PixelSum {
  public:
   using T = Compute<S>;
 
-  PixelSum(const Problem& p, const ConstArray& source, const Array& target)
+  PixelSum(const Problem& p, const ConstArray& source, const Array& target, const After& after = {})
       : p_(p),
+        after_(after),
         source_(source),
         target_(target),
         height_(transposed ? p.height : p.grid_height),
@@ -352,7 +359,7 @@ class PixelSum {
       const int64_t position = transposed ? windows_.origin(windows_.columns, x) : x;
       for (int r = 0; r < 3; ++r) run.spatial[r] = spatial[r] == nullptr ? nullptr : spatial[r] + position * 9;
       sum_windows<weight, transposed, advance>(run, p_.head_channels(), target_at(row, x),
-                                               target_step() * windows_.apart);
+                                               target_step() * windows_.apart, after(row.channel));
     });
   }
 
@@ -394,13 +401,21 @@ class PixelSum {
           for (int64_t t = 0; t < count; ++t) {
             values_[t] = uses_spatial ? load_scalar(list_[t].spatial + i * spatial_step) : T(0);
           }
-          sum_taps<weight>(list_.get(), values_.get(), count, i * step, p_.head_channels(), target_at(row, x));
+          sum_taps<weight>(list_.get(), values_.get(), count, i * step, p_.head_channels(), target_at(row, x),
+                           after(row.channel));
         }
       }
     }
   }
 
+  // What follows the sums of a head, whose first channel is given.
+  After after(int64_t channel) const {
+    return {after_.scale == nullptr ? nullptr : after_.scale + channel,
+            after_.shift == nullptr ? nullptr : after_.shift + channel, after_.relu};
+  }
+
   const Problem& p_;
+  const After after_;
   const ConstArray& source_;
   const Array& target_;
   const int64_t height_, width_;  // of the targets, a subpixel
@@ -554,10 +569,11 @@ class PixelProducts {
 // --- the two entries -------------------------------------------------------------------------------------------------
 
 template <Weight weight, bool transposed, class S>
-static void sum_pixels(const Problem& p, const ConstArray& source, const Array& target, ParallelFor parallel_for) {
+static void sum_pixels(const Problem& p, const ConstArray& source, const Array& target, ParallelFor parallel_for,
+                       const After& after = {}) {
   const int64_t height = transposed ? p.height : p.grid_height, width = transposed ? p.width : p.grid_width;
   auto body = [&](int64_t begin, int64_t end) {
-    PixelSum<weight, transposed, S> sum(p, source, target);
+    PixelSum<weight, transposed, S> sum(p, source, target, after);
     for (int64_t i = begin; i < end; ++i) sum.sum_rows(i / height, i % height);
   };
   run_parallel(parallel_for, p.batch * height, grain(width * p.subpixels() * p.taps() * p.channels), body);

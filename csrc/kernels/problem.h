@@ -46,6 +46,30 @@ struct Gradients {
   Array input, channel_filter, spatial_filter;
 };
 
+// What follows the sum of a result: sum * scale + shift of its channel, then the positive part where `relu` says so.
+struct After {
+  const float* scale = nullptr;  // a value a channel, shift too; both or neither
+  const float* shift = nullptr;
+  bool relu = false;
+};
+
+// How predicted filters are normalised: FilterNorm's scale and shift, a value a tap or, where null, `gain` and none.
+struct Norm {
+  const float* scale;
+  const float* shift;
+  float gain, eps;
+};
+
+// A layer that predicts both filters from its channels_last map, in float. Weights lie row by row: (outputs, inputs).
+struct Layer {
+  const float *spatial_weight, *spatial_bias;  // (heads * taps, channels)
+  const float *reduce_weight, *reduce_bias;    // (width, channels)
+  const float *expand_weight, *expand_bias;    // (channels * taps, width)
+  int64_t width;
+  Norm spatial_norm, channel_norm;
+  After after;
+};
+
 // Runs body(context, begin, end) over disjoint parts of [0, count), `grain` or more at a time, on the caller's threads.
 using ParallelFor = void (*)(int64_t count, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end),
                              void* context);
@@ -58,6 +82,8 @@ struct Kernels {
   const char* name;
   Forward forward[4];
   Backward backward[4];
+  // Predicts the filters of a problem that comes without them, and filters with both.
+  void (*layer)(const Problem&, const Layer&, const Array& output, ParallelFor);
 };
 
 }  // namespace ddfnet

@@ -4,6 +4,8 @@
 
 #define DDF_ALWAYS_INLINE inline __attribute__((always_inline))
 #define DDF_INLINE static DDF_ALWAYS_INLINE
+// For the hot loops: inlined into what calls them, they would share its registers and reload their own.
+#define DDF_APART static __attribute__((noinline))
 
 template <class T, int bytes>
 struct VectorOf;

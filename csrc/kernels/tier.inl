@@ -6,6 +6,7 @@
 #include "windows.inl"
 #include "pixels.inl"
 #include "planes.inl"
+#include "layer.inl"
 
 // Vectors of channels where channels lie side by side in all maps, else vectors of columns.
 template <Weight weight, class S>
@@ -63,4 +64,5 @@ extern const Kernels table = {
     DDF_TIER,
     {forward<float>, forward<double>, forward<BFloat16>, forward<Half>},
     {backward<float>, backward<double>, backward<BFloat16>, backward<Half>},
+    predict_and_filter,
 };

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddfnet.nn.filters import ChannelBranch, SpatialBranch, check_channels, check_map
+from ddfnet.nn.whole import filter_whole
 from ddfnet.ops import ddf
 from ddfnet.ops.arguments import Pair, check_combine, grid_size, pair
 
@@ -86,6 +87,14 @@ class DDF2d(nn.Module):
         self.stride = pair("stride", stride, 1)
         self.dilation = pair("dilation", dilation, 1)
         self.padding, self.extra = self._resolve(padding)
+        # Whether the middle of each window is a pixel of the map, from which its spatial filter is predicted.
+        spans = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        self.centred = self.extra == (0, 0) and list(self.padding) == [s / 2 for s in spans]
+        self.after_scale: Tensor | None
+        self.after_shift: Tensor | None
+        self.register_buffer("after_scale", None)
+        self.register_buffer("after_shift", None)
+        self.relu_after = False
         options: dict[str, Any] = {"norm": norm, "nonlinearity": "relu", "device": device, "dtype": dtype}
         self.spatial = self.channel = None
         if filters != "channel":
@@ -95,10 +104,13 @@ class DDF2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         check_map("the input of DDF2d", x, self.channels)
+        whole = filter_whole(self, x)
+        if whole is not None:
+            return whole
         padded = F.pad(x, (0, self.extra[1], 0, self.extra[0])) if any(self.extra) else x
         # Raises where nothing would come out, before the branches are asked for filters of no positions.
         grid_size(padded.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
-        return ddf(
+        y = ddf(
             padded,
             None if self.channel is None else self.channel(x),
             None if self.spatial is None else self.spatial(self._centres(x)),
@@ -108,6 +120,35 @@ class DDF2d(nn.Module):
             dilation=self.dilation,
             combine=self.combine,
         )
+        if self.after_scale is not None and self.after_shift is not None:
+            y = y * self.after_scale[:, None, None] + self.after_shift[:, None, None]
+        return F.relu(y) if self.relu_after else y
+
+    def fold_after(self, scale: Tensor, shift: Tensor, relu: bool) -> None:
+        """Let ``y * scale + shift``, then ReLU if asked for, follow the filter: what a batch norm does in evaluation.
+
+        Args:
+            scale: (C,), as shift; they become buffers.
+            shift: (C,).
+            relu: whether the positive part is taken in the end.
+
+        Raises:
+            ValueError: another shape; something was folded before.
+
+        Example:
+            >>> import torch
+            >>> from ddfnet.nn import DDF2d
+            >>> layer = DDF2d(8)
+            >>> layer.fold_after(torch.full((8,), 2.0), torch.zeros(8), relu=True)
+            >>> bool((layer(torch.randn(1, 8, 5, 5)) >= 0).all())
+            True
+        """
+        if self.after_scale is not None or self.relu_after:
+            raise ValueError("something was folded into this DDF2d before; fold once")
+        for name, value in (("scale", scale), ("shift", shift)):
+            if value.shape != (self.channels,):
+                raise ValueError(f"{name} must be (C,) = ({self.channels},), got {tuple(value.shape)}")
+        self.after_scale, self.after_shift, self.relu_after = scale, shift, relu
 
     def _resolve(self, padding: Pair | str | None) -> tuple[tuple[int, int], tuple[int, int]]:
         """Zeros on each side of the map, and those that the bottom and the right have besides."""
@@ -151,4 +192,6 @@ class DDF2d(nn.Module):
         return (
             f"{self.channels}, kernel_size={self.kernel_size}, stride={self.stride}, padding={padding}, "
             f"dilation={self.dilation}, heads={self.heads}, combine={self.combine!r}, filters={self.filters!r}"
+            + ", scaled and shifted" * (self.after_scale is not None)
+            + ", relu" * self.relu_after
         )

@@ -71,3 +71,10 @@ def ddf_backward(
         grad_output, input, channel_filter, spatial_filter, _number(tuple(geometry)), *mask
     )
     return gradients
+
+
+def layer(*arguments: Any) -> Tensor:
+    """A whole layer, as ``csrc/binding/cpu.cpp`` takes it; the geometry is the ninth argument."""
+    before, geometry, after = arguments[:8], arguments[8], arguments[9:]
+    output: Tensor = torch.ops.ddfnet_cpu.layer.default(*before, _number(geometry), *after)
+    return output

@@ -90,7 +90,7 @@ def _plain_keys() -> frozenset[int]:
     return frozenset(keys)
 
 
-def _is_plain(tensor: Optional) -> bool:
+def is_plain(tensor: Optional) -> bool:
     """Whether the dispatcher would do nothing with this tensor but differentiate and compute.
 
     Not so for subclasses, fakes and meta tensors, batches under vmap, negated views and zeros that have no memory.
@@ -114,7 +114,7 @@ def plain_kernels(input: Optional, channel_filter: Optional, spatial_filter: Opt
         or torch._C._len_torch_dispatch_stack()
         or torch._C._get_tracing_state() is not None
         or torch.is_autocast_enabled("cpu")
-        or not (_is_plain(input) and _is_plain(channel_filter) and _is_plain(spatial_filter))
+        or not (is_plain(input) and is_plain(channel_filter) and is_plain(spatial_filter))
         or input is None
         or input.dtype not in DTYPES
         or (channel_filter is not None and channel_filter.dtype is not input.dtype)
@@ -194,7 +194,7 @@ class _DDF(torch.autograd.function._SingleLevelFunction):
         if grad_output is None:
             return None, None, None, None, None
         tensors, mask = ctx.saved_tensors, ctx.needs_input_grad[:3]
-        kernels = None if torch.is_grad_enabled() or not _is_plain(grad_output) else plain_kernels(*tensors)
+        kernels = None if torch.is_grad_enabled() or not is_plain(grad_output) else plain_kernels(*tensors)
         if kernels is not None:
             gradients = kernels.ddf_backward(grad_output, *tensors, *ctx.geometry, mask)
         else:

@@ -1,0 +1,227 @@
+// The layer in one call, for inference: both filters predicted from the map, normalised and applied. In float, for
+// channels_last maps.
+//
+// Written as a network of small operations, this takes twenty passes over small tensors, and on a small map the time
+// goes into calling them. Here the map is read twice: once for the spatial filters and its mean over all pixels, which
+// the channel filters come from, and once to be filtered.
+
+// How many pixels the spatial filters are predicted of at once: nine sums each, and what else the registers must hold.
+constexpr int64_t pixels_at_once = DDF_VECTOR_BYTES == 64 ? 3 : 1;
+
+// --- sums of products ------------------------------------------------------------------------------------------------
+
+// partial[i * rows + r] = the products of weight row r and pixel i, lane by lane. Adds the pixels to `total` if it is
+// there.
+template <int64_t pixels, int64_t rows>
+static void multiply_pixels(const float* map, int64_t pixel_step, const float* weight, int64_t channels, float* total,
+                            float* partial) {
+  using V = Vector<float>;
+  constexpr int64_t width = lanes<float>;
+  V sum[pixels][rows] = {};
+  auto add = [&](int64_t c, int64_t count, auto whole_vector) __attribute__((always_inline)) {
+    constexpr bool whole = decltype(whole_vector)::value;
+    V pixel[pixels], all = {};
+#pragma GCC unroll 3
+    for (int64_t i = 0; i < pixels; ++i) {
+      pixel[i] = load_channels<whole>(map + i * pixel_step + c, count);
+      all += pixel[i];
+    }
+    if (total != nullptr) store_channels<whole>(total + c, load_channels<whole>(total + c, count) + all, count);
+#pragma GCC unroll 9
+    for (int64_t r = 0; r < rows; ++r) {
+      const V value = load_channels<whole>(weight + r * channels + c, count);
+#pragma GCC unroll 3
+      for (int64_t i = 0; i < pixels; ++i) sum[i][r] += value * pixel[i];
+    }
+  };
+  int64_t c = 0;
+  for (; c + width <= channels; c += width) add(c, width, std::true_type{});
+  if (c < channels) add(c, channels - c, std::false_type{});
+#pragma GCC unroll 3
+  for (int64_t i = 0; i < pixels; ++i) {
+#pragma GCC unroll 9
+    for (int64_t r = 0; r < rows; ++r) store(partial + (i * rows + r) * width, sum[i][r]);
+  }
+}
+
+// result[i * outputs + r] = bias[r] + weight row r * pixel i, for `pixels` pixels. `partial` has room for their sums.
+template <int64_t pixels>
+static void apply_weight(const float* map, int64_t pixel_step, const float* weight, const float* bias, int64_t outputs,
+                         int64_t channels, float* total, float* partial, float* result) {
+  float sums[pixels * 9];
+  auto apply = [&](int64_t first, auto constant) {
+    constexpr int64_t rows = decltype(constant)::value;
+    multiply_pixels<pixels, rows>(map, pixel_step, weight + first * channels, channels, first == 0 ? total : nullptr,
+                                  partial);
+    sum_each(partial, pixels * rows, sums);
+    for (int64_t i = 0; i < pixels; ++i) {
+      for (int64_t r = 0; r < rows; ++r) result[i * outputs + first + r] = sums[i * rows + r] + bias[first + r];
+    }
+  };
+  int64_t first = 0;
+  for (; first + 9 <= outputs; first += 9) apply(first, std::integral_constant<int64_t, 9>{});
+  for (; first < outputs; ++first) apply(first, std::integral_constant<int64_t, 1>{});
+}
+
+// --- FilterNorm ------------------------------------------------------------------------------------------------------
+
+// Normalises `count` filters, up to a vector of them, each of `taps` values: tap t of filter i is read at
+// raw[i * step + t] and comes to result[t * result_tap_step + i * result_step]. Tap t of filter i has its scale and
+// shift at t + i * norm_step. `tile` has room for a vector a tap.
+static void normalise(const float* raw, int64_t step, int64_t taps, int64_t count, const Norm& norm, int64_t norm_step,
+                      float* tile, float* result, int64_t result_tap_step, int64_t result_step) {
+  using V = Vector<float>;
+  constexpr int64_t width = lanes<float>;
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t t = 0; t < taps; ++t) tile[t * width + i] = raw[i * step + t];
+  }
+  for (int64_t i = count; i < width; ++i) {
+    for (int64_t t = 0; t < taps; ++t) tile[t * width + i] = 0;
+  }
+  // As the layer does it: differences from the first tap are exactly zero where all taps are equal.
+  const V first = load(tile);
+  V mean = {};
+  for (int64_t t = 0; t < taps; ++t) mean += load(tile + t * width) - first;
+  mean /= static_cast<float>(taps);
+  V variance = {};
+  for (int64_t t = 0; t < taps; ++t) {
+    const V centred = load(tile + t * width) - first - mean;
+    variance += centred * centred;
+    store(tile + t * width, centred);
+  }
+  variance /= static_cast<float>(taps - 1);
+  alignas(64) float inverse[width];
+  store(inverse, variance);
+  for (int64_t i = 0; i < width; ++i) {
+    inverse[i] = 1 / (std::sqrt(inverse[i] == 0 ? 1.0f : inverse[i]) + norm.eps);
+  }
+  const V by = load(inverse);
+  for (int64_t t = 0; t < taps; ++t) {
+    float* values = tile + t * width;
+    V scale = broadcast(norm.gain), shift = {};
+    if (norm.scale != nullptr) {
+      for (int64_t i = 0; i < count; ++i) scale[i] = norm.scale[t + i * norm_step];
+    }
+    if (norm.shift != nullptr) {
+      for (int64_t i = 0; i < count; ++i) shift[i] = norm.shift[t + i * norm_step];
+    }
+    const V value = load(values) * by * scale + shift;
+    float* place = result + t * result_tap_step;
+    if (result_step == 1) {
+      store_first(place, value, count);
+    } else {
+      store(values, value);
+      for (int64_t i = 0; i < count; ++i) place[i * result_step] = values[i];
+    }
+  }
+}
+
+// --- the two branches ------------------------------------------------------------------------------------------------
+
+// The spatial filters of all positions, (batch, grid_height, grid_width, heads * taps), and sums over blocks of rows of
+// the map, (batch, blocks, channels).
+static void predict_spatial(const Problem& p, const Layer& layer, float* filters, float* totals, int64_t blocks,
+                            ParallelFor parallel_for) {
+  constexpr int64_t width = lanes<float>;
+  const int64_t outputs = p.heads * p.taps(), pixel = p.input.stride[3];
+  const bool dense = p.stride_y == 1 && p.stride_x == 1;  // the pixels that are filtered are those that are averaged
+  auto body = [&](int64_t begin, int64_t end) {
+    Buffer<float> partial((pixels_at_once * 9 + width) * width), row(p.grid_width * outputs), tile(p.taps() * width);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t n = i / blocks, block = i % blocks;
+      float* total = totals + i * p.channels;
+      std::memset(total, 0, static_cast<size_t>(p.channels) * sizeof(float));
+      for (int64_t y = block * p.height / blocks; !dense && y < (block + 1) * p.height / blocks; ++y) {
+        for (int64_t x = 0; x < p.width; ++x) {
+          const float* source = at<float>(p.input, n, 0, y, x);
+          for (int64_t c = 0; c < p.channels; ++c) total[c] += source[c];
+        }
+      }
+      for (int64_t y = block * p.grid_height / blocks; y < (block + 1) * p.grid_height / blocks; ++y) {
+        auto apply = [&](int64_t x, auto constant) {
+          apply_weight<decltype(constant)::value>(
+              at<float>(p.input, n, 0, y * p.stride_y, x * p.stride_x), pixel * p.stride_x, layer.spatial_weight,
+              layer.spatial_bias, outputs, p.channels, dense ? total : nullptr, partial.get(), row.get() + x * outputs);
+        };
+        int64_t x = 0;
+        for (; x + pixels_at_once <= p.grid_width; x += pixels_at_once) {
+          apply(x, std::integral_constant<int64_t, pixels_at_once>{});
+        }
+        for (; x < p.grid_width; ++x) apply(x, std::integral_constant<int64_t, 1>{});
+        float* target = filters + (n * p.grid_height + y) * p.grid_width * outputs;
+        for (int64_t head = 0; head < p.heads; ++head) {
+          Norm norm = layer.spatial_norm;
+          if (norm.scale != nullptr) norm.scale += head * p.taps();
+          if (norm.shift != nullptr) norm.shift += head * p.taps();
+          for (int64_t at_x = 0; at_x < p.grid_width; at_x += width) {
+            const int64_t first = at_x * outputs + head * p.taps();
+            normalise(row.get() + first, outputs, p.taps(), min(width, p.grid_width - at_x), norm, 0, tile.get(),
+                      target + first, 1, outputs);
+          }
+        }
+      }
+    }
+  };
+  run_parallel(parallel_for, p.batch * blocks, grain(p.grid_height * p.grid_width / blocks * outputs * p.channels),
+               body);
+}
+
+// The channel filters, (batch, taps, channels), of the sums over blocks.
+static void predict_channel(const Problem& p, const Layer& layer, float* totals, int64_t blocks, float* filters,
+                            ParallelFor parallel_for) {
+  constexpr int64_t width = lanes<float>;
+  const float pixels = static_cast<float>(p.height * p.width);
+  Buffer<float> hidden(p.batch * layer.width);
+  auto reduce = [&](int64_t begin, int64_t end) {
+    Buffer<float> partial((9 + width) * width);
+    for (int64_t n = begin; n < end; ++n) {
+      float *mean = totals + n * blocks * p.channels, *values = hidden.get() + n * layer.width;
+      for (int64_t block = 1; block < blocks; ++block) {
+        for (int64_t c = 0; c < p.channels; ++c) mean[c] += mean[block * p.channels + c];
+      }
+      for (int64_t c = 0; c < p.channels; ++c) mean[c] /= pixels;
+      apply_weight<1>(mean, 0, layer.reduce_weight, layer.reduce_bias, layer.width, p.channels, nullptr, partial.get(),
+                      values);
+      for (int64_t i = 0; i < layer.width; ++i) values[i] = values[i] < 0 ? 0 : values[i];  // a NaN stays
+    }
+  };
+  run_parallel(parallel_for, p.batch, grain((layer.width + blocks) * p.channels), reduce);
+
+  // A vector of channels at a time, for all samples: their weights are read from memory once.
+  auto expand = [&](int64_t begin, int64_t end) {
+    Buffer<float> partial((9 + width) * width), raw(width * p.taps()), tile(p.taps() * width);
+    for (int64_t group = begin; group < end; ++group) {
+      const int64_t c = group * width, count = min(width, p.channels - c), first = c * p.taps();
+      Norm norm = layer.channel_norm;
+      if (norm.scale != nullptr) norm.scale += first;
+      if (norm.shift != nullptr) norm.shift += first;
+      for (int64_t n = 0; n < p.batch; ++n) {
+        apply_weight<1>(hidden.get() + n * layer.width, 0, layer.expand_weight + first * layer.width,
+                        layer.expand_bias + first, count * p.taps(), layer.width, nullptr, partial.get(), raw.get());
+        normalise(raw.get(), p.taps(), p.taps(), count, norm, p.taps(), tile.get(),
+                  filters + n * p.taps() * p.channels + c, p.channels, 1);
+      }
+    }
+  };
+  run_parallel(parallel_for, ceil_div(p.channels, width), grain(p.batch * width * p.taps() * layer.width), expand);
+}
+
+static void predict_and_filter(const Problem& problem, const Layer& layer, const Array& output,
+                               ParallelFor parallel_for) {
+  Problem p = problem;
+  const int64_t outputs = p.heads * p.taps();
+  const int64_t blocks = max(1, min(p.grid_height, ceil_div(32, max(p.batch, 1))));  // of rows; as in the backward pass
+  Buffer<float> spatial(p.batch * p.grid_height * p.grid_width * outputs), channel(p.batch * p.taps() * p.channels);
+  {
+    Buffer<float> totals(p.batch * blocks * p.channels);
+    predict_spatial(p, layer, spatial.get(), totals.get(), blocks, parallel_for);
+    predict_channel(p, layer, totals.get(), blocks, channel.get(), parallel_for);
+  }
+  p.spatial_filter = {spatial.get(), {p.grid_height * p.grid_width * outputs, 1, p.grid_width * outputs, outputs}};
+  p.channel_filter = {channel.get(), {p.taps() * p.channels, 1, p.kernel_x * p.channels, p.channels}};
+  if (p.weight == Weight::Sum) {
+    sum_pixels<Weight::Sum, false, float>(p, p.input, output, parallel_for, layer.after);
+  } else {
+    sum_pixels<Weight::Product, false, float>(p, p.input, output, parallel_for, layer.after);
+  }
+}

@@ -1,0 +1,62 @@
+"""The layer in one call of the compiled kernel, for inference: what `DDF2d` does in some twenty small operations.
+
+The filters are never handed out, so nobody must be waiting for them: no hook on a branch, no gradient, no transform.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as registry
+
+from ddfnet.nn.filter_norm import FilterNorm
+from ddfnet.nn.filters import ChannelBranch, SpatialBranch
+from ddfnet.ops import library
+from ddfnet.ops.shapes import is_channels_last
+
+if TYPE_CHECKING:
+    from ddfnet.nn.ddf import DDF2d
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def filter_whole(layer: DDF2d, x: Tensor) -> Tensor | None:
+    """The layer's output, or None where it must be computed step by step."""
+    if torch.is_grad_enabled() or x.dtype is not torch.float32 or not layer.centred:
+        return None
+    kernels = library.plain_kernels(x, None, None)
+    if not hasattr(kernels, "layer") or not is_channels_last(x):
+        return None
+    spatial, channel = layer.spatial, layer.channel
+    if not (_runs_unseen(spatial, SpatialBranch) and _runs_unseen(channel, ChannelBranch)):
+        return None
+    convs = spatial.conv, channel.reduce, channel.expand
+    norms = spatial.norm, channel.norm
+    if not (
+        all(_runs_unseen(conv, nn.Conv2d) for conv in convs)
+        and all(_runs_unseen(norm, FilterNorm) for norm in norms)
+        and _runs_unseen(channel.act, nn.ReLU)
+    ) or (registry._global_forward_hooks or registry._global_forward_pre_hooks):
+        return None
+    weights = [tensor for conv in convs for tensor in (conv.weight, conv.bias)]
+    scales = [_values(value) for norm in norms for value in (norm.scale, norm.shift)]
+    after = [layer.after_scale, layer.after_shift]
+    if any(t is None or t.dtype is not torch.float32 or not library.is_plain(t) for t in weights) or any(
+        t is not None and (t.dtype is not torch.float32 or not library.is_plain(t)) for t in (*scales, *after)
+    ):
+        return None
+    geometry = layer.kernel_size, layer.stride, layer.padding, layer.dilation, (1, 1), layer.combine
+    numbers = [number for norm in norms for number in (norm.gain, max(norm.eps, _TINY))]
+    output: Tensor = kernels.layer(x, weights, *scales, *after, geometry, *numbers, layer.relu_after)  # type: ignore[union-attr]
+    return output
+
+
+def _runs_unseen(module: Any, kind: type[nn.Module]) -> bool:
+    """Whether a module is just what `DDF2d` made, and nobody hears of its being called."""
+    return type(module) is kind and not module._forward_hooks and not module._forward_pre_hooks
+
+
+def _values(scale_or_shift: Tensor | float | None) -> Tensor | None:
+    return scale_or_shift if isinstance(scale_or_shift, Tensor) else None
