@@ -6,12 +6,13 @@ from types import ModuleType
 from ddfnet import nn, ops
 from ddfnet._version import __version__
 from ddfnet.ops import ddf, ddf_upsample
+from ddfnet.planner import plan
 
-__all__ = ["__version__", "compat", "ddf", "ddf_upsample", "models", "nn", "ops"]
+__all__ = ["__version__", "compat", "ddf", "ddf_upsample", "models", "nn", "ops", "plan", "surgery"]
 
 
 def __getattr__(name: str) -> ModuleType:
-    """`ddfnet.compat` and `ddfnet.models` are imported when they are first used: the latter needs timm."""
-    if name in ("compat", "models"):
+    """`compat`, `models` and `surgery` are imported when they are first used: `models` needs timm."""
+    if name in ("compat", "models", "surgery"):
         return importlib.import_module(f"ddfnet.{name}")
     raise AttributeError(f"module 'ddfnet' has no attribute {name!r}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ddfnet.cli import machine
 from ddfnet.cli.arguments import positive
 from ddfnet.cli.errors import UserError, require, writable_folder
-from ddfnet.cli.table import table
+from ddfnet.table import table
 
 if TYPE_CHECKING:
     from ddfnet.data import Splits
