@@ -5,6 +5,8 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 # The second torch: the wheel is built with TORCH and must run with this one too.
 OTHER_TORCH ?= torch==2.13.0
 DEMO ?=
+# The results that the regression guard compares with.
+BENCH_CHECK ?= benchmarks/results/op-resnet50-fpn.json
 
 VENV := .venv
 OTHER_VENV := .venv-other
@@ -14,7 +16,7 @@ INSTALL := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet -
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*/*)
 CXX_FILES := $(wildcard csrc/*/*) $(wildcard tests/cpp/*.cpp)
 
-.PHONY: demo test lint types unit reference other-torch bench format clean
+.PHONY: demo test lint types unit reference other-torch bench bench-check format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/ddfnet demo $(DEMO)
@@ -46,6 +48,10 @@ other-torch: $(OTHER_VENV)/stamp $(VENV)/dev.stamp
 
 bench: $(VENV)/demo.stamp
 	$(BIN)/ddfnet bench op
+
+# Ratios, never absolute times, against a committed file of the kernel that this machine runs.
+bench-check: $(VENV)/demo.stamp
+	$(BIN)/ddfnet bench check $(BENCH_CHECK)
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/clang-format -i $(CXX_FILES)

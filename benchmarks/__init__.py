@@ -1,1 +1,1 @@
-"""The cases that are timed, and the runner that times them; imported as ``ddfnet.benchmarks``."""
+"""The cases that are timed, and what times them; imported as ``ddfnet.benchmarks``."""

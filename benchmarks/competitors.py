@@ -6,7 +6,7 @@ convolutions whose place it takes, with weights that all pixels and pictures sha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import ddfnet
-from ddfnet.benchmarks.registry import Case
+from ddfnet.benchmarks.registry import SEED, Case
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,10 @@ class Tensors:
     conv_weight: Tensor
 
     @staticmethod
-    def random(case: Case, device: torch.device, seed: int = 0) -> Tensors:
-        generator = torch.Generator().manual_seed(seed)
+    def random(case: Case, device: torch.device) -> Tensors:
+        generator = torch.Generator().manual_seed(SEED)
         (n, c, h, w), k = case.shape, case.kernel_size
-        padding = case.dilation * (k - 1) // 2
-        rows, columns = ((size + 2 * padding - case.dilation * (k - 1) - 1) // case.stride + 1 for size in (h, w))
-        shapes = ((n, c, h, w), (n, c, k, k), (n, case.heads * k * k, rows, columns), (c, 1, k, k), (c, c, k, k))
+        shapes = ((n, c, h, w), (n, c, k, k), (n, case.heads * k * k, *case.output_size), (c, 1, k, k), (c, c, k, k))
         dtype = getattr(torch, case.dtype)
         return Tensors(*(torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes))
 
@@ -50,6 +48,15 @@ class Tensors:
             }
         )
 
+    def float(self) -> Tensors:
+        """Copies in float32, of the same memory formats."""
+        return Tensors(
+            **{
+                name: tensor.detach().float().requires_grad_(tensor.requires_grad)
+                for name, tensor in vars(self).items()
+            }
+        )
+
 
 @dataclass(frozen=True)
 class Competitor:
@@ -58,13 +65,32 @@ class Competitor:
     forward: Callable[[Tensors], Tensor]
     leaves: tuple[str, ...]
     is_ddf: bool
+    in_float: bool = False  # it is given the case's tensors in float32
 
 
+OURS = "ddf"
+NAMES = (OURS, "depthwise", "depthwise-fp32", "conv", "unfold", "compiled")
 _FILTERS = ("input", "channel_filter", "spatial_filter")
 
 
-def competitors(case: Case, *, compiled: bool) -> dict[str, Competitor]:
-    """By name; the operator comes first. ``compiled`` says whether torch.compile takes part."""
+def baseline(case: Case) -> str:
+    """The competitor that the operator is judged by: of half types, that which a network would run without them."""
+    return "depthwise-fp32" if _is_half(case) else "depthwise"
+
+
+def competitors(case: Case, only: Collection[str] | None = None) -> dict[str, Competitor]:
+    """By name; the operator comes first.
+
+    Args:
+        case: what is filtered.
+        only: who takes part besides the operator and its baseline, of `NAMES`; None for all that are there for the
+            case.
+
+    Example:
+        >>> from ddfnet.benchmarks.registry import CASES
+        >>> list(competitors(CASES["tiny"], only=["unfold"]))
+        ['ddf', 'depthwise', 'unfold']
+    """
     stride, dilation, padding = case.stride, case.dilation, case.dilation * (case.kernel_size - 1) // 2
 
     def operator(t: Tensors) -> Tensor:
@@ -79,16 +105,29 @@ def competitors(case: Case, *, compiled: bool) -> dict[str, Competitor]:
     def unfold(t: Tensors) -> Tensor:
         return _unfold(*t.filters(), case)
 
-    chosen = {
-        "ddf": Competitor(operator, _FILTERS, True),
-        "depthwise": Competitor(depthwise, ("input", "depthwise_weight"), False),
+    weights = ("input", "depthwise_weight")
+    everyone = {
+        OURS: Competitor(operator, _FILTERS, True),
+        "depthwise": Competitor(depthwise, weights, False),
+        "depthwise-fp32": Competitor(depthwise, weights, False, in_float=True),
         "conv": Competitor(conv, ("input", "conv_weight"), False),
         "unfold": Competitor(unfold, _FILTERS, True),
+        "compiled": Competitor(_compiled(case), _FILTERS, True),
     }
-    if compiled:
-        shifts = torch.compile(_shifts, dynamic=False)
-        chosen["compiled"] = Competitor(lambda t: shifts(*t.filters(), case), _FILTERS, True)
-    return chosen
+    if not _is_half(case):
+        del everyone["depthwise-fp32"]
+    wanted = everyone if only is None else {OURS, baseline(case), *only}
+    return {name: competitor for name, competitor in everyone.items() if name in wanted}
+
+
+def _is_half(case: Case) -> bool:
+    dtype: torch.dtype = getattr(torch, case.dtype)
+    return dtype.itemsize == 2
+
+
+def _compiled(case: Case) -> Callable[[Tensors], Tensor]:
+    shifts = torch.compile(_shifts, dynamic=False)  # compiles when it is first called
+    return lambda t: shifts(*t.filters(), case)
 
 
 def _wide(filters: Tensor) -> Tensor:

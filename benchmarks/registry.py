@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+SEED = 0  # of all tensors and parameters
+DIRECTIONS = ("forward", "forward+backward")  # of operator and layer
+INFERENCE, COMPILED, TRAINING = "inference", "inference compiled", "training step"  # of networks
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,10 @@ class Case:
         heads: spatial filters a pixel.
         dtype: of all tensors, as torch names it.
         combine: how the filters meet, "mul" or "add".
+
+    Example:
+        >>> print(Case("small", (2, 8, 12, 12), stride=2))
+        small: 2x8x12x12, 3x3, stride 2, float32
     """
 
     name: str
@@ -27,6 +36,13 @@ class Case:
     heads: int = 1
     dtype: str = "float32"
     combine: str = "mul"
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """Rows and columns, with the default padding: conv2d's formula."""
+        span = self.dilation * (self.kernel_size - 1)
+        rows, columns = ((size + 2 * (span // 2) - span - 1) // self.stride + 1 for size in self.shape[2:])
+        return rows, columns
 
     def __str__(self) -> str:
         parts = [
@@ -41,42 +57,114 @@ class Case:
         return ", ".join(filter(None, parts))
 
 
+@dataclass(frozen=True)
+class LayerCase:
+    """One call of ``DDF2d(channels)`` on a square map.
+
+    Args:
+        name: how it is asked for.
+        channels: in and out.
+        size: pixels a side.
+        batch: maps.
+
+    Example:
+        >>> print(LayerCase("px14", 256, 14, 8))
+        px14: 8x256x14x14
+    """
+
+    name: str
+    channels: int
+    size: int
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.batch}x{self.channels}x{self.size}x{self.size}"
+
+
+@dataclass(frozen=True)
+class NetworkCase:
+    """One batch through a network, and through the network that it takes the place of; timm's names.
+
+    Args:
+        name: how it is asked for.
+        batch: pictures.
+        size: pixels a side.
+        model: the network with decoupled dynamic filters.
+        baseline: the one without.
+
+    Example:
+        >>> print(NetworkCase("b8", 8))
+        b8: ddf_mul_resnet50 and resnet50, 8x3x224x224
+    """
+
+    name: str
+    batch: int
+    size: int = 224
+    model: str = "ddf_mul_resnet50"
+    baseline: str = "resnet50"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.model} and {self.baseline}, {self.batch}x3x{self.size}x{self.size}"
+
+
+def _with_batch(batch: int, cases: Sequence[Case]) -> tuple[Case, ...]:
+    return tuple(replace(case, name=f"{case.name}-b{batch}", shape=(batch, *case.shape[1:])) for case in cases)
+
+
+def _by_name(cases: Iterable[Case]) -> dict[str, Case]:
+    return {case.name: case for case in cases}
+
+
+# Every 3x3 of ResNet-50 at 224x224 that has a shape of its own.
+_RESNET50 = (
+    Case("c64", (8, 64, 56, 56)),
+    Case("c128-s2", (8, 128, 56, 56), stride=2),
+    Case("c128", (8, 128, 28, 28)),
+    Case("c256-s2", (8, 256, 28, 28), stride=2),
+    Case("c256", (8, 256, 14, 14)),
+    Case("c512-s2", (8, 512, 14, 14), stride=2),
+    Case("c512", (8, 512, 7, 7)),
+)
+# A feature pyramid over a picture of 800x1200; on the first map the paper's table 2 measures.
+_FPN = (
+    Case("p2", (2, 256, 200, 300)),
+    Case("p3", (2, 256, 100, 150)),
+    Case("p4", (2, 256, 50, 75)),
+    Case("p5", (2, 256, 25, 38)),
+)
+# One argument changed at a time; half types also where the map is smaller, and larger than most caches.
+_OPTIONS = (
+    Case("c128-k5", (8, 128, 28, 28), kernel_size=5),
+    Case("c128-k7", (8, 128, 28, 28), kernel_size=7),
+    Case("c128-d2", (8, 128, 28, 28), dilation=2),
+    Case("c128-g4", (8, 128, 28, 28), heads=4),
+    Case("c128-add", (8, 128, 28, 28), combine="add"),
+    Case("c64-bf16", (8, 64, 56, 56), dtype="bfloat16"),
+    Case("c64-f16", (8, 64, 56, 56), dtype="float16"),
+    Case("c128-bf16", (8, 128, 28, 28), dtype="bfloat16"),
+    Case("c128-f16", (8, 128, 28, 28), dtype="float16"),
+    Case("p3-bf16", (2, 256, 100, 150), dtype="bfloat16"),
+    Case("p3-f16", (2, 256, 100, 150), dtype="float16"),
+)
+_named = _by_name((*_RESNET50, *_FPN))
+
 GROUPS: dict[str, tuple[Case, ...]] = {
-    # One layer of each early ResNet-50 stage, and the map on which the paper's table 2 measures.
-    "default": (
-        Case("c64", (8, 64, 56, 56)),
-        Case("c128", (8, 128, 28, 28)),
-        Case("c256", (8, 256, 14, 14)),
-        Case("p2", (2, 256, 200, 300)),
-    ),
-    # Every 3x3 of ResNet-50 at 224x224 that has a shape of its own.
-    "resnet50": (
-        Case("c64", (8, 64, 56, 56)),
-        Case("c128-s2", (8, 128, 56, 56), stride=2),
-        Case("c128", (8, 128, 28, 28)),
-        Case("c256-s2", (8, 256, 28, 28), stride=2),
-        Case("c256", (8, 256, 14, 14)),
-        Case("c512-s2", (8, 512, 14, 14), stride=2),
-        Case("c512", (8, 512, 7, 7)),
-    ),
-    # A feature pyramid over a picture of 800x1200.
-    "fpn": (
-        Case("p2", (2, 256, 200, 300)),
-        Case("p3", (2, 256, 100, 150)),
-        Case("p4", (2, 256, 50, 75)),
-        Case("p5", (2, 256, 25, 38)),
-    ),
-    # One argument changed at a time.
-    "options": (
-        Case("c128-k5", (8, 128, 28, 28), kernel_size=5),
-        Case("c128-d2", (8, 128, 28, 28), dilation=2),
-        Case("c128-g8", (8, 128, 28, 28), heads=8),
-        Case("c128-add", (8, 128, 28, 28), combine="add"),
-        Case("c128-bf16", (8, 128, 28, 28), dtype="bfloat16"),
-        Case("c128-f16", (8, 128, 28, 28), dtype="float16"),
-    ),
+    "default": tuple(_named[name] for name in ("c64", "c128", "c256", "p2")),
+    "resnet50": (*_with_batch(1, _RESNET50), *_RESNET50),
+    # What an R-CNN of that name filters: the backbone's maps, and the pyramid's largest.
+    "resnet50-fpn": (*_with_batch(1, _RESNET50), *_RESNET50, _named["p2"]),
+    "fpn": _FPN,
+    "options": _OPTIONS,
     # Says that the benchmark works, and nothing about speed.
     "tiny": (Case("tiny", (2, 8, 12, 12)),),
 }
+CASES = _by_name(case for group in GROUPS.values() for case in group)
 
-CASES: dict[str, Case] = {case.name: case for group in GROUPS.values() for case in group}
+# The widths of ResNet-50's 3x3 convolutions change with the map; one width for all maps shows what the map alone does.
+LAYERS = {f"px{size}": LayerCase(f"px{size}", 256, size, 8) for size in (7, 14, 28, 56, 112)} | {
+    "tiny": LayerCase("tiny", 8, 6, 2)
+}
+
+NETWORKS = {f"b{batch}": NetworkCase(f"b{batch}", batch) for batch in (1, 8, 16, 32)} | {
+    "tiny": NetworkCase("tiny", 2, 32, "ddf_mul_resnet18", "resnet18")
+}

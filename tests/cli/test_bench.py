@@ -1,8 +1,9 @@
-"""`ddfnet bench op`: the table, the file, and the refusals."""
+"""`ddfnet bench op|layer|network`: the tables, the file, and the refusals."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ def test_table_and_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert f"torch {torch.__version__}" in text
     assert "cpu: " in text and "kernel" in text
     document = json.loads(file.read_text())
-    assert document["rounds"] == 2
+    assert (document["what"], document["rounds"], document["seed"]) == ("op", 2, 0)
     assert document["machine"]["threads"] == torch.get_num_threads()
     forward, both = document["results"]
     assert (forward["direction"], both["direction"]) == ("forward", "forward+backward")
@@ -37,6 +38,12 @@ def test_table_and_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
             assert timing["median"] <= timing["other_median"]
             assert f"{timing['median']:.3f}" in text
         assert result["timings"][1]["ratio"] == 1
+        assert f"ddf reaches {result['limit']['share']:.0%} of it" in text
+    assert [summary["direction"] for summary in document["summary"]] == ["forward", "forward+backward"]
+    for summary, result in zip(document["summary"], document["results"], strict=True):
+        assert summary["ratio"] == pytest.approx(result["timings"][0]["ratio"])
+        assert f"{summary['direction']:<16}      1" in text
+        assert f"{summary['worst']:.2f} (tiny)" in text
 
 
 def test_dtype_and_several_cases(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,22 +66,111 @@ def test_threads_are_those_asked_for(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "r.json").read_text())["machine"]["threads"] == 1
 
 
-def test_an_unknown_case(fails: Fails) -> None:
-    assert "argument --case: invalid choice: 'huge' (choose from " in fails(2, "bench", "op", "--case", "huge")
+@pytest.mark.parametrize("what", ["op", "layer", "network"])
+class TestEveryCommand:
+    def test_an_unknown_case(self, what: str, fails: Fails) -> None:
+        assert "argument --case: invalid choice: 'huge' (choose from " in fails(2, "bench", what, "--case", "huge")
+
+    @pytest.mark.parametrize("option", ["--rounds", "--threads"])
+    def test_zero_of_what_must_be_some(self, what: str, option: str, fails: Fails) -> None:
+        line = fails(2, "bench", what, option, "0")
+        assert f"argument {option}: must be a whole number from 1 on, got '0'" in line
+
+    def test_an_unknown_competitor(self, what: str, fails: Fails) -> None:
+        line = fails(2, "bench", what, "--only", "ddf,rival")
+        assert f"ddfnet bench {what}: error: argument --only: must be some of ddf," in line
+        assert "got 'rival'" in line
+
+    def test_a_file_that_cannot_be_written_is_refused_before_timing(
+        self, what: str, tmp_path: Path, fails: Fails
+    ) -> None:
+        file = tmp_path / "missing" / "results.json"
+        line = fails(1, "bench", what, "--json", str(file))
+        assert line == f"ddfnet: error: cannot write {file}: No such file or directory"
+        line = fails(1, "bench", what, "--json", str(tmp_path))
+        assert line == f"ddfnet: error: cannot write {tmp_path}: Is a directory"
+
+    def test_a_device_that_is_not_there(self, what: str, fails: Fails) -> None:
+        assert fails(1, "bench", what, "--device", "warp").startswith("ddfnet: error: no device 'warp' here: ")
 
 
-def test_zero_rounds(fails: Fails) -> None:
-    assert "argument --rounds: must be a whole number from 1 on, got '0'" in fails(2, "bench", "op", "--rounds", "0")
+def test_an_unknown_dtype(fails: Fails) -> None:
+    assert "argument --dtype: invalid choice: 'int8'" in fails(2, "bench", "op", "--dtype", "int8")
 
 
-def test_a_file_that_cannot_be_written_is_refused_before_timing(tmp_path: Path, fails: Fails) -> None:
-    file = tmp_path / "missing" / "results.json"
-    assert fails(1, *QUICK, "--json", str(file)) == (f"ddfnet: error: cannot write {file}: No such file or directory")
-    assert fails(1, *QUICK, "--json", str(tmp_path)) == f"ddfnet: error: cannot write {tmp_path}: Is a directory"
+def test_an_unknown_group(fails: Fails) -> None:
+    assert "argument --group: invalid choice: 'all'" in fails(2, "bench", "op", "--group", "all")
 
 
-def test_a_device_that_is_not_there(fails: Fails) -> None:
-    assert fails(1, *QUICK, "--device", "warp").startswith("ddfnet: error: no device 'warp' here: ")
+def test_training_is_not_compiled(fails: Fails) -> None:
+    line = fails(2, "bench", "network", "--train", "--compile")
+    assert "argument --compile: not allowed with argument --train" in line
+
+
+def test_networks_need_timm(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
+    monkeypatch.setattr("ddfnet.cli.errors.find_spec", lambda name: None)
+    assert fails(1, "bench", "network") == "ddfnet: error: timm not installed; run: pip install 'ddfnet[models]'"
+
+
+def test_memory_where_it_cannot_be_measured(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
+    monkeypatch.setattr("ddfnet.benchmarks.memory.can_measure", lambda device: (False, "not on this system"))
+    assert fails(1, *QUICK, "--memory") == "ddfnet: error: not on this system"
+
+
+def test_memory_is_printed_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ddfnet.benchmarks import memory
+
+    monkeypatch.setattr(memory, "measure", lambda name, layout, *_: memory.Memory(name, layout, 1.25, 2.0))
+    monkeypatch.setattr(memory, "can_measure", lambda device: (True, ""))
+    assert main([*QUICK, "--memory", "--json", str(tmp_path / "r.json")]) == 0
+    assert "memory: ddf (contiguous) adds 1.2 MiB to its inputs and 2.0 MiB of results" in capsys.readouterr().out
+    [result] = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert result["memory"][0] == {
+        "competitor": "ddf",
+        "memory_format": "contiguous",
+        "added": 1.25,
+        "returned": 2.0,
+    }
+
+
+def test_only_some_competitors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "op", "--case", "tiny", "--rounds", "1", "--only", "ddf,depthwise"]) == 0
+    text = capsys.readouterr().out
+    assert "unfold" not in text and "\ncompiled  " not in text
+
+
+def test_the_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "results.json"
+    command = ["bench", "layer", "--case", "tiny", "--rounds", "1", "--backward", "--json", str(file)]
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("tiny: 2x8x6x6 forward") == 2
+    document = json.loads(file.read_text())
+    assert document["what"] == "layer"
+    assert [result["baseline"] for result in document["results"]] == ["conv", "conv"]
+
+
+def test_the_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("timm")
+    file = tmp_path / "results.json"
+    assert main(["bench", "network", "--case", "tiny", "--rounds", "1", "--only", "ddf", "--json", str(file)]) == 0
+    assert "tiny: ddf_mul_resnet18 and resnet18, 2x3x32x32 inference" in capsys.readouterr().out
+    document = json.loads(file.read_text())
+    assert document["what"] == "network"
+    assert [timing["competitor"] for timing in document["results"][0]["timings"]] == ["ddf", "resnet"]
+
+
+def test_a_compiler_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
+    pytest.importorskip("timm")
+    from ddfnet.benchmarks import network
+
+    def refuse(*args: object, **options: object) -> None:
+        raise network.CompileFailedError("torch.compile failed for ddf: no compiler")
+
+    monkeypatch.setattr(network, "measure", refuse)
+    line = fails(1, "bench", "network", "--case", "tiny", "--compile")
+    assert line == "ddfnet: error: torch.compile failed for ddf: no compiler"
 
 
 def test_a_wrong_operator_is_not_timed(tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,8 +191,12 @@ def test_a_wrong_operator_is_not_timed(tmp_path: Path, fails: Fails, monkeypatch
     assert not file.exists()
 
 
-def test_a_checkout_without_symbolic_links_keeps_the_other_commands(monkeypatch, capsys) -> None:
-    monkeypatch.setitem(sys.modules, "ddfnet.benchmarks.registry", None)
-    assert main(["bench"]) == 1
-    assert "ddfnet/benchmarks is a symbolic link" in capsys.readouterr().err
-    assert main(["env"]) == 0
+def test_a_checkout_without_symbolic_links_keeps_the_other_commands() -> None:
+    code = (
+        "import sys; sys.modules['ddfnet.benchmarks'] = None; from ddfnet.cli.main import main; "
+        "sys.exit(10 * main(['bench']) + main(['env']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 10, done.stderr
+    [line] = done.stderr.splitlines()
+    assert line.startswith("ddfnet: error: ddfnet/benchmarks is a symbolic link")

@@ -1,17 +1,17 @@
-"""The registry names cases well, all competitors compute what they claim, and a wrong one is found out."""
+"""All competitors of the operator compute what they claim, and a wrong one is found out."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import pytest
 import torch
 
 import ddfnet
-from ddfnet.benchmarks import run as runner
-from ddfnet.benchmarks.competitors import Tensors, competitors
-from ddfnet.benchmarks.registry import CASES, GROUPS, Case
+from ddfnet.benchmarks import op
+from ddfnet.benchmarks.competitors import NAMES, Tensors, baseline, competitors
+from ddfnet.benchmarks.equality import WrongResultError
+from ddfnet.benchmarks.registry import CASES, Case
 
+WITHOUT_COMPILE = [name for name in NAMES if name != "compiled"]
 SMALL = [
     Case("plain", (2, 8, 9, 7)),
     Case("strided", (1, 8, 9, 8), stride=2, heads=4),
@@ -21,59 +21,31 @@ SMALL = [
 ]
 
 
-def test_a_name_stands_for_one_case() -> None:
-    for case in (case for group in GROUPS.values() for case in group):
-        assert CASES[case.name] == case
-
-
-def test_the_default_group() -> None:
-    assert [case.shape for case in GROUPS["default"]] == [
-        (8, 64, 56, 56),
-        (8, 128, 28, 28),
-        (8, 256, 14, 14),
-        (2, 256, 200, 300),
-    ]
-    assert {(case.kernel_size, case.stride, case.dtype) for case in GROUPS["default"]} == {(3, 1, "float32")}
-
-
-def test_the_resnet_group_is_what_a_resnet_runs() -> None:
-    timm = pytest.importorskip("timm")
-    shapes = set()
-
-    def note(module: torch.nn.Conv2d, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        if module.kernel_size == (3, 3):
-            shapes.add((*args[0].shape[1:], module.stride[0]))
-
-    network = timm.create_model("resnet50").eval()
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_hook(note)
-    with torch.inference_mode():
-        network(torch.zeros(1, 3, 224, 224))
-    assert {(*case.shape[1:], case.stride) for case in GROUPS["resnet50"]} == shapes
-
-
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_competitors_agree(case: Case) -> None:
-    results = list(runner.run([case], rounds=1, backward=True, compiled=False))
+    results = list(op.run([case], rounds=1, backward=True, only=WITHOUT_COMPILE))
     assert [result.direction for result in results] == ["forward", "forward+backward"]
     for result in results:
-        assert [timing.competitor for timing in result.timings] == ["ddf", "depthwise", "conv", "unfold"]
+        half = ["depthwise-fp32"] * (case.dtype == "bfloat16")
+        assert [timing.competitor for timing in result.timings] == ["ddf", "depthwise", *half, "conv", "unfold"]
+        assert result.baseline == ("depthwise-fp32" if half else "depthwise")
+        assert result.timing(result.baseline).ratio == result.timing("ddf").over_ours == 1
         assert result.skipped == {}
         assert 0 <= result.error < 1
+        assert result.limit is not None and 0 < result.limit.share < 1
 
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_the_formula_that_is_compiled_agrees(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)  # what is compiled, without the wait
-    for result in runner.run([case], rounds=1, backward=True):
+    for result in op.run([case], rounds=1, backward=True):
         assert "compiled" in [timing.competitor for timing in result.timings]
 
 
 def test_convolutions_are_torchs_with_the_cases_geometry() -> None:
     case = Case("geometry", (1, 4, 11, 10), kernel_size=5, stride=2, dilation=2)
     tensors = Tensors.random(case, torch.device("cpu"))
-    chosen = competitors(case, compiled=False)
+    chosen = competitors(case, WITHOUT_COMPILE)
     expected = torch.nn.functional.conv2d(tensors.input, tensors.conv_weight, stride=2, padding=4, dilation=2)
     assert torch.equal(chosen["conv"].forward(tensors), expected)
     assert chosen["depthwise"].forward(tensors).shape == chosen["ddf"].forward(tensors).shape == expected.shape
@@ -87,14 +59,14 @@ def test_without_a_compiler_the_others_are_timed(monkeypatch: pytest.MonkeyPatch
         return refuse
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    [result] = runner.run([CASES["tiny"]], rounds=1)
+    [result] = op.run([CASES["tiny"]], rounds=1)
     assert result.skipped == {"compiled": "torch.compile failed: RuntimeError: No C++ compiler found"}
     assert "compiled" not in [timing.competitor for timing in result.timings]
 
 
 def test_what_does_not_fit_into_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "_available_memory", lambda device: 100_000)
-    [result] = runner.run([CASES["tiny"]], rounds=1, compiled=False)
+    monkeypatch.setattr(op, "_available_memory", lambda device: 100_000)
+    [result] = op.run([CASES["tiny"]], rounds=1, only=WITHOUT_COMPILE)
     assert result.skipped == {"unfold": "would need 0 GiB of 0 GiB"}
     assert "unfold" not in [timing.competitor for timing in result.timings]
 
@@ -130,35 +102,40 @@ def test_a_wrong_result_is_found_out(monkeypatch: pytest.MonkeyPatch, part: int,
 
     monkeypatch.setattr(ddfnet, "ddf", wrong)
     named = ("output", "gradient of input", "gradient of channel_filter", "gradient of spatial_filter")[part]
-    with pytest.raises(runner.WrongResultError, match=rf"^ddf \(contiguous\) does not agree .* the {named} is off"):
-        list(runner.run([CASES["tiny"]], rounds=1, backward=True, compiled=False))
+    with pytest.raises(WrongResultError, match=rf"^ddf \(contiguous\) does not agree .* the {named} is off"):
+        list(op.run([CASES["tiny"]], rounds=1, backward=True, only=WITHOUT_COMPILE))
 
 
-def test_the_better_format_is_taken_and_ratios_are_within_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that says what each call takes: slower from round to round, which no ratio may show."""
-    speeds = {("ddf", "contiguous"): 3.0, ("ddf", "channels_last"): 2.0}
-    speeds |= {("depthwise", "contiguous"): 1.0, ("depthwise", "channels_last"): 4.0}
-    calls = {key: lambda key=key: key for key in speeds}
-    rounds = dict.fromkeys(speeds, 0)
-
-    def clock(call: object, number: int, device: torch.device) -> float:
-        key = call()
-        rounds[key] += 1
-        return speeds[key] * rounds[key]
-
-    monkeypatch.setattr(runner, "_milliseconds", clock)
-    ddf, depthwise = runner._time(calls, 5, torch.device("cpu"))
-    assert (ddf.memory_format, depthwise.memory_format) == ("channels_last", "contiguous")
-    assert (ddf.ratio, depthwise.ratio) == (2, 1)
-    assert ddf.median == 2 * 4  # the first call counts the repetitions, then rounds 2 to 6
-    assert ddf.other_median == 3 * 4
-    assert (ddf.p20, ddf.p80) == pytest.approx((2 * 2.8, 2 * 5.2))
+def test_only_the_judged_take_part_where_nobody_else_is_named() -> None:
+    [result] = op.run([CASES["tiny"]], rounds=1, only=[])
+    assert [timing.competitor for timing in result.timings] == ["ddf", "depthwise"]
 
 
-def test_a_result_can_be_written_as_json() -> None:
-    import json
+def test_half_types_are_judged_by_float32_of_the_same_values() -> None:
+    case = Case("half", (1, 4, 9, 8), dtype="float16")
+    tensors = Tensors.random(case, torch.device("cpu")).to(torch.channels_last, requires_grad=True)
+    competitor = competitors(case)[baseline(case)]
+    output, grad_input, grad_weight = op._call(competitor, tensors, backward=True)()
+    assert {output.dtype, grad_input.dtype, grad_weight.dtype} == {torch.float32}
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    expected = torch.nn.functional.conv2d(
+        tensors.input.double(), tensors.depthwise_weight.double(), padding=1, groups=4
+    )
+    torch.testing.assert_close(output.double(), expected, rtol=1e-5, atol=1e-5)
 
-    [result] = runner.run([CASES["tiny"]], rounds=1, compiled=False)
-    document = json.loads(json.dumps(result.as_dict()))
-    assert document["case"]["shape"] == [2, 8, 12, 12]
-    assert set(document["timings"][0]) == {field.name for field in dataclasses.fields(runner.Timing)}
+
+def test_memory_is_of_the_operator_and_its_baseline_in_both_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ddfnet.benchmarks import memory
+
+    def here(name: str, memory_format: str, prepare, *arguments) -> memory.Memory:
+        returned = sum(tensor.nbytes for tensor in prepare(*arguments)())
+        return memory.Memory(name, memory_format, 0, returned)
+
+    monkeypatch.setattr(memory, "measure", here)
+    results = list(op.run([CASES["tiny"]], rounds=1, backward=True, only=[], measure_memory=True))
+    for result in results:
+        assert [(row.competitor, row.memory_format) for row in result.memory] == [
+            (name, memory_format) for name in ("ddf", "depthwise") for memory_format in ("contiguous", "channels_last")
+        ]
+    map_, filters = 2 * 8 * 144 * 4, (2 * 8 * 9 + 2 * 9 * 144) * 4
+    assert [result.memory[0].returned for result in results] == [map_, 2 * map_ + filters]

@@ -1,0 +1,94 @@
+"""What ``ddfnet bench op``, ``layer`` and ``network`` share: options, the head of the output, the file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddfnet.benchmarks import documents
+from ddfnet.benchmarks.equality import WrongResultError
+from ddfnet.benchmarks.memory import MemoryUnavailableError
+from ddfnet.benchmarks.result import Result
+from ddfnet.benchmarks.summary import summarise
+from ddfnet.cli import machine
+from ddfnet.cli.arguments import names, positive
+from ddfnet.cli.bench.text import result_text, summary_text
+from ddfnet.cli.errors import UserError, writable_file
+
+
+def add_options(parser: argparse.ArgumentParser, cases: Collection[str], competitors: Sequence[str]) -> None:
+    """The options of everything that is timed."""
+    parser.add_argument(
+        "--case", action="append", choices=cases, metavar="NAME", help=f"may be repeated: {', '.join(cases)}"
+    )
+    parser.add_argument(
+        "--only",
+        type=names(competitors),
+        metavar="NAMES",
+        help=f"only these, of {','.join(competitors)}; ours and its baseline always take part",
+    )
+    add_rounds(parser)
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads of torch (as torch chooses)")
+    parser.add_argument("--device", default="cpu", help="where (%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
+
+
+def add_rounds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rounds", type=positive, default=30, metavar="N", help="timings of each competitor (%(default)s)"
+    )
+
+
+def measure(options: argparse.Namespace, what: str, run: Callable[[torch.device], Iterator[Result]]) -> int:
+    """Print each result of ``run(device)`` as it comes, then the summary, and write the file."""
+    if options.json:
+        writable_file(options.json)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = device_named(options.device)
+    about = machine.facts()
+    kernel = kernel_text(device)
+    print(f"ddfnet {about['ddfnet']} ({about['commit'] or 'no checkout'}), torch {about['torch']}, {about['system']}")
+    print(f"{about['cpu']}, {about['threads']} of {about['cores']} cores, load {about['load']}")
+    print(f"{device}: {kernel}")
+    results = []
+    try:
+        for result in run(device):
+            print(f"\n{result_text(result)}", flush=True)
+            results.append(result)
+    except (WrongResultError, MemoryUnavailableError, NotImplementedError) as error:
+        raise UserError(str(error)) from None
+    print(f"\n{summary_text(summarise(results), results[0].ours)}")
+    if options.json:
+        command = " ".join(["ddfnet", *sys.argv[1:]])
+        documents.write(
+            options.json,
+            documents.Document(what, command, options.rounds, str(device), kernel, about, results),
+        )
+        print(f"\nresults: {options.json}")
+    return 0
+
+
+def device_named(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # no such device, or a torch that was built without it
+        raise UserError(f"no device {name!r} here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def kernel_text(device: torch.device) -> str:
+    """The kernel that serves this device, its vector instructions included."""
+    name, reason = machine.kernel(device)
+    return f"{name} kernel ({reason})"
+
+
+def chosen(options: argparse.Namespace, cases: dict[str, Any], default: Sequence[str]) -> list[Any]:
+    """The cases that were named, each once."""
+    return [cases[name] for name in dict.fromkeys(options.case or default)]

@@ -1,0 +1,41 @@
+"""``ddfnet bench plot``: the roofline of the operator's results."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ddfnet.benchmarks import documents, roofline
+from ddfnet.cli.errors import UserError, require, writable_file
+
+
+def add(subjects: Any) -> None:
+    parser = subjects.add_parser(
+        "plot",
+        help="draw the roofline of results of bench op",
+        description="Draws the speed of each case of results files of bench op below the machine's own limit.",
+    )
+    parser.add_argument("file", nargs="+", type=Path, metavar="FILE", help="written by bench op --json")
+    parser.add_argument(
+        "--out", type=Path, default=Path("roofline.svg"), metavar="FILE", help="the picture (%(default)s)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    require("demo", ["matplotlib"])
+    try:
+        read = [documents.read(file) for file in options.file]
+    except documents.ResultsFileError as error:
+        raise UserError(str(error)) from None
+    writable_file(options.out)
+    titles = dict.fromkeys(
+        f"{document.machine['cpu']}, {document.machine['threads']} threads, {document.kernel}" for document in read
+    )
+    try:
+        roofline.draw([result for document in read for result in document.results], "\n".join(titles), options.out)
+    except ValueError as error:
+        raise UserError(f"cannot draw {options.out}: {error}") from None
+    print(options.out)
+    return 0

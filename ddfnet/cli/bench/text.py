@@ -1,0 +1,71 @@
+"""Results of benchmarks as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ddfnet.benchmarks.limits import Limit
+from ddfnet.benchmarks.result import Result
+from ddfnet.benchmarks.summary import LARGE, Summary
+from ddfnet.table import table
+
+
+def result_text(result: Result) -> str:
+    headers = ["", "format", "ms", "p20", "p80", f"x {result.baseline}", "other format"]
+    rows = [
+        [
+            t.competitor,
+            t.memory_format,
+            *(f"{v:.3f}" for v in (t.median, t.p20, t.p80)),
+            f"{t.ratio:.2f}",
+            f"{t.other_median:.3f}",
+        ]
+        for t in result.timings
+    ]
+    lines = [
+        f"{result.case} {result.direction} (checked: error {result.error:.2g} of what rounding explains)",
+        table(headers, rows, left=2),
+        *(f"{name}: left out, {reason}" for name, reason in result.skipped.items()),
+    ]
+    if result.limit is not None:
+        lines.append(_limit(result.ours, result.limit))
+    return "\n".join([*lines, *_memory(result)])
+
+
+def summary_text(summaries: Sequence[Summary], ours: str) -> str:
+    """A row a direction; times and ratios as in the results."""
+    others = list(dict.fromkeys(name for summary in summaries for name in summary.others))
+    headers = ["geometric means", "cases", "ours / baseline", "worst", *(f"{name} / {ours}" for name in others)]
+    rows = [
+        [
+            summary.direction,
+            str(summary.cases),
+            f"{summary.ratio:.2f}",
+            f"{summary.worst:.2f} ({summary.worst_case})",
+            *(f"{summary.others[name]:.2f}" if name in summary.others else "-" for name in others),
+        ]
+        for summary in summaries
+    ]
+    shares = [
+        f"{summary.direction}: at least {summary.least_share:.0%} of the machine's limit in cases above "
+        f"{LARGE / 1e6:.0f} MB ({summary.least_share_case})"
+        for summary in summaries
+        if summary.least_share is not None
+    ]
+    return "\n".join([table(headers, rows), *shares])
+
+
+def _limit(ours: str, limit: Limit) -> str:
+    return (
+        f"limit: {limit.milliseconds:.3f} ms by {limit.bound} ({limit.bytes / 1e6:.2f} MB at "
+        f"{limit.gigabytes_per_second:.1f} GB/s into allocated buffers, {limit.flops / 1e6:.1f} MFLOP at "
+        f"{limit.gigaflops_per_second:.0f} GFLOP/s); {ours} reaches {limit.share:.0%} of it"
+    )
+
+
+def _memory(result: Result) -> list[str]:
+    lines = []
+    for memory in result.memory:
+        returned = f" to its inputs and {memory.returned:.1f} MiB of results" if memory.returned else ""
+        lines.append(f"memory: {memory.competitor} ({memory.memory_format}) adds {memory.added:.1f} MiB{returned}")
+    return lines
