@@ -29,7 +29,8 @@ def filter_whole(layer: DDF2d, x: Tensor) -> Tensor | None:
     kernels = library.plain_kernels(x, None, None)
     if not hasattr(kernels, "layer") or not is_channels_last(x):
         return None
-    spatial, channel = layer.spatial, layer.channel
+    spatial: Any = layer.spatial
+    channel: Any = layer.channel
     if not (_runs_unseen(spatial, SpatialBranch) and _runs_unseen(channel, ChannelBranch)):
         return None
     convs = spatial.conv, channel.reduce, channel.expand
