@@ -52,9 +52,9 @@ class ChannelFilter {
   int64_t sample_ = -1;
 };
 
-// Rows of the spatial filter in the type of the sums, the nine taps of a position side by side: in place where they lie
-// like that, packed otherwise. For transposed windows there is a margin of zeros at both ends, and the rows that were
-// packed last are kept: a window reads three rows, and the windows of the next row two of them again.
+// Rows of the spatial filter in the type of the sums, the taps of a position side by side: in place where they lie like
+// that, packed otherwise. For transposed windows there is a margin of zeros at both ends, and the rows that were packed
+// last are kept: windows read as many rows as they have, and those of the next row all of them but one again.
 template <class S, bool transposed>
 class SpatialRows {
  public:
@@ -63,18 +63,23 @@ class SpatialRows {
   SpatialRows(const Problem& p, bool used)
       : p_(p),
         in_place_(used && !transposed && lies_right(p)),
-        margin_(transposed ? 2 : 0),
-        row_((p.grid_width + 2 * margin_) * 9),
+        margin_(transposed ? p.kernel_x - 1 : 0),
+        row_((p.grid_width + 2 * margin_) * p.taps()),
         rows_(!used || in_place_ ? 0 : (slots * p.heads + 1) * row_) {
+    for (int64_t& key : key_) key = -1;
     if (used && !in_place_) std::memset(outside(), 0, static_cast<size_t>(row_) * sizeof(T));
   }
 
+  // From a position to the next.
+  int64_t step() const { return in_place_ ? p_.spatial_filter.stride[3] : p_.taps(); }
+
   // Position 0 of a row; zeros where the row is outside.
   const T* row(int64_t n, int64_t subpixel, int64_t head, int64_t y) {
+    const int64_t taps = p_.taps();
     if constexpr (std::is_same_v<S, T>) {
-      if (in_place_) return at<S>(p_.spatial_filter, n, (subpixel * p_.heads + head) * 9, y, 0);
+      if (in_place_) return at<S>(p_.spatial_filter, n, (subpixel * p_.heads + head) * taps, y, 0);
     }
-    if (y < 0 || y >= p_.grid_height) return outside() + margin_ * 9;
+    if (y < 0 || y >= p_.grid_height) return outside() + margin_ * taps;
     const int64_t key = (n * p_.subpixels() + subpixel) * p_.grid_height + y;
     int64_t slot = 0;  // the row's, or that of the row which was not asked for longest
     for (int64_t i = 0; i < slots; ++i) {
@@ -89,27 +94,30 @@ class SpatialRows {
     }
     key_[slot] = key;
     asked_[slot] = ++clock_;
-    return place(slot, head) + margin_ * 9;
+    return place(slot, head) + margin_ * taps;
   }
 
  private:
   static constexpr int64_t slots = transposed ? 3 : 1;
 
+  // Large windows count on one position's taps following another's.
   static bool lies_right(const Problem& p) {
-    return std::is_same_v<S, T> && p.spatial_filter.stride[1] == 1 && p.spatial_filter.stride[3] == 9;
+    const int64_t* stride = p.spatial_filter.stride;
+    return std::is_same_v<S, T> && stride[1] == 1 && (p.taps() == 9 || stride[3] == p.taps());
   }
+
   T* place(int64_t slot, int64_t head) const { return rows_.get() + (slot * p_.heads + head) * row_; }
   T* outside() const { return rows_.get() + slots * p_.heads * row_; }
 
   void pack(int64_t n, int64_t filter, int64_t y, T* target) const {
-    const S* source = at<S>(p_.spatial_filter, n, filter * 9, y, 0);
-    const int64_t tap_step = p_.spatial_filter.stride[1], step = p_.spatial_filter.stride[3];
-    for (int64_t i = 0; i < margin_ * 9; ++i) target[i] = target[row_ - 1 - i] = T(0);
-    target += margin_ * 9;
-    if (tap_step == 1 && step == 9) {
-      load_row(source, 1, target, p_.grid_width * 9);
+    const int64_t taps = p_.taps(), tap_step = p_.spatial_filter.stride[1], step = p_.spatial_filter.stride[3];
+    const S* source = at<S>(p_.spatial_filter, n, filter * taps, y, 0);
+    for (int64_t i = 0; i < margin_ * taps; ++i) target[i] = target[row_ - 1 - i] = T(0);
+    target += margin_ * taps;
+    if (tap_step == 1 && step == taps) {
+      load_row(source, 1, target, p_.grid_width * taps);
     } else {
-      for (int64_t x = 0; x < p_.grid_width; ++x) load_row(source + x * step, tap_step, target + x * 9, 9);
+      for (int64_t x = 0; x < p_.grid_width; ++x) load_row(source + x * step, tap_step, target + x * taps, taps);
     }
   }
 
@@ -117,7 +125,7 @@ class SpatialRows {
   const bool in_place_;
   const int64_t margin_, row_;
   Buffer<T> rows_;  // (slots, heads, row), and one of zeros
-  int64_t key_[3] = {-1, -1, -1}, asked_[3] = {0, 0, 0}, clock_ = 0;
+  int64_t key_[slots] = {}, asked_[slots] = {}, clock_ = 0;
 };
 
 // --- which windows make a run ----------------------------------------------------------------------------------------
@@ -136,16 +144,18 @@ constexpr int64_t longest_row_of_zeros = 1 << 18;  // pixels of a view may lie f
 // Forward, targets are filter positions and sources the input's pixels; transposed, for the input's gradient, the other
 // way round. `apart` targets further, a window has moved by `advance` columns.
 struct WindowGeometry {
-  WindowGeometry(const Problem& p, const ConstArray& source, bool transposed)
-      : transposed(transposed), rows(rows_of(p)), columns(columns_of(p)) {
+  WindowGeometry(const Problem& p, const ConstArray& source, bool transposed, int64_t largest)
+      : transposed(transposed), rows(rows_of(p)), columns(columns_of(p)), side(columns.taps) {
     const int64_t common = greatest_common_divisor(columns.stride, columns.dilation);
     apart = columns.dilation / common;
     advance = columns.stride / common;
     // Transposed, neighbours in the source must be neighbours in the window, as their spatial filters are packed.
-    const bool dense = rows.stride == 1 && columns.stride == 1 && columns.dilation == 1 && p.subpixels() == 1;
-    suits = rows.taps == 3 && columns.taps == 3 && advance <= 2 && (dense || !transposed);
+    const bool neighbours = rows.stride == 1 && columns.stride == 1 && columns.dilation == 1;
+    const bool dense = neighbours && p.subpixels() == 1;
+    suits = rows.taps == side && side <= largest && (side == 3 || side == 5 || side == 7) &&
+            (side == 3 ? advance <= 2 && (dense || !transposed) : neighbours);
     step = columns.dilation * source.stride[3];
-    const int64_t reach = (longest_run * advance + 2) * step + p.channels;
+    const int64_t reach = (longest_run * advance + side) * step + p.channels;
     suits = suits && reach <= longest_row_of_zeros;
     zeros = suits ? reach : 0;
     ahead = p.batch * p.channels * p.height * p.width > larger_than_caches;
@@ -153,7 +163,7 @@ struct WindowGeometry {
 
   // The source of a target's first row or column of the window, maybe outside.
   int64_t origin(const AxisGeometry& axis, int64_t target) const {
-    return transposed ? target + axis.padding - 2 * axis.dilation : target * axis.stride - axis.padding;
+    return transposed ? target + axis.padding - (side - 1) * axis.dilation : target * axis.stride - axis.padding;
   }
   int64_t sources(const AxisGeometry& axis) const { return transposed ? axis.positions : axis.inputs; }
 
@@ -168,26 +178,29 @@ struct WindowGeometry {
     run.first = column < 0 ? ceil_div(-column, columns.dilation) : 0;
     run.last = column < sources(columns) ? (sources(columns) - 1 - column) / columns.dilation + 1 : 0;
     run.last = max(run.last, run.first);
-    for (int r = 0; r < 3; ++r) {
+    run.first_row = side, run.last_row = 0;
+    for (int64_t r = 0; r < side; ++r) {
       const int64_t source_y = row + r * rows.dilation;
       const bool inside = source_y >= 0 && source_y < sources(rows);
       run.row[r] = inside ? at<S>(source, n, channel, source_y, column) : row_of_zeros;
+      if (inside) run.first_row = min(run.first_row, r), run.last_row = r + 1;
     }
   }
 
-  // Calls body(first target, number of windows) for the runs of a row of targets, `apart` from each other, of about
-  // equal length.
+  // Calls body(first target, number of windows) for the runs of a row of targets, `apart` from each other: of about
+  // equal length, or where windows are large as many as have their sums in registers.
   template <class Body>
   DDF_ALWAYS_INLINE void for_runs(int64_t width, Body body) const {
     for (int64_t phase = 0; phase < min(apart, width); ++phase) {
       const int64_t targets = ceil_div(width - phase, apart);
-      const int64_t length = ceil_div(targets, ceil_div(targets, longest_run));
+      const int64_t length = side > 3 ? longest_run : ceil_div(targets, ceil_div(targets, longest_run));
       for (int64_t i = 0; i < targets; i += length) body(phase + i * apart, min(length, targets - i));
     }
   }
 
   const bool transposed;
   const AxisGeometry rows, columns;
+  const int64_t side;
   int64_t apart, advance;
   int64_t step;   // from a column to the next, in elements of the source
   int64_t zeros;  // how long a row of zeros must be
@@ -300,7 +313,7 @@ class PixelSum {
         height_(transposed ? p.height : p.grid_height),
         width_(transposed ? p.width : p.grid_width),
         sources_a_sum_(transposed ? p.subpixels() : 1),
-        windows_(p, source, transposed),
+        windows_(p, source, transposed, std::is_same_v<S, float> && !transposed ? largest_side : 3),
         channel_filter_(p),
         spatial_rows_(p, windows_.suits && uses_spatial),
         zeros_(windows_.zeros),
@@ -319,10 +332,8 @@ class PixelSum {
         const Row row = {n, y, q, head, head * p_.head_channels()};
         if (!windows_.suits) {
           sum_row_by_taps(row);
-        } else if (windows_.advance == 1) {
-          sum_row_by_windows<1>(row);
-        } else if constexpr (!transposed) {
-          sum_row_by_windows<2>(row);
+        } else {
+          sum_row_by_windows(row);
         }
       }
     }
@@ -343,13 +354,13 @@ class PixelSum {
   }
   int64_t target_step() const { return target_.stride[3] * (transposed ? 1 : p_.upscale_x); }
 
-  template <int advance>
   void sum_row_by_windows(const Row& row) {
+    const int64_t position_step = spatial_rows_.step();
     WindowRun<S> run;
     run.channel = channel_filter_.from(row.q, row.channel);
     run.tap_step = channel_filter_.tap_step();
-    run.spatial_step = 9 * windows_.apart;
-    const T* spatial[3] = {nullptr, nullptr, nullptr};
+    run.spatial_step = position_step * windows_.apart;
+    const T* spatial[3] = {};
     for (int r = 0; uses_spatial && r < (transposed ? 3 : 1); ++r) {
       const int64_t y = transposed ? windows_.origin(windows_.rows, row.y) + r * p_.dilation_y : row.y;
       spatial[r] = spatial_rows_.row(row.n, row.q, row.head, y);
@@ -357,10 +368,24 @@ class PixelSum {
     windows_.for_runs(width_, [&](int64_t x, int64_t windows) {
       windows_.place(run, source_, row.n, row.channel, row.y, x, windows, zeros_.get());
       const int64_t position = transposed ? windows_.origin(windows_.columns, x) : x;
-      for (int r = 0; r < 3; ++r) run.spatial[r] = spatial[r] == nullptr ? nullptr : spatial[r] + position * 9;
-      sum_windows<weight, transposed, advance>(run, p_.head_channels(), target_at(row, x),
-                                               target_step() * windows_.apart, after(row.channel));
+      for (int r = 0; r < 3; ++r) {
+        run.spatial[r] = spatial[r] == nullptr ? nullptr : spatial[r] + position * position_step;
+      }
+      sum_run(run, target_at(row, x), target_step() * windows_.apart, after(row.channel));
     });
+  }
+
+  void sum_run(const WindowRun<S>& run, S* target, int64_t step, const After& after) const {
+    const int64_t channels = p_.head_channels();
+    if constexpr (!transposed && std::is_same_v<S, float>) {
+      if (windows_.side == 5) return sum_large_windows<weight, 5>(run, channels, target, step, after);
+      if (windows_.side == 7) return sum_large_windows<weight, 7>(run, channels, target, step, after);
+    }
+    if (transposed || windows_.advance == 1) {
+      sum_windows<weight, transposed, 1>(run, channels, target, step, after);
+    } else {
+      sum_windows<weight, false, 2>(run, channels, target, step, after);
+    }
   }
 
   // The taps of target x; returns how many.
@@ -442,7 +467,7 @@ class PixelProducts {
       : p_(p),
         grad_output_(grad_output),
         grad_spatial_(grad_spatial),
-        windows_(p, p.input, false),
+        windows_(p, p.input, false, 3),
         channel_filter_(p),
         spatial_rows_(p, windows_.suits && reads_spatial),
         zeros_(windows_.zeros),
@@ -492,13 +517,13 @@ class PixelProducts {
     WindowRun<S> run;
     run.channel = channel_filter_.from(row.q, row.channel);
     run.tap_step = channel_filter_.tap_step();
-    run.spatial_step = 9 * windows_.apart;
+    run.spatial_step = spatial_rows_.step() * windows_.apart;
     const T* spatial = reads_spatial ? spatial_rows_.row(row.n, row.q, row.head, row.y) : nullptr;
     const WindowGradients<T> gradients = {row.grad_channel, p_.channels, partial_.get()};
     const int64_t step = grad_output_.stride[3] * p_.upscale_x * windows_.apart;
     windows_.for_runs(p_.grid_width, [&](int64_t x, int64_t windows) {
       windows_.place(run, p_.input, row.n, row.channel, row.y, x, windows, zeros_.get());
-      run.spatial[0] = reads_spatial ? spatial + x * 9 : nullptr;
+      run.spatial[0] = reads_spatial ? spatial + x * spatial_rows_.step() : nullptr;
       multiply_windows<weight, advance>(run, p_.head_channels(), grad_at(row, x), step, gradients);
       if (!has_spatial) return;
       if (windows_.apart == 1) {

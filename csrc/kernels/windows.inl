@@ -9,20 +9,23 @@
 
 constexpr int64_t longest_run = 8;
 
-// Window i covers the columns i * advance, + 1 and + 2 of the run; from one column to the next is a tap's distance.
-// Columns that are outside the map are not read and count as zeros; a row outside is a row of zeros.
+constexpr int64_t largest_side = 7;  // of a window: 3, 5 or 7
+
+// Window i covers `side` columns from i * advance on; from one column to the next is a tap's distance. Columns that are
+// outside the map are not read and count as zeros; a row outside is a row of zeros.
 template <class S>
 struct WindowRun {
   int64_t windows;
-  const S* row[3];            // column 0, the head's first channel
-  int64_t step;               // from a column to the next
-  bool ahead;                 // whether the next run's part of the last row should be fetched
-  int64_t first, last;        // the columns inside the map: [first, last)
+  const S* row[largest_side];  // column 0, the head's first channel
+  int64_t step;                // from a column to the next
+  bool ahead;                  // whether the next run's part of the last row should be fetched
+  int64_t first, last;         // the columns inside the map: [first, last)
+  int64_t first_row, last_row;
   const Compute<S>* channel;  // the channel filter's tap t at channel + t * tap_step
   int64_t tap_step;
   // Forward, the spatial filter's taps of window i lie at spatial[0] + i * spatial_step. Transposed, those of the
-  // source in row r, column j at spatial[r] + j * 9, zeros where it is outside.
-  const Compute<S>* spatial[3];
+  // source in row r, column j at spatial[r] + j * taps, zeros where it is outside.
+  const Compute<S>* spatial[largest_side];
   int64_t spatial_step;
 };
 
@@ -167,6 +170,70 @@ DDF_APART void sum_windows(const WindowRun<S>& shared, int64_t channels, S* targ
 #pragma GCC unroll 1
   for (; c + width <= channels; c += width) sum_vector(c, width, std::true_type{});
   if (c < channels) sum_vector(c, channels - c, std::false_type{});
+}
+
+// The same, forward, for larger windows that are neighbours and whose spatial filters' taps lie one after the other: as
+// many of them at once as have a sum in a register, row by row. A pixel is loaded once a row for all the windows that
+// it is in. In float alone: each instance is some kilobytes of code.
+template <Weight weight, int side, int windows, bool whole>
+DDF_INLINE void sum_large_windows(const WindowRun<float>& run, int64_t begin, int64_t c, int64_t count, float* target,
+                                  int64_t target_step, const Finish<float>& finish) {
+  using V = Vector<float>;
+  constexpr int taps = side * side;
+  V total[windows] = {};
+  for (int64_t r = run.first_row; r < run.last_row; ++r) {
+    V filter[side];
+    const float* channel = run.channel + r * side * run.tap_step + c;
+#pragma GCC unroll 7
+    for (int x = 0; x < side; ++x) {
+      filter[x] = weight == Weight::Spatial ? V{} : load_channels<whole>(channel + x * run.tap_step, count);
+    }
+    const float* row = run.row[r] + c + begin * run.step;
+    const float* spatial = weight == Weight::Channel ? nullptr : run.spatial[0] + begin * taps + r * side;
+#pragma GCC unroll 14
+    for (int j = 0; j < windows + side - 1; ++j) {
+      if (begin + j < run.first || begin + j >= run.last) continue;
+      const V pixel = load_channels<whole>(row + j * run.step, count);
+#pragma GCC unroll 7
+      for (int x = 0; x < side; ++x) {
+        const int i = j - x;
+        if (i < 0 || i >= windows) continue;
+        const V value = weight == Weight::Channel ? V{} : broadcast(spatial[i * taps + x]);
+        total[i] += combine<weight>(filter[x], value) * pixel;
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < windows; ++i) {
+    store_channels<whole>(target + c + (begin + i) * target_step, finish(total[i]), count);
+  }
+}
+
+template <Weight weight, int side>
+DDF_APART void sum_large_windows(const WindowRun<float>& shared, int64_t channels, float* target, int64_t target_step,
+                                 const After after) {
+  constexpr int64_t width = lanes<float>;
+  const WindowRun<float> run = shared;
+  int64_t c = 0;
+#pragma GCC unroll 1
+  for (; c + width <= channels; c += width) {
+    const Finish<float> finish(after, c, width);
+    int64_t i = 0;
+    for (; i + 8 <= run.windows; i += 8) {
+      sum_large_windows<weight, side, 8, true>(run, i, c, width, target, target_step, finish);
+    }
+    for (; i + 4 <= run.windows; i += 4) {
+      sum_large_windows<weight, side, 4, true>(run, i, c, width, target, target_step, finish);
+    }
+    for (; i < run.windows; ++i) {
+      sum_large_windows<weight, side, 1, true>(run, i, c, width, target, target_step, finish);
+    }
+  }
+  if (c == channels) return;
+  const Finish<float> finish(after, c, channels - c);
+  for (int64_t i = 0; i < run.windows; ++i) {
+    sum_large_windows<weight, side, 1, false>(run, i, c, channels - c, target, target_step, finish);
+  }
 }
 
 // --- products: the gradients of both filters -------------------------------------------------------------------------

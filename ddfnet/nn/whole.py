@@ -24,7 +24,7 @@ _TINY = torch.finfo(torch.float32).tiny
 
 def filter_whole(layer: DDF2d, x: Tensor) -> Tensor | None:
     """The layer's output, or None where it must be computed step by step."""
-    if torch.is_grad_enabled() or x.dtype is not torch.float32 or not layer.centred:
+    if x.dtype is not torch.float32 or not layer.centred:
         return None
     kernels = library.plain_kernels(x, None, None)
     if not hasattr(kernels, "layer") or not is_channels_last(x):
@@ -47,6 +47,8 @@ def filter_whole(layer: DDF2d, x: Tensor) -> Tensor | None:
     if any(t is None or t.dtype is not torch.float32 or not library.is_plain(t) for t in weights) or any(
         t is not None and (t.dtype is not torch.float32 or not library.is_plain(t)) for t in (*scales, *after)
     ):
+        return None
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *weights, *scales, *after)):
         return None
     geometry = layer.kernel_size, layer.stride, layer.padding, layer.dilation, (1, 1), layer.combine
     numbers = [number for norm in norms for number in (norm.gain, max(norm.eps, _TINY))]
