@@ -1,0 +1,285 @@
+"""Change the layers of a network that is already there."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from ddfnet.compat import DDFPack, DDFUpPack
+from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm
+from ddfnet.nn.filters import ChannelBranch, SpatialBranch
+
+__all__ = ["fuse"]
+
+_LAYERS = (DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm, DDFPack, DDFUpPack)  # whose checks fx cannot follow
+
+_log = logging.getLogger(__name__)
+
+_Model = TypeVar("_Model", bound=nn.Module)
+
+
+def fuse(model: _Model) -> _Model:
+    r"""Copy a model for inference, with its batch norms, and the ReLUs that follow DDF layers, folded into the layers.
+
+    .. math::
+        \gamma \frac{(W x + b) - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta = (s W)\, x + (s (b - \mu) + \beta), \qquad
+        s = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}
+
+    worked out in float64 and rounded once. Nothing else changes: names, class and results of the model stay, but for
+    rounding; ``nn.Identity`` is in the place of what was folded.
+
+    A 2d batch norm (``nn.BatchNorm2d``, ``nn.SyncBatchNorm``, torchvision's ``FrozenBatchNorm2d``, timm's
+    ``BatchNormAct2d``, whose activation stays) is folded into the ``nn.Conv2d``, ``nn.ConvTranspose2d`` with groups=1,
+    `ddfnet.nn.DDF2d` or `ddfnet.nn.DDFConv2d` before it, and so are those that normalise predicted filters. An
+    ``nn.ReLU`` is folded into a ``DDF2d``, or a ``DDFConv2d`` without a 1x1 convolution, with a batch norm between them
+    or without. Layers stay as they are where that could be noticed: if another layer uses what lies between the two,
+    if one of them is called more than once, has hooks or is in a module that has, if the model reads its parameters, if
+    it is of a subclass or parametrised, if a batch norm has no running statistics.
+
+    What was folded, and which batch norms stay, is logged at level INFO: ``logging.basicConfig(level="INFO")``.
+
+    Args:
+        model: in any mode; it stays as it is. Its wiring is learnt by tracing ``forward`` with `torch.fx`, in
+            evaluation mode, where arguments that have a default have that; nothing is computed.
+
+    Returns:
+        The copy, in evaluation mode, whose parameters need no gradient: they hold batch norms whose statistics have
+        become constants, so training them would be training another network. Train ``model`` and fuse it anew. State
+        dicts go from one fused copy to another, not between it and ``model``.
+
+    Raises:
+        NotImplementedError: `torch.fx` cannot trace the model, or the copy, where it calls layers other than by name
+            (from a plain list) or reads attributes of a batch norm.
+        RuntimeError: ``copy.deepcopy`` cannot copy the model; where it is pruned, make that permanent first.
+
+    Example:
+        >>> import torch
+        >>> import ddfnet.surgery
+        >>> from torch import nn
+        >>> model = nn.Sequential(
+        ...     nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), ddfnet.nn.DDF2d(8), nn.BatchNorm2d(8), nn.ReLU()
+        ... )
+        >>> fast = ddfnet.surgery.fuse(model)
+        >>> [type(layer).__name__ for layer in fast]
+        ['Conv2d', 'Identity', 'ReLU', 'DDF2d', 'Identity', 'Identity']
+        >>> x = torch.randn(2, 3, 16, 16)
+        >>> torch.allclose(fast(x), model.eval()(x), atol=1e-5)
+        True
+
+    Source: ours, with `torch.nn.utils.fusion`; folding a batch norm into the convolution before it is common knowledge,
+    as in Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
+    CVPR 2018, section 3.2.
+    """
+    fused = copy.deepcopy(model).eval().requires_grad_(False)
+    wiring = _Wiring(fused)
+    with torch.no_grad():
+        for layer, norm, relu in [*wiring.chains()]:
+            _fold(fused.get_submodule(layer), fused.get_submodule(norm) if norm else None, relu=bool(relu))
+            for name in filter(None, (norm, relu)):
+                _replace(fused, name)
+            _log.info("%s: folded %s", layer, " and ".join(filter(None, (norm, relu))))
+    # A module that the model has a second way to is still called, and an attribute of a batch norm is gone.
+    _Wiring(fused)
+    for name, module in fused.named_modules():
+        if isinstance(module, _norms()):
+            _log.info("%s: stays", name)
+    return fused
+
+
+# --- what can be folded -------------------------------------------------------------------------------------------
+
+
+def _norms() -> tuple[type[nn.Module], ...]:
+    """The batch norms that are folded: PyTorch's, and those of libraries without which no model can have one."""
+    others = (_loaded("torchvision.ops", "FrozenBatchNorm2d"), _loaded("timm.layers", "BatchNormAct2d"))
+    return (nn.BatchNorm2d, nn.SyncBatchNorm, *(norm for norm in others if norm is not None))
+
+
+def _loaded(library: str, name: str) -> Any:
+    return getattr(sys.modules.get(library), name, None)
+
+
+def _has_activation(norm: nn.Module) -> bool:
+    return type(norm) is _loaded("timm.layers", "BatchNormAct2d")
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _end(layer: nn.Module) -> nn.Module | None:
+    """The part of a layer that a batch norm after it is folded into; None where there is none.
+
+    Of a subclass nobody knows whether it uses its weights as they are, as ``timm.layers.StdConv2d`` does not.
+    """
+    end: nn.Module = layer
+    if type(layer) is DDFConv2d:
+        end = layer.ddf if layer.pointwise is None else layer.pointwise
+    takes = (
+        type(end) is nn.Conv2d
+        or (type(end) is nn.ConvTranspose2d and end.groups == 1)
+        or (type(end) is DDF2d and end.after_scale is None)
+    )
+    return end if takes else None
+
+
+class _Tracer(fx.Tracer):
+    """Takes the layers that are folded, and modules with hooks, as wholes."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        whole = _is_hooked(m) or isinstance(m, (nn.Conv2d, *_LAYERS, *_norms()))
+        return whole or super().is_leaf_module(m, module_qualified_name)
+
+
+class _Wiring:
+    """Which module of a model feeds which.
+
+    Args:
+        model: in evaluation mode.
+
+    Raises:
+        NotImplementedError: fx cannot trace the model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._nodes: list[fx.Node] = []
+        self._read: set[Tensor] = set()  # by the model itself
+        self._calls: Counter[nn.Module] = Counter()  # what is in a module is called with it
+        if isinstance(model, _LAYERS):
+            self._calls.update(model.modules())
+            return
+        tensors = dict(model.named_parameters(remove_duplicate=False))
+        for node in _trace(model).nodes:
+            if node.op == "call_module":
+                self._nodes.append(node)
+                self._calls.update(self._module(node).modules())
+            elif node.op == "get_attr" and node.target in tensors:
+                self._read.add(tensors[node.target])
+
+    def chains(self) -> Iterator[tuple[str, str | None, str | None]]:
+        """Names of a layer, the batch norm and the ReLU that can be folded into it."""
+        for name, branch in self._model.named_modules():
+            if isinstance(branch, (SpatialBranch, ChannelBranch)):
+                conv = "conv" if isinstance(branch, SpatialBranch) else "expand"
+                taken = branch.get_submodule(conv)
+                if _end(taken) and self._is_free(taken) and self._is_norm(branch.norm) and self._is_free(branch.norm):
+                    yield f"{name}.{conv}".lstrip("."), f"{name}.norm".lstrip("."), None
+        for node in self._nodes:
+            end = _end(self._module(node))
+            if end is None or not self._is_free(self._module(node)):
+                continue
+            norm, relu = None, None
+            following = self._next(node)
+            if following is not None and self._is_norm(self._module(following)):
+                norm = str(following.target)
+                # An activation of its own comes before what follows it.
+                following = None if _has_activation(self._module(following)) else self._next(following)
+            if following is not None and type(end) is DDF2d and type(self._module(following)) is nn.ReLU:
+                relu = str(following.target)
+            if norm or relu:
+                yield str(node.target), norm, relu
+
+    def _module(self, node: fx.Node) -> nn.Module:
+        return self._model.get_submodule(str(node.target))
+
+    def _next(self, node: fx.Node) -> fx.Node | None:
+        """The call that alone gets a call's result, ``nn.Identity`` passed over, if its module is nobody else's."""
+        while len(node.users) == 1:
+            (user,) = node.users
+            if user.op != "call_module":
+                return None
+            if type(self._module(user)) is not nn.Identity or _is_hooked(self._module(user)):
+                return user if self._is_free(self._module(user)) else None
+            node = user
+        return None
+
+    def _is_norm(self, module: nn.Module) -> bool:
+        # Without statistics it normalises by those of the batch, in evaluation too.
+        return type(module) in _norms() and isinstance(module.running_mean, Tensor)
+
+    def _is_free(self, module: nn.Module) -> bool:
+        """Whether it can change or go without anything but the next module noticing."""
+        return all(
+            self._calls[part] == 1 and not _is_hooked(part) and self._read.isdisjoint(part.parameters())
+            for part in module.modules()
+        )
+
+
+def _trace(model: nn.Module) -> fx.Graph:
+    # What a forward pass writes to attributes would be fx's proxies: it runs in a copy that shares the tensors.
+    tensors = (*model.parameters(), *model.buffers())
+    replica = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    # To fx every argument is a tensor, so "if mask is not None" would be taken.
+    parameters = inspect.signature(model.forward).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
+    try:
+        return _Tracer().trace(replica, defaults)
+    except Exception as error:  # whatever a forward pass raises when it gets proxies
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise NotImplementedError(
+            f"fuse needs a model that torch.fx can trace, and this {type(model).__name__} is none: {reason}; fuse a "
+            "submodule that can be traced, as in model.backbone = fuse(model.backbone)"
+        ) from error
+
+
+# --- folding ------------------------------------------------------------------------------------------------------
+
+
+def _fold(layer: nn.Module, norm: Any, *, relu: bool) -> None:
+    end: Any = _end(layer)
+    if not isinstance(end, DDF2d):
+        values = _folded(end.weight, end.bias, norm, transpose=isinstance(end, nn.ConvTranspose2d))
+        end.weight, end.bias = (nn.Parameter(value.to(end.weight), requires_grad=False) for value in values)
+        return
+    like = next(end.parameters())
+    if norm is None:
+        norm = nn.BatchNorm2d(end.channels, eps=0, device=like.device)  # which changes nothing
+    # To a batch norm it is a depthwise 1x1 convolution with weights of one.
+    ones = torch.ones(end.channels, 1, 1, 1, device=like.device)
+    bias = layer.bias if isinstance(layer, DDFConv2d) else None
+    scale, shift = _folded(ones, bias, norm)
+    end.fold_after(scale.flatten().to(like), shift.to(like), relu)
+    if isinstance(layer, DDFConv2d):
+        layer.bias = None
+
+
+def _folded(weight: Tensor, bias: Tensor | None, norm: Any, *, transpose: bool = False) -> tuple[Tensor, Tensor]:
+    """A convolution's weight and bias with the batch norm after it, in float64."""
+    folded = fuse_conv_bn_weights(
+        _double(weight),
+        _double(bias),
+        _double(norm.running_mean),
+        _double(norm.running_var),
+        norm.eps,
+        _double(norm.weight),
+        _double(norm.bias),
+        transpose,
+    )
+    return folded[0].detach(), folded[1].detach()
+
+
+def _double(tensor: Any) -> Any:
+    """On the CPU, for not every device has float64."""
+    return tensor if tensor is None else (tensor if tensor.is_meta else tensor.detach().cpu()).double()
+
+
+def _replace(model: nn.Module, name: str) -> None:
+    """What was folded by what it leaves, under every name that it has."""
+    old: Any = model.get_submodule(name)
+    new: nn.Module = nn.Identity()
+    if _has_activation(old):
+        new = nn.Sequential()
+        new.drop, new.act = old.drop, old.act
+    for each, module in [*model.named_modules(remove_duplicate=False)]:
+        if module is old:
+            model.set_submodule(each, new.eval())
