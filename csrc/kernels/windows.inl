@@ -265,6 +265,7 @@ DDF_APART void multiply_windows(const WindowRun<S>& shared, int64_t channels, co
       filter[t] = product_weight ? load_channels<whole>(run.channel + t * run.tap_step + c, count) : V{};
       total[t] = V{};
     }
+    if (run.ahead) fetch_next(run, advance, c);
     Columns<advance, whole, S> window(run, c, count);
     const T* spatial = run.spatial[0];
     const S* place = grad + c;
