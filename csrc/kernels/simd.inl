@@ -126,6 +126,23 @@ DDF_INLINE void store(T* p, Vector<T> v) {
   std::memcpy(p, &v, sizeof v);
 }
 
+// Rounded to nearest even in integers; a NaN stays one. The narrow and the wide vector are not left to
+// __builtin_convertvector where the instruction set has the conversion: the compiler takes it apart.
+#if DDF_VECTOR_BYTES == 64
+DDF_INLINE Vector<float> load(const BFloat16* p) {
+  __m256i narrow;
+  std::memcpy(&narrow, p, sizeof narrow);
+  return (Vector<float>)_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, narrow), 16);
+}
+DDF_INLINE void store(BFloat16* p, Vector<float> v) {
+  const Vector<uint32_t> bits = (Vector<uint32_t>)v;
+  const Vector<uint32_t> rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+  const __m512i chosen = _mm512_mask_mov_epi32((__m512i)rounded, nan, _mm512_set1_epi32(0x7fc0));
+  const __m256i narrow = _mm512_maskz_cvtepi32_epi16(0xffff, chosen);
+  std::memcpy(p, &narrow, sizeof narrow);
+}
+#else
 DDF_INLINE Vector<float> load(const BFloat16* p) {
   typename VectorOf<uint16_t, DDF_VECTOR_BYTES / 2>::type narrow;
   std::memcpy(&narrow, p, sizeof narrow);
@@ -143,6 +160,7 @@ DDF_INLINE void store(BFloat16* p, Vector<float> v) {
   const auto narrow = __builtin_convertvector(chosen, typename VectorOf<uint16_t, DDF_VECTOR_BYTES / 2>::type);
   std::memcpy(p, &narrow, sizeof narrow);
 }
+#endif
 
 #if DDF_VECTOR_BYTES == 64
 DDF_INLINE Vector<float> load(const Half* p) {

@@ -264,3 +264,25 @@ def test_exported_with_dynamic_sizes(trained):
     program = torch.export.export(trained, (torch.randn(2, 3, 64, 96),), dynamic_shapes=shapes)
     x = torch.randn(1, 3, 71, 80)
     torch.testing.assert_close(program.module()(x), trained(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+def test_a_channels_last_network_copies_no_map(training: bool) -> None:
+    """No operator gets a map in another layout than it wants: between the layers nothing is copied or made contiguous."""
+    model = timm.create_model("ddf_mul_resnet50").to(memory_format=torch.channels_last).train(training)
+    pictures = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
+    with torch.set_grad_enabled(training):
+        model(pictures)
+        with torch.profiler.profile(record_shapes=True) as profile:
+            model(pictures)
+            pictures.contiguous()  # what must be found
+    copies = [
+        event.input_shapes[0]
+        for event in profile.events()
+        if event.name in ("aten::copy_", "aten::contiguous")
+        and len(event.input_shapes[0]) == 4
+        # torch fills results with a broadcast bias by copy_ too
+        and (event.name != "aten::copy_" or event.input_shapes[0] == event.input_shapes[1])
+    ]
+    assert copies[-1] == [2, 3, 64, 64]
+    assert all(shape == [2, 3, 64, 64] for shape in copies)
