@@ -268,7 +268,7 @@ def test_exported_with_dynamic_sizes(trained):
 
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
 def test_a_channels_last_network_copies_no_map(training: bool) -> None:
-    """No operator gets a map in another layout than it wants: between the layers nothing is copied or made contiguous."""
+    """No operator gets a map in another layout than it wants: between the layers nothing is copied."""
     model = timm.create_model("ddf_mul_resnet50").to(memory_format=torch.channels_last).train(training)
     pictures = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
     with torch.set_grad_enabled(training):
