@@ -124,30 +124,42 @@ static void predict_spatial(const Problem& p, const Layer& layer, float* filters
                             ParallelFor parallel_for) {
   constexpr int64_t width = lanes<float>;
   const int64_t outputs = p.heads * p.taps(), pixel = p.input.stride[3];
-  const bool dense = p.stride_y == 1 && p.stride_x == 1;  // the pixels that are filtered are those that are averaged
+  // Whether the pixels that filters are predicted of are those that are averaged.
+  const bool dense = p.stride_y == 1 && p.stride_x == 1 && p.grid_height == p.height && p.grid_width == p.width;
   auto body = [&](int64_t begin, int64_t end) {
     Buffer<float> partial((pixels_at_once * 9 + width) * width), row(p.grid_width * outputs), tile(p.taps() * width);
+    // The mean is summed row by row: a long sum of like numbers, added one by one, would drift.
+    Buffer<float> row_total(p.channels);
+    const size_t total_bytes = static_cast<size_t>(p.channels) * sizeof(float);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t n = i / blocks, block = i % blocks;
       float* total = totals + i * p.channels;
-      std::memset(total, 0, static_cast<size_t>(p.channels) * sizeof(float));
+      std::memset(total, 0, total_bytes);
+      auto add_row = [&] {
+        for (int64_t c = 0; c < p.channels; ++c) total[c] += row_total[c];
+      };
       for (int64_t y = block * p.height / blocks; !dense && y < (block + 1) * p.height / blocks; ++y) {
+        std::memset(row_total.get(), 0, total_bytes);
         for (int64_t x = 0; x < p.width; ++x) {
           const float* source = at<float>(p.input, n, 0, y, x);
-          for (int64_t c = 0; c < p.channels; ++c) total[c] += source[c];
+          for (int64_t c = 0; c < p.channels; ++c) row_total[c] += source[c];
         }
+        add_row();
       }
       for (int64_t y = block * p.grid_height / blocks; y < (block + 1) * p.grid_height / blocks; ++y) {
         auto apply = [&](int64_t x, auto constant) {
-          apply_weight<decltype(constant)::value>(
-              at<float>(p.input, n, 0, y * p.stride_y, x * p.stride_x), pixel * p.stride_x, layer.spatial_weight,
-              layer.spatial_bias, outputs, p.channels, dense ? total : nullptr, partial.get(), row.get() + x * outputs);
+          apply_weight<decltype(constant)::value>(at<float>(p.input, n, 0, y * p.stride_y, x * p.stride_x),
+                                                  pixel * p.stride_x, layer.spatial_weight, layer.spatial_bias, outputs,
+                                                  p.channels, dense ? row_total.get() : nullptr, partial.get(),
+                                                  row.get() + x * outputs);
         };
+        if (dense) std::memset(row_total.get(), 0, total_bytes);
         int64_t x = 0;
         for (; x + pixels_at_once <= p.grid_width; x += pixels_at_once) {
           apply(x, std::integral_constant<int64_t, pixels_at_once>{});
         }
         for (; x < p.grid_width; ++x) apply(x, std::integral_constant<int64_t, 1>{});
+        if (dense) add_row();
         float* target = filters + (n * p.grid_height + y) * p.grid_width * outputs;
         for (int64_t head = 0; head < p.heads; ++head) {
           Norm norm = layer.spatial_norm;

@@ -138,8 +138,8 @@ DDF_INLINE int64_t greatest_common_divisor(int64_t a, int64_t b) {
   return a;
 }
 
-constexpr int64_t larger_than_caches = 1 << 23;    // elements; 32 MiB in float
-constexpr int64_t longest_row_of_zeros = 1 << 18;  // pixels of a view may lie far apart
+constexpr int64_t larger_than_caches = 1 << 23;  // elements; 32 MiB in float
+constexpr int64_t longest_row_of_zeros = 1 << 18;
 
 // Forward, targets are filter positions and sources the input's pixels; transposed, for the input's gradient, the other
 // way round. `apart` targets further, a window has moved by `advance` columns.
@@ -154,10 +154,12 @@ struct WindowGeometry {
     const bool dense = neighbours && p.subpixels() == 1;
     suits = rows.taps == side && side <= largest && (side == 3 || side == 5 || side == 7) &&
             (side == 3 ? advance <= 2 && (dense || !transposed) : neighbours);
-    step = columns.dilation * source.stride[3];
-    const int64_t reach = (longest_run * advance + side) * step + p.channels;
-    suits = suits && reach <= longest_row_of_zeros;
-    zeros = suits ? reach : 0;
+    // Checked one by one before they are multiplied: pixels of a view may lie as far apart as 64 bits reach.
+    suits = suits && columns.dilation <= longest_row_of_zeros && source.stride[3] <= longest_row_of_zeros;
+    step = suits ? columns.dilation * source.stride[3] : 0;
+    zeros = suits ? (longest_run * advance + side) * step + p.channels : 0;
+    suits = suits && zeros <= longest_row_of_zeros;
+    if (!suits) zeros = 0;
     ahead = p.batch * p.channels * p.height * p.width > larger_than_caches;
   }
 

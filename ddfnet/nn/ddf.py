@@ -87,9 +87,6 @@ class DDF2d(nn.Module):
         self.stride = pair("stride", stride, 1)
         self.dilation = pair("dilation", dilation, 1)
         self.padding, self.extra = self._resolve(padding)
-        # Whether the middle of each window is a pixel of the map, from which its spatial filter is predicted.
-        spans = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
-        self.centred = self.extra == (0, 0) and list(self.padding) == [s / 2 for s in spans]
         self.after_scale: Tensor | None
         self.after_shift: Tensor | None
         self.register_buffer("after_scale", None)
@@ -121,14 +118,16 @@ class DDF2d(nn.Module):
             combine=self.combine,
         )
         if self.after_scale is not None and self.after_shift is not None:
-            y = y * self.after_scale[:, None, None] + self.after_shift[:, None, None]
+            # In the dtype that the filter gave, which under autocast is another than theirs.
+            y = (y * self.after_scale[:, None, None] + self.after_shift[:, None, None]).to(y.dtype)
         return F.relu(y) if self.relu_after else y
 
     def fold_after(self, scale: Tensor, shift: Tensor, relu: bool) -> None:
         """Let ``y * scale + shift``, then ReLU if asked for, follow the filter: what a batch norm does in evaluation.
 
         Args:
-            scale: (C,), as shift; they become buffers.
+            scale: (C,), as shift; copies of them become buffers, which a state dict holds. ``relu`` is not in it: it is
+                loaded into a layer that the same was folded into.
             shift: (C,).
             relu: whether the positive part is taken in the end.
 
@@ -148,7 +147,17 @@ class DDF2d(nn.Module):
         for name, value in (("scale", scale), ("shift", shift)):
             if value.shape != (self.channels,):
                 raise ValueError(f"{name} must be (C,) = ({self.channels},), got {tuple(value.shape)}")
-        self.after_scale, self.after_shift, self.relu_after = scale, shift, relu
+        like = next(self.parameters())
+        self.after_scale, self.after_shift = (
+            value.detach().to(like).clone(memory_format=torch.contiguous_format) for value in (scale, shift)
+        )
+        self.relu_after = relu
+
+    @property
+    def centred(self) -> bool:
+        """Whether the middle of each window is a pixel of the map, from which its spatial filter is predicted."""
+        spans = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        return self.extra == (0, 0) and [2 * p for p in self.padding] == spans
 
     def _resolve(self, padding: Pair | str | None) -> tuple[tuple[int, int], tuple[int, int]]:
         """Zeros on each side of the map, and those that the bottom and the right have besides."""

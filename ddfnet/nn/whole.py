@@ -5,6 +5,7 @@ The filters are never handed out, so nobody must be waiting for them: no hook on
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,33 +34,53 @@ def filter_whole(layer: DDF2d, x: Tensor) -> Tensor | None:
     channel: Any = layer.channel
     if not (_runs_unseen(spatial, SpatialBranch) and _runs_unseen(channel, ChannelBranch)):
         return None
-    convs = spatial.conv, channel.reduce, channel.expand
     norms = spatial.norm, channel.norm
+    width = channel.reduce.out_channels
     if not (
-        all(_runs_unseen(conv, nn.Conv2d) for conv in convs)
+        _is_pointwise(spatial.conv, layer.channels, layer.heads * math.prod(layer.kernel_size), layer.stride)
+        and _is_pointwise(channel.reduce, layer.channels, width, (1, 1))
+        and _is_pointwise(channel.expand, width, layer.channels * math.prod(layer.kernel_size), (1, 1))
         and all(_runs_unseen(norm, FilterNorm) for norm in norms)
         and _runs_unseen(channel.act, nn.ReLU)
     ) or (registry._global_forward_hooks or registry._global_forward_pre_hooks):
         return None
-    weights = [tensor for conv in convs for tensor in (conv.weight, conv.bias)]
-    scales = [_values(value) for norm in norms for value in (norm.scale, norm.shift)]
+    weights = [t for conv in (spatial.conv, channel.reduce, channel.expand) for t in (conv.weight, conv.bias)]
+    scales = [value if isinstance(value, Tensor) else None for norm in norms for value in (norm.scale, norm.shift)]
     after = [layer.after_scale, layer.after_shift]
-    if any(t is None or t.dtype is not torch.float32 or not library.is_plain(t) for t in weights) or any(
-        t is not None and (t.dtype is not torch.float32 or not library.is_plain(t)) for t in (*scales, *after)
-    ):
+    if any(t is None for t in weights) or not all(_is_plain_float(t) for t in (*weights, *scales, *after)):
         return None
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *weights, *scales, *after)):
         return None
     geometry = layer.kernel_size, layer.stride, layer.padding, layer.dilation, (1, 1), layer.combine
-    numbers = [number for norm in norms for number in (norm.gain, max(norm.eps, _TINY))]
+    numbers = [
+        number
+        for norm in norms
+        for number in (1.0 if isinstance(norm.scale, Tensor) else float(norm.scale), max(norm.eps, _TINY))
+    ]
     output: Tensor = kernels.layer(x, weights, *scales, *after, geometry, *numbers, layer.relu_after)  # type: ignore[union-attr]
     return output
 
 
 def _runs_unseen(module: Any, kind: type[nn.Module]) -> bool:
     """Whether a module is just what `DDF2d` made, and nobody hears of its being called."""
-    return type(module) is kind and not module._forward_hooks and not module._forward_pre_hooks
+    return (
+        type(module) is kind
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+        and "forward" not in vars(module)
+    )
 
 
-def _values(scale_or_shift: Tensor | float | None) -> Tensor | None:
-    return scale_or_shift if isinstance(scale_or_shift, Tensor) else None
+def _is_pointwise(conv: Any, channels: int, outputs: int, stride: tuple[int, int]) -> bool:
+    """Whether a 1x1 convolution does what its weight says, and no more."""
+    return (
+        _runs_unseen(conv, nn.Conv2d)
+        and conv.weight.shape == (outputs, channels, 1, 1)
+        and conv.stride == stride
+        and conv.padding == (0, 0)
+        and conv.groups == 1
+    )
+
+
+def _is_plain_float(tensor: Tensor | None) -> bool:
+    return tensor is None or (tensor.dtype is torch.float32 and tensor.is_contiguous() and library.is_plain(tensor))

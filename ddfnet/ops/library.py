@@ -112,6 +112,8 @@ def plain_kernels(input: Optional, channel_filter: Optional, spatial_filter: Opt
         or forward_ad._current_level >= 0
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._ops._len_torch_dispatch_stack_pre_dispatch()
         or torch._C._get_tracing_state() is not None
         or torch.is_autocast_enabled("cpu")
         or not (is_plain(input) and is_plain(channel_filter) and is_plain(spatial_filter))
@@ -194,8 +196,8 @@ class _DDF(torch.autograd.function._SingleLevelFunction):
         if grad_output is None:
             return None, None, None, None, None
         tensors, mask = ctx.saved_tensors, ctx.needs_input_grad[:3]
-        kernels = None if torch.is_grad_enabled() or not is_plain(grad_output) else plain_kernels(*tensors)
-        if kernels is not None:
+        kernels = None if torch.is_grad_enabled() else plain_kernels(*tensors)
+        if kernels is not None and is_plain(grad_output):
             gradients = kernels.ddf_backward(grad_output, *tensors, *ctx.geometry, mask)
         else:
             gradients = ddf_backward(grad_output, *tensors, *ctx.geometry, mask)

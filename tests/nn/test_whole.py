@@ -131,6 +131,24 @@ def _replaced() -> DDF2d:
     return layer
 
 
+def _wider() -> DDF2d:
+    layer = DDF2d(16)
+    layer.spatial.conv = nn.Conv2d(16, 9, 3, padding=1)
+    return layer
+
+
+def _overridden() -> DDF2d:
+    layer = DDF2d(16)
+    layer.spatial.norm.forward = torch.zeros_like
+    return layer
+
+
+def _moved() -> DDF2d:
+    layer = DDF2d(16)
+    layer.padding = (0, 0)
+    return layer
+
+
 def _parametrised() -> DDF2d:
     layer = DDF2d(16)
     nn.utils.parametrizations.weight_norm(layer.channel.expand)
@@ -143,18 +161,68 @@ def _parametrised() -> DDF2d:
         _hooked(),
         _replaced(),
         _parametrised(),
+        _wider(),
+        _overridden(),
+        _moved(),
         DDF2d(16, norm="sigmoid"),
         DDF2d(16, filters="spatial"),
         DDF2d(16, padding=0),
         DDF2d(16, 4),
         DDF2d(16).double(),
     ],
-    ids=["hooked", "replaced", "parametrised", "sigmoid", "spatial", "valid", "even", "double"],
+    ids=[
+        "hooked",
+        "replaced",
+        "parametrised",
+        "wider",
+        "overridden",
+        "moved",
+        "sigmoid",
+        "spatial",
+        "valid",
+        "even",
+        "double",
+    ],
 )
 def test_whoever_wants_to_see_the_steps_sees_them(layer: DDF2d, calls: list[bool]) -> None:
     with torch.no_grad():
         dtype = layer.spatial.conv.weight.dtype
         layer(channels_last(2, 16, 9, 9).to(dtype))
+    assert calls == [False]
+
+
+def test_a_scale_that_was_changed_counts() -> None:
+    layer, x = DDF2d(16).eval(), channels_last(2, 16, 9, 9)
+    layer.spatial.norm.scale = 0.1
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), layer(x.contiguous()))
+
+
+def test_what_is_folded_is_a_copy_and_keeps_the_dtype_of_autocast() -> None:
+    layer, x, norm = DDF2d(16).eval(), channels_last(2, 16, 9, 9), nn.BatchNorm2d(16)
+    layer.fold_after(norm.weight, torch.zeros(1).expand(16), relu=False)
+    assert {"after_scale", "after_shift"} <= set(layer.state_dict()) - {name for name, _ in layer.named_parameters()}
+    with torch.no_grad():
+        before = layer(x)
+        norm.weight.zero_()
+        assert torch.equal(layer(x), before)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(x).dtype is torch.bfloat16
+
+
+def test_the_mean_of_a_large_map_does_not_drift() -> None:
+    layer, x = DDF2d(8).eval(), torch.full((32, 8, 256, 256), 0.1).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), layer(x.contiguous()), rtol=1e-4, atol=1e-5)
+
+
+def test_whoever_intercepts_torch_functions_sees_the_steps(calls: list[bool]) -> None:
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            return function(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Mode():
+        DDF2d(16).eval()(channels_last(1, 16, 9, 9))
     assert calls == [False]
 
 

@@ -211,6 +211,15 @@ def test_rows_further_apart_than_32_bits_reach(combine: str) -> None:
     assert torch.equal(case.call(x, channel, spatial), case.call(x.clone(), channel, spatial))
 
 
+@KERNELS
+def test_a_single_column_may_have_any_stride(name: str) -> None:
+    """A dimension of size 1 has no neighbours, however far its stride says that they are."""
+    x, channel = torch.randn(512).as_strided((1, 64, 2, 1), (128, 1, 64, 2**40)), torch.randn(1, 64, 3, 3)
+    with kernel(name):
+        got = ddfnet.ddf(x, channel, None, dilation=(1, 2**22))
+        torch.testing.assert_close(got, ddfnet.ddf(x.clone(), channel, None))
+
+
 @pytest.mark.parametrize("wants", ["input", "channel_filter", "spatial_filter"])
 def test_partial_sums_stay_small_where_the_kernel_is_wider_than_the_map(wants: str) -> None:
     """A large kernel on a narrow map: whatever is summed in parts, the parts must not outgrow the tensors."""
