@@ -248,7 +248,7 @@ def _fold(layer: nn.Module, norm: Any, *, relu: bool) -> None:
     ones = torch.ones(end.channels, 1, 1, 1, device=like.device)
     bias = layer.bias if isinstance(layer, DDFConv2d) else None
     scale, shift = _folded(ones, bias, norm)
-    end.fold_after(scale.flatten().to(like), shift.to(like), relu)
+    end.fold_after(scale.flatten(), shift, relu)
     if isinstance(layer, DDFConv2d):
         layer.bias = None
 

@@ -217,7 +217,6 @@ struct Tap {
   const S* source;            // the first target's pixel
   const S* spatial;           // the spatial filter's tap
   const Compute<S>* channel;  // the channel filter's tap
-  int64_t index;
 };
 
 // How many targets from x on, `apart` from each other, have the same taps, `shift` sources further each.
@@ -312,7 +311,6 @@ class PixelSum {
         after_(after),
         source_(source),
         target_(target),
-        height_(transposed ? p.height : p.grid_height),
         width_(transposed ? p.width : p.grid_width),
         sources_a_sum_(transposed ? p.subpixels() : 1),
         windows_(p, source, transposed, std::is_same_v<S, float> && !transposed ? largest_side : 3),
@@ -392,23 +390,21 @@ class PixelSum {
 
   // The taps of target x; returns how many.
   int64_t list_taps(const Row& row, int64_t x) {
-    const T* filter = channel_filter_.from(row.q, row.channel);
     const int64_t scale_y = transposed ? p_.upscale_y : 1, scale_x = transposed ? p_.upscale_x : 1;
     int64_t count = 0;
     for (int64_t sub = 0; sub < sources_a_sum_; ++sub) {
+      const int64_t subpixel = transposed ? sub : row.q;  // whose filters these are
       for (int64_t i = 0; i < rows_.count(row.y); ++i) {
         const Axis::Entry& line = rows_.entries(row.y)[i];
         for (int64_t j = 0; j < columns_.count(x); ++j) {
           const Axis::Entry& column = columns_.entries(x)[j];
           Tap<S>& tap = list_[count++];
-          tap.index = line.tap * p_.kernel_x + column.tap;
+          const int64_t index = line.tap * p_.kernel_x + column.tap;
           tap.source = at<S>(source_, row.n, row.channel, line.source * scale_y + sub / p_.upscale_x,
                              column.source * scale_x + sub % p_.upscale_x);
-          tap.channel = filter + (transposed ? channel_filter_.from(sub, 0) - channel_filter_.from(0, 0) : 0) +
-                        tap.index * channel_filter_.tap_step();
+          tap.channel = channel_filter_.from(subpixel, row.channel) + index * channel_filter_.tap_step();
           if (!uses_spatial) continue;
-          const int64_t filters = (transposed ? sub : row.q) * p_.heads + row.head;
-          tap.spatial = at<S>(p_.spatial_filter, row.n, filters * p_.taps() + tap.index,
+          tap.spatial = at<S>(p_.spatial_filter, row.n, (subpixel * p_.heads + row.head) * p_.taps() + index,
                               transposed ? line.source : row.y, transposed ? column.source : x);
         }
       }
@@ -445,8 +441,8 @@ class PixelSum {
   const After after_;
   const ConstArray& source_;
   const Array& target_;
-  const int64_t height_, width_;  // of the targets, a subpixel
-  const int64_t sources_a_sum_;   // subpixels that one sum reads
+  const int64_t width_;          // of the targets, a subpixel
+  const int64_t sources_a_sum_;  // subpixels that one sum reads
   const WindowGeometry windows_;
   ChannelFilter<S> channel_filter_;
   SpatialRows<S, transposed> spatial_rows_;

@@ -1,6 +1,6 @@
 // The hot loops of channels_last maps: runs of 3x3 windows along a row, one vector of channels at a time.
 //
-// The nine taps of the channel filter and the nine columns of a window stay in registers while the run moves along the
+// The nine taps of the channel filter and the nine pixels of a window stay in registers while the run moves along the
 // row: a result costs three loads of the map (each window shares two columns with the next) and nine scalars of the
 // spatial filter, broadcast as they are loaded. Runs are short, so that the next vector of channels finds its pixels in
 // the first-level cache: eight pixels of 64 channels are 2 KiB. Measured with AVX-512 and maps in the caches: 10 to 12
@@ -8,7 +8,6 @@
 // does not fit into the second-level cache; shorter ones load the channel filter too often.
 
 constexpr int64_t longest_run = 8;
-
 constexpr int64_t largest_side = 7;  // of a window: 3, 5 or 7
 
 // Window i covers `side` columns from i * advance on; from one column to the next is a tap's distance. Columns that are
@@ -24,8 +23,8 @@ struct WindowRun {
   const Compute<S>* channel;  // the channel filter's tap t at channel + t * tap_step
   int64_t tap_step;
   // Forward, the spatial filter's taps of window i lie at spatial[0] + i * spatial_step. Transposed, those of the
-  // source in row r, column j at spatial[r] + j * taps, zeros where it is outside.
-  const Compute<S>* spatial[largest_side];
+  // source in row r, column j at spatial[r] + j * 9, zeros where it is outside.
+  const Compute<S>* spatial[3];
   int64_t spatial_step;
 };
 
