@@ -5,10 +5,11 @@ from types import ModuleType
 
 from ddfnet import nn, ops
 from ddfnet._version import __version__
+from ddfnet.depth import upsample_depth
 from ddfnet.ops import ddf, ddf_upsample
 from ddfnet.planner import plan
 
-__all__ = ["__version__", "compat", "ddf", "ddf_upsample", "models", "nn", "ops", "plan", "surgery"]
+__all__ = ["__version__", "compat", "ddf", "ddf_upsample", "models", "nn", "ops", "plan", "surgery", "upsample_depth"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,28 +1,33 @@
-"""Networks. Importing this registers the classification networks with timm (``timm.list_models("ddf_*")``)."""
+"""Networks. Importing this registers the classification networks with timm (``timm.list_models("ddf_*")``).
 
-try:
-    import timm as _timm  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("ddfnet.models needs timm: pip install 'ddfnet[models]'", name=error.name) from error
+Without timm `guided`, which needs torch alone, is there all the same.
+"""
 
-from ddfnet.models.resnet import (
-    ddf_add_resnet18,
-    ddf_add_resnet50,
-    ddf_add_resnet101,
-    ddf_add_resnet152,
-    ddf_mul_resnet18,
-    ddf_mul_resnet50,
-    ddf_mul_resnet101,
-    ddf_mul_resnet152,
-)
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+_RESNETS = tuple(f"ddf_{combine}_resnet{depth}" for combine in ("mul", "add") for depth in (18, 50, 101, 152))
+_GUIDED = ("GuidedUpsampler",)
 
 __all__ = [
-    "ddf_add_resnet18",
-    "ddf_add_resnet50",
-    "ddf_add_resnet101",
-    "ddf_add_resnet152",
-    "ddf_mul_resnet18",
-    "ddf_mul_resnet50",
-    "ddf_mul_resnet101",
-    "ddf_mul_resnet152",
+    *_GUIDED,
+    *_RESNETS,
 ]
+
+if find_spec("timm") is not None:
+    import_module("ddfnet.models.resnet")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _GUIDED:
+        return getattr(import_module("ddfnet.models.guided"), name)
+    if name in _RESNETS:
+        try:
+            return getattr(import_module("ddfnet.models.resnet"), name)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "ddfnet.models needs timm for the classification networks: pip install 'ddfnet[models]'",
+                name=error.name,
+            ) from error
+    raise AttributeError(f"module 'ddfnet.models' has no attribute {name!r}")

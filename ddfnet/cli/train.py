@@ -1,0 +1,116 @@
+"""``ddfnet train``: Lightning's command line over a task, its data and its defaults, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ddfnet.cli.errors import UserError, require, writable_folder
+
+_MODULES = ("lightning", "jsonargparse", "torchmetrics", "tensorboard", "safetensors", "cv2", "skimage")
+TASKS = {"guided": "guided depth upsampling: DDF-Up-Net on composed scenes"}
+_CONFIGS = Path(__file__).parent / "configs"
+
+
+def add(commands: Any) -> None:
+    tasks = "; ".join(f"{name}: {what}" for name, what in TASKS.items())
+    parser = commands.add_parser(
+        "train",
+        help="train a network",
+        description="Trains a network and leaves it in a folder, with logs, checkpoints, the resolved configuration "
+        f"and a model card. Tasks: {tasks}. `ddfnet train TASK --help` lists all parameters.",
+        usage="ddfnet train TASK [--config FILE] [--output DIR] [--ckpt_path FILE|last] [--KEY VALUE ...]",
+    )
+    parser.add_argument("task", choices=tuple(TASKS), metavar="TASK", help=", ".join(TASKS))
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="parameters of the task")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    require("train", _MODULES)
+    _quiet()
+    import jsonargparse
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    from ddfnet.cli import machine, training
+    from ddfnet.data import DataError
+
+    started = time.perf_counter()
+    facts = machine.facts()  # now: the checkout may be another by the time that the run ends
+    try:
+        cli = training.build(options.task, _CONFIGS / f"{options.task}.yaml", options.arguments)
+    except SystemExit as exit:  # --help and its like have printed
+        return int(exit.code or 0)
+    except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
+        prog = f"ddfnet train {options.task}"
+        print(f"{prog}: error: {_line(error)} (see {prog} --help)", file=sys.stderr)
+        return 2
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise UserError(_line(error)) from None
+    output = _output(cli.config["output"], cli.config["ckpt_path"], cli.trainer.is_global_zero)
+    checkpoint = _checkpoint(output, cli.config["ckpt_path"])
+    if checkpoint is not None:
+        training.check(checkpoint, cli.model)
+    try:
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint)
+        [metrics] = cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from None
+    except DataError as error:
+        raise UserError(_line(error)) from None
+    except FloatingPointError as error:
+        raise UserError(f"{error}; {_to_continue(output)}") from None
+    except OSError as error:
+        raise UserError(f"{error.filename or output}: {error.strerror or error}; {_to_continue(output)}") from None
+    if cli.trainer.is_global_zero:
+        command = shlex.join(["ddfnet", "train", options.task, *options.arguments])
+        seconds = time.perf_counter() - started
+        written = training.leave(cli, output, metrics, command=command, seconds=seconds, facts=facts)
+        print(f"{cli.trainer.global_step} steps, {time.perf_counter() - started:.0f} s. The network is in {written}")
+    return 0
+
+
+def _quiet() -> None:
+    """Keep to what the user should read, above all to this command's own lines."""
+    import lightning  # noqa: F401  (its loggers exist, with levels of their own, from here on)
+
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message="ddfnet uses its PyTorch reference")
+
+
+def _line(error: BaseException) -> str:
+    """jsonargparse indents what is wrong below what it is wrong with."""
+    return " ".join(str(error).split())
+
+
+def _output(folder: str, resumed: str | None, first: bool) -> Path:
+    """The folder of the run: a new one, or the one that is continued."""
+    output = Path(folder)
+    if first:  # of several processes
+        if resumed is None and (output / "config.yaml").exists():
+            raise UserError(
+                f"{output} holds a run already; choose another --output, or continue it: --config "
+                f"{output / 'config.yaml'} --ckpt_path last"
+            )
+        writable_folder(output)
+    return output
+
+
+def _checkpoint(output: Path, path: str | None) -> Path | None:
+    """The file to go on from; ``last`` is the folder's own."""
+    if path is None:
+        return None
+    return output / "checkpoints" / "last.ckpt" if path == "last" else Path(path)
+
+
+def _to_continue(output: Path) -> str:
+    last = output / "checkpoints" / "last.ckpt"
+    return f"the last good checkpoint is {last}" if last.exists() else "there was no checkpoint yet"

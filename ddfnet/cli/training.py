@@ -1,0 +1,154 @@
+"""What ``ddfnet train`` makes of Lightning's command line: the parser, the folder of a run, and the model card."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from ddfnet.cli.errors import UserError
+from ddfnet.models import guided_files
+from ddfnet.tasks.averaging import MovingAverage
+from ddfnet.tasks.guided import GuidedDepth, GuidedDepthData
+
+_TASKS: dict[str, tuple[type[lightning.LightningModule], type[lightning.LightningDataModule]]] = {
+    "guided": (GuidedDepth, GuidedDepthData)
+}
+
+
+class _CLI(LightningCLI):
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--output", type=str, default="runs/run", help="Folder that the run goes to.")
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Checkpoint to go on from; `last` is that of the output folder. Give the run's own config.yaml too.",
+        )
+        parser.add_argument("--threads", type=int | None, default=None, help="Threads of torch; by default its own.")
+        parser.add_lightning_class_args(MovingAverage, "ema")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "{step}",
+                "checkpoint.every_n_train_steps": 500,
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        parser.link_arguments(
+            "output", "checkpoint.dirpath", compute_fn=lambda output: str(Path(output) / "checkpoints")
+        )
+        parser.link_arguments("model.factors", "data.multiple", compute_fn=max)
+        for key in ("model.seed", "data.seed"):
+            parser.link_arguments("seed_everything", key, compute_fn=int)
+
+    def before_instantiate_classes(self) -> None:
+        if self.config["threads"] is not None:
+            torch.set_num_threads(self.config["threads"])
+
+    def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
+        """Lightning's, with logs in the run's folder, and a bar where somebody is looking."""
+        output, own = self.config["output"], self.config_init["trainer"]
+        if own["logger"] is None:
+            kwargs["logger"] = [TensorBoardLogger(output, name="", version=""), CSVLogger(output, name="csv")]
+        if own["default_root_dir"] is None:
+            kwargs["default_root_dir"] = output
+        if own["enable_progress_bar"] is None:
+            kwargs["enable_progress_bar"] = sys.stdout.isatty()
+        return super().instantiate_trainer(**kwargs)
+
+
+def build(task: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
+    """Parse the arguments of a task and make its module, its data and its trainer.
+
+    Args:
+        task: which.
+        defaults: the file that the others and the command line are laid over.
+        arguments: of the command line.
+
+    Raises:
+        argparse.ArgumentError: an unknown key, or a value of another type.
+        ValueError: a value that the task refuses.
+    """
+    model, data = _TASKS[task]
+    cli = _CLI(
+        model,
+        data,
+        run=False,
+        args=list(arguments),
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        save_config_kwargs={"overwrite": True},  # the folder of another run has been refused before
+        trainer_defaults={
+            "max_epochs": -1,
+            "check_val_every_n_epoch": None,  # one epoch is a run: validation counts steps
+            "num_sanity_val_steps": 0,
+            "use_distributed_sampler": False,  # the data shares itself out
+            "enable_model_summary": False,
+        },
+        parser_kwargs={
+            "prog": f"ddfnet train {task}",
+            "description": (model.__doc__ or "").partition("\n")[0],
+            "default_config_files": [str(defaults)],
+            "exit_on_error": False,
+        },
+    )
+    if cli.trainer.max_steps < 1:
+        raise ValueError(f"trainer.max_steps must be at least 1, got {cli.trainer.max_steps}")
+    return cli
+
+
+def check(file: Path, model: lightning.LightningModule) -> None:
+    """Refuse a checkpoint that a run cannot go on from, before anything is touched.
+
+    Raises:
+        UserError: the file is missing, broken or of another model.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: no such checkpoint")
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+    except (KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{file} is no checkpoint, or a broken one ({type(error).__name__})") from None
+    own = model.state_dict()
+    if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in own.items()}:
+        raise UserError(f"{file} is a checkpoint of another model; go on with its own run's config.yaml (--config)")
+
+
+def leave(
+    cli: LightningCLI,
+    output: Path,
+    metrics: dict[str, float],
+    *,
+    command: str,
+    seconds: float,
+    facts: dict[str, Any],
+) -> Path:
+    """Write the network, whose weights are the average now, as ``model.safetensors``, and its card beside it."""
+    card = {
+        "network": cli.model.network.options,
+        "parameters": sum(p.numel() for p in cli.model.network.parameters()),
+        "data": "scenes composed on the fly of photographs (ddfnet.data.composed.ComposedScenes)",
+        "factors": list(cli.model.factors),
+        "steps": cli.trainer.global_step,
+        "seed": cli.config["seed_everything"],
+        "seconds": round(seconds, 1),
+        "metrics": {name: round(value, 5) for name, value in metrics.items()},
+        "command": command,
+        "config": json.loads(cli.parser.dump(cli.config, format="json")),
+        "machine": facts,
+    }
+    file = output / "model.safetensors"
+    guided_files.save(cli.model.network, file, card)
+    return file

@@ -1,0 +1,418 @@
+"""DDF-Up-Net: a depth map enlarged with the help of a photograph, by one DDF-Up for each factor of two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddfnet.nn.filter_norm import FilterNorm
+from ddfnet.nn.filters import SpatialBranch, check_map
+from ddfnet.ops import ddf_upsample
+from ddfnet.ops.arguments import check_combine
+
+_SLOPE = 0.1  # of every leaky ReLU: with plain ReLUs and a high learning rate all units of a path can die
+_HINTS = 4  # channels that describe the depth itself, see `_describe`
+_RADIUS = 2  # of the window in which the depth is described, low-resolution pixels on each side
+_FILTERS = ("both", "spatial", "channel")
+_UPSAMPLERS = ("ddf", "bilinear")
+
+
+class Level(NamedTuple):
+    """The depth (N, 1, H, W) after a stage, and where it is known."""
+
+    depth: Tensor
+    valid: Tensor
+
+
+class GuidedUpsampler(nn.Module):
+    r"""Enlarge a depth map with filters that are predicted from it and from a photograph of the same scene.
+
+    .. math::
+        d_{s+1} = \mathrm{ddf\_upsample}(d_s, -, \mathrm{softmax}(W\, t_s)), \qquad
+        f_{s+1} = \mathrm{ddf\_upsample}(t_s, D^{ch}, D^{sp}), \qquad t_s = \mathrm{trunk}(f_s, g_s, d_s)
+
+    for each factor of two, where g is the guidance branch's map at the stage's input size and f the target branch's
+    features. The depth is carried from stage to stage by filters that are positive with sum 1, so that every output is
+    an average of valid depths near it: constants stay, nothing overshoots, and a pixel whose filter chooses one side of
+    an edge is on that side. ``carry=False`` is the form of the paper, in which the features alone bring the depth to
+    the prediction head; there the output has no such bounds.
+
+    One network serves several factors: the finest stages of an 8x network are a 4x network, and are trained as one
+    where a training draws its factor step by step.
+
+    Args:
+        scale_factor: the largest factor, a power of two from 2 on.
+        channels: of the features.
+        guide_channels: of the guidance branch.
+        kernel_size: taps of all filters, odd.
+        blocks: residual blocks of a stage's trunk.
+        filters: the features' DDF-Up has ``"both"`` filters, or the ``"spatial"`` or the ``"channel"`` one alone.
+        combine: how the two meet, ``"mul"`` or ``"add"``.
+        norm: of the features' spatial filters, see `DDF2d`; with ``"filter"`` it is the channel filters' too.
+            Otherwise a channel filter is a learnt one plus what the pooled target features add to it.
+        carry: whether the softmax filters carry the depth.
+        upsampler: ``"bilinear"`` is the plain twin that DDF-Up is compared with: features and depth are enlarged
+            bilinearly, and the trunks, which read the same guide, correct the depth by what they add to it.
+
+    ``forward(depth, guide, valid=None, *, scale_factor=None)`` takes depth (N, 1, h, w), floating, in any unit; a guide
+    (N, 3, s*h, s*w), floating, from 0 to 1; which depths are valid, (N, 1, h, w), bool, all of them by default; and s,
+    a power of two up to the network's own, which is the default. What an invalid depth holds does not matter. Sample i
+    of the depth lies on pixel ``i*s + (s - 1)//2`` of the guide.
+
+    Returns:
+        `Level`: the depth (N, 1, s*h, s*w) in the same unit, in float32, 0 where no valid depth is near; and where it
+        is valid, bool.
+
+    Raises:
+        ValueError: a wrong option; maps of other shapes.
+        TypeError: what is not a tensor, or not floating.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.models.guided import GuidedUpsampler
+        >>> network = GuidedUpsampler(scale_factor=4)
+        >>> depth, valid = network(torch.rand(2, 1, 24, 32), torch.rand(2, 3, 96, 128))
+        >>> depth.shape
+        torch.Size([2, 1, 96, 128])
+
+    Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6, figure 6b and table 7: one DDF-Up a
+    factor of two between a target branch, a guidance branch and a prediction head. Channels, kernel sizes and where the
+    guide is read are open there; the carried depth is ours.
+    """
+
+    def __init__(
+        self,
+        scale_factor: int = 8,
+        *,
+        channels: int = 32,
+        guide_channels: int = 32,
+        kernel_size: int = 3,
+        blocks: int = 1,
+        filters: str = "both",
+        combine: str = "mul",
+        norm: str = "softmax",
+        carry: bool = True,
+        upsampler: str = "ddf",
+    ) -> None:
+        super().__init__()
+        stages = scale_factor.bit_length() - 1 if isinstance(scale_factor, int) else 0
+        if stages < 1 or scale_factor != 2**stages:
+            raise ValueError(f"scale_factor must be a power of two from 2 on, got {scale_factor!r}")
+        if kernel_size < 3 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd and at least 3, got {kernel_size}")
+        if filters not in _FILTERS:
+            raise ValueError(f"filters must be 'both', 'spatial' or 'channel', got {filters!r}")
+        if upsampler not in _UPSAMPLERS:
+            raise ValueError(f"upsampler must be 'ddf' or 'bilinear', got {upsampler!r}")
+        check_combine(combine)
+        self.options: dict[str, Any] = {
+            "scale_factor": scale_factor,
+            "channels": channels,
+            "guide_channels": guide_channels,
+            "kernel_size": kernel_size,
+            "blocks": blocks,
+            "filters": filters,
+            "combine": combine,
+            "norm": norm,
+            "carry": carry,
+            "upsampler": upsampler,
+        }
+        self.scale_factor = scale_factor
+        self.target = nn.Sequential(*_convs(_HINTS, channels, channels, channels))
+        self.guidance = nn.ModuleList([nn.Sequential(*_convs(12, guide_channels, guide_channels))])
+        for _ in range(stages - 1):
+            self.guidance.append(nn.Sequential(*_convs(guide_channels, guide_channels, guide_channels, stride=2)))
+        head = not carry and upsampler == "ddf"
+        ways: dict[str, Any] = {"filters": filters, "combine": combine, "norm": norm, "kernel_size": kernel_size}
+        self.stages = nn.ModuleList(
+            # The last stage gives the depth itself, or the features that the head reads.
+            _Stage(channels, guide_channels, blocks, carry, upsampler, features_too=number > 0 or head, **ways)
+            for number in range(stages)
+        )
+        self.head = nn.Conv2d(channels, 1, 3, padding=1) if head else None
+        if self.head is not None:
+            nn.init.normal_(self.head.weight, std=1e-3)
+            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self, depth: Tensor, guide: Tensor, valid: Tensor | None = None, *, scale_factor: int | None = None
+    ) -> Level:
+        return self.levels(depth, guide, valid, scale_factor=scale_factor)[-1]
+
+    def levels(
+        self, depth: Tensor, guide: Tensor, valid: Tensor | None = None, *, scale_factor: int | None = None
+    ) -> list[Level]:
+        """What `forward` gives, and what lies between: the depth after each stage, from coarse to fine."""
+        scale_factor = scale_factor or self.scale_factor
+        self._check(depth, guide, valid, scale_factor)
+        depth = depth.float()
+        known = torch.ones_like(depth) if valid is None else valid.to(depth.dtype)
+        lowest = depth.masked_fill(known == 0, math.inf).amin((2, 3), keepdim=True)
+        highest = depth.masked_fill(known == 0, -math.inf).amax((2, 3), keepdim=True)
+        span = highest - lowest
+        # Also where all depths are equal, or none is valid.
+        usable = (span > 0) & span.isfinite()
+        lowest, span = torch.where(lowest.isfinite(), lowest, 0), torch.where(usable, span, 1)
+        scaled = torch.where(known > 0, (depth - lowest) / span, 0)
+        return [
+            Level(torch.where(level.valid, level.depth * span + lowest, 0), level.valid)
+            for level in self.scaled_levels(scaled, known, guide, self.context(scaled, known), scale_factor)
+        ]
+
+    def context(self, scaled: Tensor, known: Tensor) -> Tensor:
+        """The target features' average, from which the channel filters are predicted: (N, C, 1, 1).
+
+        Args:
+            scaled: the depth (N, 1, h, w), from 0 to 1 over the map's valid depths, 0 where it is not valid.
+            known: 1 where it is valid and 0 elsewhere, of the same shape.
+        """
+        return self.features(scaled, known).mean((2, 3), keepdim=True)
+
+    def features(self, scaled: Tensor, known: Tensor) -> Tensor:
+        """What the target branch sees in the depth, (N, C, h, w); for the arguments see `context`."""
+        features: Tensor = self.target(_describe(scaled, known))
+        return features
+
+    def scaled_levels(
+        self, scaled: Tensor, known: Tensor, guide: Tensor, context: Tensor, scale_factor: int
+    ) -> Iterator[Level]:
+        """The stages alone, for whoever cuts a map into tiles: nothing in here looks at the map as a whole."""
+        stages = scale_factor.bit_length() - 1
+        maps = [self.guidance[0](_channels_last(F.pixel_unshuffle(guide - 0.5, 2)))]
+        for number in range(1, stages):
+            maps.append(self.guidance[number](maps[-1]))
+        features = self.features(scaled, known)
+        for number in reversed(range(stages)):
+            stage = self.stages[number]
+            scaled, known, features = stage(scaled, known, features, maps[number], context)
+            if number == 0 and self.head is not None:
+                scaled = scaled + self.head(features)
+            yield Level(scaled, known > 0)
+
+    @property
+    def target_reach(self) -> int:
+        """How many low-resolution pixels away an input may lie and still change `features`."""
+        return _RADIUS + 3
+
+    @property
+    def reach(self) -> int:
+        """How many low-resolution pixels away an input may lie and still change an output, at any factor."""
+        side = self.options["kernel_size"] // 2
+        stage = _RADIUS + 1 + 2 * self.options["blocks"] + 2 * side  # the description, the trunk, both filters
+        guidance = 3  # of a level's convolutions, in its own pixels
+        levels = len(self.stages)
+        return self.target_reach + math.ceil(sum((stage + guidance) * 2.0**-number for number in range(levels))) + 1
+
+    def _check(self, depth: Tensor, guide: Tensor, valid: Tensor | None, scale_factor: int) -> None:
+        if not isinstance(scale_factor, int) or scale_factor not in (2**n for n in range(1, len(self.stages) + 1)):
+            raise ValueError(
+                f"scale_factor must be a power of two from 2 to this network's {self.scale_factor}, got {scale_factor}"
+            )
+        check_map("depth", depth, 1)
+        check_map("guide", guide, 3)
+        for name, given in (("depth", depth), ("guide", guide)):
+            if not given.is_floating_point():
+                raise TypeError(f"{name} must be floating, got {given.dtype}; convert it, as in {name}.float()")
+        batch, _, height, width = depth.shape
+        expected = (batch, 3, height * scale_factor, width * scale_factor)
+        if guide.shape != expected or not depth.numel():
+            raise ValueError(
+                f"guide must be (N, 3, s*h, s*w) with s = {scale_factor} for depth {tuple(depth.shape)}, got "
+                f"{tuple(guide.shape)}; ddfnet.upsample_depth takes any sizes"
+            )
+        if valid is not None and (valid.dtype != torch.bool or valid.shape != depth.shape):
+            raise ValueError(
+                f"valid must be bool and of depth's shape {tuple(depth.shape)}, got {valid.dtype} {tuple(valid.shape)}"
+            )
+
+
+class _Stage(nn.Module):
+    """One factor of two: a trunk that reads depth, features and guide, and what enlarges depth and features with it."""
+
+    def __init__(
+        self,
+        channels: int,
+        guide_channels: int,
+        blocks: int,
+        carry: bool,
+        upsampler: str,
+        *,
+        features_too: bool,
+        kernel_size: int,
+        **ways: Any,
+    ) -> None:
+        super().__init__()
+        plain = upsampler == "bilinear"
+        self.kernel_size = kernel_size
+        self.entry = nn.Sequential(*_convs(channels + guide_channels + _HINTS, channels))
+        self.blocks = nn.Sequential(*(_Block(channels) for _ in range(blocks)))
+        self.logits = self.correction = None
+        near_bilinear = _near_bilinear(kernel_size)
+        self.register_buffer("taps", near_bilinear.softmax(1).reshape(1, -1, 1, 1), persistent=False)
+        self.taps: Tensor
+        if plain:
+            self.correction = nn.Conv2d(channels, 4, 1)
+            nn.init.zeros_(self.correction.weight)
+            nn.init.zeros_(self.correction.bias)  # type: ignore[arg-type]
+        elif carry:
+            self.logits = nn.Conv2d(channels, near_bilinear.numel(), 1)
+            nn.init.normal_(self.logits.weight, std=0.1 * math.sqrt(2 / channels))
+            with torch.no_grad():
+                self.logits.bias.copy_(near_bilinear.flatten())  # type: ignore[union-attr]
+        self.enlarge = self.mix = None
+        if features_too:
+            self.enlarge = _Bilinear() if plain else _DDFUp(channels, kernel_size, **ways)
+            self.mix = nn.Sequential(*_convs(channels, channels, kernel_size=3 if plain else 1))
+
+    def forward(
+        self, scaled: Tensor, known: Tensor, features: Tensor, guide: Tensor, context: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        hints = _describe(scaled, known).to(features.dtype)
+        trunk = self.blocks(self.entry(torch.cat([features, guide, hints], 1)))
+        if self.logits is None:
+            taps = self.taps.expand(len(scaled), -1, *scaled.shape[2:])
+        else:
+            taps = self.logits(trunk).float().unflatten(1, (4, -1)).softmax(2).flatten(1, 2)
+        scaled, known = self._average(scaled, known, taps)
+        if self.correction is not None:
+            scaled = scaled + F.pixel_shuffle(self.correction(trunk), 2)
+        if self.enlarge is not None and self.mix is not None:
+            features = self.mix(self.enlarge(trunk, context))
+        return scaled, known, features
+
+    def _average(self, scaled: Tensor, known: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
+        """The valid depths below each filter, weighted by it; what lies outside the map is not valid either.
+
+        In float32 whatever autocast says: this is the result, and not a feature.
+        """
+        with torch.autocast(scaled.device.type, enabled=False):
+            both = ddf_upsample(
+                torch.cat([scaled * known, known], 1), None, taps, scale_factor=2, kernel_size=self.kernel_size
+            )
+        total, weight = both.split(1, 1)
+        return torch.where(weight > 0, total / torch.where(weight > 0, weight, 1), 0), (weight > 0).to(known.dtype)
+
+
+class _DDFUp(nn.Module):
+    """DDF-Up of the features: spatial filters from the trunk, channel filters from the context."""
+
+    def __init__(self, channels: int, kernel_size: int, *, filters: str, combine: str, norm: str) -> None:
+        super().__init__()
+        kernel, self.combine = (kernel_size, kernel_size), combine
+        self.spatial = self.channel = None
+        if filters != "channel":
+            self.spatial = SpatialBranch(channels, 4, kernel, norm=norm, nonlinearity="leaky_relu")
+        if filters != "spatial":
+            self.channel = _ChannelFilters(channels, kernel, norm=norm, around=float(combine == "mul"))
+        self.kernel = kernel
+
+    def forward(self, trunk: Tensor, context: Tensor) -> Tensor:
+        return ddf_upsample(
+            trunk,
+            None if self.channel is None else self.channel(context).to(trunk.dtype),
+            None if self.spatial is None else self.spatial(trunk),
+            scale_factor=2,
+            kernel_size=self.kernel,
+            combine=self.combine,
+        )
+
+
+class _ChannelFilters(nn.Module):
+    """Channel filters (N, 4, C, k, k) from the context (N, C, 1, 1): learnt ones, and what a bottleneck adds to them.
+
+    The learnt ones start around the identity of the combination, so that at first each spatial filter acts as it is.
+    With ``norm="filter"`` there are none, for `FilterNorm` takes a filter's mean away and scales the rest.
+    """
+
+    def __init__(self, channels: int, kernel: tuple[int, int], *, norm: str, around: float) -> None:
+        super().__init__()
+        self.shape = (4, channels, *kernel)
+        self.reduce = nn.Linear(channels, channels // 2)
+        self.expand = nn.Linear(channels // 2, math.prod(self.shape))
+        for dense in (self.reduce, self.expand):
+            nn.init.kaiming_normal_(dense.weight, a=_SLOPE)
+            nn.init.zeros_(dense.bias)
+        self.norm = self.learnt = None
+        if norm == "filter":
+            self.norm = FilterNorm(4 * channels, kernel, "channel", nonlinearity="leaky_relu")
+        else:
+            self.learnt = nn.Parameter(around + 0.3 * torch.randn(self.shape))
+
+    def forward(self, context: Tensor) -> Tensor:
+        # In float32 whatever autocast says: as few numbers as these cost nothing.
+        hidden = F.leaky_relu(_dense(self.reduce, context.flatten(1).float()), _SLOPE)
+        filters = _dense(self.expand, hidden)
+        if self.norm is not None:
+            filters = self.norm(filters)
+        filters = filters.unflatten(1, self.shape)
+        return filters if self.learnt is None else self.learnt + 0.3 * filters
+
+
+def _dense(layer: nn.Linear, x: Tensor) -> Tensor:
+    """A linear layer as products and sums: a matrix product's bits depend on the number of threads."""
+    return (layer.weight * x[:, None]).sum(2) + layer.bias
+
+
+class _Bilinear(nn.Module):
+    """The plain twin's upsampling."""
+
+    def forward(self, trunk: Tensor, context: Tensor) -> Tensor:
+        return F.interpolate(trunk, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions whose sum with the input is activated; the second starts small."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = _conv(channels, channels), _conv(channels, channels)
+        with torch.no_grad():
+            self.second.weight.mul_(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x + self.second(F.leaky_relu(self.first(x), _SLOPE)), _SLOPE)
+
+
+def _conv(channels: int, out: int, kernel_size: int = 3, stride: int = 1) -> nn.Conv2d:
+    conv = nn.Conv2d(channels, out, kernel_size, stride, kernel_size // 2)
+    nn.init.kaiming_normal_(conv.weight, a=_SLOPE)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv
+
+
+def _convs(*channels: int, kernel_size: int = 3, stride: int = 1) -> Iterator[nn.Module]:
+    """Convolutions from one number of channels to the next, each with its activation; the first has the stride."""
+    for number, (before, after) in enumerate(pairwise(channels)):
+        yield _conv(before, after, kernel_size, stride if number == 0 else 1)
+        yield nn.LeakyReLU(_SLOPE)
+
+
+def _describe(scaled: Tensor, known: Tensor) -> Tensor:
+    """Depth as features (N, 4, h, w): itself, its place within its neighbourhood, how far that reaches, and validity.
+
+    The place is what tells on which side of an edge a pixel lies, however small the step is beside the whole map's.
+    """
+    there = known > 0
+    highest = F.max_pool2d(scaled.masked_fill(~there, -math.inf), 2 * _RADIUS + 1, 1, _RADIUS)
+    lowest = -F.max_pool2d((-scaled).masked_fill(~there, -math.inf), 2 * _RADIUS + 1, 1, _RADIUS)
+    step = torch.where(there, highest - lowest, 0)
+    place = torch.where(there, (scaled - lowest) / (step + 1e-3) - 0.5, 0)
+    return _channels_last(torch.cat([scaled * known, place, torch.log1p(20 * step), known], 1))
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """In the format in which the CPU's kernels are fastest, and convolutions give the same bits for any threads."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _near_bilinear(kernel_size: int) -> Tensor:
+    """Logits (4, K) with which a softmax is about the bilinear filter of each sub-pixel."""
+    taps = torch.arange(kernel_size, dtype=torch.float32) - kernel_size // 2
+    squares = (taps - torch.tensor([[-0.25], [0.25]])).square()  # of a sub-pixel's distance, along one axis
+    return (-2 * (squares[:, None, :, None] + squares[None, :, None, :])).reshape(4, kernel_size**2)

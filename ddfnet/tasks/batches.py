@@ -1,0 +1,38 @@
+"""Which items of a data set make up which batch, so that a resumed run goes on with those that would have come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch.utils.data import Sampler
+
+
+class Consecutive(Sampler[list[int]]):
+    """Batch t of rank r is the items ``(t * ranks + r) * size`` and those that follow it, ``size`` in all.
+
+    Lightning counts the batches that a resumed run has seen before, but asks the loader for new ones; so the length is
+    that of the whole run, while the batches begin with ``first``.
+
+    Args:
+        size: items a batch.
+        batches: of the whole run, for each rank.
+        first: where to begin.
+        rank: of this process.
+        ranks: processes that share the data.
+
+    Example:
+        >>> from ddfnet.tasks.batches import Consecutive
+        >>> list(Consecutive(2, 4, first=2))
+        [[4, 5], [6, 7]]
+    """
+
+    def __init__(self, size: int, batches: int, *, first: int = 0, rank: int = 0, ranks: int = 1) -> None:
+        self.size, self.batches, self.first, self.rank, self.ranks = size, batches, first, rank, ranks
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in range(self.first, self.batches):
+            start = (batch * self.ranks + self.rank) * self.size
+            yield list(range(start, start + self.size))

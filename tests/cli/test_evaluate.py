@@ -1,0 +1,156 @@
+"""`ddfnet evaluate`: tables and results of small scenes, and every way of using it wrongly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2")
+pytest.importorskip("safetensors")
+
+import torch
+from PIL import Image
+
+from ddfnet.cli.main import main
+from ddfnet.models import guided_files
+from ddfnet.models.guided import GuidedUpsampler
+
+Fails = Callable[..., str]
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Two scenes of two planes: 48x64 pixels, in millimetres."""
+    folder = tmp_path / "scenes"
+    for name in ("rgb", "depth"):
+        (folder / name).mkdir(parents=True)
+    for number, edge in enumerate((20, 37)):
+        left = np.arange(64)[None] < edge + np.arange(48)[:, None] // 4
+        Image.fromarray(np.where(left, 1500, 4000).astype(np.uint16)).save(folder / "depth" / f"{number}.png")
+        guide = np.where(left[..., None], (200, 90, 10), (20, 60, 180)).astype(np.uint8)
+        Image.fromarray(guide).save(folder / "rgb" / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    file = tmp_path / "own" / "model.safetensors"
+    file.parent.mkdir()
+    guided_files.save(GuidedUpsampler(4, channels=8, guide_channels=8), file, {"seed": 5, "steps": 0})
+    return file
+
+
+def evaluate(*arguments: str | Path) -> tuple[str, ...]:
+    return ("evaluate", "guided", *map(str, arguments))
+
+
+def test_tables_and_results(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results.json"
+    methods = ("nearest", "bicubic", "joint-bilateral")
+    options = ("--data", pairs, "--factor", "2", "4", "--methods", *methods, "--json", results)
+    assert main(evaluate(*options, "--unit", "mm")) == 0
+    text = capsys.readouterr().out
+    tables = text.strip().split("protocol pac\n")[1:]
+    assert len(tables) == 2, "one for each factor"
+    for printed, factor in zip(tables, ("2x", "4x"), strict=True):
+        lines = [line.split() for line in printed.splitlines() if f" {factor} " in line]
+        names = [next(word for word in line if word in ("bilinear", *methods)) for line in lines]
+        assert names == 3 * ["bilinear", *methods], "two scenes and their mean, bilinear first"
+    written = json.loads(results.read_text())
+    assert written["protocol"] == "pac"
+    assert written["data"][0]["scenes"] == 2
+    assert written["machine"]["torch"] == torch.__version__ and "commit" in written["machine"]
+    rows = written["rows"]
+    assert len(rows) == 2 * 3 * 4
+    assert {row["protocol"] for row in rows} == {"pac"}
+    for row in rows:
+        assert row["unit"] == "mm" and row["rmse"] > 0
+        assert row["ratio"] == 1 or row["method"] != "bilinear"
+    best = {row["method"]: row["ratio"] for row in rows if row["factor"] == 4 and row["scene"] == "mean of 2"}
+    assert best["joint-bilateral"] < 1, "the guide shows the edge"
+
+
+def test_the_bicubic_protocol_has_its_own_table(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(evaluate("--data", pairs, "--factor", "4", "--methods", "nearest", "--protocol", "bicubic")) == 0
+    assert capsys.readouterr().out.startswith("protocol bicubic\n")
+
+
+def test_a_network_of_the_user(pairs: Path, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results.json"
+    options = ("--data", pairs, "--factor", "4", "--methods", "--checkpoint", network, "--json", results)
+    assert main(evaluate(*options)) == 0
+    assert "ddfnet" in capsys.readouterr().out
+    written = json.loads(results.read_text())
+    assert written["networks"] == [{"file": str(network), "card": {"seed": 5, "steps": 0}}]
+    assert {row["method"] for row in written["rows"]} == {"bilinear", "ddfnet"}
+    assert all(0 < row["ratio"] < 2 for row in written["rows"])
+
+
+def test_networks_are_told_apart_by_their_paths(
+    pairs: Path, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = tmp_path / "twin" / "model.safetensors"
+    twin.parent.mkdir()
+    guided_files.save(GuidedUpsampler(4, channels=8, guide_channels=8, upsampler="bilinear"), twin, {})
+    options = ("--data", pairs, "--factor", "4", "--methods", "--checkpoint", network, twin)
+    assert main(evaluate(*options)) == 0
+    text = capsys.readouterr().out
+    assert "own/model" in text and "twin/model" in text
+
+
+def test_motorcycle(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("skimage")
+    assert main(evaluate("--factor", "8", "--methods", "nearest")) == 0
+    text = capsys.readouterr().out
+    assert "motorcycle" in text.lower() and "1.000" in text
+
+
+# --- wrong use ----------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_method(pairs: Path, fails: Fails) -> None:
+    line = fails(1, *evaluate("--data", pairs, "--methods", "magic"))
+    assert line.startswith("ddfnet: error: --methods must be some of bilinear, ") and line.endswith(", got 'magic'")
+
+
+def test_unknown_data(fails: Fails) -> None:
+    assert fails(1, *evaluate("--data", "nowhere", "--methods", "nearest")) == (
+        "ddfnet: error: --data must be some of motorcycle, aloe, nyu, or a folder with rgb/ and depth/, got 'nowhere'"
+    )
+
+
+def test_nyu_without_its_file(tmp_path: Path, fails: Fails) -> None:
+    assert fails(1, *evaluate("--data", "nyu", "--methods", "nearest")) == (
+        "ddfnet: error: --data nyu requires --root with the path of nyu_depth_v2_labeled.mat"
+    )
+    missing = tmp_path / "nyu.mat"
+    line = fails(1, *evaluate("--data", "nyu", "--methods", "nearest", "--root", missing))
+    assert line.startswith("ddfnet: error: ") and str(missing) in line
+
+
+def test_a_checkpoint_that_is_missing_or_broken(pairs: Path, tmp_path: Path, fails: Fails) -> None:
+    file = tmp_path / "model.safetensors"
+    options = ("--data", pairs, "--methods", "--checkpoint", file)
+    assert fails(1, *evaluate(*options)) == f"ddfnet: error: {file}: no such file"
+    file.write_bytes(b"no network")
+    assert fails(1, *evaluate(*options)).startswith(f"ddfnet: error: {file}: a file that `ddfnet train guided` wrote")
+
+
+def test_an_unwritable_results_file(pairs: Path, tmp_path: Path, fails: Fails) -> None:
+    file = tmp_path / "nowhere" / "results.json"
+    line = fails(1, *evaluate("--data", pairs, "--methods", "nearest", "--json", file))
+    assert line == f"ddfnet: error: cannot write {file}: No such file or directory"
+
+
+@pytest.mark.parametrize("words", [("--factor", "0"), ("--protocol", "dkn"), ("--factor", "x")])
+def test_wrong_words(words: tuple[str, ...], fails: Fails) -> None:
+    assert fails(2, *evaluate(*words)).startswith("ddfnet evaluate: error: argument --")
+
+
+def test_a_factor_that_is_too_large(pairs: Path, fails: Fails) -> None:
+    line = fails(1, *evaluate("--data", pairs, "--methods", "nearest", "--factor", "400"))
+    assert line.startswith("ddfnet: error: ") and "400" in line

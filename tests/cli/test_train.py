@@ -1,0 +1,290 @@
+"""`ddfnet train`: a run from end to end, one that is broken off and resumed, and every way of using it wrongly."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("lightning")
+pytest.importorskip("jsonargparse")
+pytest.importorskip("tensorboard")
+pytest.importorskip("safetensors")
+
+import torch
+from safetensors.torch import load_file
+
+from ddfnet.cli.main import main
+from ddfnet.models import guided_files
+
+Fails = Callable[..., str]
+
+SMALL = {
+    "model.network.scale_factor": 4,
+    "model.network.channels": 8,
+    "model.network.guide_channels": 8,
+    "model.factors": "[2,4]",
+    "model.warmup_steps": 1,
+    "data.size": 32,
+    "data.batch_size": 2,
+    "data.validation_scenes": 2,
+    "trainer.max_steps": 6,
+    "trainer.val_check_interval": 2,
+    "trainer.log_every_n_steps": 1,
+    "checkpoint.every_n_train_steps": 3,
+    "threads": 1,
+}
+
+
+def arguments(output: Path, **others: Any) -> list[str]:
+    options = SMALL | {"output": output} | {key.replace("__", "."): value for key, value in others.items()}
+    return ["train", "guided", *(f"--{key}={value}" for key, value in options.items())]
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = load_file(one), load_file(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    folder = tmp_path_factory.mktemp("work")
+    before, here = set(folder.iterdir()), Path.cwd()
+    os.chdir(folder)
+    try:
+        status = main(arguments(Path("runs/small")))
+    finally:
+        os.chdir(here)
+    output = folder / "runs" / "small"
+    left = {path.name for path in set(folder.iterdir()) - before}
+    return SimpleNamespace(
+        status=status, output=output, left=left, card=json.loads((output / "model.json").read_text())
+    )
+
+
+def test_it_ends_well_and_leaves_one_folder(unbroken: SimpleNamespace) -> None:
+    assert unbroken.status == 0
+    assert unbroken.left == {"runs"}, "such as lightning_logs"
+    names = {path.name for path in unbroken.output.iterdir() if not path.name.startswith("events.out.tfevents")}
+    assert names == {"checkpoints", "config.yaml", "csv", "hparams.yaml", "model.json", "model.safetensors"}
+    assert {path.name for path in (unbroken.output / "checkpoints").iterdir()} == {"step=6.ckpt", "last.ckpt"}
+
+
+def test_the_network_is_read_back(unbroken: SimpleNamespace) -> None:
+    network = guided_files.load(unbroken.output / "model.safetensors")
+    assert network.scale_factor == 4 and network.options["channels"] == 8
+    averaged = guided_files.load(unbroken.output / "checkpoints" / "last.ckpt").state_dict()
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(averaged[name], value, rtol=0, atol=0)
+    current = torch.load(unbroken.output / "checkpoints" / "last.ckpt")["current_model_state"]
+    assert any(not torch.equal(current["network." + name], value) for name, value in network.state_dict().items())
+
+
+def test_the_card_says_what_made_it(unbroken: SimpleNamespace) -> None:
+    card = unbroken.card
+    assert (card["steps"], card["seed"], card["factors"]) == (6, 0, [2, 4])
+    assert card["command"].startswith("ddfnet train guided --model.network.scale_factor=4")
+    assert card["machine"]["torch"] == torch.__version__ and "commit" in card["machine"]
+    assert 0 < card["metrics"]["ratio_x2"] < 2 and 0 < card["metrics"]["ratio_x4"] < 2
+    assert 0 <= card["metrics"]["dead_units"] < 1
+    assert card["config"]["model"]["learning_rate"] == 1e-3, "what was left to its default"
+    assert card["parameters"] == sum(p.numel() for p in load_file(unbroken.output / "model.safetensors").values())
+
+
+def test_the_logs_have_losses_ratios_and_pictures(unbroken: SimpleNamespace) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    [file] = (unbroken.output / "csv").glob("*/metrics.csv")
+    rows = list(csv.DictReader(file.open()))
+    assert sum(bool(row["loss"]) for row in rows) == 6
+    assert sum(bool(row["ratio_x4"]) for row in rows) == 4  # three in training and the last
+    events = EventAccumulator(str(unbroken.output), {"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {"loss", "ratio_x2", "ratio_x4", "dead_units", "learning_rate"} <= set(tags["scalars"])
+    pictures = events.Images("x4: guide, low, bilinear, network, truth")
+    assert (pictures[0].width, pictures[0].height) == (5 * 32, 2 * 32)
+
+
+def test_broken_off_and_resumed_it_ends_with_the_same_weights(
+    unbroken: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ddfnet.tasks.guided import GuidedDepth
+
+    step = GuidedDepth.training_step
+
+    def broken(self: GuidedDepth, batch: Any, index: int) -> Any:
+        if self.global_step == 4:
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    output = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(GuidedDepth, "training_step", broken)
+        assert main(arguments(output)) == 130
+    assert not (output / "model.safetensors").exists()
+    assert {path.name for path in (output / "checkpoints").iterdir()} == {"step=3.ckpt", "last.ckpt"}
+    assert main(["train", "guided", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
+    assert same(output / "model.safetensors", unbroken.output / "model.safetensors")
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_another_seed_gives_other_weights(unbroken: SimpleNamespace, tmp_path: Path) -> None:
+    assert main(arguments(tmp_path / "run", seed_everything=1)) == 0
+    assert not same(tmp_path / "run" / "model.safetensors", unbroken.output / "model.safetensors")
+
+
+def test_a_loss_that_is_not_a_number_stops_and_names_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ddfnet.tasks.guided import GuidedDepth
+
+    levels = GuidedDepth.levels
+
+    def broken(self: GuidedDepth, batch: Any, factor: int) -> Any:
+        if self.trainer.training and self.global_step == 4:
+            with torch.no_grad():
+                self.network.target[0].weight.fill_(torch.nan)
+        return levels(self, batch, factor)
+
+    monkeypatch.setattr(GuidedDepth, "levels", broken)
+    output = tmp_path / "run"
+    assert main(arguments(output)) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    last = output / "checkpoints" / "last.ckpt"
+    assert line == f"ddfnet: error: the loss of step 4 is nan; the last good checkpoint is {last}"
+    assert guided_files.load(last)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import fsspec.implementations.local as local
+
+    class Full(local.LocalFileOpener):
+        """Takes the first checkpoint and its copy, and half of the next."""
+
+        files = 0
+
+        def write(self, data: bytes, *rest: Any) -> Any:
+            if str(self.path).endswith(".ckpt"):
+                Full.files += 1
+                if Full.files > 2:
+                    self.f.write(data[: len(data) // 2])
+                    raise OSError(28, "No space left on device", self.path)
+            return self.f.write(data, *rest)
+
+    monkeypatch.setattr(local, "LocalFileOpener", Full)
+    output = tmp_path / "run"
+    assert main(arguments(output)) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    last = output / "checkpoints" / "last.ckpt"
+    assert line.startswith("ddfnet: error: ") and "No space left on device" in line
+    assert line.endswith(f"; the last good checkpoint is {last}")
+    assert guided_files.load(last)
+    assert torch.load(last)["global_step"] == 3
+
+
+# --- wrong use ----------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_holds_a_run(unbroken: SimpleNamespace, fails: Fails) -> None:
+    output = unbroken.output
+    assert fails(1, *arguments(output)) == (
+        f"ddfnet: error: {output} holds a run already; choose another --output, or continue it: --config "
+        f"{output / 'config.yaml'} --ckpt_path last"
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("--nothing=3", "unrecognized arguments: --nothing=3"),
+        (
+            "--model.learning_rate=fast",
+            "Parser key \"model.learning_rate\": Expected a <class 'float'>. Got value: fast",
+        ),
+        ("--config=/nowhere.yaml", "Parser key \"config\": File does not exist: '/nowhere.yaml'"),
+        ("--trainer.max_steps=many", "Parser key \"trainer.max_steps\": Expected a <class 'int'>. Got value: many"),
+    ],
+)
+def test_a_wrong_key_or_type(tmp_path: Path, fails: Fails, extra: str, message: str) -> None:
+    line = fails(2, *arguments(tmp_path / "run"), extra)
+    assert line == f"ddfnet train guided: error: {message} (see ddfnet train guided --help)"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_key_in_the_file(tmp_path: Path, fails: Fails) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("model:\n  learnin_rate: 0.1\n")
+    line = fails(2, *arguments(tmp_path / "run"), f"--config={file}")
+    assert line.startswith("ddfnet train guided: error: ") and "learnin_rate" in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model__factors", "[3]", "factors must be powers of two from 2 on, got [3]"),
+        ("model__factors", "[8]", "factors must be at most the network's scale_factor, 4, got [8]"),
+        ("data__size", 34, "size must be a multiple of the largest factor, 4, got 34"),
+        ("data__size", 16, "length must be at least 1 and size at least 32, got length=2 and size=16"),
+        ("trainer__max_steps", -1, "trainer.max_steps must be at least 1, got -1"),
+        ("ema__decay", 1, "decay must be from 0 to below 1, got 1.0"),
+        ("data__photographs", "[/nowhere]", "/nowhere: no such photograph or folder of photographs"),
+        ("model__network__upsampler", "magic", "upsampler must be 'ddf' or 'bilinear', got 'magic'"),
+    ],
+)
+def test_a_wrong_value(tmp_path: Path, fails: Fails, key: str, value: Any, message: str) -> None:
+    assert fails(1, *arguments(tmp_path / "run", **{key: value})) == f"ddfnet: error: {message}"
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_output_folder(tmp_path: Path, fails: Fails) -> None:
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "run"
+    assert fails(1, *arguments(output)) == f"ddfnet: error: cannot write to the folder {output}: Not a directory"
+
+
+def test_no_checkpoint_to_go_on_from(tmp_path: Path, fails: Fails) -> None:
+    missing = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    line = fails(1, *arguments(tmp_path / "run", ckpt_path="last"))
+    assert line == f"ddfnet: error: {missing}: no such checkpoint"
+
+
+def test_a_broken_checkpoint(tmp_path: Path, fails: Fails) -> None:
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(b"no checkpoint")
+    line = fails(1, *arguments(tmp_path / "run", ckpt_path=broken))
+    assert line.startswith(f"ddfnet: error: {broken} is no checkpoint, or a broken one")
+
+
+def test_a_checkpoint_of_another_model(unbroken: SimpleNamespace, tmp_path: Path, fails: Fails) -> None:
+    file = unbroken.output / "checkpoints" / "last.ckpt"
+    line = fails(1, *arguments(tmp_path / "run", ckpt_path=file, model__network__channels=12))
+    assert line == (
+        f"ddfnet: error: {file} is a checkpoint of another model; go on with its own run's config.yaml (--config)"
+    )
+
+
+def test_an_unknown_task(fails: Fails) -> None:
+    assert "invalid choice: 'fly'" in fails(2, "train", "fly")
+
+
+@pytest.mark.parametrize("words", [("train", "--help"), ("train", "guided", "--help")])
+def test_help(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "--output" in text and "--ckpt_path" in text
