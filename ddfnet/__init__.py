@@ -1,19 +1,23 @@
 """Content-adaptive filtering with decoupled dynamic filters (Zhou et al., CVPR 2021)."""
 
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ddfnet import nn, ops
 from ddfnet._version import __version__
-from ddfnet.depth import upsample_depth
 from ddfnet.ops import ddf, ddf_upsample
 from ddfnet.planner import plan
+
+if TYPE_CHECKING:
+    from ddfnet.depth import upsample_depth
 
 __all__ = ["__version__", "compat", "ddf", "ddf_upsample", "models", "nn", "ops", "plan", "surgery", "upsample_depth"]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """`compat`, `models` and `surgery` are imported when they are first used: `models` needs timm."""
+def __getattr__(name: str) -> Any:
+    """What is imported when it is first used: `models` and what stands on it bring timm with them where it is."""
     if name in ("compat", "models", "surgery"):
         return importlib.import_module(f"ddfnet.{name}")
+    if name == "upsample_depth":
+        return importlib.import_module("ddfnet.depth").upsample_depth
     raise AttributeError(f"module 'ddfnet' has no attribute {name!r}")

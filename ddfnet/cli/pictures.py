@@ -9,11 +9,14 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 Points = Sequence[tuple[int, int]]
+Boxes = Sequence[tuple[int, int, int, int]]
 Pixels = np.ndarray[Any, Any]
 
 
@@ -69,6 +72,43 @@ def kernels(taps: Tensor, largest: float) -> str:
     return _pixels(np.concatenate(list(spaced), axis=1)[:, :-1])
 
 
+def boxed(picture: Pixels, boxes: Boxes) -> str:
+    """A photograph (H, W, 3), uint8, with numbered boxes; each is top, left, height and width in its pixels."""
+    image = Image.fromarray(picture)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=20)
+    for number, (top, left, height, width) in enumerate(boxes, start=1):
+        draw.rectangle((left, top, left + width - 1, top + height - 1), outline="black", width=4)
+        draw.rectangle((left + 1, top + 1, left + width - 2, top + height - 2), outline="white", width=2)
+        draw.rectangle((left, top, left + 21, top + 25), fill="white", outline="black")
+        draw.text((left + 11, top + 13), str(number), "black", font, anchor="mm")
+    return _jpeg(image)
+
+
+def compressed(picture: Pixels) -> str:
+    """A photograph (H, W, 3), uint8, as JPEG with its colours at full size: a third of PNG."""
+    return _jpeg(Image.fromarray(picture))
+
+
+def exact(picture: Pixels) -> str:
+    """A picture (H, W, 3), uint8, as PNG."""
+    return _png(Image.fromarray(picture))
+
+
+def mapped(values: Tensor, low: float, high: float, colours: str, missing: Tensor, grey: int) -> str:
+    """A map (H, W) from ``low`` to ``high`` in one of matplotlib's colour maps; grey where it is ``missing``, bool."""
+    share = ((values - low) / (high - low)).clamp(0, 1)
+    image = Image.fromarray((1 + 254 * share).round().masked_fill(missing, 0).to(torch.uint8).numpy())
+    ramp = matplotlib.colormaps[colours](np.linspace(0, 1, 255), bytes=True)[:, :3]
+    image.putpalette(bytes([grey] * 3) + ramp.tobytes())
+    return _png(image)
+
+
+def ramp(colours: str) -> str:
+    """The colours of `mapped`, from low to high."""
+    steps = torch.linspace(0, 1, 255)[None]
+    return mapped(steps, 0, 1, colours, torch.zeros_like(steps, dtype=torch.bool), 0)
+
+
 def _diverging(taps: Tensor, largest: float) -> Pixels:
     return matplotlib.colormaps["RdBu_r"](0.5 + 0.5 * taps.numpy() / largest)
 
@@ -79,5 +119,17 @@ def _pixels(values: Pixels) -> str:
     return _uri(buffer)
 
 
-def _uri(buffer: io.BytesIO) -> str:
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _png(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "png", optimize=True)
+    return _uri(buffer)
+
+
+def _jpeg(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "jpeg", quality=90, subsampling=0)
+    return _uri(buffer, "jpeg")
+
+
+def _uri(buffer: io.BytesIO, format: str = "png") -> str:
+    return f"data:image/{format};base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -31,12 +31,14 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
         size: pixels a side.
         seed: of the whole set; sets with different seeds have no scene in common.
         more_photographs: files and folders, besides what scikit-image carries; see `ddfnet.data.textures.photographs`.
-        noise: of the depth, as a share of the scene's range: the standard deviation is drawn up to it.
+        noise: of the measured depth: its standard deviation, drawn up to this share of the scene's range.
+        misalignment: of depth edges and picture edges, as measurements have it: pixels, a smooth displacement whose
+            standard deviation is drawn up to this.
         holes: share of the scenes' area, at most, in which the depth is not valid, as behind edges and on shiny things.
 
     Returns:
-        From ``[i]``: ``guide`` (3, size, size), uint8; ``depth`` (1, size, size), float32, above 0; ``valid``
-        (1, size, size), bool.
+        From ``[i]``: ``guide`` (3, size, size), uint8; ``depth`` (1, size, size), float32, above 0; ``measured``, the
+        same with noise, which is what low-resolution depth is taken from; ``valid`` (1, size, size), bool.
 
     Raises:
         ValueError: a size below 32, or noise or holes that are no shares.
@@ -58,13 +60,17 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
         more_photographs: Sequence[Path] = (),
         noise: float = 0.0,
         holes: float = 0.0,
+        misalignment: float = 0.0,
     ) -> None:
         if length < 1 or size < 32:
             raise ValueError(f"length must be at least 1 and size at least 32, got {length=} and {size=}")
         for name, share in (("noise", noise), ("holes", holes)):
             if not 0 <= share < 1:
                 raise ValueError(f"{name} must be a share from 0 to below 1, got {share}")
-        self.length, self.size, self.seed, self.noise, self.holes = length, size, seed, noise, holes
+        if misalignment < 0:
+            raise ValueError(f"misalignment must be pixels from 0 on, got {misalignment}")
+        self.length, self.size, self.seed = length, size, seed
+        self.noise, self.holes, self.misalignment = noise, holes, misalignment
         self.pictures = photographs(more_photographs)
 
     def __len__(self) -> int:
@@ -78,12 +84,18 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng((self.seed, index))
         canvas = _Composition(rng, self.pictures, self.size)
         guide, depth = canvas.guide(), canvas.depth()
+        if self.misalignment:
+            depth = _displaced(rng, depth, rng.uniform(0, self.misalignment))
         valid = _holes(rng, depth, self.holes)
+        depth = depth.clip(1e-3).astype(np.float32)
+        measured = depth
         if self.noise:
-            depth = depth + rng.normal(0, rng.uniform(0, self.noise) * np.ptp(depth), depth.shape)
+            deviation = rng.uniform(0, self.noise) * np.ptp(depth)
+            measured = (depth + rng.normal(0, deviation, depth.shape)).clip(1e-3).astype(np.float32)
         return {
             "guide": torch.from_numpy(np.stack(cv2.split(guide))),
-            "depth": torch.from_numpy(depth.clip(1e-3).astype(np.float32))[None],
+            "depth": torch.from_numpy(depth)[None],
+            "measured": torch.from_numpy(measured)[None],
             "valid": torch.from_numpy(valid)[None],
         }
 
@@ -253,6 +265,17 @@ class _Composition:
             return [curve + step * (i - number / 2) for i in range(number)]
         spread = radius * rng.uniform(1, 3.5)
         return [turned(curve, rng.uniform(0, 2 * math.pi)) + rng.normal(0, spread, 2) for _ in range(number)]
+
+
+def _displaced(rng: np.random.Generator, depth: Pixels, deviation: float) -> Pixels:
+    """The depth with its edges moved a little, in one place more than in another; its values stay as they are."""
+    import cv2
+
+    size, points = len(depth), int(rng.integers(4, 24))
+    moves = rng.normal(0, deviation, (2, points, points)).astype(np.float32)
+    across, down = (cv2.resize(move, (size, size), interpolation=cv2.INTER_CUBIC) for move in moves)
+    own = np.arange(size, dtype=np.float32)
+    return cv2.remap(depth, own[None] + across, own[:, None] + down, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _holes(rng: np.random.Generator, depth: Pixels, share: float) -> Any:

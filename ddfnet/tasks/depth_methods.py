@@ -106,22 +106,14 @@ def ddfnet(model: Any = "auto", **options: Any) -> Method:
         options: for `upsample_depth`, such as ``tile``.
 
     Returns:
-        The method. Where the factor does not divide the guide, the guide is continued by its last row and column and
-        the map by samples that are not valid, so that the ratio is the factor; the result is cut to size.
+        The method, for `Protocol`'s offsets: with a whole one the ratio is exactly the factor.
     """
 
     def method(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:
         from ddfnet.depth import upsample_depth
 
-        height, width = _size(guide)
-        below, right = -height % factor, -width % factor
-        if below or right:
-            guide = functional.pad(guide.float()[None], (0, right, 0, below), mode="replicate")[0].to(torch.uint8)
-        missing = [large // factor - small for large, small in zip(guide.shape[1:], low.shape, strict=True)]
-        low, low_valid = (functional.pad(each, (0, missing[1], 0, missing[0])) for each in (low, low_valid))
-        picture = guide.permute(1, 2, 0).contiguous()
-        result = upsample_depth(low, picture, valid=low_valid, offset=offset, model=model, fill=True, **options)
-        return result[:height, :width]
+        picture = guide.permute(1, 2, 0)
+        return upsample_depth(low, picture, valid=low_valid, offset=offset, model=model, fill=True, **options)
 
     return method
 

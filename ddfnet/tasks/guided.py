@@ -87,7 +87,7 @@ class GuidedDepth(lightning.LightningModule):
         """The errors after each stage, the enlarged depth and the bilinear one (N, 1, H, W)."""
         truth, valid = batch["depth"], batch["valid"]
         guide = batch["guide"].to(truth.dtype).div_(255).contiguous(memory_format=self.format)
-        low, low_valid = (guided_errors.every(x, factor) for x in (truth, valid))
+        low, low_valid = (guided_errors.every(x, factor) for x in (batch["measured"], valid))
         levels = self.network.levels(low, guide, low_valid, scale_factor=factor)
         bilinear = guided_errors.bilinear(low, low_valid, factor)
         some = low_valid.any(3, keepdim=True).any(2, keepdim=True)  # nothing can be known where nothing is given
@@ -171,12 +171,13 @@ class GuidedDepthData(lightning.LightningDataModule):
         photographs: files and folders, for textures, besides what scikit-image carries.
         noise: of the depth, see `ComposedScenes`.
         holes: in the depth, see `ComposedScenes`.
+        misalignment: of depth and picture, see `ComposedScenes`.
         validation_scenes: how many.
         validation_seed: of the validation scenes, the same for all runs.
         seed: of the training scenes.
 
     Returns:
-        Batches of ``guide`` (N, 3, S, S), uint8; ``depth`` (N, 1, S, S), float32; ``valid`` (N, 1, S, S), bool.
+        Batches of `ComposedScenes`: ``guide`` (N, 3, S, S), ``depth``, ``measured`` and ``valid`` (N, 1, S, S).
 
     Raises:
         ValueError: a count or a size below 1; the same seed for both sets.
@@ -191,6 +192,7 @@ class GuidedDepthData(lightning.LightningDataModule):
         photographs: Sequence[str] = (),
         noise: float = 0.0,
         holes: float = 0.0,
+        misalignment: float = 0.0,
         validation_scenes: int = 64,
         validation_seed: int = 1_000_003,
         seed: int = 0,
@@ -207,7 +209,12 @@ class GuidedDepthData(lightning.LightningDataModule):
             raise ValueError(f"validation_seed must differ from seed, or training would see its scenes, got {seed}")
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.scenes = partial(
-            ComposedScenes, size=size, more_photographs=tuple(map(Path, photographs)), noise=noise, holes=holes
+            ComposedScenes,
+            size=size,
+            more_photographs=tuple(map(Path, photographs)),
+            noise=noise,
+            holes=holes,
+            misalignment=misalignment,
         )
         self.validation_set = self.scenes(validation_scenes, seed=validation_seed)
 
@@ -227,20 +234,16 @@ class GuidedDepthData(lightning.LightningDataModule):
             rank=trainer.global_rank,
             ranks=trainer.world_size,
         )
-        return DataLoader(
-            self.train_set,
-            batch_sampler=order,
-            num_workers=self.workers,
-            worker_init_fn=_one_thread,
-            prefetch_factor=_AHEAD if self.workers else None,
-        )
+        return self._loader(self.train_set, batch_sampler=order)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self.validation_set, self.batch_size, num_workers=self.workers, worker_init_fn=_one_thread)
+        return self._loader(self.validation_set, batch_size=self.batch_size)
 
+    def _loader(self, scenes: ComposedScenes, **order: Any) -> DataLoader[Batch]:
+        import cv2
 
-def _one_thread(_worker: int) -> None:
-    """The workers are processes; threads of their own would take the training's cores."""
-    import cv2
-
-    cv2.setNumThreads(1)
+        # Before the workers are forked, and not in them: they would wait for ever for OpenCV's threads, which they do
+        # not have; and threads of theirs would take the training's cores.
+        cv2.setNumThreads(1)
+        ahead = _AHEAD if self.workers else None
+        return DataLoader(scenes, num_workers=self.workers, prefetch_factor=ahead, **order)

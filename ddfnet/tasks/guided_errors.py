@@ -86,7 +86,7 @@ def picture(batch: dict[str, Tensor], depth: Tensor, baseline: Tensor, factor: i
     rows = []
     for index in range(min(count, len(depth))):
         truth, valid = batch["depth"][index], batch["valid"][index]
-        low = every(truth, factor).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+        low = every(batch["measured"][index], factor).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
         known = truth[valid]
         floor, span = (known.min(), (known.max() - known.min()).clamp_min(1e-12)) if len(known) else (0.0, 1.0)
         maps = [((values - floor) / span).clamp(0, 1) for values in (low, baseline[index], depth[index], truth)]

@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,12 +18,18 @@ import pytest
 pytest.importorskip("lightning")
 pytest.importorskip("skimage")
 
+pytest.importorskip("cv2")
+pytest.importorskip("safetensors")
+
 import torch
 from PIL import Image
 
-from ddfnet.cli import filters, pictures
 from ddfnet.cli.main import main
-from ddfnet.models.twins import TwinNet
+from ddfnet.data.middlebury import motorcycle
+from ddfnet.data.protocols import PAC, aligned_bilinear
+from ddfnet.depth import upsample_depth
+from ddfnet.models import guided_files
+from ddfnet.models.guided import GuidedUpsampler
 
 Fails = Callable[..., str]
 
@@ -35,6 +42,8 @@ class Page(HTMLParser):
         self.loads: list[str] = []
         self.images: list[dict[str, str | None]] = []
         self.rows: list[list[str]] = []
+        self.captions: list[str] = []
+        self.ids: set[str] = set()
         self.open: list[str] = []
         self.text = ""
         self.feed(text)
@@ -42,6 +51,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         values = dict(attributes)
         self.loads += [value for name, value in attributes if name in ("src", "href", "srcset", "data") and value]
+        self.ids |= {str(value) for name, value in attributes if name == "id"}
+        if tag == "figcaption":
+            self.captions.append("")
         if tag == "img":
             self.images.append(values)
         if tag == "tr":
@@ -56,6 +68,8 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        if "figcaption" in self.open:
+            self.captions[-1] += data
         if self.open and self.open[-1] in ("td", "th"):
             self.rows[-1][-1] += data
 
@@ -63,11 +77,14 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     folder, threads = tmp_path_factory.mktemp("work"), torch.get_num_threads()
+    model = tmp_path_factory.mktemp("model") / "untrained.safetensors"
+    torch.manual_seed(0)
+    guided_files.save(GuidedUpsampler(8, channels=8, guide_channels=8), model, {"data": "nothing", "steps": 0})
     output, errors = io.StringIO(), io.StringIO()
     with contextlib.chdir(folder) if hasattr(contextlib, "chdir") else contextlib.nullcontext():
         before = set(Path().iterdir())
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-            status = main(["demo", "--short", "--output", str(folder / "out")])
+            status = main(["demo", "--short", "--output", str(folder / "out"), "--depth-model", str(model)])
         torch.set_num_threads(threads)
         left = {path.name for path in set(Path().iterdir()) - before}
     page = (folder / "out" / "index.html").read_text(encoding="utf-8")
@@ -77,6 +94,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         out=output.getvalue(),
         err=errors.getvalue(),
         folder=folder,
+        model=model,
         left=left,
         page=page,
         results=results,
@@ -110,32 +128,105 @@ def test_results(demo: SimpleNamespace) -> None:
     assert demo.results["machine"]["torch"] == torch.__version__
 
 
-def test_the_same_table_everywhere(demo: SimpleNamespace) -> None:
-    table = (demo.folder / "out" / "table.txt").read_text()
-    assert table in demo.out + "\n"
+def test_depth_results(demo: SimpleNamespace) -> None:
+    depth = demo.results["depth"]
+    assert depth["scene"] == "motorcycle" and depth["protocol"] == "pac" and depth["factor"] == 8
+    assert depth["size"] == [240, 360] and depth["low_size"] == [30, 45]
+    rows = {row["method"]: row for row in depth["rows"]}
+    assert list(rows) == ["bilinear", "bicubic", "joint-bilateral", "ddfnet"]
+    for row in rows.values():
+        assert row["ratio"] == pytest.approx(row["rmse"] / rows["bilinear"]["rmse"])
+        assert row["seconds"] > 0 and 0 < row["flying_near_edges"] < 1
+    assert rows["bicubic"]["ratio"] > 1 > rows["joint-bilateral"]["ratio"]
+    network = depth["network"]
+    assert network["file"] == str(demo.model) and network["card"] == {"data": "nothing", "steps": 0}
+    assert network["parameters"] == sum(p.numel() for p in guided_files.load(demo.model).parameters())
+
+
+def test_depth_errors_are_those_of_the_protocol(demo: SimpleNamespace) -> None:
+    """Once more, by the public functions alone, on the middle of the scene."""
+    whole = motorcycle()
+    rows, columns = slice(130, 370), slice(190, 550)
+    guide, depth, valid = whole.guide[:, rows, columns], whole.depth[rows, columns], whole.valid[rows, columns]
+    scene = replace(whole, guide=guide, depth=depth, valid=valid)
+    low, known = depth[3::8, 3::8], valid[3::8, 3::8]
+    expected = {
+        "bilinear": aligned_bilinear(low, scene.size, valid=known, ratio=8, offset=3),
+        "ddfnet": upsample_depth(
+            low, guide.permute(1, 2, 0).contiguous(), valid=known, offset=3, model=demo.model, fill=True
+        ),
+    }
+    measured = {row["method"]: row["rmse"] for row in demo.results["depth"]["rows"]}
+    for name, enlarged in expected.items():
+        assert measured[name] == pytest.approx(PAC.rmse(enlarged, scene), rel=1e-6)
+    zooms = demo.results["depth"]["zooms"]
+    assert len(zooms) == 2
+    for zoom in zooms:
+        box = (
+            slice(zoom["top"], zoom["top"] + zoom["height"]),
+            slice(zoom["left"], zoom["left"] + zoom["width"]),
+        )
+        counted = PAC.scored(scene)[box]
+        error = (expected["bilinear"] - depth)[box][counted]
+        assert zoom["rmse"]["bilinear"] == pytest.approx(error.square().mean().sqrt().item(), rel=1e-5)
+
+
+def test_the_same_tables_everywhere(demo: SimpleNamespace) -> None:
+    tables = (demo.folder / "out" / "table.txt").read_text().rstrip("\n").split("\n\n")
+    assert len(tables) == 2
+    assert all(table in demo.out for table in tables)
     rows = Page(demo.page).rows
-    assert [row[0] for row in rows] == [
+    depth, twins = rows[:5], rows[5:]
+    assert [row[0] for row in depth] == ["8x", "bilinear", "bicubic", "joint bilateral (OpenCV)", "ddfnet"]
+    for row, result in zip(depth[1:], demo.results["depth"]["rows"], strict=True):
+        assert row[1:] == [
+            f"{result['rmse']:.3f} px",
+            f"{result['ratio']:.3f}",
+            f"{result['flying_near_edges']:.1%}",
+            f"{result['seconds']:.3f}",
+        ]
+        assert all(cell in tables[0] for cell in row)
+    assert [row[0] for row in twins] == [
         "3x3 layer",
         "3x3 convolution",
         "depthwise 3x3 convolution",
         "decoupled dynamic filter",
     ]
-    for row, twin in zip(rows[1:], demo.results["twins"], strict=True):
+    for row, twin in zip(twins[1:], demo.results["twins"], strict=True):
         assert row[1] == f"{twin['test_accuracy']:.2%}"
         assert row[2] == f"{twin['parameters']:,}"
-        assert all(cell in table for cell in row)
+        assert all(cell in tables[1] for cell in row)
+
+
+def test_every_method_is_beside_the_others_with_its_own_error(demo: SimpleNamespace) -> None:
+    captions = Page(demo.page).captions
+    titles = ("bilinear", "bicubic", "joint bilateral (OpenCV)", "ddfnet")
+    depth = demo.results["depth"]
+    for zoom in depth["zooms"]:
+        for title, error in zip(titles, zoom["rmse"].values(), strict=True):
+            assert f"{title}, {error:.2f} px" in captions
+    for row in depth["rows"]:
+        assert f"its errors, {row['rmse']:.2f} px in root mean square" in captions
+    for title in ("bilinear", "joint bilateral (OpenCV)", "ddfnet", "as measured"):  # from the side, and more
+        assert title in captions
 
 
 def test_the_page_needs_nothing_but_itself(demo: SimpleNamespace) -> None:
     page = Page(demo.page)
     assert page.open == []
-    assert page.loads and all(load.startswith("data:image/png;base64,") for load in page.loads)
+    links = [load for load in page.loads if load.startswith("#")]
+    assert links and {link[1:] for link in links} <= page.ids
+    pictures = [load for load in page.loads if load not in links]
+    assert pictures and all(re.match("data:image/(png|jpeg);base64,", picture) for picture in pictures)
     assert not re.search(r"url\(|@import|<script|<link|https?://", demo.page)
 
 
 def test_every_picture_of_the_page_decodes_and_is_described(demo: SimpleNamespace) -> None:
     images = Page(demo.page).images
-    assert len(images) == 3 * (4 + 3 * 4) + 3 * 2  # maps and kernels of each photograph, strips of channel filters
+    depth = 3 + 4 + 2 * (2 + 4) + 4 * 2 + 4 * 2  # first of all; from the side; up close; whole maps; composed scenes
+    legends = 3 + 1
+    twins = 3 * (4 + 3 * 4) + 3 * 2  # maps and kernels of each photograph, strips of channel filters
+    assert len(images) == depth + legends + twins
     for image in images:
         assert image["alt"]
         decoded = Image.open(io.BytesIO(base64.b64decode(str(image["src"]).partition(",")[2])))
@@ -146,7 +237,12 @@ def test_every_picture_of_the_page_decodes_and_is_described(demo: SimpleNamespac
 def test_the_page_says_what_it_is(demo: SimpleNamespace) -> None:
     text = " ".join(Page(demo.page).text.split())
     for part in (
-        "This was a short run",
+        "This was a short run, on the middle of the scene.",
+        "This was a short run, on a few pictures",
+        "Motorcycle of the Middlebury 2014 stereo benchmark",
+        "from 45x30 to 360x240",
+        f"{100 * demo.results['depth']['rows'][3]['ratio']:.0f} % of what bilinear interpolation leaves",
+        "Its card says of what it was trained on: nothing.",
         "trained on digits alone and has never seen these photographs",
         torch.__version__,
         "(CC0)",
@@ -154,6 +250,7 @@ def test_the_page_says_what_it_is(demo: SimpleNamespace) -> None:
         assert part in text
     assert demo.results["machine"]["cpu"] in text
     assert "{{" not in text and "None" not in text
+    assert text.index("A small depth map") < text.index("Three networks"), "depth leads"
 
 
 def test_no_output_folder(tmp_path: Path, fails: Fails) -> None:
@@ -170,6 +267,29 @@ def test_a_folder_that_is_not_there(tmp_path: Path, fails: Fails, arguments: tup
     assert fails(1, "demo", "--data", str(missing), "--output", str(tmp_path / "out"), *arguments) == (
         f"ddfnet: error: {missing}: no such folder"
     )
+
+
+def test_a_depth_network_that_is_not_there(tmp_path: Path, fails: Fails) -> None:
+    missing = tmp_path / "nowhere.safetensors"
+    assert fails(1, "demo", "--depth-model", str(missing), "--output", str(tmp_path / "out")) == (
+        f"ddfnet: error: {missing}: no such file"
+    )
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_depth_network_that_is_broken(tmp_path: Path, fails: Fails, suffix: str) -> None:
+    broken = tmp_path / f"broken{suffix}"
+    broken.write_bytes(b"no network")
+    line = fails(1, "demo", "--short", "--depth-model", str(broken), "--output", str(tmp_path / "out"))
+    assert line.startswith(f"ddfnet: error: {broken}: a file that `ddfnet train guided` wrote is required, ")
+
+
+def test_a_broken_model_card_is_named(tmp_path: Path, fails: Fails) -> None:
+    file = tmp_path / "model.safetensors"
+    guided_files.save(GuidedUpsampler(2, channels=8, guide_channels=8), file, {})
+    file.with_suffix(".json").write_text("{")
+    line = fails(1, "demo", "--short", "--depth-model", str(file), "--output", str(tmp_path / "out"))
+    assert line.startswith(f"ddfnet: error: {tmp_path / 'model.json'} is no model card: ")
 
 
 def test_a_broken_picture_is_named(tmp_path: Path, fails: Fails) -> None:
@@ -189,51 +309,3 @@ def test_a_set_that_is_not_there_and_not_downloaded(tmp_path: Path, fails: Fails
         f"ddfnet: error: cifar10: no intact cifar-10-batches-py in {tmp_path}; give torchvision's root with --root, or "
         f"add --download"
     )
-
-
-# --- what the pictures show ---------------------------------------------------------------------------------------
-
-
-def test_recorded_filters_are_those_of_the_layer() -> None:
-    network = TwinNet("ddf", 1, 10).eval()
-    picture = torch.randn(1, 12, 16)
-    recorded = filters.record(network, picture)
-    assert [own.spatial.shape[1:] for own in recorded] == [(12, 16), (12, 16), (6, 8), (6, 8)]
-    block = network.stages[0][0].body
-    x = block[2](block[1](block[0](network.stem(picture[None]))))
-    torch.testing.assert_close(recorded[0].spatial, block[3].spatial(x)[0])
-    torch.testing.assert_close(recorded[0].channel, block[3].channel(x)[0])
-    assert recorded[0].channel.shape == (32, 3, 3)
-    assert not block[3].spatial._forward_hooks, "hooks are taken away again"
-
-
-def test_components_find_the_directions_that_differ() -> None:
-    directions = torch.linalg.qr(torch.randn(9, 9)).Q.T[:3]
-    mean = torch.randn(9)
-    values = torch.randn(3, 20, 30) * torch.tensor([9.0, 4.0, 1.0])[:, None, None]
-    spatial = mean[:, None, None] + torch.einsum("dk,dhw->khw", directions, values)
-    components = filters.Components.fit([spatial])
-    assert components.share == pytest.approx(1, abs=1e-4)
-    overlap = components.directions @ directions.T
-    assert (overlap.diagonal().abs() > 0.95).all()
-    colours = components.colours(spatial)
-    assert colours.shape == (20, 30, 3)
-    assert colours.min() == 0 and colours.max() == 1
-    distances = (spatial - components.mean[:, None, None]).norm(dim=0) / components.mean.norm()
-    torch.testing.assert_close(components.departure(spatial), distances)
-
-
-def test_typical_points_stand_for_each_group() -> None:
-    spatial = torch.zeros(9, 64, 64)
-    spatial[0, :32, :32] = spatial[1, :32, 32:] = spatial[2, 32:, :32] = spatial[3, 32:, 32:] = 1
-    points = filters.typical_points(spatial, 4)
-    assert {(y < 32, x < 32) for y, x in points} == {(a, b) for a in (True, False) for b in (True, False)}
-    assert all(4 <= value < 60 for point in points for value in point), "away from the edge"
-
-
-def test_kernels_are_painted_by_sign() -> None:
-    uri = pictures.kernel(torch.tensor([[-1.0, 0.0, 1.0]]), 1.0)
-    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
-    negative, zero, positive = (picture.getpixel((x, 0)) for x in range(3))
-    assert negative[2] > negative[0] and positive[0] > positive[2]
-    assert min(zero) > 240

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -163,6 +165,17 @@ def test_batches_depend_on_the_seed_and_the_step_alone() -> None:
     assert not torch.equal(whole[0], batches(0, 0, seed=1)[0])
     validation = next(iter(GuidedDepthData(**SMALL).val_dataloader()))["guide"]
     assert not any(torch.equal(validation, batch) for batch in whole)
+
+
+def test_workers_are_forked_where_opencv_has_had_threads() -> None:
+    code = f"""
+import cv2, numpy
+from ddfnet.tasks.guided import GuidedDepthData
+cv2.setNumThreads(4)
+cv2.GaussianBlur(numpy.zeros((2000, 2000, 3), numpy.float32), (0, 0), 3)  # starts OpenCV's threads
+next(iter(GuidedDepthData(**{ {**SMALL, "workers": 1}!r}).val_dataloader()))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)  # it would wait for ever
 
 
 # --- training -----------------------------------------------------------------------------------------------------

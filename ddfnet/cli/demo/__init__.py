@@ -1,0 +1,119 @@
+"""``ddfnet demo``: enlarge a real depth map, train three twins on real pictures, and write a page about both."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ddfnet.cli import machine
+from ddfnet.cli.arguments import positive
+from ddfnet.cli.errors import UserError, require, writable_folder
+
+_MODULES = (
+    "lightning",
+    "torchmetrics",
+    "torchvision",
+    "sklearn",
+    "skimage",
+    "cv2",
+    "safetensors",
+    "matplotlib",
+    "jinja2",
+)
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="enlarge a depth map, train three small networks, and see both on a page, in three minutes",
+        description="Enlarges the depth map of a real scene eightfold, beside what is usual for that. Trains three "
+        "networks that differ in one layer (convolution, depthwise convolution, DDF) on real pictures and shows the "
+        "filters that DDF predicts for photographs. Writes one page about both.",
+    )
+    parser.add_argument(
+        "--depth-model",
+        default="auto",
+        metavar="FILE",
+        help="weights of the depth network, as `ddfnet train guided` leaves them, *.safetensors or *.ckpt (those of "
+        "the package)",
+    )
+    parser.add_argument(
+        "--data",
+        default="digits",
+        metavar="NAME|DIR",
+        help="for the three: digits (comes with scikit-learn), fashion-mnist, cifar10, or a folder with a sub-folder a "
+        "class, below train and test (or val) if it has them (%(default)s)",
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Path("data"), metavar="DIR", help="where torchvision's sets are (%(default)s)"
+    )
+    parser.add_argument("--download", action="store_true", help="let torchvision fetch the set into --root")
+    parser.add_argument(
+        "--size", type=positive, default=32, metavar="N", help="pixels a side of a folder's pictures (%(default)s)"
+    )
+    parser.add_argument("--epochs", type=positive, metavar="N", help="passes over the training part")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and order (%(default)s)")
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="threads of torch and OpenCV (to train on small pictures: 1)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("ddfnet-demo"), metavar="DIR", help="for the page (%(default)s)"
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="seconds instead of minutes: part of the scene, a few pictures"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    require("demo", _MODULES)
+    writable_folder(options.output)
+    _quiet()
+    import torch
+
+    from ddfnet.cli.demo import depth, depth_pictures, page, twins
+    from ddfnet.data import DataError
+    from ddfnet.tasks.comparison import SMALL
+
+    start = time.perf_counter()
+    try:
+        print(f"reading {options.data}", flush=True)
+        splits = twins.load(options)
+        network = depth.load(options.depth_model)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        print(f"enlarging the depth map of Motorcycle {depth.FACTOR}x, four ways", flush=True)
+        enlarged = depth.measure(network, short=options.short)
+        print(f"\n{enlarged.table()}\n")
+        if not options.threads and min(splits.size) < SMALL:
+            torch.set_num_threads(1)  # threads cost more than they bring on maps of 8x8
+        trained = twins.compare(splits, options)
+        print(f"\n{trained.table()}\n")
+        shown = {"depth": depth_pictures.shown(enlarged), "twins": trained.shown()}
+    except DataError as error:
+        raise UserError(str(error)) from None
+    results = {
+        "command": " ".join(["ddfnet", *sys.argv[1:]]) if sys.argv[1:] else "ddfnet demo",
+        "depth": enlarged.results(),
+        **trained.results(),
+        "machine": machine.facts(),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    written = page.write(options.output, results, shown, [enlarged.table(), trained.table()])
+    print(f"{results['seconds']:.0f} s in all. Open {written.resolve()}")
+    return 0
+
+
+def _quiet() -> None:
+    """Keep to what the user should read: this command says itself what Lightning and the kernels would say."""
+    import lightning  # noqa: F401  (its loggers exist, with levels of their own, from here on)
+
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message="ddfnet uses its PyTorch reference")

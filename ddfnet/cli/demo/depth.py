@@ -1,0 +1,235 @@
+"""The depth part of the demo: a real depth map made small, and enlarged again in four ways that are measured alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ddfnet.cli.errors import UserError
+from ddfnet.data import middlebury
+from ddfnet.data.protocols import PAC
+from ddfnet.data.scenes import Scene
+from ddfnet.models import guided_files
+from ddfnet.models.guided import GuidedUpsampler
+from ddfnet.table import table
+from ddfnet.tasks import depth_methods
+from ddfnet.tasks.depth_evaluation import Row, evaluate
+from ddfnet.tasks.depth_methods import METHODS, Method
+
+FACTOR = 8
+TITLES = {
+    "bilinear": "bilinear",
+    "bicubic": "bicubic",
+    "joint-bilateral": "joint bilateral (OpenCV)",
+    "ddfnet": "ddfnet",
+}
+_REPEATS = 3  # calls of a method, the fastest of which is its time
+_SHORT = (240, 360)  # pixels of the scene's middle, for a short run
+_ZOOMS = 2
+_ZOOM_PART = 6  # a zoom is this part of the picture's height and width
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of the picture, in its pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+
+@dataclass(frozen=True)
+class Enlarged:
+    """The scene, what every method made of the same small map, and what was measured of that."""
+
+    scene: Scene
+    low: Tensor  # (h, w), 0 where not valid
+    low_valid: Tensor  # (h, w)
+    scored: Tensor  # (H, W): the pixels that the errors are of
+    maps: dict[str, Tensor]  # of each method, (H, W)
+    rows: list[Row]
+    windows: list[Window]  # where bilinear's error is largest
+    network: dict[str, Any]
+    threads: int
+
+    def headers(self) -> list[str]:
+        return [f"{FACTOR}x", "RMSE", "of bilinear's", "flying near edges", "seconds"]
+
+    def cells(self) -> list[list[str]]:
+        return [
+            [
+                TITLES[row.method],
+                f"{row.rmse:.3f} {row.unit}",
+                f"{row.ratio:.3f}",
+                f"{row.flying_near_edges:.1%}",
+                f"{row.seconds:.3f}",
+            ]
+            for row in self.rows
+        ]
+
+    def table(self) -> str:
+        return table(self.headers(), self.cells())
+
+    def results(self) -> dict[str, Any]:
+        """For results.json."""
+        return {
+            "scene": self.scene.name,
+            "origin": self.scene.origin,
+            "unit": self.scene.unit,
+            "size": list(self.scene.size),
+            "protocol": PAC.name,
+            "border": PAC.border,
+            "factor": FACTOR,
+            "low_size": list(self.low.shape),
+            "valid": self.scene.valid.float().mean().item(),
+            "network": self.network,
+            "threads": self.threads,
+            "repeats": _REPEATS,
+            "colours": list(self.colour_limits()),
+            "largest_error_shown": self.error_limit(),
+            "rows": [row.as_dict() for row in self.rows],
+            "zooms": [
+                {**asdict(window), "rmse": {name: self.rmse(name, window) for name in self.maps}}
+                for window in self.windows
+            ],
+        }
+
+    def colour_limits(self) -> tuple[float, float]:
+        """The depths that the first and the last colour of a map stand for."""
+        known = self.scene.depth[self.scene.valid]
+        return known.quantile(0.01).item(), known.quantile(0.99).item()
+
+    def error_limit(self) -> float:
+        """The error of the last colour of an error map: a percent of bilinear's errors are larger."""
+        error = (self.maps["bilinear"] - self.scene.depth)[self.scored].abs()
+        return float(f"{error.quantile(0.99).item():.2g}")
+
+    def rmse(self, method: str, window: Window) -> float:
+        """The error in a part of the picture, over its scored pixels."""
+        error = (self.maps[method] - self.scene.depth)[window.slices][self.scored[window.slices]]
+        return error.double().square().mean().sqrt().item()
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network of a file, and what is known of it."""
+
+    model: GuidedUpsampler
+    facts: dict[str, Any]
+
+
+def load(model: str) -> Network:
+    """The network of a file, or the package's for "auto"."""
+    own = files("ddfnet.models") / "weights" / "guided.safetensors"
+    file = Path(str(own)) if model == "auto" else Path(model)
+    try:
+        network = guided_files.load(file)
+        card = guided_files.card(file)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file.with_suffix('.json')} is no model card: {error}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(str(error)) from None
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Network(network, {"file": model, "parameters": parameters, "card": card})
+
+
+def measure(network: Network, *, short: bool) -> Enlarged:
+    """Enlarge Motorcycle's map in four ways, with as many threads of OpenCV as of torch.
+
+    Args:
+        network: of the last of them.
+        short: take the middle of the scene only.
+
+    Raises:
+        DataError: this scikit-image was packaged without the scene.
+    """
+    scene = middlebury.motorcycle()
+    if short:
+        scene = _middle(scene, _SHORT)
+    maps: dict[str, Tensor] = {}
+    methods = {**{name: METHODS[name] for name in TITLES}, "ddfnet": depth_methods.ddfnet(network.model)}
+    threads = torch.get_num_threads()
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(threads)
+    try:
+        rows = evaluate(_keeping(methods, maps), [scene], PAC, FACTOR, repeats=_REPEATS)
+    finally:
+        cv2.setNumThreads(before)
+    low = PAC.lowres(scene.depth, scene.valid, FACTOR)
+    scored = PAC.scored(scene)
+    size = scene.size[0] // _ZOOM_PART, scene.size[1] // _ZOOM_PART
+    error = torch.where(scored, maps["bilinear"] - scene.depth, 0)
+    return Enlarged(
+        scene=scene,
+        low=low.depth,
+        low_valid=low.valid,
+        scored=scored,
+        maps=maps,
+        rows=rows,
+        windows=worst_windows(error, size, _ZOOMS),
+        network=network.facts,
+        threads=threads,
+    )
+
+
+def worst_windows(error: Tensor, size: tuple[int, int], count: int) -> list[Window]:
+    """The windows in which the squared error is largest in sum, the worst first; none overlaps another.
+
+    Args:
+        error: (H, W), 0 where it does not count.
+        size: (height, width) of a window, in pixels.
+        count: of windows; fewer where no more find room.
+
+    Example:
+        >>> error = torch.zeros(8, 12)
+        >>> error[5, 7] = 2
+        >>> worst_windows(error, (2, 3), 1)
+        [Window(top=4, left=5, height=2, width=3)]
+    """
+    height, width = size
+    sums = functional.avg_pool2d(error.double().square()[None, None], size, stride=1)[0, 0]
+    windows: list[Window] = []
+    while len(windows) < count and sums.isfinite().any():
+        top, left = divmod(int(sums.argmax()), sums.shape[1])
+        windows.append(Window(top, left, height, width))
+        sums[max(0, top - height + 1) : top + height, max(0, left - width + 1) : left + width] = -torch.inf
+    return windows
+
+
+def _middle(scene: Scene, size: tuple[int, int]) -> Scene:
+    rows, columns = (
+        slice((whole - part) // 2, (whole - part) // 2 + part) for whole, part in zip(scene.size, size, strict=True)
+    )
+    return replace(
+        scene,
+        guide=scene.guide[:, rows, columns],
+        depth=scene.depth[rows, columns],
+        valid=scene.valid[rows, columns],
+    )
+
+
+def _keeping(methods: Mapping[str, Method], maps: dict[str, Tensor]) -> dict[str, Method]:
+    """The same methods, which leave their last results in ``maps``: what is shown is what was measured."""
+
+    def kept(name: str, method: Method) -> Method:
+        def run(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:
+            maps[name] = method(low, low_valid, guide, factor=factor, offset=offset)
+            return maps[name]
+
+        return run
+
+    return {name: kept(name, method) for name, method in methods.items()}

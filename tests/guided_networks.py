@@ -1,0 +1,27 @@
+"""Networks for the tests of guided upsampling: small, never trained, and with filters as sharp as a trained one's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ddfnet.models.guided import GuidedUpsampler
+
+
+def network(scale_factor: int = 4, *, sharp: float = 60.0, seed: int = 0, **options: Any) -> GuidedUpsampler:
+    """A network in which every path counts: what starts at zero does not, and the carrying filters choose.
+
+    As they are initialised the carrying filters are all but bilinear, and no test would see what they read.
+    """
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        made = GuidedUpsampler(scale_factor, **{"channels": 8, "guide_channels": 8, **options})
+        for stage in made.stages:
+            if stage.logits is not None:
+                stage.logits.weight.mul_(sharp)
+            if stage.correction is not None:
+                torch.nn.init.normal_(stage.correction.weight, std=0.1)
+        if made.head is not None:
+            torch.nn.init.normal_(made.head.weight, std=0.1)
+    return made.eval()

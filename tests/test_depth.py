@@ -1,0 +1,281 @@
+"""What `ddfnet.upsample_depth` promises, for whatever hypothesis draws: sizes, ratios, offsets, dtypes, holes, tiles.
+
+The promises hold by construction, so the networks here were never trained. Where a sample lies and what is near it is
+computed in this file, from the docstring.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import ddfnet
+from tests.guided_networks import network
+
+NETWORKS = {
+    "2x": network(2),
+    "4x": network(4),
+    "8x": network(8),
+    "8x, another": network(8, seed=1, blocks=2, channels=4),
+    "4x, 5x5": network(4, kernel_size=5, sharp=20.0),
+}
+DTYPES = ("uint8", "uint16", "int16", "int32", "int64", "float16", "float32", "float64")
+JUNK = (0.0, np.nan, np.inf, -np.inf, -1e30, 1e30)
+
+properties = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Sample i lies on pixel ``i * ratio + start`` of the guide."""
+
+    samples: int
+    pixels: int
+    ratio: float
+    start: float
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Where the guide's pixels lie, in samples."""
+        return ((np.arange(self.pixels) - self.start) / self.ratio).clip(0, self.samples - 1)
+
+
+@dataclass(frozen=True)
+class Case:
+    y: Axis
+    x: Axis
+    offset: Any  # as it is given to the function
+    model: str
+    seed: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.y.samples, self.x.samples
+
+    def guide(self, again: int = 0) -> np.ndarray:
+        rng = np.random.default_rng((self.seed, again))
+        return rng.integers(0, 256, (self.y.pixels, self.x.pixels, 3), dtype=np.uint8)
+
+    def depth(self, dtype: str = "float64") -> np.ndarray:
+        """Valid everywhere."""
+        rng = np.random.default_rng((self.seed, 7))
+        if np.dtype(dtype).kind in "iu":
+            return rng.integers(1, min(np.iinfo(dtype).max, 10**6), self.shape, dtype=dtype)
+        values = rng.random(self.shape) * 10.0 ** rng.integers(-3, 4) + 10.0 ** rng.integers(-3, 4)
+        return (values * rng.choice([-1, 1])).astype(dtype)
+
+    def enlarge(self, depth: np.ndarray, *, again: int = 0, **options: Any) -> np.ndarray:
+        result = ddfnet.upsample_depth(
+            depth, self.guide(again), offset=self.offset, model=NETWORKS[self.model], **options
+        )
+        assert result.shape == (self.y.pixels, self.x.pixels)
+        assert result.dtype == depth.dtype
+        return result
+
+
+def ratios() -> st.SearchStrategy[float]:
+    return st.one_of(
+        st.sampled_from([1.0, 2.0, 3.0, 4.0, 8.0, 16.0]), st.floats(1, 2), st.floats(2, 8), st.floats(8, 20)
+    )
+
+
+@st.composite
+def whole_axes(draw: st.DrawFn) -> Axis:
+    samples = draw(st.integers(1, 8))
+    pixels = max(samples, round(samples * draw(ratios())))
+    return Axis(samples, pixels, pixels / samples, (pixels / samples - 1) / 2)
+
+
+@st.composite
+def strided_axes(draw: st.DrawFn) -> Axis:
+    """Every r-th pixel from a whole one on, where no other whole step would give as many samples."""
+    step = draw(st.integers(1, 17))
+    start, pixels = draw(st.integers(0, step - 1)), draw(st.integers(step, 150))
+    counts = [len(range(start, pixels, other)) for other in range(1, pixels + 1)]
+    assume(counts.count(counts[step - 1]) == 1)
+    return Axis(counts[step - 1], pixels, step, start)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    kind = draw(st.sampled_from(["middle", "moved", "strided"]))
+    axes = [draw(strided_axes() if kind == "strided" else whole_axes()) for _ in range(2)]
+    offset: Any = None
+    if kind == "moved":
+        assume(any(axis.ratio > 1 for axis in axes))  # a map that is not enlarged is not moved either
+        starts = [draw(st.floats(-1, 2)) * axis.ratio + 1 / 64 for axis in axes]
+        assume(not any(start.is_integer() for start in starts))
+        axes = [Axis(axis.samples, axis.pixels, axis.ratio, start) for axis, start in zip(axes, starts, strict=True)]
+    if kind != "middle":
+        offset = axes[0].start, axes[1].start
+        if offset[0] == offset[1] and draw(st.booleans()):
+            offset = offset[0]
+    return Case(*axes, offset, draw(st.sampled_from(list(NETWORKS))), draw(st.integers(0, 2**16)))
+
+
+@st.composite
+def masks(draw: st.DrawFn, case: Case) -> np.ndarray:
+    """Where the depth is valid, somewhere at least."""
+    rng = np.random.default_rng((case.seed, 11))
+    mask = rng.random(case.shape) < draw(st.sampled_from([0.05, 0.3, 0.7, 0.95]))
+    mask.flat[rng.integers(mask.size)] = True
+    return mask
+
+
+@st.composite
+def holed(draw: st.DrawFn) -> tuple[Case, np.ndarray]:
+    case = draw(cases())
+    return case, draw(masks(case))
+
+
+def neighbourhood(case: Case, depth: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and largest valid sample of the 5x5 around each pixel's nearest sample."""
+
+    def reduce(values: np.ndarray, reducer: np.ufunc) -> np.ndarray:
+        for axis in (case.y, case.x):
+            nearest = np.round(axis.positions).astype(int)
+            values = np.stack([reducer.reduce(values[max(i - 2, 0) : i + 3], axis=0) for i in nearest]).T
+        return values
+
+    exact = depth.astype(np.float64)
+    return reduce(np.where(valid, exact, np.inf), np.minimum), reduce(np.where(valid, exact, -np.inf), np.maximum)
+
+
+def missing(result: np.ndarray) -> np.ndarray:
+    return np.isnan(result) if result.dtype.kind == "f" else result == 0
+
+
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and np.array_equal(a.view(np.uint8), b.view(np.uint8))
+
+
+@properties
+@given(drawn=holed(), dtype=st.sampled_from(DTYPES))
+def test_within_what_is_valid_in_the_5x5(drawn: tuple[Case, np.ndarray], dtype: str) -> None:
+    case, valid = drawn
+    depth = case.depth(dtype)
+    result = case.enlarge(depth, valid=valid)
+    low, high = neighbourhood(case, depth, valid)
+    known = ~missing(result)
+    assert known.any()
+    exact = result.astype(np.float64)
+    assert (low[known] <= exact[known]).all() and (exact[known] <= high[known]).all()
+
+
+@properties
+@given(drawn=holed(), dtype=st.sampled_from(DTYPES), number=st.floats(-3e4, 3e4).filter(lambda v: abs(v) >= 1))
+def test_a_constant_stays_that_constant(drawn: tuple[Case, np.ndarray], dtype: str, number: float) -> None:
+    case, valid = drawn
+    with np.errstate(invalid="ignore"):
+        depth = np.full(case.shape, abs(number) % 255 + 1 if dtype.startswith("u") else number).astype(dtype)
+    result = case.enlarge(depth, valid=valid)
+    assert (result[~missing(result)] == depth[0, 0]).all()
+    assert same(case.enlarge(depth), np.full_like(result, depth[0, 0]))
+
+
+@properties
+@given(drawn=holed(), junk=st.lists(st.sampled_from(JUNK), min_size=1), fill=st.booleans())
+def test_what_is_not_valid_changes_nothing(drawn: tuple[Case, np.ndarray], junk: list[float], fill: bool) -> None:
+    """Not a bit of it, whatever it holds: marked by a mask, or by 0, nan or inf."""
+    case, valid = drawn
+    depth = case.depth()
+    held = np.resize(junk, case.shape)
+    expected = case.enlarge(np.where(valid, depth, 1.0), valid=valid, fill=fill)
+    assert same(case.enlarge(np.where(valid, depth, held), valid=valid, fill=fill), expected)
+    unmarked = np.where(np.isfinite(held), 0, held)
+    assert same(case.enlarge(np.where(valid, depth, unmarked), fill=fill), expected)
+    assert same(case.enlarge(np.where(valid, depth, unmarked), valid=valid | True, fill=fill), expected)
+
+
+@properties
+@given(drawn=holed(), dtype=st.sampled_from(DTYPES))
+def test_not_valid_only_where_nothing_valid_is_near(drawn: tuple[Case, np.ndarray], dtype: str) -> None:
+    case, valid = drawn
+    result = case.enlarge(case.depth(dtype), valid=valid)
+    around = np.zeros(result.shape, bool)  # whether one of the samples between which a pixel lies is valid
+    for pick_y in (np.floor, np.ceil):
+        for pick_x in (np.floor, np.ceil):
+            around |= valid[np.ix_(pick_y(case.y.positions).astype(int), pick_x(case.x.positions).astype(int))]
+    assert not missing(result)[around].any()
+    assert not missing(case.enlarge(case.depth(dtype))).any()
+
+
+@properties
+@given(drawn=holed(), dtype=st.sampled_from(DTYPES))
+def test_fill_leaves_no_pixel_out_and_changes_no_other(drawn: tuple[Case, np.ndarray], dtype: str) -> None:
+    case, valid = drawn
+    depth = case.depth(dtype)
+    result, filled = case.enlarge(depth, valid=valid), case.enlarge(depth, valid=valid, fill=True)
+    without = missing(result)
+    assert same(filled[~without], result[~without])
+    assert not missing(filled).any()
+    # A filled pixel has the depth of a valid sample, and of one as near as any, up to a sample's own half block.
+    rows, columns = np.nonzero(valid)
+    reach = np.hypot(case.y.ratio, case.x.ratio) + 1e-6
+    for y, x in np.argwhere(without)[::7]:
+        nearest = np.round(case.y.positions[y]), np.round(case.x.positions[x])
+        away = np.hypot((rows - nearest[0]) * case.y.ratio, (columns - nearest[1]) * case.x.ratio)
+        near = away <= away.min() + reach
+        assert filled[y, x] in depth[rows[near], columns[near]]
+
+
+@properties
+@given(drawn=holed(), scale=st.floats(1e-3, 1e3), shift=st.floats(0, 1e3))
+def test_scaled_and_shifted(drawn: tuple[Case, np.ndarray], scale: float, shift: float) -> None:
+    """Of depths without a sign, so that none becomes 0, which is not valid."""
+    case, valid = drawn
+    depth = np.abs(case.depth())
+    result, other = case.enlarge(depth, valid=valid), case.enlarge(depth * scale + shift, valid=valid)
+    assert np.array_equal(np.isnan(result), np.isnan(other))
+    known = ~np.isnan(result)
+    tolerance = 1e-6 * scale * np.ptp(depth[valid]) + 1e-12 * (scale * depth.max() + shift)
+    assert np.abs(other - (result * scale + shift))[known].max() <= tolerance
+
+
+@properties
+@given(drawn=holed(), tile=st.integers(1, 200))
+def test_tiled_is_whole(drawn: tuple[Case, np.ndarray], tile: int) -> None:
+    case, valid = drawn
+    depth = case.depth()
+    whole, tiled = case.enlarge(depth, valid=valid), case.enlarge(depth, valid=valid, tile=tile)
+    assert np.array_equal(np.isnan(whole), np.isnan(tiled))
+    assert np.abs(whole - tiled)[~np.isnan(whole)].max() <= 1e-6 * np.ptp(depth[valid])
+
+
+@properties
+@given(drawn=holed(), dtype=st.sampled_from(DTYPES))
+def test_tensors_are_as_arrays(drawn: tuple[Case, np.ndarray], dtype: str) -> None:
+    case, valid = drawn
+    depth = case.depth(dtype)
+    given_depth, guide, mask = (torch.from_numpy(array) for array in (depth, case.guide(), valid))
+    result = ddfnet.upsample_depth(given_depth, guide, valid=mask, offset=case.offset, model=NETWORKS[case.model])
+    assert result.dtype == given_depth.dtype
+    # Torch rounds to float16 by way of float32, which can be a last digit off.
+    np.testing.assert_allclose(result.numpy(), case.enlarge(depth, valid=valid), rtol=np.finfo("float16").eps)
+
+
+@properties
+@given(axis=strided_axes(), model=st.sampled_from(list(NETWORKS)))
+def test_every_rth_pixel_has_the_ratio_r(axis: Axis, model: str) -> None:
+    """However much of the last block the guide has: the same as where it has all of it, repeated from the edge."""
+    assume(axis.samples * axis.ratio >= axis.pixels > axis.samples)
+    case = Case(axis, axis, axis.start, model, seed=axis.pixels)
+    depth, guide = case.depth(), case.guide()
+    more = int(axis.samples * axis.ratio) - axis.pixels
+    whole = np.pad(guide, ((0, more), (0, more), (0, 0)), mode="edge")
+    expected = ddfnet.upsample_depth(depth, whole, offset=axis.start, model=NETWORKS[model])
+    assert same(case.enlarge(depth), np.ascontiguousarray(expected[: axis.pixels, : axis.pixels]))
+
+
+@properties
+@given(case=cases())
+def test_the_guide_matters(case: Case) -> None:
+    """So that what holds above does not hold for want of a network."""
+    assume(min(case.shape) > 2 and min(case.y.ratio, case.x.ratio) >= 2)
+    depth = case.depth()
+    assert np.abs(case.enlarge(depth) - case.enlarge(depth, again=1)).max() > 0.01 * np.ptp(depth)
