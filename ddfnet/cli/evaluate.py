@@ -60,6 +60,11 @@ def add(commands: Any) -> None:
         "--methods", nargs="*", metavar="NAME", help="what to compare with, see the error for a wrong one"
     )
     parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="also each --checkpoint with a shuffled guide and without features, which must be clearly worse",
+    )
+    parser.add_argument(
         "--repeats", type=positive, default=1, metavar="N", help="calls, of which the fastest is the time"
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of torch and OpenCV")
@@ -108,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
 def _methods(options: argparse.Namespace) -> dict[str, Method]:
     """By name: what was asked for, and then the networks."""
     from ddfnet.models import guided_files
-    from ddfnet.tasks import depth_methods
+    from ddfnet.tasks import depth_methods, depth_probes
 
     known = depth_methods.METHODS
     rest = [name for name in known if name not in ("bilinear", "bilinear-half-pixel")]
@@ -120,7 +125,11 @@ def _methods(options: argparse.Namespace) -> dict[str, Method]:
         names = ["bilinear-half-pixel", *names]  # by which the published figures are checked
     chosen = {name: known[name] for name in names if not (name == "ddfnet" and options.checkpoint)}
     for file in options.checkpoint:
-        chosen[_label(file, options.checkpoint)] = depth_methods.ddfnet(guided_files.load(file))
+        label, network = _label(file, options.checkpoint), guided_files.load(file)
+        chosen[label] = depth_methods.ddfnet(network)
+        if options.probe:
+            chosen[f"{label}, guide shuffled"] = depth_probes.with_shuffled_guide(network)
+            chosen[f"{label}, no features"] = depth_probes.without_features(network)
     return chosen
 
 

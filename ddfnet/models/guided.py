@@ -34,8 +34,9 @@ class GuidedUpsampler(nn.Module):
     r"""Enlarge a depth map with filters that are predicted from it and from a photograph of the same scene.
 
     .. math::
-        d_{s+1} = \mathrm{ddf\_upsample}(d_s, -, \mathrm{softmax}(W\, t_s)), \qquad
-        f_{s+1} = \mathrm{ddf\_upsample}(t_s, D^{ch}, D^{sp}), \qquad t_s = \mathrm{trunk}(f_s, g_s, d_s)
+        t_s = \mathrm{trunk}(f_s, g_s, d_s), \qquad D^{sp}_s = \mathrm{softmax}(W_s\, t_s), \\
+        d_{s+1} = \mathrm{ddf\_upsample}(d_s, -, D^{sp}_s), \qquad
+        f_{s+1} = \mathrm{ddf\_upsample}(t_s, D^{ch}_s, D^{sp}_s)
 
     for each factor of two, where g is the guidance branch's map at the stage's input size and f the target branch's
     features. The depth is carried from stage to stage by filters that are positive with sum 1, so that every output is
@@ -54,8 +55,9 @@ class GuidedUpsampler(nn.Module):
         blocks: residual blocks of a stage's trunk.
         filters: the features' DDF-Up has ``"both"`` filters, or the ``"spatial"`` or the ``"channel"`` one alone.
         combine: how the two meet, ``"mul"`` or ``"add"``.
-        norm: of the features' spatial filters, see `DDF2d`; with ``"filter"`` it is the channel filters' too.
-            Otherwise a channel filter is a learnt one plus what the pooled target features add to it.
+        norm: of the features' spatial filters, see `DDF2d`. With ``"softmax"`` they are those that carry the depth;
+            with another the features have spatial filters of their own. With ``"filter"`` it is the channel filters'
+            norm too; otherwise a channel filter is a learnt one plus what the pooled target features add to it.
         carry: whether the softmax filters carry the depth.
         upsampler: ``"bilinear"`` is the plain twin that DDF-Up is compared with: features and depth are enlarged
             bilinearly, and the trunks, which read the same guide, correct the depth by what they add to it.
@@ -267,7 +269,7 @@ class _Stage(nn.Module):
                 self.logits.bias.copy_(near_bilinear.flatten())  # type: ignore[union-attr]
         self.enlarge = self.mix = None
         if features_too:
-            self.enlarge = _Bilinear() if plain else _DDFUp(channels, kernel_size, **ways)
+            self.enlarge = _Bilinear() if plain else _DDFUp(channels, kernel_size, carry=carry, **ways)
             self.mix = nn.Sequential(*_convs(channels, channels, kernel_size=3 if plain else 1))
 
     def forward(
@@ -283,7 +285,7 @@ class _Stage(nn.Module):
         if self.correction is not None:
             scaled = scaled + F.pixel_shuffle(self.correction(trunk), 2)
         if self.enlarge is not None and self.mix is not None:
-            features = self.mix(self.enlarge(trunk, context))
+            features = self.mix(self.enlarge(trunk, context, taps))
         return scaled, known, features
 
     def _average(self, scaled: Tensor, known: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
@@ -300,23 +302,26 @@ class _Stage(nn.Module):
 
 
 class _DDFUp(nn.Module):
-    """DDF-Up of the features: spatial filters from the trunk, channel filters from the context."""
+    """DDF-Up of the features: by the depth's spatial filters or by others, and by channel filters from the context."""
 
-    def __init__(self, channels: int, kernel_size: int, *, filters: str, combine: str, norm: str) -> None:
+    def __init__(self, channels: int, kernel_size: int, *, carry: bool, filters: str, combine: str, norm: str) -> None:
         super().__init__()
         kernel, self.combine = (kernel_size, kernel_size), combine
         self.spatial = self.channel = None
-        if filters != "channel":
+        self.carried = filters != "channel" and carry and norm == "softmax"
+        if filters != "channel" and not self.carried:
             self.spatial = SpatialBranch(channels, 4, kernel, norm=norm, nonlinearity="leaky_relu")
         if filters != "spatial":
             self.channel = _ChannelFilters(channels, kernel, norm=norm, around=float(combine == "mul"))
         self.kernel = kernel
 
-    def forward(self, trunk: Tensor, context: Tensor) -> Tensor:
+    def forward(self, trunk: Tensor, context: Tensor, taps: Tensor) -> Tensor:
+        """``taps`` are the filters that the depth is enlarged with."""
+        spatial = taps.to(trunk.dtype) if self.carried else None
         return ddf_upsample(
             trunk,
             None if self.channel is None else self.channel(context).to(trunk.dtype),
-            None if self.spatial is None else self.spatial(trunk),
+            spatial if self.spatial is None else self.spatial(trunk),
             scale_factor=2,
             kernel_size=self.kernel,
             combine=self.combine,
@@ -362,7 +367,7 @@ def _dense(layer: nn.Linear, x: Tensor) -> Tensor:
 class _Bilinear(nn.Module):
     """The plain twin's upsampling."""
 
-    def forward(self, trunk: Tensor, context: Tensor) -> Tensor:
+    def forward(self, trunk: Tensor, context: Tensor, taps: Tensor) -> Tensor:
         return F.interpolate(trunk, scale_factor=2, mode="bilinear", align_corners=False)
 
 
