@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -112,13 +113,18 @@ def _places(small: Size, large: Size, offset: float | Pair | None) -> list[Place
     if offset is None:
         return [Place(n, m, m / n, (m / n - 1) / 2) for n, m in zip(small, large[:2], strict=True)]
     starts = offset if isinstance(offset, tuple | list) else (offset, offset)
-    if len(starts) != 2 or not all(isinstance(start, int | float) and math.isfinite(start) for start in starts):
+    if len(starts) != 2 or not all(isinstance(start, Real) and math.isfinite(start) for start in starts):
         raise ValueError(f"offset must be a number or (y, x), in pixels of the guide, got {offset!r}")
     places = []
     for n, m, start in zip(small, large[:2], starts, strict=True):
-        whole = round(m / n)
-        strided = float(start).is_integer() and 0 <= start < m and -((start - m) // whole) == n
-        places.append(Place(n, m, float(whole) if strided else m / n, float(start)))
+        ratio = m / n
+        if float(start).is_integer() and 0 <= start < m:
+            # The smallest and the largest step with which n samples are those of a strided subsampling, if any is.
+            least = -((start - m) // n)
+            most = (m - start - 1) // (n - 1) if n > 1 else m
+            if least <= most:
+                ratio = min(max(round(ratio), least), most)
+        places.append(Place(n, m, float(ratio), float(start)))
     return places
 
 
@@ -143,7 +149,7 @@ def _check(depth: Tensor, guide: Tensor, valid: Tensor | None, tile: int | None)
         raise TypeError(f"valid must be bool, got {valid.dtype}; compare it, as in mask > 0")
     if valid is not None and valid.shape != depth.shape:
         raise ValueError(f"valid must be of depth's shape {tuple(depth.shape)}, got {tuple(valid.shape)}")
-    if tile is not None and (not isinstance(tile, int) or tile < 1):
+    if tile is not None and (not isinstance(tile, Integral) or tile < 1):
         raise ValueError(f"tile must be None or a whole number of pixels from 1 on, got {tile!r}")
 
 
@@ -170,7 +176,7 @@ def _by_arrays(depth: Any, guide: Any, *, valid: Any, **options: Any) -> Any:
     if depth.dtype.kind not in "iuf":
         raise TypeError(f"depth must be real numbers, got {depth.dtype}")
     tensors = [
-        None if given is None else torch.from_numpy(np.ascontiguousarray(given))
+        None if given is None else torch.from_numpy(np.require(given, requirements=["C", "W"]))
         for given in (depth.astype(np.float64), guide, valid)
     ]
     assert tensors[0] is not None and tensors[1] is not None

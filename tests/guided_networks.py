@@ -9,7 +9,7 @@ import torch
 from ddfnet.models.guided import GuidedUpsampler
 
 
-def network(scale_factor: int = 4, *, sharp: float = 60.0, seed: int = 0, **options: Any) -> GuidedUpsampler:
+def network(scale_factor: int = 4, *, sharp: float = 20.0, seed: int = 0, **options: Any) -> GuidedUpsampler:
     """A network in which every path counts: what starts at zero does not, and the carrying filters choose.
 
     As they are initialised the carrying filters are all but bilinear, and no test would see what they read.

@@ -67,7 +67,7 @@ def photographs(more: Sequence[Path] = ()) -> list[Pixels]:
 
 def _listed(path: Path) -> list[Path]:
     if path.is_dir():
-        candidates = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+        candidates = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.is_file())
     elif path.is_file():
         candidates = [path]
     else:

@@ -19,6 +19,7 @@ from ddfnet.ops.arguments import check_combine
 _SLOPE = 0.1  # of every leaky ReLU: with plain ReLUs and a high learning rate all units of a path can die
 _HINTS = 4  # channels that describe the depth itself, see `_describe`
 _RADIUS = 2  # of the window in which the depth is described, low-resolution pixels on each side
+_NEVER = -1e30  # the logit of a sample that is not valid: finite, so that a window without any has a softmax
 _FILTERS = ("both", "spatial", "channel")
 _UPSAMPLERS = ("ddf", "bilinear")
 
@@ -256,8 +257,8 @@ class _Stage(nn.Module):
         self.blocks = nn.Sequential(*(_Block(channels) for _ in range(blocks)))
         self.logits = self.correction = None
         near_bilinear = _near_bilinear(kernel_size)
-        self.register_buffer("taps", near_bilinear.softmax(1).reshape(1, -1, 1, 1), persistent=False)
-        self.taps: Tensor
+        self.register_buffer("near_bilinear", near_bilinear[None], persistent=False)
+        self.near_bilinear: Tensor
         if plain:
             self.correction = nn.Conv2d(channels, 4, 1)
             nn.init.zeros_(self.correction.weight)
@@ -277,10 +278,7 @@ class _Stage(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         hints = _describe(scaled, known).to(features.dtype)
         trunk = self.blocks(self.entry(torch.cat([features, guide, hints], 1)))
-        if self.logits is None:
-            taps = self.taps.expand(len(scaled), -1, *scaled.shape[2:])
-        else:
-            taps = self.logits(trunk).float().unflatten(1, (4, -1)).softmax(2).flatten(1, 2)
+        taps = self._taps(trunk, known)
         scaled, known = self._average(scaled, known, taps)
         if self.correction is not None:
             scaled = scaled + F.pixel_shuffle(self.correction(trunk), 2)
@@ -288,17 +286,25 @@ class _Stage(nn.Module):
             features = self.mix(self.enlarge(trunk, context, taps))
         return scaled, known, features
 
-    def _average(self, scaled: Tensor, known: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
-        """The valid depths below each filter, weighted by it; what lies outside the map is not valid either.
+    def _taps(self, trunk: Tensor, known: Tensor) -> Tensor:
+        """The filters that carry the depth: a softmax over the valid samples of a window.
 
-        In float32 whatever autocast says: this is the result, and not a feature.
+        In float32 whatever autocast says: what they carry is the result, and not a feature. Not a softmax over all
+        samples whose valid part is scaled up: the gradient of a division by what the softmax left of it is infinite.
         """
+        logits = (
+            self.near_bilinear[..., None, None] if self.logits is None else self.logits(trunk).unflatten(1, (4, -1))
+        )
+        size = self.kernel_size
+        there = F.unfold(known, size, padding=size // 2).unflatten(2, known.shape[2:])[:, None] > 0
+        return torch.where(there, logits.float(), _NEVER).softmax(2).flatten(1, 2)
+
+    def _average(self, scaled: Tensor, known: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
+        """The depths below each filter, weighted by it, and whether any of them is valid."""
         with torch.autocast(scaled.device.type, enabled=False):
-            both = ddf_upsample(
-                torch.cat([scaled * known, known], 1), None, taps, scale_factor=2, kernel_size=self.kernel_size
-            )
-        total, weight = both.split(1, 1)
-        return torch.where(weight > 0, total / torch.where(weight > 0, weight, 1), 0), (weight > 0).to(known.dtype)
+            scaled = ddf_upsample(scaled, None, taps, scale_factor=2, kernel_size=self.kernel_size)
+        near = F.max_pool2d(known, self.kernel_size, 1, self.kernel_size // 2)
+        return scaled, F.interpolate(near, scale_factor=2, mode="nearest")
 
 
 class _DDFUp(nn.Module):

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ddfnet.models.guided import GuidedUpsampler
 
-_NEAR = 2  # low-resolution pixels: no output lies further from a sample that it is made of
+_NEAR = 2  # samples: none that an output is made of is further from the one nearest to the output
+_ROWS = 64  # of the guide's, that are held to their range at once
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,24 @@ class Grid(NamedTuple):
 def enlarge(
     values: Tensor, known: Tensor, guide: Tensor, places: list[Place], network: GuidedUpsampler, tile: int
 ) -> tuple[Tensor, Tensor]:
-    """The depth (H, W), float64, and where there is one; in several passes where the ratio is above the network's."""
+    """The depth (H, W), float64, and where there is one, within the range of the samples around each pixel's nearest.
+
+    A network that carries the depth by 3x3 filters leaves that range by a last digit at most; others are held to it.
+    """
+    result, reached = _in_passes(values, known, guide, places, network, tile)
+    low, high = _range(values, known)
+    rows, columns = (place.nearest_sample().to(values.device) for place in places)
+    for part in _cuts(len(rows), _ROWS):
+        lowest, highest = (bound[rows[part]][:, columns] for bound in (low, high))
+        result[part] = torch.minimum(torch.maximum(result[part], lowest), highest)
+        reached[part] &= lowest <= highest
+    return result, reached
+
+
+def _in_passes(
+    values: Tensor, known: Tensor, guide: Tensor, places: list[Place], network: GuidedUpsampler, tile: int
+) -> tuple[Tensor, Tensor]:
+    """As many as it takes where the ratio is above the network's."""
     ratio = max(place.ratio for place in places)
     factor = min(2 ** max(1, math.ceil(math.log2(ratio) - 1e-9)), network.scale_factor)
     grids = [Grid(place, factor) for place in places]
@@ -83,7 +101,7 @@ def enlarge(
         for pixels, grid in zip(wanted, grids, strict=True)
         for step in [grid.place.ratio / factor]
     ]
-    return enlarge(values, known, guide, finer, network, tile)
+    return _in_passes(values, known, guide, finer, network, tile)
 
 
 def _by_tiles(
@@ -135,22 +153,16 @@ def _by_tiles(
         picture = _sample(guide, positions[0], positions[1])
         inputs = (scaled[..., outer[0], outer[1]], there[..., outer[0], outer[1]])
         *_, level = network.scaled_levels(*inputs, picture, context, factor)
-        depth = level.depth[0, 0][picked[0]][:, picked[1]].double() * span + lowest
-        # Rounding could leave the range of the samples by a last digit.
-        low, high = _range(values, known, outer)
-        samples = [pixels // factor for pixels in picked]
-        low, high = (bound[samples[0]][:, samples[1]] for bound in (low, high))
-        result[own[0], own[1]] = torch.minimum(torch.maximum(depth, low), high)
+        result[own[0], own[1]] = level.depth[0, 0][picked[0]][:, picked[1]].double() * span + lowest
         reached[own[0], own[1]] = level.valid[0, 0][picked[0]][:, picked[1]]
     return result, reached
 
 
-def _range(values: Tensor, known: Tensor, outer: list[slice]) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest valid sample of the 5x5 around each sample of a box."""
-    own, there = values[outer[0], outer[1]][None], known[outer[0], outer[1]][None]
+def _range(values: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest valid sample of the 5x5 around each."""
     window = (2 * _NEAR + 1, 1, _NEAR)
-    high = F.max_pool2d(own.masked_fill(~there, -math.inf), *window)
-    low = -F.max_pool2d((-own).masked_fill(~there, -math.inf), *window)
+    high = F.max_pool2d(values[None].masked_fill(~known, -math.inf), *window)
+    low = -F.max_pool2d((-values[None]).masked_fill(~known, -math.inf), *window)
     return low[0], high[0]
 
 
