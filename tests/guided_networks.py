@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+import ddfnet
 from ddfnet.models.guided import GuidedUpsampler
 
 
@@ -25,3 +27,18 @@ def network(scale_factor: int = 4, *, sharp: float = 20.0, seed: int = 0, **opti
         if made.head is not None:
             torch.nn.init.normal_(made.head.weight, std=0.1)
     return made.eval()
+
+
+def enlarging(size: tuple[int, int], ratio: int, tile: int) -> Callable[[], list[torch.Tensor]]:
+    """A call of `upsample_depth` for `ddfnet.benchmarks.memory`, after a small one like it."""
+    model = network(ratio)
+    depth, guide = (
+        torch.rand(size) + 1,
+        torch.randint(256, (size[0] * ratio, size[1] * ratio, 3), dtype=torch.uint8),
+    )
+
+    def call(rows: int = size[0]) -> list[torch.Tensor]:
+        return [ddfnet.upsample_depth(depth[:rows], guide[: rows * ratio], model=model, tile=tile)]
+
+    call(8)
+    return call

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import logging
 import shlex
 import sys
@@ -35,6 +36,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     require("train", _MODULES)
     _quiet()
+    keep_memory()
     import jsonargparse
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -84,6 +86,22 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message="ddfnet uses its PyTorch reference")
+
+
+def keep_memory() -> bool:
+    """Let glibc keep what is freed: it gives the large maps of each step back to the system, and asks for them again.
+
+    The system then clears the pages anew, which takes longer than much of the arithmetic of a step on the CPU.
+
+    Returns:
+        Whether this C library has such a setting.
+    """
+    mmap_max, trim_threshold = -4, -1  # of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # another system's, or another C library
+        return False
+    return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
 
 
 def _line(error: BaseException) -> str:

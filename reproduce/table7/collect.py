@@ -12,13 +12,13 @@ HERE = Path(__file__).parent
 SCENES = ("motorcycle", "aloe")
 FACTORS = (4, 8, 16)
 ROWS = {  # of the comparison at 8x, by the names that run.sh gives them
-    "ddf": "DDF-Up: spatial and channel filters, `mul`, softmax",
+    "carried": "depth carried by softmax filters, which are the features' too (the package's form)",
     "twin": "plain twin: bilinear x2 and the same guide",
-    "spatial": "spatial filters only",
-    "channel": "channel filters only",
-    "add": "`add`",
-    "filter-norm": "FilterNorm",
-    "features": "the paper's form: the features alone bring the depth",
+    "paper": "the paper's form: features alone, both filters, `mul`, FilterNorm",
+    "paper-softmax": "the same with softmax for FilterNorm",
+    "paper-spatial": "the same with spatial filters only",
+    "paper-channel": "the same with channel filters only",
+    "paper-add": "the same with `add`",
 }
 
 

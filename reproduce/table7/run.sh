@@ -25,16 +25,17 @@ guided() { # the weights that are shipped, and the plain twin of their size
 }
 
 ablation() {
-    local network=--model.network.init_args jobs=0 seed row
+    local network=--model.network.init_args slow="--model.learning_rate 1.5e-3" jobs=0 seed row
+    local paper="$network.carry false $network.norm filter $slow"
     for seed in 0 1 2; do
         for row in \
-            "ddf" \
-            "twin $network.upsampler bilinear $network.channels 35 --model.learning_rate 1.5e-3" \
-            "spatial $network.filters spatial" \
-            "channel $network.filters channel" \
-            "add $network.combine add" \
-            "filter-norm $network.norm filter" \
-            "features $network.carry false --model.learning_rate 1.5e-3"; do
+            "carried" \
+            "twin $network.upsampler bilinear $network.channels 35 $slow" \
+            "paper $paper" \
+            "paper-softmax $paper $network.norm softmax" \
+            "paper-spatial $paper $network.filters spatial" \
+            "paper-channel $paper $network.filters channel" \
+            "paper-add $paper $network.combine add"; do
             # shellcheck disable=SC2086  # the row is several words
             set -- $row
             local name=$1

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -288,3 +291,20 @@ def test_help(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> Non
     assert main(words) == 0
     text = capsys.readouterr().out
     assert "--output" in text and "--ckpt_path" in text
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_kept() -> None:
+    """Large blocks come from the heap then, which the system counts, and not from a mapping each."""
+    code = """
+import ctypes, pathlib, re
+from ddfnet.cli.train import keep_memory
+
+assert keep_memory()
+malloc = ctypes.CDLL(None).malloc
+malloc.restype = ctypes.c_void_p
+block = malloc(ctypes.c_size_t(1 << 28))
+heap = re.search(r"([0-9a-f]+)-([0-9a-f]+) .*\\[heap\\]", pathlib.Path("/proc/self/maps").read_text())
+assert int(heap[1], 16) <= block < int(heap[2], 16)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
