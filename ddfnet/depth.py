@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -32,6 +33,7 @@ def upsample_depth(
     guide: Map,
     *,
     valid: Map | None = None,
+    ratio: float | Pair | None = None,
     offset: float | Pair | None = None,
     model: str | Path | GuidedUpsampler = "auto",
     tile: int | None = None,
@@ -55,10 +57,13 @@ def upsample_depth(
         depth: (h, w), NumPy array or tensor on any device, real numbers in any unit.
         guide: (H, W, 3), uint8, RGB, an array or tensor as ``depth`` is; H >= h and W >= w. Any ratio from 1 up,
             another for each axis. At ratio 1 valid depths stay as they are, and holes are filled.
-        valid: (h, w), bool: where the depth is. Depths that are 0, nan or inf are never valid.
+        valid: (h, w), bool: where the depth is. Depths that are 0, nan or inf are never valid, nor what a NumPy mask
+            hides.
+        ratio: pixels of the guide from one sample to the next, for both axes or (y, x), from 1 on. None: H/h and W/w;
+            but with a whole ``offset`` the nearest whole number, if there is one, with which the depth map can be every
+            r-th pixel of a map of the guide's size.
         offset: the guide's pixel, for both axes or (y, x), on which the first sample lies. None: the middle of its
-            block, (ratio - 1) / 2. Where a depth map is every r-th pixel of a larger one from a whole ``offset`` on,
-            the ratio is exactly r, else H/h and W/w.
+            block, (ratio - 1) / 2.
         model: ``"auto"`` for the weights that come with the package, a safetensors file of ``ddfnet train guided``, or
             a network.
         tile: pixels of the guide, a side, that are worked on at once; None is 1024. It bounds the memory.
@@ -85,7 +90,8 @@ def upsample_depth(
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6; see `ddfnet.models.guided`.
     """
     if not isinstance(depth, Tensor):
-        return _by_arrays(depth, guide, valid=valid, offset=offset, model=model, tile=tile, fill=fill)
+        options = {"ratio": ratio, "offset": offset, "model": model, "tile": tile, "fill": fill}
+        return _by_arrays(depth, guide, valid=valid, **options)
     _check(depth, guide, valid, tile)
     values = depth.double()
     known = values.isfinite() & (values != 0)
@@ -93,39 +99,49 @@ def upsample_depth(
         known &= valid
     if not known.any():
         raise ValueError(f"depth {tuple(depth.shape)} has no valid sample: all of it is 0, nan, inf or masked out")
-    network = _network(model).to(depth.device)
-    places = _places(depth.shape, guide.shape, offset)
+    network = _network(model, depth.device)
+    axes = places(depth.shape, guide.shape, ratio, offset)
     with torch.inference_mode():
-        result, reached = enlarge(torch.where(known, values, 0), known, guide, places, network, tile or _TILE)
+        result, reached = enlarge(torch.where(known, values, 0), known, guide, axes, network, tile or _TILE)
         if depth.shape == guide.shape[:2]:
             result, reached = torch.where(known, values, result), reached | known
         if fill and not reached.all():
-            rows, columns = (place.nearest_sample() for place in places)
-            nearest = nearest_valid(values, known, spacing=(places[0].ratio, places[1].ratio))
+            rows, columns = (axis.nearest_sample() for axis in axes)
+            nearest = nearest_valid(values, known, spacing=(axes[0].ratio, axes[1].ratio))
             result = torch.where(reached, result, nearest[rows][:, columns])
             reached = torch.ones_like(reached)
     result = torch.where(reached, result, math.nan if depth.is_floating_point() else 0)
     return (result if depth.is_floating_point() else result.round()).to(depth.dtype)
 
 
-def _places(small: Size, large: Size, offset: float | Pair | None) -> list[Place]:
-    """The two axes. The ratio is a whole number where the samples are just those of a strided subsampling."""
-    if offset is None:
-        return [Place(n, m, m / n, (m / n - 1) / 2) for n, m in zip(small, large[:2], strict=True)]
-    starts = offset if isinstance(offset, tuple | list) else (offset, offset)
-    if len(starts) != 2 or not all(isinstance(start, Real) and math.isfinite(start) for start in starts):
-        raise ValueError(f"offset must be a number or (y, x), in pixels of the guide, got {offset!r}")
-    places = []
-    for n, m, start in zip(small, large[:2], starts, strict=True):
-        ratio = m / n
-        if float(start).is_integer() and 0 <= start < m:
-            # The smallest and the largest step with which n samples are those of a strided subsampling, if any is.
-            least = -((start - m) // n)
-            most = (m - start - 1) // (n - 1) if n > 1 else m
-            if least <= most:
-                ratio = min(max(round(ratio), least), most)
-        places.append(Place(n, m, float(ratio), float(start)))
-    return places
+def places(
+    small: Size, large: Size, ratio: float | Pair | None = None, offset: float | Pair | None = None
+) -> list[Place]:
+    """Where the samples of a depth map (h, w) lie on a guide (H, W, ...), along both axes; see `upsample_depth`."""
+    ratios, starts = _both("ratio", ratio), _both("offset", offset)
+    found = []
+    for n, m, step, start in zip(small, large[:2], ratios, starts, strict=True):
+        if step is None:
+            step = m / n
+            if start is not None and start.is_integer() and 0 <= start < m:
+                # The smallest and the largest step with which n samples are those of a strided subsampling, if any is.
+                least = -((start - m) // n)
+                most = (m - start - 1) // (n - 1) if n > 1 else m
+                if least <= most:
+                    step = min(max(round(step), least), most)
+        if step < 1:
+            raise ValueError(f"ratio must be at least 1, got {step}")
+        found.append(Place(n, m, float(step), (step - 1) / 2 if start is None else start))
+    return found
+
+
+def _both(name: str, value: float | Pair | None) -> tuple[float | None, float | None]:
+    if value is None:
+        return None, None
+    values = value if isinstance(value, tuple | list) else (value, value)
+    if len(values) != 2 or not all(isinstance(each, Real) and math.isfinite(each) for each in values):
+        raise ValueError(f"{name} must be a number or (y, x), in pixels of the guide, got {value!r}")
+    return float(values[0]), float(values[1])
 
 
 def _check(depth: Tensor, guide: Tensor, valid: Tensor | None, tile: int | None) -> None:
@@ -153,14 +169,17 @@ def _check(depth: Tensor, guide: Tensor, valid: Tensor | None, tile: int | None)
         raise ValueError(f"tile must be None or a whole number of pixels from 1 on, got {tile!r}")
 
 
-def _network(model: str | Path | GuidedUpsampler) -> GuidedUpsampler:
+def _network(model: str | Path | GuidedUpsampler, device: torch.device) -> GuidedUpsampler:
     from ddfnet.models import guided_files
     from ddfnet.models.guided import GuidedUpsampler
 
-    if isinstance(model, GuidedUpsampler):
-        return model.eval()
     if isinstance(model, str | Path):
-        return guided_files.shipped() if model == "auto" else guided_files.load(Path(model))
+        model = guided_files.shipped() if model == "auto" else guided_files.load(Path(model))
+    if isinstance(model, GuidedUpsampler):
+        parameter = next(model.parameters())
+        ready = not model.training and parameter.device == device and parameter.dtype == torch.float32
+        # A copy: the caller may be in the middle of a training.
+        return model if ready else copy.deepcopy(model).eval().to(device, torch.float32)
     raise TypeError(f"model must be 'auto', a file or a GuidedUpsampler, got {type(model).__name__}")
 
 
@@ -173,6 +192,9 @@ def _by_arrays(depth: Any, guide: Any, *, valid: Any, **options: Any) -> Any:
             raise TypeError(
                 f"{name} must be a NumPy array or a torch.Tensor, as the others are, got {type(given).__name__}"
             )
+    if isinstance(depth, np.ma.MaskedArray):
+        there = ~np.ma.getmaskarray(depth)
+        depth, valid = depth.data, there if valid is None else there & valid
     if depth.dtype.kind not in "iuf":
         raise TypeError(f"depth must be real numbers, got {depth.dtype}")
     tensors = [

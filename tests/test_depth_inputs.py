@@ -1,4 +1,4 @@
-"""What `ddfnet.upsample_depth` takes and gives, kind by kind, what it says about what it does not take, and its memory."""
+"""What `ddfnet.upsample_depth` takes and gives, kind by kind, its memory, and what it says about wrong inputs."""
 
 from __future__ import annotations
 
@@ -130,8 +130,9 @@ def test_an_offset_for_both_axes() -> None:
     assert np.array_equal(enlarge(), enlarge(offset=middle))
 
 
-def test_a_tile_may_be_numpys() -> None:
-    assert np.array_equal(enlarge(tile=np.int64(12)), enlarge(tile=12))
+@pytest.mark.parametrize("tile", [1, np.int64(12), 10**9], ids=str)
+def test_tiles_of_any_size(tile: int) -> None:
+    np.testing.assert_allclose(enlarge(tile=tile), enlarge(), atol=1e-6, rtol=0)
 
 
 def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,3 +261,30 @@ def test_without_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ModuleNotFoundError, match=r"needs safetensors: pip install 'ddfnet\[upsample\]'"):
         enlarge(model=tmp_path / "small.safetensors")
+
+
+# --- what was found in use -----------------------------------------------------------------------------------------
+
+
+def test_the_ratio_can_be_given_where_the_sizes_do_not_tell_it() -> None:
+    """13 samples, every 16th of 200 pixels: by the sizes alone it could as well be every 15th."""
+    depth, guide = np.random.default_rng(2).random((1, 13)) + 1, np.zeros((16, 200, 3), np.uint8)
+    given = enlarge(depth, guide, ratio=16, offset=7, model=network(16, sharp=0))
+    padded = enlarge(depth, np.zeros((16, 208, 3), np.uint8), ratio=16, offset=7, model=network(16, sharp=0))
+    inside = slice(0, 100)  # away from where the two guides end
+    assert np.allclose(given[:, inside], padded[:, inside], atol=1e-6)
+    with pytest.raises(ValueError, match="ratio must be at least 1, got 0.5"):
+        enlarge(ratio=0.5)
+
+
+def test_what_a_numpy_mask_hides_contributes_nothing() -> None:
+    depth = np.ma.masked_where(ARRAY > 1.8, ARRAY)
+    assert depth.mask.any()
+    assert np.array_equal(enlarge(depth), enlarge(ARRAY, valid=ARRAY <= 1.8), equal_nan=True)
+
+
+def test_a_network_in_training_stays_there() -> None:
+    model = network(4).train()
+    assert np.array_equal(enlarge(model=model), enlarge())
+    assert model.training and all(module.training for module in model.modules())
+    assert np.allclose(enlarge(model=network(4).double()), enlarge(), atol=1e-5)

@@ -86,7 +86,20 @@ def folder(options: argparse.Namespace) -> tuple[list[Job], list[str]]:
         own, photograph = depths[stem][0], guides[stem][0]
         chosen = mask if masks is None else masks[stem][0]
         jobs.append(Job(own, photograph, chosen, output / own.name, preview and _preview(preview, own)))
+    _check_results(jobs)
     return jobs, problems
+
+
+def _check_results(jobs: Sequence[Job]) -> None:
+    """Refuse results that would replace each other, such as a.png's preview and a-preview.png's result."""
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        for path in job.results():
+            if path in taken:
+                raise UserError(
+                    f"{path} would be written for {taken[path]} and for {job.depth}; give --preview another folder"
+                )
+            taken[path] = job.depth
 
 
 def by_stem(root: Path, suffixes: Iterable[str]) -> dict[str, list[Path]]:

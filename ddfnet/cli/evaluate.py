@@ -62,7 +62,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--probe",
         action="store_true",
-        help="also each --checkpoint with a shuffled guide and without features, which must be clearly worse",
+        help="also each --checkpoint with its guide moved away and without features, which must be worse",
     )
     parser.add_argument(
         "--repeats", type=positive, default=1, metavar="N", help="calls, of which the fastest is the time"
@@ -123,12 +123,14 @@ def _methods(options: argparse.Namespace) -> dict[str, Method]:
             raise UserError(f"--methods must be some of {', '.join(known)}, got {name!r}")
     if "nyu" in options.data:
         names = ["bilinear-half-pixel", *names]  # by which the published figures are checked
+    if options.probe and not options.checkpoint:
+        raise UserError("--probe requires --checkpoint with the networks to probe")
     chosen = {name: known[name] for name in names if not (name == "ddfnet" and options.checkpoint)}
     for file in options.checkpoint:
         label, network = _label(file, options.checkpoint), guided_files.load(file)
         chosen[label] = depth_methods.ddfnet(network)
         if options.probe:
-            chosen[f"{label}, guide shuffled"] = depth_probes.with_shuffled_guide(network)
+            chosen[f"{label}, guide moved"] = depth_probes.with_moved_guide(network)
             chosen[f"{label}, no features"] = depth_probes.without_features(network)
     return chosen
 

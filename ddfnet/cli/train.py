@@ -91,7 +91,8 @@ def _quiet() -> None:
 def keep_memory() -> bool:
     """Let glibc keep what is freed: it gives the large maps of each step back to the system, and asks for them again.
 
-    The system then clears the pages anew, which takes longer than much of the arithmetic of a step on the CPU.
+    The system then clears the pages anew, which takes longer than much of the arithmetic of a step on the CPU. It holds
+    for the rest of the process.
 
     Returns:
         Whether this C library has such a setting.

@@ -119,7 +119,7 @@ def check(file: Path, model: lightning.LightningModule) -> None:
         raise UserError(f"{file}: no such checkpoint")
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-    except (KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (KeyError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"{file} is no checkpoint, or a broken one ({type(error).__name__})") from None
     own = model.state_dict()
     if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in own.items()}:

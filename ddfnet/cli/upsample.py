@@ -50,9 +50,16 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--offset",
-        type=offset,
+        type=numbers,
         metavar="N|Y,X",
-        help="the photograph's pixel on which the first depth sample lies (the middle of its block)",
+        help="the photograph's pixel on which the first depth sample lies (the middle of its block); as --offset=-1 "
+        "where it is negative",
+    )
+    parser.add_argument(
+        "--ratio",
+        type=numbers,
+        metavar="N|Y,X",
+        help="the photograph's pixels from one sample to the next (by the sizes)",
     )
     parser.add_argument(
         "--stretch", action="store_true", help="allow a photograph of another aspect ratio, if it shows the same view"
@@ -70,15 +77,15 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def offset(text: str) -> float | tuple[float, float]:
-    """The type of an offset: one number for both axes, or two as Y,X."""
+def numbers(text: str) -> float | tuple[float, float]:
+    """The type of an offset or a ratio: one number for both axes, or two as Y,X."""
     try:
-        numbers = [float(part) for part in text.split(",")]
+        values = [float(part) for part in text.split(",")]
     except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 2) or not all(abs(number) < 1e9 for number in numbers):
+        values = []
+    if len(values) not in (1, 2) or not all(abs(value) < 1e9 for value in values):
         raise argparse.ArgumentTypeError(f"must be a number, or two as Y,X, got {text!r}")
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+    return values[0] if len(values) == 1 else (values[0], values[1])
 
 
 def run(options: argparse.Namespace) -> int:

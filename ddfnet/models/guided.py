@@ -206,11 +206,10 @@ class GuidedUpsampler(nn.Module):
     @property
     def reach(self) -> int:
         """How many low-resolution pixels away an input may lie and still change an output, at any factor."""
-        side = self.options["kernel_size"] // 2
-        stage = _RADIUS + 1 + 2 * self.options["blocks"] + 2 * side  # the description, the trunk, both filters
-        guidance = 3  # of a level's convolutions, in its own pixels
-        levels = len(self.stages)
-        return self.target_reach + math.ceil(sum((stage + guidance) * 2.0**-number for number in range(levels))) + 1
+        own = 2 * self.options["blocks"] + 1 + self.options["kernel_size"] // 2  # the trunk and the filters
+        # A stage's description of the depth reaches further than its guide; the first's is part of the target branch.
+        stages = sum((own + (_RADIUS if number else 0)) * 2.0**-number for number in range(len(self.stages)))
+        return self.target_reach + math.ceil(stages) + 1
 
     def _check(self, depth: Tensor, guide: Tensor, valid: Tensor | None, scale_factor: int) -> None:
         if not isinstance(scale_factor, int) or scale_factor not in (2**n for n in range(1, len(self.stages) + 1)):
@@ -383,11 +382,13 @@ class _Block(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first, self.second = _conv(channels, channels), _conv(channels, channels)
+        self.between, self.after = nn.LeakyReLU(_SLOPE), nn.LeakyReLU(_SLOPE)
         with torch.no_grad():
             self.second.weight.mul_(0.3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(x + self.second(F.leaky_relu(self.first(x), _SLOPE)), _SLOPE)
+        y: Tensor = self.after(x + self.second(self.between(self.first(x))))
+        return y
 
 
 def _conv(channels: int, out: int, kernel_size: int = 3, stride: int = 1) -> nn.Conv2d:

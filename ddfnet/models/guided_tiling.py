@@ -124,8 +124,10 @@ def _by_tiles(
     scaled = torch.where(known, (values - lowest) / span, 0).float()[None, None]
     there = known.float()[None, None]
     height, width = known.shape
-    steps = [max(1, round(tile / max(grid.place.ratio, 1))) for grid in grids]
-    boxes = list(itertools.product(_cuts(height, steps[0]), _cuts(width, steps[1])))
+    step = max(
+        1, tile // factor
+    )  # in the network's pixels, which are finer than the guide's where its ratio is smaller
+    boxes = list(itertools.product(_cuts(height, step), _cuts(width, step)))
 
     context = torch.zeros((), dtype=torch.float64)
     for rows, columns in boxes:

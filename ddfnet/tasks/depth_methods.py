@@ -106,14 +106,15 @@ def ddfnet(model: Any = "auto", **options: Any) -> Method:
         options: for `upsample_depth`, such as ``tile``.
 
     Returns:
-        The method, for `Protocol`'s offsets: with a whole one the ratio is exactly the factor.
+        The method.
     """
 
     def method(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:
         from ddfnet.depth import upsample_depth
 
         picture = guide.permute(1, 2, 0)
-        return upsample_depth(low, picture, valid=low_valid, offset=offset, model=model, fill=True, **options)
+        options.update(valid=low_valid, ratio=factor, offset=offset, model=model, fill=True)
+        return upsample_depth(low, picture, **options)
 
     return method
 

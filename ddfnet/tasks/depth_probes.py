@@ -12,15 +12,15 @@ from ddfnet.tasks import depth_methods
 from ddfnet.tasks.depth_methods import Method
 
 
-def with_shuffled_guide(network: GuidedUpsampler) -> Method:
+def with_moved_guide(network: GuidedUpsampler) -> Method:
     """The network with the right guide in the wrong place: rolled by half its size, along both axes."""
     method = depth_methods.ddfnet(network)
 
-    def shuffled(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:
+    def moved(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:
         height, width = guide.shape[1:]
         return method(low, low_valid, guide.roll((height // 2, width // 2), (1, 2)), factor=factor, offset=offset)
 
-    return shuffled
+    return moved
 
 
 def without_features(network: GuidedUpsampler) -> Method:

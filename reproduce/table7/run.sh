@@ -11,17 +11,27 @@ export OMP_NUM_THREADS=1
 train() { # NAME CONFIG ARGUMENTS...
     local name=$1 config=$2
     shift 2
-    if [ ! -f "runs/$name/model.safetensors" ]; then
+    if [ -f "runs/$name/model.safetensors" ]; then
+        return
+    elif [ -f "runs/$name/checkpoints/last.ckpt" ]; then
+        ddfnet train guided --config "runs/$name/config.yaml" --ckpt_path last > "runs/$name.log" 2>&1
+    else
         rm -rf "runs/$name"
         ddfnet train guided --config "$here/$config.yaml" --output "runs/$name" "$@" > "runs/$name.log" 2>&1
     fi
 }
 
+all_of() { # PROCESS... : a bare wait would not say that one failed
+    local pid
+    for pid in "$@"; do wait "$pid"; done
+}
+
 guided() { # the weights that are shipped, and the plain twin of their size
     train guided guided &
+    local ours=$!
     train twin guided --model.network.init_args.upsampler bilinear --model.network.init_args.channels 53 \
         --model.learning_rate 1.5e-3 &
-    wait
+    all_of "$ours" $!
 }
 
 ablation() {
@@ -48,7 +58,10 @@ ablation() {
             fi
         done
     done
-    wait
+    while [ "$jobs" -gt 0 ]; do
+        wait -n
+        jobs=$((jobs - 1))
+    done
 }
 
 evaluate() {
@@ -57,12 +70,21 @@ evaluate() {
         --json "$here/results/pac.json"
     ddfnet evaluate guided --data motorcycle aloe --protocol bicubic \
         --checkpoint runs/guided/model.safetensors runs/twin/model.safetensors --json "$here/results/bicubic.json"
-    ddfnet evaluate guided --data motorcycle aloe --factor 8 --methods --checkpoint runs/ablation/*/model.safetensors \
-        --json "$here/results/ablation.json"
+    ddfnet evaluate guided --data motorcycle aloe --methods --probe --checkpoint runs/guided/model.safetensors \
+        --json "$here/results/probe.json"
+    if compgen -G "runs/ablation/*/model.safetensors" > /dev/null; then
+        ddfnet evaluate guided --data motorcycle aloe --factor 8 --methods \
+            --checkpoint runs/ablation/*/model.safetensors --json "$here/results/ablation.json"
+    fi
+    python "$here/ship.py" runs/guided/model.safetensors "$here/results/pac.json" guided/model
     python "$here/collect.py"
 }
 
 mkdir -p runs/ablation
-for part in "${@:-guided ablation evaluate}"; do
-    for step in $part; do "$step"; done
+[ $# -gt 0 ] || set -- guided ablation evaluate
+for part in "$@"; do
+    case $part in
+        guided | ablation | evaluate) "$part" ;;
+        *) echo "run.sh: guided, ablation or evaluate is required, got $part" >&2 && exit 2 ;;
+    esac
 done

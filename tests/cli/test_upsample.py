@@ -32,7 +32,7 @@ Run = Callable[..., "Outcome"]
 Outcome = SimpleNamespace  # status, out, err
 
 
-def nearest(depth, guide, *, valid=None, offset=None, model="auto", tile=None, fill=False):
+def nearest(depth, guide, *, valid=None, ratio=None, offset=None, model="auto", tile=None, fill=False):
     """The stand-in: each pixel of the guide gets the sample of its block, 0 or nan where that is not valid."""
     rows, columns = (np.arange(new) * old // new for new, old in zip(guide.shape, depth.shape, strict=False))
     missing = 0 if depth.dtype.kind in "iu" else np.nan
@@ -48,7 +48,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         seen.append({"depth": depth, "guide": guide, **options})
         return nearest(depth, guide, **options)
 
-    monkeypatch.setitem(sys.modules, "ddfnet.depth", SimpleNamespace(upsample_depth=recorded))
+    monkeypatch.setattr("ddfnet.depth.upsample_depth", recorded)
     return seen
 
 
@@ -293,8 +293,8 @@ def test_errors_of_the_function(
 @pytest.mark.parametrize("text", ["", "1,2,3", "x", "nan", "1,inf"])
 def test_offsets_that_are_none(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="must be a number, or two as Y,X"):
-        upsample.offset(text)
-    assert upsample.offset("3") == 3.0 and upsample.offset("3,-1.5") == (3.0, -1.5)
+        upsample.numbers(text)
+    assert upsample.numbers("3") == 3.0 and upsample.numbers("3,-1.5") == (3.0, -1.5)
 
 
 # --- folders ------------------------------------------------------------------------------------------------
@@ -496,3 +496,12 @@ def test_jobs_do_not_change_the_results(folder: Path, run: Run, network: Path) -
 def test_a_model_of_another_kind_is_named_once(folder: Path, run: Run) -> None:
     (folder / "m.safetensors").write_bytes(b"no weights")
     refused(run(*arguments(folder, "--model", folder / "m.safetensors")), f"--model {folder}/m.safetensors: ")
+
+
+def test_results_that_would_replace_each_other_are_refused(tmp_path: Path, calls: list, run: Run) -> None:
+    """The preview of a is called as the result of a-preview is."""
+    for name in ("a", "a-preview"):
+        pair(tmp_path, name)
+    done = run(*arguments(tmp_path, "--preview", tmp_path / "out"))
+    refused(done, "a-preview.png", "give --preview another folder")
+    assert not calls

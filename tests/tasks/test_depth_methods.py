@@ -85,28 +85,24 @@ def test_the_filters_follow_the_guide(name):
     assert errors[2] > 0.9 * errors[0]
 
 
-@pytest.mark.parametrize("size", [(48, 56), (45, 50)])
-def test_ddfnet_is_called_with_whole_blocks(monkeypatch, size):
+@pytest.mark.parametrize(("size", "factor"), [((48, 56), 8), ((45, 50), 8), ((40, 200), 16)])
+def test_ddfnet_lays_the_samples_where_they_were_taken(monkeypatch, size, factor):
+    """Also where the sizes alone would tell of another ratio."""
     calls = []
 
     def upsample_depth(depth, guide, **options):
         calls.append((depth, guide, options))
-        return torch.arange(guide.shape[0] * guide.shape[1]).reshape(guide.shape[:2])
+        return torch.zeros(guide.shape[:2])
 
     module = ModuleType("ddfnet.depth")
     module.upsample_depth = upsample_depth
     monkeypatch.setitem(sys.modules, "ddfnet.depth", module)
     depth, guide = two_surfaces(*size)
-    low, valid, offset = PAC.lowres(depth, depth > 0, 8)
-    result = ddfnet("weights.safetensors", tile=64)(low, valid, guide, factor=8, offset=offset)
+    low, valid, offset = PAC.lowres(depth, depth > 0, factor)
+    result = ddfnet("weights.safetensors", tile=64)(low, valid, guide, factor=factor, offset=offset)
     assert result.shape == size
-    assert (result[0, 0], result[0, 1], result[1, 0]) == (0, 1, 56)
     [(small, picture, options)] = calls
-    assert picture.shape == (48, 56, 3)
-    assert picture.dtype == torch.uint8
-    assert torch.equal(picture[: size[0], : size[1]].permute(2, 0, 1), guide)
-    assert small.shape == options["valid"].shape == (6, 7)
-    assert torch.equal(small[options["valid"]], low[valid])
-    assert options["valid"].sum() == valid.sum()  # samples that were added are not valid
-    rest = {key: value for key, value in options.items() if key != "valid"}
-    assert rest == {"offset": 3, "model": "weights.safetensors", "fill": True, "tile": 64}
+    assert torch.equal(picture.permute(2, 0, 1), guide)
+    assert torch.equal(small, low) and torch.equal(options.pop("valid"), valid)
+    model = {"model": "weights.safetensors", "fill": True, "tile": 64}
+    assert options == {"ratio": factor, "offset": (factor - 1) // 2, **model}

@@ -17,12 +17,12 @@ def network() -> GuidedUpsampler:
     return GuidedUpsampler(8, channels=8, guide_channels=8).eval()
 
 
-def test_a_shuffled_guide_is_the_same_picture_elsewhere() -> None:
+def test_a_moved_guide_is_the_same_picture_elsewhere() -> None:
     own, place = network(), {"factor": 8, "offset": 3.0}
-    shuffled = depth_probes.with_shuffled_guide(own)(LOW, VALID, GUIDE, **place)
+    moved = depth_probes.with_moved_guide(own)(LOW, VALID, GUIDE, **place)
     rolled = depth_methods.ddfnet(own)(LOW, VALID, GUIDE.roll((24, 32), (1, 2)), **place)
-    torch.testing.assert_close(shuffled, rolled, rtol=0, atol=0)
-    assert not torch.equal(shuffled, depth_methods.ddfnet(own)(LOW, VALID, GUIDE, **place))
+    torch.testing.assert_close(moved, rolled, rtol=0, atol=0)
+    assert not torch.equal(moved, depth_methods.ddfnet(own)(LOW, VALID, GUIDE, **place))
 
 
 def test_without_features_no_stage_hears_of_the_one_before() -> None:

@@ -1,0 +1,55 @@
+"""The weights in the package: what the card says of them is so, and the network relies on what it is given."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("safetensors")
+pytest.importorskip("skimage")
+
+from ddfnet.data import middlebury
+from ddfnet.data.protocols import PAC
+from ddfnet.data.scenes import Scene
+from ddfnet.data.splits import DataError
+from ddfnet.models import guided_files
+from ddfnet.tasks import depth_methods, depth_probes
+from ddfnet.tasks.depth_evaluation import evaluate
+
+WEIGHTS = Path(str(files("ddfnet.models"))) / "weights"
+CARD: dict[str, Any] = json.loads((WEIGHTS / "guided.json").read_text())
+
+
+def ratios(scene: Scene, factor: int, **methods: Any) -> dict[str, float]:
+    return {row.method: row.ratio for row in evaluate(methods, [scene], PAC, factor)}
+
+
+@pytest.mark.parametrize("name", ["motorcycle", "aloe"])
+def test_the_card_states_the_errors_on_scenes_that_were_not_trained_on(name: str) -> None:
+    try:
+        scene = getattr(middlebury, name)()
+    except DataError as error:
+        pytest.skip(str(error))
+    for factor in (4, 8, 16):
+        stated = CARD["test"][f"{name}_x{factor}"]
+        measured = ratios(scene, factor, ddfnet=depth_methods.ddfnet())["ddfnet"]
+        assert measured == pytest.approx(stated, abs=0.002)
+        assert measured < 0.85
+
+
+def test_without_the_right_guide_nothing_is_gained() -> None:
+    network = guided_files.shipped()
+    assert ratios(middlebury.motorcycle(), 8, moved=depth_probes.with_moved_guide(network))["moved"] > 1
+
+
+def test_files() -> None:
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 6e6
+    assert CARD["network"] == guided_files.shipped().options
+    assert CARD["parameters"] == sum(p.numel() for p in guided_files.shipped().parameters())
+    for key in ("command", "seed", "steps", "data", "metrics"):
+        assert CARD[key]
+    assert CARD["machine"]["commit"] and "/root" not in json.dumps(CARD) and "/tmp" not in json.dumps(CARD)
