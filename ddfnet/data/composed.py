@@ -34,7 +34,7 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
         noise: of the measured depth: its standard deviation, drawn up to this share of the scene's range.
         misalignment: of depth edges and picture edges, as measurements have it: pixels, a smooth displacement whose
             standard deviation is drawn up to this.
-        holes: share of the scenes' area, at most, in which the depth is not valid, as behind edges and on shiny things.
+        holes: share of the scenes' area in which the depth is not valid, as behind edges: drawn up to this, roughly.
 
     Returns:
         From ``[i]``: ``guide`` (3, size, size), uint8; ``depth`` (1, size, size), float32, above 0; ``measured``, the

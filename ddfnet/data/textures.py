@@ -72,13 +72,21 @@ def _listed(path: Path) -> list[Path]:
         candidates = [path]
     else:
         raise DataError(f"{path}: no such photograph or folder of photographs")
-    return [file for file in candidates if not file.stem.lower().startswith(_HELD_BACK)]
+    # Middlebury's own files are view1.png and im0.png in a folder of the scene's name.
+    return [
+        file
+        for file in candidates
+        if not any(name.lower().startswith(_HELD_BACK) for name in (file.stem, file.resolve().parent.name))
+    ]
 
 
 def _decode(content: bytes) -> Pixels | None:
     import cv2
 
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content else None
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content else None
+    except cv2.error:  # such as a header that states a size beyond OpenCV's limit
+        return None
 
 
 def texture(rng: np.random.Generator, pictures: Sequence[Pixels], height: int, width: int) -> Pixels:

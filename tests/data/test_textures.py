@@ -1,10 +1,13 @@
 """Photographs that are found, those that must never be, and the textures that are cut from them."""
 
+import struct
+import zlib
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("cv2")
 pytest.importorskip("skimage")
@@ -186,3 +189,21 @@ def test_textures_show_the_photograph_they_are_given() -> None:
         if large > 1e-4:
             parallel.append(small / large)
     assert len(parallel) > 15 and np.median(parallel) < 0.05
+
+
+def test_a_scene_is_held_back_by_its_folder_too(tmp_path: Path) -> None:
+    """Middlebury's own files are called alike in every scene."""
+    (tmp_path / "Aloe").mkdir()
+    Image.new("RGB", (128, 128), (9, 8, 7)).save(tmp_path / "Aloe" / "view1.png")
+    with pytest.raises(DataError):
+        photographs([tmp_path / "Aloe"])
+
+
+def test_a_header_of_an_absurd_size_is_passed_over(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    Image.new("RGB", (128, 128), (9, 8, 7)).save(good)
+    content = bytearray(good.read_bytes())
+    content[16:24] = struct.pack(">II", 60000, 60000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    bad.write_bytes(content)
+    assert len(photographs([tmp_path])) == len(photographs()) + 1
