@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=reproduce/table7
-export OMP_NUM_THREADS=1
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 train() { # NAME CONFIG ARGUMENTS...
     local name=$1 config=$2
