@@ -21,6 +21,7 @@ def main(network: str, results: str, method: str) -> None:
     card["test_is"] = "RMSE as a share of aligned bilinear's, protocol pac, scenes never trained on"
     history = Path(network).with_name("history.txt")
     if history.is_file():
+        card["command"] = "ddfnet train guided --config reproduce/table7/guided.yaml"
         card["history"] = history.read_text().split("\n")[:-1]
     WEIGHTS.mkdir(exist_ok=True)
     shutil.copy(network, WEIGHTS / "guided.safetensors")
