@@ -113,8 +113,8 @@ def ddfnet(model: Any = "auto", **options: Any) -> Method:
         from ddfnet.depth import upsample_depth
 
         picture = guide.permute(1, 2, 0)
-        options.update(valid=low_valid, ratio=factor, offset=offset, model=model, fill=True)
-        return upsample_depth(low, picture, **options)
+        place: dict[str, Any] = {"ratio": factor, "offset": offset}
+        return upsample_depth(low, picture, valid=low_valid, model=model, fill=True, **place, **options)
 
     return method
 
