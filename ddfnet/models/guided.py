@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddfnet.nn.filter_norm import FilterNorm
-from ddfnet.nn.filters import SpatialBranch, check_map
-from ddfnet.ops import ddf_upsample
+from ddfnet.models.guided_layers import channels_last, convs
+from ddfnet.models.guided_stage import Stage
+from ddfnet.nn.filters import check_map, check_norm
 from ddfnet.ops.arguments import check_combine
 
-_SLOPE = 0.1  # of every leaky ReLU: with plain ReLUs and a high learning rate all units of a path can die
 _HINTS = 4  # channels that describe the depth itself, see `_describe`
 _RADIUS = 2  # of the window in which the depth is described, low-resolution pixels on each side
-_NEVER = -1e30  # the logit of a sample that is not valid: finite, so that a window without any has a softmax
 _FILTERS = ("both", "spatial", "channel")
 _UPSAMPLERS = ("ddf", "bilinear")
 
@@ -35,7 +32,7 @@ class GuidedUpsampler(nn.Module):
     r"""Enlarge a depth map with filters that are predicted from it and from a photograph of the same scene.
 
     .. math::
-        t_s = \mathrm{trunk}(f_s, g_s, d_s), \qquad D^{sp}_s = \mathrm{softmax}(W_s\, t_s), \\
+        t_s = \mathrm{trunk}(f_s, g_s), \qquad D^{sp}_s = \mathrm{softmax}(W_s\, t_s), \\
         d_{s+1} = \mathrm{ddf\_upsample}(d_s, -, D^{sp}_s), \qquad
         f_{s+1} = \mathrm{ddf\_upsample}(t_s, D^{ch}_s, D^{sp}_s)
 
@@ -61,12 +58,13 @@ class GuidedUpsampler(nn.Module):
             norm too; otherwise a channel filter is a learnt one plus what the pooled target features add to it.
         carry: whether the softmax filters carry the depth.
         upsampler: ``"bilinear"`` is the plain twin that DDF-Up is compared with: features and depth are enlarged
-            bilinearly, and the trunks, which read the same guide, correct the depth by what they add to it.
+            bilinearly, and the trunks, which read the same guide, correct the depth by what they add to it. It has no
+            filters, so that ``filters``, ``combine``, ``norm`` and ``carry`` must be left alone.
 
     ``forward(depth, guide, valid=None, *, scale_factor=None)`` takes depth (N, 1, h, w), floating, in any unit; a guide
-    (N, 3, s*h, s*w), floating, from 0 to 1; which depths are valid, (N, 1, h, w), bool, all of them by default; and s,
-    a power of two up to the network's own, which is the default. What an invalid depth holds does not matter. Sample i
-    of the depth lies on pixel ``i*s + (s - 1)//2`` of the guide.
+    (N, 3, s*h, s*w), floating, from 0 to 1; which depths are valid, (N, 1, h, w), bool, all of them by default, and
+    never nan or inf; and s, a power of two up to the network's own, which is the default. What an invalid depth holds
+    does not matter. Sample i of the depth lies on pixel ``i*s + (s - 1)//2`` of the guide.
 
     Returns:
         `Level`: the depth (N, 1, s*h, s*w) in the same unit, in float32, 0 where no valid depth is near; and where it
@@ -114,6 +112,17 @@ class GuidedUpsampler(nn.Module):
         if upsampler not in _UPSAMPLERS:
             raise ValueError(f"upsampler must be 'ddf' or 'bilinear', got {upsampler!r}")
         check_combine(combine)
+        check_norm(norm)
+        for name, value in (("channels", channels), ("guide_channels", guide_channels)):
+            if value < 2:
+                raise ValueError(f"{name} must be at least 2, got {value}")
+        if blocks < 0:
+            raise ValueError(f"blocks must not be negative, got {blocks}")
+        if upsampler == "bilinear" and (filters, combine, norm, carry) != ("both", "mul", "softmax", True):
+            raise ValueError(
+                "upsampler='bilinear' has no filters: leave filters, combine, norm and carry as they are, "
+                f"got {filters=}, {combine=}, {norm=}, {carry=}"
+            )
         self.options: dict[str, Any] = {
             "scale_factor": scale_factor,
             "channels": channels,
@@ -127,15 +136,15 @@ class GuidedUpsampler(nn.Module):
             "upsampler": upsampler,
         }
         self.scale_factor = scale_factor
-        self.target = nn.Sequential(*_convs(_HINTS, channels, channels, channels))
-        self.guidance = nn.ModuleList([nn.Sequential(*_convs(12, guide_channels, guide_channels))])
+        self.target = nn.Sequential(*convs(_HINTS, channels, channels, channels))
+        self.guidance = nn.ModuleList([nn.Sequential(*convs(12, guide_channels, guide_channels))])
         for _ in range(stages - 1):
-            self.guidance.append(nn.Sequential(*_convs(guide_channels, guide_channels, guide_channels, stride=2)))
+            self.guidance.append(nn.Sequential(*convs(guide_channels, guide_channels, guide_channels, stride=2)))
         head = not carry and upsampler == "ddf"
         ways: dict[str, Any] = {"filters": filters, "combine": combine, "norm": norm, "kernel_size": kernel_size}
         self.stages = nn.ModuleList(
             # The last stage gives the depth itself, or the features that the head reads.
-            _Stage(channels, guide_channels, blocks, carry, upsampler, features_too=number > 0 or head, **ways)
+            Stage(channels, guide_channels, blocks, carry, upsampler, features_too=number > 0 or head, **ways)
             for number in range(stages)
         )
         self.head = nn.Conv2d(channels, 1, 3, padding=1) if head else None
@@ -152,10 +161,11 @@ class GuidedUpsampler(nn.Module):
         self, depth: Tensor, guide: Tensor, valid: Tensor | None = None, *, scale_factor: int | None = None
     ) -> list[Level]:
         """What `forward` gives, and what lies between: the depth after each stage, from coarse to fine."""
-        scale_factor = scale_factor or self.scale_factor
+        scale_factor = self.scale_factor if scale_factor is None else scale_factor
         self._check(depth, guide, valid, scale_factor)
         depth = depth.float()
-        known = torch.ones_like(depth) if valid is None else valid.to(depth.dtype)
+        finite = depth.isfinite()
+        known = (finite if valid is None else finite & valid).to(depth.dtype)
         lowest = depth.masked_fill(known == 0, math.inf).amin((2, 3), keepdim=True)
         highest = depth.masked_fill(known == 0, -math.inf).amax((2, 3), keepdim=True)
         span = highest - lowest
@@ -187,7 +197,7 @@ class GuidedUpsampler(nn.Module):
     ) -> Iterator[Level]:
         """The stages alone, for whoever cuts a map into tiles: nothing in here looks at the map as a whole."""
         stages = scale_factor.bit_length() - 1
-        maps = [self.guidance[0](_channels_last(F.pixel_unshuffle(guide - 0.5, 2)))]
+        maps = [self.guidance[0](channels_last(F.pixel_unshuffle(guide - 0.5, 2)))]
         for number in range(1, stages):
             maps.append(self.guidance[number](maps[-1]))
         features = self.features(scaled, known)
@@ -207,8 +217,7 @@ class GuidedUpsampler(nn.Module):
     def reach(self) -> int:
         """How many low-resolution pixels away an input may lie and still change an output, at any factor."""
         own = 2 * self.options["blocks"] + 1 + self.options["kernel_size"] // 2  # the trunk and the filters
-        # A stage's description of the depth reaches further than its guide; the first's is part of the target branch.
-        stages = sum((own + (_RADIUS if number else 0)) * 2.0**-number for number in range(len(self.stages)))
+        stages = sum(own * 2.0**-number for number in range(len(self.stages)))
         return self.target_reach + math.ceil(stages) + 1
 
     def _check(self, depth: Tensor, guide: Tensor, valid: Tensor | None, scale_factor: int) -> None:
@@ -228,181 +237,12 @@ class GuidedUpsampler(nn.Module):
                 f"guide must be (N, 3, s*h, s*w) with s = {scale_factor} for depth {tuple(depth.shape)}, got "
                 f"{tuple(guide.shape)}; ddfnet.upsample_depth takes any sizes"
             )
+        if valid is not None and not isinstance(valid, Tensor):
+            raise TypeError(f"valid must be a torch.Tensor, got {type(valid).__name__}")
         if valid is not None and (valid.dtype != torch.bool or valid.shape != depth.shape):
             raise ValueError(
                 f"valid must be bool and of depth's shape {tuple(depth.shape)}, got {valid.dtype} {tuple(valid.shape)}"
             )
-
-
-class _Stage(nn.Module):
-    """One factor of two: a trunk that reads depth, features and guide, and what enlarges depth and features with it."""
-
-    def __init__(
-        self,
-        channels: int,
-        guide_channels: int,
-        blocks: int,
-        carry: bool,
-        upsampler: str,
-        *,
-        features_too: bool,
-        kernel_size: int,
-        **ways: Any,
-    ) -> None:
-        super().__init__()
-        plain = upsampler == "bilinear"
-        self.kernel_size = kernel_size
-        self.entry = nn.Sequential(*_convs(channels + guide_channels + _HINTS, channels))
-        self.blocks = nn.Sequential(*(_Block(channels) for _ in range(blocks)))
-        self.logits = self.correction = None
-        near_bilinear = _near_bilinear(kernel_size)
-        self.register_buffer("near_bilinear", near_bilinear[None], persistent=False)
-        self.near_bilinear: Tensor
-        if plain:
-            self.correction = nn.Conv2d(channels, 4, 1)
-            nn.init.zeros_(self.correction.weight)
-            nn.init.zeros_(self.correction.bias)  # type: ignore[arg-type]
-        elif carry:
-            self.logits = nn.Conv2d(channels, near_bilinear.numel(), 1)
-            nn.init.normal_(self.logits.weight, std=0.1 * math.sqrt(2 / channels))
-            with torch.no_grad():
-                self.logits.bias.copy_(near_bilinear.flatten())  # type: ignore[union-attr]
-        self.enlarge = self.mix = None
-        if features_too:
-            self.enlarge = _Bilinear() if plain else _DDFUp(channels, kernel_size, carry=carry, **ways)
-            self.mix = nn.Sequential(*_convs(channels, channels, kernel_size=3 if plain else 1))
-
-    def forward(
-        self, scaled: Tensor, known: Tensor, features: Tensor, guide: Tensor, context: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        hints = _describe(scaled, known).to(features.dtype)
-        trunk = self.blocks(self.entry(torch.cat([features, guide, hints], 1)))
-        taps = self._taps(trunk, known)
-        scaled, known = self._average(scaled, known, taps)
-        if self.correction is not None:
-            scaled = scaled + F.pixel_shuffle(self.correction(trunk), 2)
-        if self.enlarge is not None and self.mix is not None:
-            features = self.mix(self.enlarge(trunk, context, taps))
-        return scaled, known, features
-
-    def _taps(self, trunk: Tensor, known: Tensor) -> Tensor:
-        """The filters that carry the depth: a softmax over the valid samples of a window.
-
-        In float32 whatever autocast says: what they carry is the result, and not a feature. Not a softmax over all
-        samples whose valid part is scaled up: the gradient of a division by what the softmax left of it is infinite.
-        """
-        logits = (
-            self.near_bilinear[..., None, None] if self.logits is None else self.logits(trunk).unflatten(1, (4, -1))
-        )
-        size = self.kernel_size
-        there = F.unfold(known, size, padding=size // 2).unflatten(2, known.shape[2:])[:, None] > 0
-        return torch.where(there, logits.float(), _NEVER).softmax(2).flatten(1, 2)
-
-    def _average(self, scaled: Tensor, known: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
-        """The depths below each filter, weighted by it, and whether any of them is valid."""
-        with torch.autocast(scaled.device.type, enabled=False):
-            scaled = ddf_upsample(scaled, None, taps, scale_factor=2, kernel_size=self.kernel_size)
-        near = F.max_pool2d(known, self.kernel_size, 1, self.kernel_size // 2)
-        return scaled, F.interpolate(near, scale_factor=2, mode="nearest")
-
-
-class _DDFUp(nn.Module):
-    """DDF-Up of the features: by the depth's spatial filters or by others, and by channel filters from the context."""
-
-    def __init__(self, channels: int, kernel_size: int, *, carry: bool, filters: str, combine: str, norm: str) -> None:
-        super().__init__()
-        kernel, self.combine = (kernel_size, kernel_size), combine
-        self.spatial = self.channel = None
-        self.carried = filters != "channel" and carry and norm == "softmax"
-        if filters != "channel" and not self.carried:
-            self.spatial = SpatialBranch(channels, 4, kernel, norm=norm, nonlinearity="leaky_relu")
-        if filters != "spatial":
-            self.channel = _ChannelFilters(channels, kernel, norm=norm, around=float(combine == "mul"))
-        self.kernel = kernel
-
-    def forward(self, trunk: Tensor, context: Tensor, taps: Tensor) -> Tensor:
-        """``taps`` are the filters that the depth is enlarged with."""
-        spatial = taps.to(trunk.dtype) if self.carried else None
-        return ddf_upsample(
-            trunk,
-            None if self.channel is None else self.channel(context).to(trunk.dtype),
-            spatial if self.spatial is None else self.spatial(trunk),
-            scale_factor=2,
-            kernel_size=self.kernel,
-            combine=self.combine,
-        )
-
-
-class _ChannelFilters(nn.Module):
-    """Channel filters (N, 4, C, k, k) from the context (N, C, 1, 1): learnt ones, and what a bottleneck adds to them.
-
-    The learnt ones start around the identity of the combination, so that at first each spatial filter acts as it is.
-    With ``norm="filter"`` there are none, for `FilterNorm` takes a filter's mean away and scales the rest.
-    """
-
-    def __init__(self, channels: int, kernel: tuple[int, int], *, norm: str, around: float) -> None:
-        super().__init__()
-        self.shape = (4, channels, *kernel)
-        self.reduce = nn.Linear(channels, channels // 2)
-        self.expand = nn.Linear(channels // 2, math.prod(self.shape))
-        for dense in (self.reduce, self.expand):
-            nn.init.kaiming_normal_(dense.weight, a=_SLOPE)
-            nn.init.zeros_(dense.bias)
-        self.norm = self.learnt = None
-        if norm == "filter":
-            self.norm = FilterNorm(4 * channels, kernel, "channel", nonlinearity="leaky_relu")
-        else:
-            self.learnt = nn.Parameter(around + 0.3 * torch.randn(self.shape))
-
-    def forward(self, context: Tensor) -> Tensor:
-        # In float32 whatever autocast says: as few numbers as these cost nothing.
-        hidden = F.leaky_relu(_dense(self.reduce, context.flatten(1).float()), _SLOPE)
-        filters = _dense(self.expand, hidden)
-        if self.norm is not None:
-            filters = self.norm(filters)
-        filters = filters.unflatten(1, self.shape)
-        return filters if self.learnt is None else self.learnt + 0.3 * filters
-
-
-def _dense(layer: nn.Linear, x: Tensor) -> Tensor:
-    """A linear layer as products and sums: a matrix product's bits depend on the number of threads."""
-    return (layer.weight * x[:, None]).sum(2) + layer.bias
-
-
-class _Bilinear(nn.Module):
-    """The plain twin's upsampling."""
-
-    def forward(self, trunk: Tensor, context: Tensor, taps: Tensor) -> Tensor:
-        return F.interpolate(trunk, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-class _Block(nn.Module):
-    """Two 3x3 convolutions whose sum with the input is activated; the second starts small."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first, self.second = _conv(channels, channels), _conv(channels, channels)
-        self.between, self.after = nn.LeakyReLU(_SLOPE), nn.LeakyReLU(_SLOPE)
-        with torch.no_grad():
-            self.second.weight.mul_(0.3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.after(x + self.second(self.between(self.first(x))))
-        return y
-
-
-def _conv(channels: int, out: int, kernel_size: int = 3, stride: int = 1) -> nn.Conv2d:
-    conv = nn.Conv2d(channels, out, kernel_size, stride, kernel_size // 2)
-    nn.init.kaiming_normal_(conv.weight, a=_SLOPE)
-    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-    return conv
-
-
-def _convs(*channels: int, kernel_size: int = 3, stride: int = 1) -> Iterator[nn.Module]:
-    """Convolutions from one number of channels to the next, each with its activation; the first has the stride."""
-    for number, (before, after) in enumerate(pairwise(channels)):
-        yield _conv(before, after, kernel_size, stride if number == 0 else 1)
-        yield nn.LeakyReLU(_SLOPE)
 
 
 def _describe(scaled: Tensor, known: Tensor) -> Tensor:
@@ -415,16 +255,4 @@ def _describe(scaled: Tensor, known: Tensor) -> Tensor:
     lowest = -F.max_pool2d((-scaled).masked_fill(~there, -math.inf), 2 * _RADIUS + 1, 1, _RADIUS)
     step = torch.where(there, highest - lowest, 0)
     place = torch.where(there, (scaled - lowest) / (step + 1e-3) - 0.5, 0)
-    return _channels_last(torch.cat([scaled * known, place, torch.log1p(20 * step), known], 1))
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """In the format in which the CPU's kernels are fastest, and convolutions give the same bits for any threads."""
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def _near_bilinear(kernel_size: int) -> Tensor:
-    """Logits (4, K) with which a softmax is about the bilinear filter of each sub-pixel."""
-    taps = torch.arange(kernel_size, dtype=torch.float32) - kernel_size // 2
-    squares = (taps - torch.tensor([[-0.25], [0.25]])).square()  # of a sub-pixel's distance, along one axis
-    return (-2 * (squares[:, None, :, None] + squares[None, :, None, :])).reshape(4, kernel_size**2)
+    return channels_last(torch.cat([scaled * known, place, torch.log1p(20 * step), known], 1))

@@ -12,6 +12,8 @@ from ddfnet.nn.filter_norm import FilterNorm
 
 Kernel = tuple[int, int]
 
+_NORMS = ("filter", "batch", "sigmoid", "softmax", "none")
+
 
 class SpatialBranch(nn.Module):
     """Predict one filter an output pixel: a 1x1 convolution to the taps, then the normalisation.
@@ -112,6 +114,7 @@ def make_norm(norm: str, filters: int, kernel: Kernel, kind: str, nonlinearity: 
         nonlinearity: sets the initial deviation of a tap, ``calculate_gain(nonlinearity)/sqrt(K)``, if a norm has one.
         factory: device and dtype of the parameters.
     """
+    check_norm(norm)
     taps = math.prod(kernel)
     if norm == "filter":
         return FilterNorm(filters, kernel, kind, nonlinearity=nonlinearity, **factory)
@@ -123,9 +126,14 @@ def make_norm(norm: str, filters: int, kernel: Kernel, kind: str, nonlinearity: 
         return nn.Sigmoid()
     if norm == "softmax":
         return TapSoftmax(filters, taps)
-    if norm == "none":
-        return nn.Identity()
-    raise ValueError(f"norm must be 'filter', 'batch', 'sigmoid', 'softmax' or 'none', got {norm!r}")
+    return nn.Identity()
+
+
+def check_norm(norm: str) -> None:
+    """Refuse what `make_norm` does not know."""
+    if norm not in _NORMS:
+        *most, last = map(repr, _NORMS)
+        raise ValueError(f"norm must be {', '.join(most)} or {last}, got {norm!r}")
 
 
 def check_map(name: str, x: Tensor, channels: int) -> None:

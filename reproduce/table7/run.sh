@@ -34,18 +34,18 @@ guided() { # the weights that are shipped, and the plain twin of their size
     all_of "$ours" $!
 }
 
-ablation() {
-    local network=--model.network.init_args slow="--model.learning_rate 1.5e-3" jobs=0 seed row
-    local paper="$network.carry false $network.norm filter $slow"
+ablation() { # rows of about as many parameters each, by their channels
+    local network=--model.network.init_args jobs=0 seed row
+    local paper="$network.carry false $network.norm filter $network.channels"
     for seed in 0 1 2; do
         for row in \
             "carried" \
-            "twin $network.upsampler bilinear $network.channels 35 $slow" \
-            "paper $paper" \
-            "paper-softmax $paper $network.norm softmax" \
-            "paper-spatial $paper $network.filters spatial" \
-            "paper-channel $paper $network.filters channel" \
-            "paper-add $paper $network.combine add"; do
+            "twin $network.upsampler bilinear $network.channels 35" \
+            "paper $paper 30" \
+            "paper-softmax $paper 30 $network.norm softmax" \
+            "paper-spatial $paper 37 $network.filters spatial" \
+            "paper-channel $paper 30 $network.filters channel" \
+            "paper-add $paper 30 $network.combine add"; do
             # shellcheck disable=SC2086  # the row is several words
             set -- $row
             local name=$1

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddfnet.models.guided import GuidedUpsampler, _DDFUp
+from ddfnet.models.guided import GuidedUpsampler
+from ddfnet.models.guided_stage import _DDFUp
 from tests.guided_networks import network
 
 PAPER: dict[str, Any] = {"carry": False}
@@ -61,6 +62,17 @@ def test_trunks_of_any_length(blocks: int) -> None:
     model, inputs = network(4, blocks=blocks), maps(4)
     assert all(len(stage.blocks) == blocks for stage in model.stages)
     assert model(*inputs).depth.isfinite().all()
+
+
+def test_a_factor_of_0_is_not_the_default() -> None:
+    with pytest.raises(ValueError, match="from 2 to this network's 4, got 0"):
+        network(4)(*maps(4), scale_factor=0)
+
+
+def test_a_mask_must_be_a_tensor() -> None:
+    depth, guide, valid = maps(4)
+    with pytest.raises(TypeError, match="valid must be a torch.Tensor, got list"):
+        network(4)(depth, guide, valid.tolist())
 
 
 # --- what is used --------------------------------------------------------------------------------------------------
@@ -141,13 +153,16 @@ def test_one_sample_changes_nothing_further_than_reach(options: dict[str, Any], 
 
 @pytest.mark.parametrize("options", [{}, PAPER, TWIN, {"norm": "filter"}], ids=str)
 def test_autocast_rounds_no_depth(options: dict[str, Any]) -> None:
-    """Between 1 and 2 bfloat16 has steps of 1/128: a depth that went through it would be a multiple of that."""
+    """bfloat16 would leave eight bits of each."""
     model, (depth, guide, valid) = network(8, sharp=1.0, **options), maps(8, valid=0.8)
+    known = valid.float()
+    scaled = (depth - 1) * known
     with torch.autocast("cpu", torch.bfloat16):
-        levels = model.levels(depth, guide, valid)
-    for level in levels[:-1] if options else levels:  # what a head or a correction adds in the end may be such
-        steps = level.depth[level.valid] * 128
-        assert (steps - steps.round()).abs().mean() > 0.2
+        levels = [*model.scaled_levels(scaled, known, guide, model.context(scaled, known), 8)]
+    for level in levels:
+        assert level.depth.dtype == torch.float32
+        kept = level.depth[level.valid]
+        assert (kept != kept.bfloat16()).float().mean() > 0.9
     levels[-1].depth.sum().backward()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
 
