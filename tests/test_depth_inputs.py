@@ -1,4 +1,4 @@
-"""What `ddfnet.upsample_depth` takes and gives, kind by kind, its memory, and what it says about wrong inputs."""
+"""What `ddfnet.upsample_depth` takes and gives, kind by kind, and how much memory it takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import ddfnet
-from ddfnet.models import guided_files
+from ddfnet.models import guided_files, guided_tiling
+from ddfnet.models.guided import GuidedUpsampler
 from tests.guided_networks import enlarging, network
 
 NETWORK = network(4)
@@ -95,6 +96,45 @@ def test_on_a_gpu(tile: int | None) -> None:
     torch.testing.assert_close(result.cpu(), expected, rtol=0, atol=1e-2)  # TF32 and other sums
 
 
+# --- what the network is given ---------------------------------------------------------------------------------------
+
+
+def by_hand(model: GuidedUpsampler, depth: torch.Tensor, guide: np.ndarray) -> torch.Tensor:
+    picture = torch.from_numpy(guide.copy()).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        return model(depth.float(), picture, depth != 0).depth
+
+
+@pytest.mark.parametrize("tile", [None, 40])
+@pytest.mark.parametrize(("factor", "size"), [(2, (9, 10)), (4, (150, 7)), (8, (9, 10))], ids=str)
+def test_at_its_own_factor_it_is_the_network(factor: int, size: tuple[int, int], tile: int | None) -> None:
+    """With samples on the pixels i*s + (s - 1)//2, where it has them; also where few are valid, and where many are."""
+    model, rng = network(factor, sharp=60.0), np.random.default_rng(0)
+    depth = np.where(rng.random(size) < 0.4, rng.random(size) + 1, 0)
+    guide = rng.integers(0, 256, (size[0] * factor, size[1] * factor, 3), dtype=np.uint8)
+    result = enlarge(depth, guide, model=model, offset=(factor - 1) // 2, tile=tile)
+    expected = by_hand(model, torch.from_numpy(depth)[None, None], guide)[0, 0].numpy()
+    assert np.array_equal(np.isnan(result), expected == 0)
+    np.testing.assert_allclose(np.nan_to_num(result), expected, rtol=0, atol=1e-5)
+
+
+def test_the_features_average_is_that_of_the_whole_map_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network(8, sharp=60.0)
+    whole = enlarge(model=model)
+    monkeypatch.setattr(guided_tiling, "_BOX", 2)
+    assert np.abs(enlarge(model=model) - whole).max() < 1e-6
+
+
+def test_where_the_ratio_is_above_the_networks_it_is_the_network_twice() -> None:
+    """First with every fourth pixel of the guide, which is where the samples of the second pass lie."""
+    model, rng = network(4, sharp=60.0), np.random.default_rng(0)
+    depth = rng.random((5, 6)) + 1
+    guide = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
+    coarse = by_hand(model, torch.from_numpy(depth)[None, None], guide[1::4, 1::4])
+    result = enlarge(depth, guide, model=model, offset=5)
+    np.testing.assert_allclose(result, by_hand(model, coarse, guide)[0, 0].numpy(), rtol=0, atol=1e-5)
+
+
 # --- options -------------------------------------------------------------------------------------------------------
 
 
@@ -172,95 +212,6 @@ def test_memory_is_bounded_by_the_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = size[0] * size[1] * ratio**2
     assert taken.returned * memory.MIB == 4 * pixels
     assert taken.added * memory.MIB < 24 * memory.MIB + 24 * pixels
-
-
-# --- errors --------------------------------------------------------------------------------------------------------
-
-ALIKE = "must be a NumPy array or a torch.Tensor, as the others are"
-TYPES: list[tuple[dict[str, Any], str]] = [
-    ({"depth": [[1.0]]}, f"depth {ALIKE}, got list"),
-    ({"guide": PHOTOGRAPH.tolist()}, f"guide {ALIKE}, got list"),
-    ({"guide": PICTURE}, f"guide {ALIKE}, got Tensor"),
-    ({"valid": TENSOR > 1}, f"valid {ALIKE}, got Tensor"),
-    ({"depth": TENSOR}, "guide must be a torch.Tensor as depth is, got ndarray"),
-    (
-        {"depth": TENSOR, "guide": PICTURE, "valid": ARRAY > 1},
-        "valid must be a torch.Tensor as depth is, got ndarray",
-    ),
-    ({"depth": ARRAY > 1}, "depth must be real numbers, got bool"),
-    ({"depth": ARRAY + 1j}, "depth must be real numbers, got complex128"),
-    ({"depth": ARRAY.astype(str)}, "depth must be real numbers, got <U32"),
-    ({"depth": TENSOR > 1, "guide": PICTURE}, "depth must be real numbers, got torch.bool"),
-    ({"depth": TENSOR + 1j, "guide": PICTURE}, "depth must be real numbers, got torch.complex128"),
-    ({"guide": PHOTOGRAPH / 255}, "guide must be uint8, 0 to 255, got torch.float64"),
-    ({"depth": TENSOR, "guide": PICTURE.int()}, "guide must be uint8, 0 to 255, got torch.int32"),
-    ({"valid": np.ones(ARRAY.shape, np.uint8)}, "valid must be bool, got torch.uint8; compare it, as in mask > 0"),
-    ({"model": 8}, "model must be 'auto', a file or a GuidedUpsampler, got int"),
-    ({"model": torch.nn.Identity()}, "model must be 'auto', a file or a GuidedUpsampler, got Identity"),
-]
-ALL_WRONG = "all of it is 0, nan, inf or masked out"
-OFFSET = "offset must be a number or (y, x), in pixels of the guide"
-TILE = "tile must be None or a whole number of pixels from 1 on"
-VALUES: list[tuple[dict[str, Any], str]] = [
-    ({"depth": ARRAY[0]}, "depth must be (h, w), at least one sample, got (7,)"),
-    ({"depth": PHOTOGRAPH[:6, :7]}, "depth must be (h, w), at least one sample, got (6, 7, 3)"),
-    ({"depth": ARRAY[:0]}, "depth must be (h, w), at least one sample, got (0, 7)"),
-    ({"guide": PHOTOGRAPH[..., 0]}, "guide must be (H, W, 3), RGB, got (20, 25)"),
-    ({"guide": PHOTOGRAPH.repeat(2, axis=2)}, "guide must be (H, W, 3), RGB, got (20, 25, 6)"),
-    (
-        {"guide": PHOTOGRAPH[:, :6]},
-        "guide must be at least as large as depth (6, 7), got (20, 6); were the two exchanged?",
-    ),
-    (
-        {"guide": PHOTOGRAPH[:5]},
-        "guide must be at least as large as depth (6, 7), got (5, 25); were the two exchanged?",
-    ),
-    ({"valid": np.ones((7, 6), bool)}, "valid must be of depth's shape (6, 7), got (7, 6)"),
-    ({"depth": ARRAY * 0}, f"depth (6, 7) has no valid sample: {ALL_WRONG}"),
-    ({"depth": np.full((2, 3), np.nan)}, f"depth (2, 3) has no valid sample: {ALL_WRONG}"),
-    ({"depth": np.full((2, 3), -np.inf)}, f"depth (2, 3) has no valid sample: {ALL_WRONG}"),
-    ({"valid": ARRAY < 0}, f"depth (6, 7) has no valid sample: {ALL_WRONG}"),
-    ({"offset": np.nan}, f"{OFFSET}, got nan"),
-    ({"offset": (1, np.inf)}, f"{OFFSET}, got (1, inf)"),
-    ({"offset": (1, 2, 3)}, f"{OFFSET}, got (1, 2, 3)"),
-    ({"offset": "1"}, f"{OFFSET}, got '1'"),
-    ({"tile": 0}, f"{TILE}, got 0"),
-    ({"tile": -3}, f"{TILE}, got -3"),
-    ({"tile": 2.5}, f"{TILE}, got 2.5"),
-    ({"model": "nowhere.safetensors"}, "nowhere.safetensors: no such file"),
-    ({"model": Path("nowhere.ckpt")}, "nowhere.ckpt: no such file"),
-]
-
-
-def names(value: Any) -> str | None:
-    return "-".join(value) if isinstance(value, dict) else None
-
-
-@pytest.mark.parametrize(("wrong", "message"), TYPES, ids=names)
-def test_type_errors(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(TypeError) as raised:
-        enlarge(**wrong)
-    assert str(raised.value) == message
-
-
-@pytest.mark.parametrize(("wrong", "message"), VALUES, ids=names)
-def test_value_errors(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError) as raised:
-        enlarge(**wrong)
-    assert str(raised.value) == message
-
-
-def test_a_broken_model_is_named(tmp_path: Path) -> None:
-    (tmp_path / "broken.safetensors").write_bytes(b"not one")
-    with pytest.raises(ValueError, match="broken.safetensors: a file that `ddfnet train guided` wrote is required"):
-        enlarge(model=tmp_path / "broken.safetensors")
-
-
-def test_without_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    guided_files.save(NETWORK, tmp_path / "small.safetensors", {})
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(ModuleNotFoundError, match=r"needs safetensors: pip install 'ddfnet\[upsample\]'"):
-        enlarge(model=tmp_path / "small.safetensors")
 
 
 # --- what was found in use -----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from torch import Tensor
 from ddfnet.models.guided import GuidedUpsampler
 
 _NEAR = 2  # samples: none that an output is made of is further from the one nearest to the output
+_BOX = 128  # samples a side, whose features are summed at once: the same for any tile, so that the sum is the same
 _ROWS = 64  # of the guide's, that are held to their range at once
 
 
@@ -124,22 +125,20 @@ def _by_tiles(
     scaled = torch.where(known, (values - lowest) / span, 0).float()[None, None]
     there = known.float()[None, None]
     height, width = known.shape
-    step = max(
-        1, tile // factor
-    )  # in the network's pixels, which are finer than the guide's where its ratio is smaller
-    boxes = list(itertools.product(_cuts(height, step), _cuts(width, step)))
 
     context = torch.zeros((), dtype=torch.float64)
-    for rows, columns in boxes:
+    for rows, columns in itertools.product(_cuts(height, _BOX), _cuts(width, _BOX)):
         outer = [_wider(cut, network.target_reach, size) for cut, size in ((rows, height), (columns, width))]
         features = network.features(scaled[..., outer[0], outer[1]], there[..., outer[0], outer[1]])
         inner = features[..., _within(rows, outer[0]), _within(columns, outer[1])]
         context = context + inner.sum((2, 3), keepdim=True, dtype=torch.float64)
     context = (context / known.numel()).float()
 
+    # In the network's pixels, which are finer than the guide's where its ratio is smaller.
+    step = max(1, tile // factor)
     result = torch.empty(len(wanted[0]), len(wanted[1]), dtype=torch.float64, device=device)
     reached = torch.empty(result.shape, dtype=torch.bool, device=device)
-    for rows, columns in boxes:
+    for rows, columns in itertools.product(_cuts(height, step), _cuts(width, step)):
         outer = [_wider(cut, network.reach, size) for cut, size in ((rows, height), (columns, width))]
         # Where the wanted pixels lie that this tile's samples are enlarged to; they ascend.
         own = [
