@@ -46,8 +46,7 @@ class Stage(nn.Module):
             with torch.no_grad():
                 self.logits.bias.copy_(start.flatten())  # type: ignore[union-attr]
         else:
-            exact = _bilinear(kernel_size, least=1e-13)[None, ..., None, None]
-            self.register_buffer("bilinear", exact, persistent=False)
+            self.register_buffer("bilinear", _bilinear(kernel_size, least=1e-13), persistent=False)
             self.bilinear: Tensor
         if plain:
             self.correction = nn.Conv2d(channels, 4, 1)
@@ -76,7 +75,9 @@ class Stage(nn.Module):
         In float32 whatever autocast says: what they carry is the result, and not a feature. Not a softmax over all
         samples whose valid part is scaled up: the gradient of a division by what the softmax left of it is infinite.
         """
-        logits = self.bilinear if self.logits is None else self.logits(trunk).unflatten(1, (4, -1))
+        logits = (
+            self.bilinear[None, ..., None, None] if self.logits is None else self.logits(trunk).unflatten(1, (4, -1))
+        )
         size = self.kernel_size
         there = F.unfold(known, size, padding=size // 2).unflatten(2, known.shape[2:])[:, None] > 0
         return torch.where(there, logits.float(), _NEVER).softmax(2).flatten(1, 2)

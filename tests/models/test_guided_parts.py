@@ -64,6 +64,14 @@ def test_trunks_of_any_length(blocks: int) -> None:
     assert model(*inputs).depth.isfinite().all()
 
 
+@pytest.mark.parametrize("options", [{}, PAPER, TWIN], ids=str)
+def test_in_channels_last(options: dict[str, Any]) -> None:
+    model, inputs = network(4, **options), maps(4)
+    expected = model(*inputs).depth
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    torch.testing.assert_close(model(*inputs).depth, expected)
+
+
 def test_a_factor_of_0_is_not_the_default() -> None:
     with pytest.raises(ValueError, match="from 2 to this network's 4, got 0"):
         network(4)(*maps(4), scale_factor=0)
