@@ -10,12 +10,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ddfnet.benchmarks import layer, network, op
+from ddfnet.benchmarks import depth, layer, network, op
 from ddfnet.benchmarks.documents import Document
 from ddfnet.benchmarks.result import Result
 
 BOUND = 0.15
-_MEASURES: dict[str, Callable[..., Result]] = {"op": op.measure, "layer": layer.measure, "network": network.measure}
+_MEASURES: dict[str, Callable[..., Result]] = {
+    "op": op.measure,
+    "layer": layer.measure,
+    "network": network.measure,
+    # It has one direction, and OpenCV has no other device than the CPU.
+    "depth": lambda case, direction, *, device, **options: depth.measure(case, **options),
+}
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ddfnet.benchmarks.costs import costs
 from ddfnet.benchmarks.limits import Limit
 from ddfnet.benchmarks.memory import Memory
-from ddfnet.benchmarks.registry import SEED, Case, LayerCase, NetworkCase
+from ddfnet.benchmarks.registry import SEED, AnyCase, Case, DepthCase, LayerCase, NetworkCase
 from ddfnet.benchmarks.result import Result
 from ddfnet.benchmarks.summary import summarise
 from ddfnet.benchmarks.timing import Timing
 
-_CASES: dict[str, type[Case | LayerCase | NetworkCase]] = {"op": Case, "layer": LayerCase, "network": NetworkCase}
+_CASES: dict[str, type[AnyCase]] = {"op": Case, "layer": LayerCase, "network": NetworkCase, "depth": DepthCase}
 
 
 class ResultsFileError(ValueError):
@@ -27,7 +28,7 @@ class Document:
     """A run: what was timed, how and where, and what came out.
 
     Args:
-        what: "op", "layer" or "network".
+        what: "op", "layer", "network" or "depth".
         command: that made it.
         rounds: timings of each competitor.
         device, kernel: where, and by which kernel.
@@ -45,10 +46,13 @@ class Document:
 
 
 def write(file: Path, document: Document) -> None:
-    """As JSON, with the seed and the summary of the results."""
+    """As JSON, with the seed and the summary of the results; for depth with a row a method and case as well."""
     fields = dict(vars(document)) | {"seed": SEED}
     fields["results"] = [result.as_dict() for result in document.results]
     fields["summary"] = [asdict(summary) for summary in summarise(document.results)]
+    if document.what == "depth":
+        threads = {"threads": document.machine["threads"]}
+        fields["rows"] = [asdict(cost) | threads for result in document.results for cost in costs(result)]
     file.write_text(json.dumps(fields, indent=2) + "\n")
 
 
@@ -74,14 +78,15 @@ def read(file: Path) -> Document:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         detail = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ResultsFileError(
-            f"{file} is no results file of this version ({detail}); make one with ddfnet bench op|layer|network --json"
+            f"{file} is no results file of this version ({detail}); "
+            "make one with ddfnet bench op|layer|network|depth --json"
         ) from None
     if not results:
         raise ResultsFileError(f"{file} holds no results")
     return document
 
 
-def _result(case: type[Case | LayerCase | NetworkCase], fields: dict[str, Any]) -> Result:
+def _result(case: type[AnyCase], fields: dict[str, Any]) -> Result:
     sizes: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in fields["case"].items()
     }

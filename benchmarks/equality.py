@@ -14,11 +14,8 @@ _TINY = torch.finfo(torch.float64).tiny
 class WrongResultError(RuntimeError):
     """A competitor does not compute what it should: nothing is reported."""
 
-    def __init__(self, name: str, case: object, part: str, share: float, explanation: str) -> None:
-        super().__init__(
-            f"{name} does not agree with the float64 reference on {case}: the {part} is off by up to {share:.3g} times "
-            f"{explanation}; nothing is reported"
-        )
+    def __init__(self, name: str, case: object, detail: str, *, reference: str = "the float64 reference") -> None:
+        super().__init__(f"{name} does not agree with {reference} on {case}: {detail}; nothing is reported")
 
 
 def check_rounding(
@@ -57,7 +54,7 @@ def check_rounding(
         tolerance = roundings * unit * magnitudes[part] + torch.finfo(result.dtype).eps * expected[part].abs()
         share = ((result.double() - expected[part]).abs() / tolerance.clamp_min(_TINY)).max().item()
         if not share <= 1:  # NaN too
-            raise WrongResultError(name, case, part, share, "what rounding explains")
+            raise WrongResultError(name, case, _off(part, share, "what rounding explains"))
         worst = max(worst, share)
     return worst
 
@@ -72,7 +69,7 @@ def relative_errors(results: Sequence[Tensor], expected: Sequence[Tensor]) -> li
 
 @dataclass(frozen=True)
 class Expected:
-    """What a layer or network should give, in double precision, and how far off a result may be.
+    """What a layer or network should give and how far off a result may be.
 
     Args:
         case: for the messages.
@@ -80,6 +77,7 @@ class Expected:
         values: the results, by the reference.
         tolerance: of the relative error.
         explanation: what an error of that size comes from.
+        reference: what the values are by.
     """
 
     case: object
@@ -87,6 +85,7 @@ class Expected:
     values: Sequence[Tensor]
     tolerance: float
     explanation: str
+    reference: str = "the float64 reference"
 
     @staticmethod
     def by_plain_rounding(
@@ -126,5 +125,10 @@ class Expected:
         shares = [error / self.tolerance for error in relative_errors(results, self.values)]
         for part, share in zip(self.names, shares, strict=True):
             if not share <= 1:  # NaN too
-                raise WrongResultError(name, self.case, part, share, self.explanation)
+                detail = _off(part, share, self.explanation)
+                raise WrongResultError(name, self.case, detail, reference=self.reference)
         return max(shares)
+
+
+def _off(part: str, share: float, explanation: str) -> str:
+    return f"the {part} is off by up to {share:.3g} times {explanation}"

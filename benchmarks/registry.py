@@ -107,6 +107,41 @@ class NetworkCase:
         return f"{self.name}: {self.model} and {self.baseline}, {self.batch}x3x{self.size}x{self.size}"
 
 
+@dataclass(frozen=True)
+class DepthCase:
+    """A depth map, given at every ``factor``-th pixel of a photograph, that is enlarged to the photograph's size.
+
+    Args:
+        name: how it is asked for.
+        width, height: of the photograph, in pixels.
+        factor: pixels of the photograph from one sample to the next, along both axes.
+
+    Example:
+        >>> print(DepthCase("vga-x8", 640, 480, 8))
+        vga-x8: 640x480, 8x
+    """
+
+    name: str
+    width: int
+    height: int
+    factor: int
+
+    @property
+    def shape(self) -> str:
+        """As pictures are described, width first."""
+        return f"{self.width}x{self.height}"
+
+    @property
+    def megapixels(self) -> float:
+        return self.width * self.height / 1e6
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.shape}, {self.factor}x"
+
+
+AnyCase = Case | LayerCase | NetworkCase | DepthCase
+
+
 def _with_batch(batch: int, cases: Sequence[Case]) -> tuple[Case, ...]:
     return tuple(replace(case, name=f"{case.name}-b{batch}", shape=(batch, *case.shape[1:])) for case in cases)
 
@@ -168,3 +203,11 @@ LAYERS = {f"px{size}": LayerCase(f"px{size}", 256, size, 8) for size in (7, 14, 
 NETWORKS = {f"b{batch}": NetworkCase(f"b{batch}", batch) for batch in (1, 8, 16, 32)} | {
     "tiny": NetworkCase("tiny", 2, 32, "ddf_mul_resnet18", "resnet18")
 }
+
+# A depth camera's photograph, and a full-HD one whose rows every factor divides.
+DEPTHS = {
+    name: DepthCase(name, width, height, factor)
+    for size, width, height in (("vga", 640, 480), ("hd", 1920, 1088))
+    for factor in (4, 8, 16)
+    for name in [f"{size}-x{factor}"]
+} | {"tiny": DepthCase("tiny", 64, 48, 4)}

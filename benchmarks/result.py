@@ -1,4 +1,4 @@
-"""What a benchmark reports: one result a case and direction, the same for operator, layer and network."""
+"""What a benchmark reports: one result a case and direction, the same for operator, layer, network and depth tool."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ddfnet.benchmarks.limits import Limit
 from ddfnet.benchmarks.memory import Memory
-from ddfnet.benchmarks.registry import Case, LayerCase, NetworkCase
+from ddfnet.benchmarks.registry import AnyCase
 from ddfnet.benchmarks.timing import Timing
 
 
@@ -15,7 +15,7 @@ from ddfnet.benchmarks.timing import Timing
 class Result:
     """A case that was checked and timed."""
 
-    case: Case | LayerCase | NetworkCase
+    case: AnyCase
     direction: str  # "forward", "forward+backward", "inference", "inference compiled" or "training step"
     ours: str  # the competitor that is judged
     baseline: str  # the competitor that it is judged by

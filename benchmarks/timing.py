@@ -34,7 +34,7 @@ class Timing:
     p80: float
     ratio: float  # the median over the rounds of this competitor's time over the baseline's
     over_ours: float  # and over that of the competitor that is judged
-    other_median: float  # in the other memory format
+    other_median: float  # in the other memory format; the same where there is but one
 
 
 def interleave(
@@ -77,7 +77,7 @@ def timings(milliseconds: Milliseconds, *, ours: str, baseline: str) -> tuple[Ti
     """Every competitor's statistics, in the order in which they are named.
 
     Args:
-        milliseconds: of `interleave`, each competitor in both memory formats.
+        milliseconds: of `interleave`, each competitor in the same memory formats, one or two.
         ours, baseline: whose times the others are divided by.
 
     Example:
@@ -90,7 +90,8 @@ def timings(milliseconds: Milliseconds, *, ours: str, baseline: str) -> tuple[Ti
     baseline_times = by_format(milliseconds, baseline)[0][1]
     rows = []
     for name in dict.fromkeys(name for name, _ in milliseconds):
-        (memory_format, own), (_, other) = by_format(milliseconds, name)
+        formats = by_format(milliseconds, name)
+        (memory_format, own), (_, other) = formats[0], formats[-1]
         p20, p80 = torch.tensor(own, dtype=torch.float64).quantile(torch.tensor([0.2, 0.8]).double()).tolist()
         rows.append(
             Timing(

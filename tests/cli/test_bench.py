@@ -1,4 +1,4 @@
-"""`ddfnet bench op|layer|network`: the tables, the file, and the refusals."""
+"""`ddfnet bench op|layer|network|depth`: the tables, the file, and the refusals."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from ddfnet.cli.main import main
+from tests.guided_networks import network
 
 Fails = Callable[..., str]
 
@@ -66,7 +68,7 @@ def test_threads_are_those_asked_for(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "r.json").read_text())["machine"]["threads"] == 1
 
 
-@pytest.mark.parametrize("what", ["op", "layer", "network"])
+@pytest.mark.parametrize("what", ["op", "layer", "network", "depth"])
 class TestEveryCommand:
     def test_an_unknown_case(self, what: str, fails: Fails) -> None:
         assert "argument --case: invalid choice: 'huge' (choose from " in fails(2, "bench", what, "--case", "huge")
@@ -77,8 +79,8 @@ class TestEveryCommand:
         assert f"argument {option}: must be a whole number from 1 on, got '0'" in line
 
     def test_an_unknown_competitor(self, what: str, fails: Fails) -> None:
-        line = fails(2, "bench", what, "--only", "ddf,rival")
-        assert f"ddfnet bench {what}: error: argument --only: must be some of ddf," in line
+        line = fails(2, "bench", what, "--only", "rival")
+        assert f"ddfnet bench {what}: error: argument --only: must be some of ddf" in line
         assert "got 'rival'" in line
 
     def test_a_file_that_cannot_be_written_is_refused_before_timing(
@@ -90,8 +92,10 @@ class TestEveryCommand:
         line = fails(1, "bench", what, "--json", str(tmp_path))
         assert line == f"ddfnet: error: cannot write {tmp_path}: Is a directory"
 
-    def test_a_device_that_is_not_there(self, what: str, fails: Fails) -> None:
-        assert fails(1, "bench", what, "--device", "warp").startswith("ddfnet: error: no device 'warp' here: ")
+
+@pytest.mark.parametrize("what", ["op", "layer", "network"])
+def test_a_device_that_is_not_there(what: str, fails: Fails) -> None:
+    assert fails(1, "bench", what, "--device", "warp").startswith("ddfnet: error: no device 'warp' here: ")
 
 
 def test_an_unknown_dtype(fails: Fails) -> None:
@@ -159,6 +163,63 @@ def test_the_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     document = json.loads(file.read_text())
     assert document["what"] == "network"
     assert [timing["competitor"] for timing in document["results"][0]["timings"]] == ["ddf", "resnet"]
+
+
+def test_the_depth_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    if not hasattr(pytest.importorskip("cv2"), "ximgproc"):
+        pytest.skip("this OpenCV was built without ximgproc")
+    from ddfnet.benchmarks import documents, memory
+    from ddfnet.models import guided_files
+
+    model = network()
+    monkeypatch.setattr(guided_files, "shipped", lambda: model)
+    monkeypatch.setattr(memory, "measure", lambda name, layout, *_: memory.Memory(name, layout, 1.5, 0.01))
+    monkeypatch.setattr(memory, "can_measure", lambda device: (True, ""))
+    file = tmp_path / "results.json"
+    assert main(["bench", "depth", "--case", "tiny", "--rounds", "1", "--json", str(file)]) == 0
+    text = capsys.readouterr().out
+    assert "tiny: 64x48, 4x inference (checked: error " in text
+    assert "s a megapixel  MiB added  a megapixel" in text
+    document = json.loads(file.read_text())
+    assert [row["method"] for row in document["rows"]] == [
+        "ddfnet",
+        "ddfnet-tile256",
+        "guided-filter",
+        "joint-bilateral",
+        "bilinear",
+    ]
+    for row, timing in zip(document["rows"], document["results"][0]["timings"], strict=True):
+        assert f"{row['seconds']:.3f}" in text
+        assert row == {
+            "method": timing["competitor"],
+            "shape": "64x48",
+            "factor": 4,
+            "seconds": timing["median"] / 1e3,
+            "seconds_a_megapixel": pytest.approx(timing["median"] / 1e3 / 0.003072),
+            "mib": 1.5,
+            "mib_a_megapixel": pytest.approx(1.5 / 0.003072),
+            "threads": torch.get_num_threads(),
+        }
+    assert documents.read(file).what == "depth"
+    assert main(["bench", "check", str(file), "--rounds", "1"]) in (0, 1), "timed again, whatever one round says"
+
+
+@pytest.mark.parametrize("command", [("depth",), ("check", "depth.json")])
+def test_an_opencv_without_its_contributed_part(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    monkeypatch.delattr(pytest.importorskip("cv2"), "ximgproc", raising=False)
+    document = SimpleNamespace(what="depth", device="cpu")
+    monkeypatch.setattr("ddfnet.benchmarks.documents.read", lambda file: document)
+    line = fails(1, "bench", *command)
+    assert line.startswith("ddfnet: error: this OpenCV has no ximgproc; run: pip uninstall opencv-python ")
+    assert line.endswith("pip install --force-reinstall opencv-contrib-python-headless")
+
+
+def test_without_opencv(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
+    monkeypatch.setattr("ddfnet.cli.errors.find_spec", lambda name: None)
+    line = fails(1, "bench", "depth")
+    assert line == "ddfnet: error: cv2, safetensors, skimage not installed; run: pip install 'ddfnet[train]'"
 
 
 def test_a_compiler_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:

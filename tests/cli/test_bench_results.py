@@ -93,7 +93,7 @@ def test_a_check_of_what_is_wrong_by_now(committed: Path, fails: Fails, monkeypa
     from ddfnet.benchmarks.equality import WrongResultError
 
     def wrong(document: object, rounds: int) -> None:
-        raise WrongResultError("ddf", "tiny", "output", 3, "rounding")
+        raise WrongResultError("ddf", "tiny", "the output is off")
 
     monkeypatch.setattr(check, "check", wrong)
     assert "ddf does not agree with the float64 reference" in fails(1, "bench", "check", str(committed))

@@ -12,6 +12,7 @@ import torch
 from ddfnet.benchmarks import check, documents
 from ddfnet.benchmarks.equality import WrongResultError
 from ddfnet.cli import machine
+from ddfnet.cli.bench import depth
 from ddfnet.cli.bench.common import add_rounds, device_named, kernel_text
 from ddfnet.cli.errors import UserError, require
 from ddfnet.table import table
@@ -45,6 +46,8 @@ def _check(file: Path, document: documents.Document, rounds: int) -> list[str]:
     """The cases that got slower; all are printed."""
     if document.what == "network":
         require("models", ["timm"])
+    if document.what == "depth":
+        depth.require_methods()
     kernel = kernel_text(device_named(document.device))
     if kernel != document.kernel:
         raise UserError(

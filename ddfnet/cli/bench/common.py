@@ -1,4 +1,4 @@
-"""What ``ddfnet bench op``, ``layer`` and ``network`` share: options, the head of the output, the file."""
+"""What ``ddfnet bench op``, ``layer``, ``network`` and ``depth`` share: options, the head of the output, the file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from ddfnet.cli import machine
 from ddfnet.cli.arguments import names, positive
 from ddfnet.cli.bench.text import result_text, summary_text
 from ddfnet.cli.errors import UserError, writable_file
+from ddfnet.data.splits import DataError
 
 
-def add_options(parser: argparse.ArgumentParser, cases: Collection[str], competitors: Sequence[str]) -> None:
+def add_options(
+    parser: argparse.ArgumentParser, cases: Collection[str], competitors: Sequence[str], *, cpu_only: bool = False
+) -> None:
     """The options of everything that is timed."""
     parser.add_argument(
         "--case", action="append", choices=cases, metavar="NAME", help=f"may be repeated: {', '.join(cases)}"
@@ -34,7 +37,9 @@ def add_options(parser: argparse.ArgumentParser, cases: Collection[str], competi
     )
     add_rounds(parser)
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of torch (as torch chooses)")
-    parser.add_argument("--device", default="cpu", help="where (%(default)s)")
+    parser.set_defaults(device="cpu")
+    if not cpu_only:
+        parser.add_argument("--device", help="where (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
 
 
@@ -44,7 +49,12 @@ def add_rounds(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def measure(options: argparse.Namespace, what: str, run: Callable[[torch.device], Iterator[Result]]) -> int:
+def measure(
+    options: argparse.Namespace,
+    what: str,
+    run: Callable[[torch.device], Iterator[Result]],
+    text: Callable[[Result], str] = result_text,
+) -> int:
     """Print each result of ``run(device)`` as it comes, then the summary, and write the file."""
     if options.json:
         writable_file(options.json)
@@ -59,9 +69,9 @@ def measure(options: argparse.Namespace, what: str, run: Callable[[torch.device]
     results = []
     try:
         for result in run(device):
-            print(f"\n{result_text(result)}", flush=True)
+            print(f"\n{text(result)}", flush=True)
             results.append(result)
-    except (WrongResultError, MemoryUnavailableError, NotImplementedError) as error:
+    except (WrongResultError, MemoryUnavailableError, DataError, NotImplementedError) as error:
         raise UserError(str(error)) from None
     print(f"\n{summary_text(summarise(results), results[0].ours)}")
     if options.json:

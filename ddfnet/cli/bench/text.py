@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ddfnet.benchmarks.costs import costs
 from ddfnet.benchmarks.limits import Limit
 from ddfnet.benchmarks.result import Result
 from ddfnet.benchmarks.summary import LARGE, Summary
@@ -22,14 +23,25 @@ def result_text(result: Result) -> str:
         ]
         for t in result.timings
     ]
-    lines = [
-        f"{result.case} {result.direction} (checked: error {result.error:.2g} of what rounding explains)",
-        table(headers, rows, left=2),
-        *(f"{name}: left out, {reason}" for name, reason in result.skipped.items()),
-    ]
+    lines = [_head(result), table(headers, rows, left=2), *_skipped(result)]
     if result.limit is not None:
         lines.append(_limit(result.ours, result.limit))
     return "\n".join([*lines, *_memory(result)])
+
+
+def depth_text(result: Result) -> str:
+    headers = ["", "s", "p20", "p80", f"x {result.baseline}", "s a megapixel", "MiB added", "a megapixel"]
+    rows = [
+        [
+            cost.method,
+            *(f"{v / 1e3:.3f}" for v in (t.median, t.p20, t.p80)),
+            f"{t.ratio:.2f}",
+            f"{cost.seconds_a_megapixel:.3f}",
+            *("-" if v is None else f"{v:.1f}" for v in (cost.mib, cost.mib_a_megapixel)),
+        ]
+        for t, cost in zip(result.timings, costs(result), strict=True)
+    ]
+    return "\n".join([_head(result), table(headers, rows), *_skipped(result)])
 
 
 def summary_text(summaries: Sequence[Summary], ours: str) -> str:
@@ -53,6 +65,14 @@ def summary_text(summaries: Sequence[Summary], ours: str) -> str:
         if summary.least_share is not None
     ]
     return "\n".join([table(headers, rows), *shares])
+
+
+def _head(result: Result) -> str:
+    return f"{result.case} {result.direction} (checked: error {result.error:.2g} of what rounding explains)"
+
+
+def _skipped(result: Result) -> list[str]:
+    return [f"{name}: left out, {reason}" for name, reason in result.skipped.items()]
 
 
 def _limit(ours: str, limit: Limit) -> str:
