@@ -40,4 +40,6 @@ def writable_file(file: Path) -> Path:
         raise UserError(f"cannot write {file}: {error.strerror}") from None
     if not existed:
         file.unlink()
+    elif file.is_file():
+        writable_folder(file.resolve().parent)  # in which `ddfnet.files.whole` writes the one that takes its place
     return file

@@ -7,20 +7,25 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddfnet import files
 from ddfnet.cli import machine
 from ddfnet.cli.arguments import positive
 from ddfnet.cli.errors import UserError, require, writable_file
 
 if TYPE_CHECKING:
     from ddfnet.data.scenes import Scene
+    from ddfnet.models.guided import GuidedUpsampler
     from ddfnet.tasks.depth_evaluation import Row
     from ddfnet.tasks.depth_methods import Method
 
 _MODULES = ("safetensors", "tqdm", "cv2")
 _NAMED = ("motorcycle", "aloe", "nyu")
+_ROOTED = ("aloe", "nyu")  # those of them that --root says the place of
 _LISTED = 20  # scenes: of more, the table has the averages alone
 
 
@@ -44,7 +49,7 @@ def add(commands: Any) -> None:
         "--root",
         type=Path,
         metavar="FILE",
-        help="nyu_depth_v2_labeled.mat, or the folder with aloeL.jpg and aloeGT.png",
+        help="of nyu: nyu_depth_v2_labeled.mat; of aloe: the folder with aloeL.jpg and aloeGT.png",
     )
     parser.add_argument("--unit", default="", help="of a folder's depth; m is reported in cm")
     parser.add_argument("--factor", nargs="+", type=positive, default=[4, 8, 16], metavar="N", help="(4 8 16)")
@@ -54,7 +59,8 @@ def add(commands: Any) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help="networks that `ddfnet train guided` left, *.safetensors or *.ckpt (default: the package's own)",
+        help="networks that `ddfnet train guided` left, *.safetensors or *.ckpt (default: the package's own). One is "
+        "called ddfnet, more by the ends of their paths",
     )
     parser.add_argument(
         "--methods", nargs="*", metavar="NAME", help="what to compare with, see the error for a wrong one"
@@ -72,8 +78,28 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+@dataclass(frozen=True)
+class _Network:
+    """A network of the user's: its name in the tables, and where it comes from."""
+
+    name: str
+    file: Path
+    network: GuidedUpsampler
+    card: dict[str, Any] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        parameters = sum(p.numel() for p in self.network.parameters())
+        return {"name": self.name, "file": str(self.file), "parameters": parameters, "card": self.card}
+
+
 def run(options: argparse.Namespace) -> int:
     require("train", _MODULES)
+    rooted = [name for name in _ROOTED if name in options.data]
+    if options.root is not None and len(rooted) != 1:
+        raise UserError(
+            f"--root is the place of one of {' and '.join(_ROOTED)}, got --data {' '.join(options.data)}; "
+            + ("evaluate them one by one" if rooted else "leave it out")
+        )
     if options.json is not None:
         writable_file(options.json)
     import cv2
@@ -90,7 +116,9 @@ def run(options: argparse.Namespace) -> int:
     rows: list[Row] = []
     data = []
     try:
-        methods = _methods(options)
+        names = _method_names(options)
+        networks = _networks(options.checkpoint, names)
+        methods = _methods(names, networks, options.probe)
         for name in options.data:
             scenes = _scenes(name, options)
             origins = {scene.origin for scene in scenes[:1]}
@@ -106,43 +134,69 @@ def run(options: argparse.Namespace) -> int:
     except (DataError, ValueError) as error:
         raise UserError(str(error)) from None
     if options.json is not None:
-        _write(options, rows, data)
+        _write(options, rows, data, networks)
     return 0
 
 
-def _methods(options: argparse.Namespace) -> dict[str, Method]:
-    """By name: what was asked for, and then the networks."""
-    from ddfnet.models import guided_files
-    from ddfnet.tasks import depth_methods, depth_probes
+def _method_names(options: argparse.Namespace) -> list[str]:
+    """What the networks are compared with."""
+    from ddfnet.tasks.depth_methods import METHODS
 
-    known = depth_methods.METHODS
-    rest = [name for name in known if name not in ("bilinear", "bilinear-half-pixel")]
-    names = rest if options.methods is None else options.methods
-    for name in names:
-        if name not in known:
-            raise UserError(f"--methods must be some of {', '.join(known)}, got {name!r}")
-    if "nyu" in options.data:
-        names = ["bilinear-half-pixel", *names]  # by which the published figures are checked
     if options.probe and not options.checkpoint:
         raise UserError("--probe requires --checkpoint with the networks to probe")
-    chosen = {name: known[name] for name in names if not (name == "ddfnet" and options.checkpoint)}
-    for file in options.checkpoint:
-        label, network = _label(file, options.checkpoint), guided_files.load(file)
-        chosen[label] = depth_methods.ddfnet(network)
-        if options.probe:
-            chosen[f"{label}, guide moved"] = depth_probes.with_moved_guide(network)
-            chosen[f"{label}, no features"] = depth_probes.without_features(network)
+    names = options.methods
+    if names is None:
+        names = [name for name in METHODS if name not in ("bilinear", "bilinear-half-pixel")]
+        if options.checkpoint:
+            names.remove("ddfnet")  # theirs take the place of the package's
+    for name in names:
+        if name not in METHODS:
+            raise UserError(f"--methods must be some of {', '.join(METHODS)}, got {name!r}")
+    # By which the published figures of NYU are checked.
+    return ["bilinear-half-pixel", *names] if "nyu" in options.data else names
+
+
+def _networks(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[_Network]:
+    from ddfnet.models import guided_files
+
+    networks = []
+    for name, file in zip(_labels(checkpoints, methods), checkpoints, strict=True):
+        network = guided_files.load(file)
+        try:
+            card = guided_files.card(file)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file}: its card {file.with_suffix('.json')} cannot be read: {error}") from None
+        networks.append(_Network(name, file, network, card))
+    return networks
+
+
+def _labels(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[str]:
+    """One network is called ddfnet, unless the package's is measured too. Otherwise a name is the end of a path, the
+    shortest that tells the networks from each other and from every method; with the suffix where only that differs."""
+    from ddfnet.tasks.depth_methods import METHODS
+
+    if len(checkpoints) == 1 and "ddfnet" not in methods:
+        return ["ddfnet"]
+    paths = [file.resolve() for file in checkpoints]
+    for number, path in enumerate(paths):
+        if path in paths[:number]:
+            raise UserError(f"--checkpoint {checkpoints[number]} is given twice; give it once")
+    stems = [path.with_suffix("") for path in paths]
+    parts = [path.parts for path in (stems if len(set(stems)) == len(stems) else paths)]
+    ends = (["/".join(own[-length:]) for own in parts] for length in count(1))
+    return next(labels for labels in ends if len({*labels, *METHODS}) == len(labels) + len(METHODS))
+
+
+def _methods(names: Sequence[str], networks: Sequence[_Network], probe: bool) -> dict[str, Method]:
+    from ddfnet.tasks import depth_methods, depth_probes
+
+    chosen = {name: depth_methods.METHODS[name] for name in names}
+    for own in networks:
+        chosen[own.name] = depth_methods.ddfnet(own.network)
+        if probe:
+            chosen[f"{own.name}, guide moved"] = depth_probes.with_moved_guide(own.network)
+            chosen[f"{own.name}, no features"] = depth_probes.without_features(own.network)
     return chosen
-
-
-def _label(file: Path, files: Sequence[Path]) -> str:
-    """ddfnet, or of several the shortest end of their paths that tells them apart."""
-    if len(files) == 1:
-        return "ddfnet"
-    parts = [each.resolve().with_suffix("").parts for each in files]
-    own = file.resolve().with_suffix("").parts
-    length = next((n for n in range(1, len(own)) if len({p[-n:] for p in parts}) == len(set(parts))), len(own))
-    return "/".join(own[-length:])
 
 
 def _scenes(name: str, options: argparse.Namespace) -> Sequence[Scene]:
@@ -176,18 +230,18 @@ def _check(name: str, rows: Sequence[Row], factor: int) -> None:
         depth_evaluation.check_nyu(rows)
 
 
-def _write(options: argparse.Namespace, rows: Sequence[Row], data: Sequence[dict[str, Any]]) -> None:
-    from ddfnet.models import guided_files
-
+def _write(
+    options: argparse.Namespace, rows: Sequence[Row], data: Sequence[dict[str, Any]], networks: Sequence[_Network]
+) -> None:
     results = {
         "command": shlex.join(["ddfnet", *sys.argv[1:]]) if sys.argv[1:] else "ddfnet evaluate guided",
         "protocol": options.protocol,
         "data": data,
-        "networks": [{"file": str(file), "card": guided_files.card(file)} for file in options.checkpoint],
+        "networks": [own.as_dict() for own in networks],
         "machine": machine.facts(),
         "rows": [row.as_dict() for row in rows],
     }
     try:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+        files.write(options.json, json.dumps(results, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"cannot write {options.json}: {error.strerror}") from None
+        raise UserError(str(error)) from None

@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(argv)
     except SystemExit as exit:  # argparse has printed: help, the version, or what is wrong
         return int(exit.code or 0)
+    options.own_process = argv is None  # and no call from another program
     try:
         status: int = options.run(options)
         return status

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import logging
 import shlex
 import sys
-import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 from ddfnet.cli.errors import UserError, require, writable_folder
+from ddfnet.cli.quiet import quiet
 
 _MODULES = ("lightning", "jsonargparse", "torchmetrics", "tensorboard", "safetensors", "cv2", "skimage")
 TASKS = {"guided": "guided depth upsampling: DDF-Up-Net on composed scenes"}
@@ -35,15 +33,15 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     require("train", _MODULES)
-    _quiet()
-    keep_memory()
+    quiet()
+    if options.own_process:
+        keep_memory()
     import jsonargparse
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from ddfnet.cli import machine, training
     from ddfnet.data import DataError
 
-    started = time.perf_counter()
     facts = machine.facts()  # now: the checkout may be another by the time that the run ends
     try:
         cli = training.build(options.task, _CONFIGS / f"{options.task}.yaml", options.arguments)
@@ -67,32 +65,24 @@ def run(options: argparse.Namespace) -> int:
     except DataError as error:
         raise UserError(_line(error)) from None
     except FloatingPointError as error:
-        raise UserError(f"{error}; {_to_continue(output)}") from None
+        raise UserError(
+            f"{error}; {_last_good(output)}. The same scenes would lead to the same end: go on with another "
+            "--seed_everything, or begin again with a lower --model.learning_rate"
+        ) from None
     except OSError as error:
-        raise UserError(f"{error.filename or output}: {error.strerror or error}; {_to_continue(output)}") from None
+        raise UserError(f"{error.filename or output}: {error.strerror or error}; {_last_good(output)}") from None
     if cli.trainer.is_global_zero:
         command = shlex.join(["ddfnet", "train", options.task, *options.arguments])
-        seconds = time.perf_counter() - started
-        written = training.leave(cli, output, metrics, command=command, seconds=seconds, facts=facts)
-        print(f"{cli.trainer.global_step} steps, {time.perf_counter() - started:.0f} s. The network is in {written}")
+        print(training.leave(cli, output, metrics, command=command, facts=facts))
     return 0
-
-
-def _quiet() -> None:
-    """Keep to what the user should read, above all to this command's own lines."""
-    import lightning  # noqa: F401  (its loggers exist, with levels of their own, from here on)
-
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message="ddfnet uses its PyTorch reference")
 
 
 def keep_memory() -> bool:
     """Let glibc keep what is freed: it gives the large maps of each step back to the system, and asks for them again.
 
     The system then clears the pages anew, which takes longer than much of the arithmetic of a step on the CPU. It holds
-    for the rest of the process.
+    for the rest of the process and for all that runs in it, so only a process of the command's own is set so: in
+    another, such as a notebook that calls `main`, memory would never come back.
 
     Returns:
         Whether this C library has such a setting.
@@ -130,6 +120,6 @@ def _checkpoint(output: Path, path: str | None) -> Path | None:
     return output / "checkpoints" / "last.ckpt" if path == "last" else Path(path)
 
 
-def _to_continue(output: Path) -> str:
+def _last_good(output: Path) -> str:
     last = output / "checkpoints" / "last.ckpt"
     return f"the last good checkpoint is {last}" if last.exists() else "there was no checkpoint yet"

@@ -19,10 +19,12 @@ from ddfnet.cli.errors import UserError
 from ddfnet.models import guided_files
 from ddfnet.tasks.averaging import MovingAverage
 from ddfnet.tasks.guided import GuidedDepth, GuidedDepthData
+from ddfnet.tasks.legs import Legs
 
 _TASKS: dict[str, tuple[type[lightning.LightningModule], type[lightning.LightningDataModule]]] = {
     "guided": (GuidedDepth, GuidedDepthData)
 }
+_PARTS = ("loops", "optimizer_states", "lr_schedulers", "callbacks")  # of a checkpoint, besides the weights
 
 
 class _CLI(LightningCLI):
@@ -96,6 +98,7 @@ def build(task: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
             "num_sanity_val_steps": 0,
             "use_distributed_sampler": False,  # the data shares itself out
             "enable_model_summary": False,
+            "callbacks": Legs(),
         },
         parser_kwargs={
             "prog": f"ddfnet train {task}",
@@ -113,17 +116,21 @@ def check(file: Path, model: lightning.LightningModule) -> None:
     """Refuse a checkpoint that a run cannot go on from, before anything is touched.
 
     Raises:
-        UserError: the file is missing, broken or of another model.
+        UserError: the file is missing, broken, of another model, or has weights alone.
     """
     if not file.is_file():
         raise UserError(f"{file}: no such checkpoint")
+    if file.suffix == ".safetensors":
+        raise UserError(f"{file} has weights alone; go on from one of the run's checkpoints, *.ckpt")
     try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-    except (KeyError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        shapes = {name: value.shape for name, value in saved["state_dict"].items()}
+    except (KeyError, TypeError, AttributeError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise UserError(f"{file} is no checkpoint, or a broken one ({type(error).__name__})") from None
-    own = model.state_dict()
-    if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in own.items()}:
+    if shapes != {name: value.shape for name, value in model.state_dict().items()}:
         raise UserError(f"{file} is a checkpoint of another model; go on with its own run's config.yaml (--config)")
+    if missing := [part for part in _PARTS if part not in saved]:
+        raise UserError(f"{file} has no {', '.join(missing)}; go on from a checkpoint that `ddfnet train` wrote")
 
 
 def leave(
@@ -132,10 +139,15 @@ def leave(
     metrics: dict[str, float],
     *,
     command: str,
-    seconds: float,
     facts: dict[str, Any],
-) -> Path:
-    """Write the network, whose weights are the average now, as ``model.safetensors``, and its card beside it."""
+) -> str:
+    """Write the network, whose weights are the average now, as ``model.safetensors``, and its card beside it.
+
+    Returns:
+        What to tell the user.
+    """
+    [legs] = (each.so_far(cli.trainer) for each in cli.trainer.callbacks if isinstance(each, Legs))
+    seconds = sum(leg["seconds"] for leg in legs)
     card = {
         "network": cli.model.network.options,
         "parameters": sum(p.numel() for p in cli.model.network.parameters()),
@@ -144,6 +156,7 @@ def leave(
         "steps": cli.trainer.global_step,
         "seed": cli.config["seed_everything"],
         "seconds": round(seconds, 1),
+        "legs": legs,
         "metrics": {name: round(value, 5) for name, value in metrics.items()},
         "command": command,
         "config": json.loads(cli.parser.dump(cli.config, format="json")),
@@ -151,4 +164,4 @@ def leave(
     }
     file = output / "model.safetensors"
     guided_files.save(cli.model.network, file, card)
-    return file
+    return f"{cli.trainer.global_step} steps, {seconds:.0f} s. The network is in {file}"

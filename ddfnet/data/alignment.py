@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     Map = TypeVar("Map", Tensor, npt.NDArray[Any])
 
+_AT_ONCE = 2**20  # samples, of which each takes some 100 bytes for a while
+
 
 def aligned_bilinear(
     depth: Map,
@@ -106,29 +108,40 @@ def nearest_valid(values: Tensor, valid: Tensor, *, spacing: tuple[float, float]
     if not valid.any():
         raise ValueError("a map with a valid sample is required, got none")
     height, width = values.shape
-    # First down each column, then along the rows, over the columns' winners, outward until no distance can shrink.
-    rows = torch.arange(height, device=values.device)[:, None].expand(height, width)
-    above = torch.where(valid, rows, -1).cummax(0).values
-    below = torch.where(valid, rows, height).flip(0).cummin(0).values.flip(0)
-    far = 4 * (height + width)  # beyond every real distance, whatever the spacing: it marks a column without samples
-    up = torch.where(above >= 0, rows - above, far)
-    down = torch.where(below < height, below - rows, far)
-    source = torch.where(up <= down, above, below).clamp(0, height - 1)
-    step = torch.minimum(up, down)
-    column = torch.where(step < far, (step * spacing[0]).double().square(), torch.inf)
-    best, found = column.clone(), values.gather(0, source)
-    winners = found.clone()
-    for shift in range(1, width):
-        squared = (shift * spacing[1]) ** 2
-        if squared > best.max():
-            break
-        # From the left (the columns x - shift) first, so that it wins a tie with the right.
-        for target, origin in ((slice(shift, None), slice(None, -shift)), (slice(None, -shift), slice(shift, None))):
-            candidate = column[:, origin] + squared
-            closer = candidate < best[:, target]
-            best[:, target] = torch.where(closer, candidate, best[:, target])
-            found[:, target] = torch.where(closer, winners[:, origin], found[:, target])
-    return found
+    # First down each column that has a valid sample: in which row the nearest is, and how far that is, squared.
+    columns = valid.any(0).nonzero()[:, 0]
+    rows = torch.arange(height, device=values.device)[:, None]
+    above = torch.where(valid[:, columns], rows, -1).cummax(0).values
+    below = torch.where(valid[:, columns], rows, height).flip(0).cummin(0).values.flip(0)
+    upward = (above >= 0) & ((rows - above <= below - rows) | (below == height))
+    source = torch.where(upward, above, below)
+    away = ((source - rows).double() * spacing[0]).square()
+    # Then along each row: in which of these columns the nearest is. In parts, which bounds the memory.
+    places, at = (each.double() * spacing[1] for each in (columns, torch.arange(width, device=values.device)))
+    chosen = torch.cat([_lowest(part, places, at) for part in away.split(max(1, _AT_ONCE // width))])
+    return values[source.gather(1, chosen), columns[chosen]]
+
+
+def _lowest(heights: Tensor, places: Tensor, at: Tensor) -> Tensor:
+    """For each row and each of the ascending x in ``at``: the i of the least ``heights[row, i] + (x - places[i])**2``.
+
+    It never decreases with x, so that between two x's whose i is known only the i's between theirs come into question.
+    Each round halves the steps between known x's, and tries less than two i's an x and place.
+    """
+    device, number, last = heights.device, len(at), len(places) - 1
+    found = torch.zeros(len(heights), number + 1, dtype=torch.long, device=device)  # of x number 1, 2, ...
+    for step in (2**power for power in reversed(range(number.bit_length()))):
+        x = torch.arange(step, number + 1, 2 * step, device=device)
+        low = found[:, x - step]
+        high = torch.where(x + step <= number, found[:, (x + step).clamp(max=number)], last)
+        counts = (high - low + 1).flatten()
+        whose = torch.repeat_interleave(counts)  # all candidates of all x's in one line
+        i = low.flatten()[whose] + torch.arange(len(whose), device=device) - (counts.cumsum(0) - counts)[whose]
+        costs = heights[whose // len(x), i] + (at[x - 1][whose % len(x)] - places[i]).square()
+        least = costs.new_full(counts.shape, torch.inf).scatter_reduce(0, whose, costs, "amin")
+        first = torch.where(costs == least[whose], i, last)
+        found[:, x] = torch.full_like(counts, last).scatter_reduce(0, whose, first, "amin").reshape(low.shape)
+    return found[:, 1:]
 
 
 def _between(values: Tensor, axes: Sequence[Tensor]) -> Tensor:

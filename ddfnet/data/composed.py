@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from torch.utils.data import Dataset
 
 from ddfnet.data.outlines import outline, turned
 from ddfnet.data.textures import Pixels, photographs, texture
+
+_SEEDS = 2**32  # a larger one is two numbers to NumPy, of which the second would pass for a scene's
 
 
 class ComposedScenes(Dataset[dict[str, Tensor]]):
@@ -29,19 +32,23 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
     Args:
         length: scenes.
         size: pixels a side.
-        seed: of the whole set; sets with different seeds have no scene in common.
+        seed: of the whole set, below 2**32; sets with different seeds have no scene in common.
         more_photographs: files and folders, besides what scikit-image carries; see `ddfnet.data.textures.photographs`.
         noise: of the measured depth: its standard deviation, drawn up to this share of the scene's range.
         misalignment: of depth edges and picture edges, as measurements have it: pixels, a smooth displacement whose
-            standard deviation is drawn up to this.
-        holes: share of the scenes' area in which the depth is not valid, as behind edges: drawn up to this, roughly.
+            standard deviation is drawn up to this, which is at most ``size``.
+        holes: share of a scene's area in which the depth is not valid, as behind edges. It is drawn up to this, and
+            holes are cut until it is reached, or until one of them falls on others. So it is kept roughly: the last
+            hole is whole, and a scene can have a little more than was drawn for it; and shares above a quarter are
+            seldom reached.
 
     Returns:
         From ``[i]``: ``guide`` (3, size, size), uint8; ``depth`` (1, size, size), float32, above 0; ``measured``, the
         same with noise, which is what low-resolution depth is taken from; ``valid`` (1, size, size), bool.
 
     Raises:
-        ValueError: a size below 32, or noise or holes that are no shares.
+        ValueError: a size below 32, a seed out of range, noise or holes that are no shares, or a wrong misalignment.
+        TypeError: a length, a size or a seed that is no whole number.
         DataError: a photograph or folder is missing or has no picture.
 
     Example:
@@ -57,18 +64,21 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
         size: int = 256,
         *,
         seed: int = 0,
-        more_photographs: Sequence[Path] = (),
+        more_photographs: Sequence[str | Path] = (),
         noise: float = 0.0,
         holes: float = 0.0,
         misalignment: float = 0.0,
     ) -> None:
+        if not all(isinstance(number, Integral) for number in (length, size, seed)):
+            raise TypeError(f"length, size and seed must be whole numbers, got {length=}, {size=} and {seed=}")
         if length < 1 or size < 32:
             raise ValueError(f"length must be at least 1 and size at least 32, got {length=} and {size=}")
+        check_seed("seed", seed)
         for name, share in (("noise", noise), ("holes", holes)):
             if not 0 <= share < 1:
                 raise ValueError(f"{name} must be a share from 0 to below 1, got {share}")
-        if misalignment < 0:
-            raise ValueError(f"misalignment must be pixels from 0 on, got {misalignment}")
+        if not 0 <= misalignment <= size:
+            raise ValueError(f"misalignment must be pixels from 0 to the size, {size}, got {misalignment}")
         self.length, self.size, self.seed = length, size, seed
         self.noise, self.holes, self.misalignment = noise, holes, misalignment
         self.pictures = photographs(more_photographs)
@@ -98,6 +108,12 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
             "measured": torch.from_numpy(measured)[None],
             "valid": torch.from_numpy(valid)[None],
         }
+
+
+def check_seed(name: str, seed: int) -> None:
+    """Refuse a seed with which scenes could not be drawn, or would be those of another seed."""
+    if not 0 <= seed < _SEEDS:
+        raise ValueError(f"{name} must be from 0 to {_SEEDS - 1}, got {seed}")
 
 
 class _Layer(NamedTuple):

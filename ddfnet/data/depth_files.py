@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ddfnet.data.splits import DataError
+from ddfnet.files import whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,39 +131,18 @@ def write(path: str | Path, values: Array) -> None:
     path = Path(path)
     check_holds(path, values.dtype)
     kind = format_of(path)
-    with whole(path) as stream:
-        if kind == "NPY":
-            from numpy.lib import format
-
-            format.write_array(stream, values, allow_pickle=False)
-        else:
-            from PIL import Image
-
-            Image.fromarray(values).save(stream, "PPM" if kind == "PFM" else kind)
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
-    """A stream to a temporary file beside ``path``, which takes its place when the block ends well and else vanishes.
-
-    Raises:
-        DataError: the file cannot be written; ``path`` is as it was.
-    """
-    target = Path(os.path.realpath(path))  # a link stays, and what it points to is replaced
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        if target.exists() and not target.is_file():  # a file would take the place of /dev/null
-            raise DataError(f"cannot write {path}: it is not a file")
-        try:
-            with temporary.open("xb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(target)
-        finally:  # Ctrl-C too
-            temporary.unlink(missing_ok=True)
+        with whole(path) as stream:
+            if kind == "NPY":
+                from numpy.lib import format
+
+                format.write_array(stream, values, allow_pickle=False)
+            else:
+                from PIL import Image
+
+                Image.fromarray(values).save(stream, "PPM" if kind == "PFM" else kind)
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+        raise DataError(str(error)) from None
 
 
 def _values(path: Path, kind: str, bilevel: bool = False) -> Array:

@@ -5,9 +5,10 @@ Their maps are disparities, in pixels: what is near has the larger value.
 
 from __future__ import annotations
 
-from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 
+from ddfnet.data.photographs import carried
 from ddfnet.data.scenes import Scene, from_arrays
 from ddfnet.data.splits import DataError
 
@@ -26,15 +27,9 @@ def motorcycle() -> Scene:
     import numpy as np
     from PIL import Image
 
-    # Not skimage.data.stereo_motorcycle(): that would download a file that is not there.
-    folder = files("skimage.data")
-    try:
-        with (folder / "motorcycle_left.png").open("rb") as stream:
-            guide = np.asarray(Image.open(stream).convert("RGB"))
-        with (folder / "motorcycle_disp.npz").open("rb") as stream, np.load(stream) as arrays:
-            disparity = arrays["arr_0"]  # inf where the benchmark has no value
-    except OSError as error:
-        raise DataError(f"scikit-image was installed without its Motorcycle scene: {error}") from None
+    guide = np.asarray(Image.open(BytesIO(carried("motorcycle_left.png"))).convert("RGB"))
+    with np.load(BytesIO(carried("motorcycle_disp.npz"))) as arrays:
+        disparity = arrays["arr_0"]  # inf where the benchmark has no value
     origin = (
         "Motorcycle of the Middlebury 2014 stereo benchmark (Scharstein et al., GCPR 2014), a quarter of its "
         "resolution, as scikit-image carries it."

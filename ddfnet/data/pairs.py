@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
+from ddfnet.data.depth_files import FORMATS, GUIDES, read, read_guide
 from ddfnet.data.scenes import Scene, from_arrays
 from ddfnet.data.splits import DataError
 
@@ -16,8 +17,8 @@ def load(folder: str | Path, unit: str = "") -> Sequence[Scene]:
 
     Args:
         folder: has ``rgb/`` with photographs and ``depth/`` with maps of the same size (16-bit PNG, TIFF, NPY, PFM),
-            both by the same names without the suffix: rgb/a.jpg and depth/a.png are a pair. Hidden files are passed
-            over.
+            both by the same names without the suffix: rgb/a.jpg and depth/a.png are a pair. Hidden files and those of
+            other kinds are passed over.
         unit: of the depth: "m" is reported in cm, anything else as it is.
 
     Returns:
@@ -27,7 +28,7 @@ def load(folder: str | Path, unit: str = "") -> Sequence[Scene]:
         DataError: a folder is missing or empty, a file has no partner, or two would be its partner.
     """
     root = Path(folder)
-    guides, depths = _by_stem(root / "rgb"), _by_stem(root / "depth")
+    guides, depths = _one_a_name(root / "rgb", GUIDES), _one_a_name(root / "depth", FORMATS)
     for name, here, there in ((root / "depth", guides, depths), (root / "rgb", depths, guides)):
         if lonely := sorted(here.keys() - there.keys()):
             raise DataError(
@@ -56,29 +57,41 @@ class PairedScenes(Sequence[Scene]):
     def __getitem__(self, index: int | slice) -> Scene | PairedScenes:
         if isinstance(index, slice):
             return PairedScenes(self.pairs[index], self.unit)
-        from ddfnet.data import depth_files
-
         guide, depth = self.pairs[index]
         scene = from_arrays(
             str(depth),  # messages name the file
-            depth_files.read_guide(guide),
-            depth_files.read(depth).values,
+            read_guide(guide),
+            read(depth).values,
             self.unit,
             f"{guide} and {depth}.",
         )
         return replace(scene, name=depth.stem)
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, list[Path]]:
+    """The files of a folder with one of these endings, by their names without it; hidden ones are passed over.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    endings = set(suffixes)
+    found: dict[str, list[Path]] = {}
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in endings and not path.name.startswith(".") and path.is_file():
+                found.setdefault(path.stem, []).append(path)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
+    return found
+
+
+def _one_a_name(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: this folder is required beside {'depth' if folder.name == 'rgb' else 'rgb'}/")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.is_dir():
-            continue
-        if path.stem in found:
-            raise DataError(f"{path}: one file a name is required, got {found[path.stem].name} too; take one away")
-        found[path.stem] = path
+    found = by_stem(folder, suffixes)
+    for first, *others in found.values():
+        if others:
+            raise DataError(f"{others[0]}: one file a name is required, got {first.name} too; take one away")
     if not found:
-        raise DataError(f"{folder}: files are required in it, got none")
-    return found
+        raise DataError(f"{folder}: files are required in it ({', '.join(suffixes)}), got none")
+    return {stem: paths[0] for stem, paths in found.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -43,13 +44,21 @@ def load(size: int) -> list[Photograph]:
     return [Photograph(Path(file).stem, _read(file, size), credit) for file, credit in _CREDITS.items()]
 
 
+def carried(file: str) -> bytes:
+    """A file of scikit-image's data, by its name.
+
+    Raises:
+        DataError: this scikit-image was packaged without it.
+    """
+    # Not skimage.data.chelsea() and the like: those would download a file that is not there.
+    try:
+        return (files("skimage.data") / file).read_bytes()
+    except OSError as error:
+        raise DataError(f"scikit-image was installed without its {file}: {error}") from None
+
+
 def _read(file: str, size: int) -> Tensor:
     from PIL import Image, ImageOps
 
-    # Not skimage.data.chelsea() and the like: those would download a file that is not there.
-    try:
-        with (files("skimage.data") / file).open("rb") as stream:
-            picture = ImageOps.fit(Image.open(stream).convert("RGB"), (size, size), Image.Resampling.LANCZOS)
-    except OSError as error:
-        raise DataError(f"scikit-image was installed without its photograph {file}: {error}") from None
+    picture = ImageOps.fit(Image.open(BytesIO(carried(file))).convert("RGB"), (size, size), Image.Resampling.LANCZOS)
     return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(size, size, 3).permute(2, 0, 1)

@@ -2,7 +2,7 @@
 
 `PAC` (PAC-Net, DDF-Up-Net) takes every f-th pixel; `BICUBIC` (DKN, SGNet, DORNet) averages with Pillow's bicubic
 filter, an easier input. Both leave out 6 pixels at the border, take the root mean square of each picture, and average
-those; metres are reported as centimetres. `aligned_bilinear` is the reference of both.
+those; metres are reported as centimetres. `ddfnet.data.alignment.aligned_bilinear` is the reference of both.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ddfnet.data.alignment import aligned_bilinear, nearest_valid
+from ddfnet.data.alignment import nearest_valid
 from ddfnet.data.scenes import Scene
 from ddfnet.data.splits import DataError
-
-__all__ = ["BICUBIC", "PAC", "PROTOCOLS", "Protocol", "aligned_bilinear"]
 
 
 class LowRes(NamedTuple):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ddfnet.data.photographs import carried
 from ddfnet.data.splits import DataError
 
 Pixels = np.ndarray[Any, Any]
@@ -31,33 +31,27 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")
 _LEAST = 96  # pixels a side of a photograph; a smaller picture is an icon
 
 
-def photographs(more: Sequence[Path] = ()) -> list[Pixels]:
+def photographs(more: Sequence[str | Path] = ()) -> list[Pixels]:
     """Photographs (H, W, 3), uint8: those that scikit-image carries, and others.
 
-    The test scenes (`ddfnet.data.middlebury`) are left out by name, wherever they are found.
+    The test scenes (`ddfnet.data.middlebury`) are held back by name, wherever they are found.
 
     Args:
         more: PNG and JPEG files, and folders of them, whose sub-folders are not looked into. What is in a folder and is
-            no picture, or smaller than 96 pixels a side, is passed over.
+            held back, no picture, or smaller than 96 pixels a side, is passed over.
 
     Raises:
-        DataError: a file or folder is missing, or has no picture; this scikit-image was packaged without its own.
+        DataError: a file or folder is missing, or has no picture that may be used; this scikit-image was packaged
+            without its own.
 
     Example:
         >>> from ddfnet.data.textures import photographs
         >>> len(photographs())
         10
     """
-    carried = files("skimage.data")
-    pictures = []
-    for name in _SCIKIT_IMAGE:
-        try:
-            picture = _decode((carried / name).read_bytes())
-        except OSError as error:
-            raise DataError(f"scikit-image was installed without its photograph {name}: {error}") from None
-        pictures.append(picture)
-    for path in more:
-        found = [_decode(file.read_bytes()) for file in _listed(path)]
+    pictures = [_decode(carried(name)) for name in _SCIKIT_IMAGE]
+    for path in map(Path, more):
+        found = [_decode(_content(file)) for file in _listed(path)]
         large = [picture for picture in found if picture is not None and min(picture.shape[:2]) >= _LEAST]
         if not large:
             raise DataError(f"{path} has no photograph of {_LEAST} pixels a side or more ({', '.join(_SUFFIXES)})")
@@ -72,12 +66,25 @@ def _listed(path: Path) -> list[Path]:
         candidates = [path]
     else:
         raise DataError(f"{path}: no such photograph or folder of photographs")
-    # Middlebury's own files are view1.png and im0.png in a folder of the scene's name.
-    return [
-        file
-        for file in candidates
-        if not any(name.lower().startswith(_HELD_BACK) for name in (file.stem, file.resolve().parent.name))
-    ]
+    free = [file for file in candidates if not _held_back(file)]
+    if candidates and not free:
+        raise DataError(
+            f"{candidates[0]} is held back: its name or its folder's begins as a test scene's does "
+            f"({', '.join(_HELD_BACK)}), on which nothing may be trained; leave it out, or rename another picture"
+        )
+    return free
+
+
+def _held_back(file: Path) -> bool:
+    """Whether it is a test scene; Middlebury's own files are view1.png and im0.png in a folder of the scene's name."""
+    return any(name.lower().startswith(_HELD_BACK) for name in (file.stem, file.resolve().parent.name))
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
 
 
 def _decode(content: bytes) -> Pixels | None:

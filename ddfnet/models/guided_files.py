@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-from importlib.resources import as_file, files
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ddfnet import files
 from ddfnet.models.guided import GuidedUpsampler
 
 _MEND = "a file that `ddfnet train guided` wrote is required, *.safetensors or *.ckpt"
@@ -23,14 +24,11 @@ def save(network: GuidedUpsampler, file: Path, card: dict[str, Any]) -> None:
         file: *.safetensors; written whole or not at all, as is the card.
         card: what JSON can hold.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialise  # its save_file lets nobody else read the file
 
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    part = file.with_suffix(".part")
-    save_file(weights, part, metadata={"network": json.dumps(network.options)})
-    part.replace(file)
-    part.write_text(json.dumps(card, indent=2) + "\n")
-    part.replace(file.with_suffix(".json"))
+    files.write(file, serialise(weights, metadata={"network": json.dumps(network.options)}))
+    files.write(file.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
 
 
 def load(file: Path) -> GuidedUpsampler:
@@ -57,7 +55,7 @@ def load(file: Path) -> GuidedUpsampler:
 @functools.cache
 def shipped() -> GuidedUpsampler:
     """The network whose weights come with the package: for 2x, 4x, 8x and 16x."""
-    with as_file(files("ddfnet.models") / "weights" / "guided.safetensors") as file:
+    with resources.as_file(resources.files("ddfnet.models") / "weights" / "guided.safetensors") as file:
         return load(file)
 
 

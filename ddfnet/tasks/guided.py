@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
-from ddfnet.data.composed import ComposedScenes
+from ddfnet.data.composed import ComposedScenes, check_seed
+from ddfnet.models.guided import GuidedUpsampler
 from ddfnet.tasks import guided_errors
 from ddfnet.tasks.batches import Consecutive
 from ddfnet.tasks.dead_units import DeadUnits
@@ -37,7 +37,7 @@ class GuidedDepth(lightning.LightningModule):
     factor, drawn by seed and step.
 
     Args:
-        network: a `GuidedUpsampler`, or another that has its ``levels(depth, guide, valid, scale_factor=...)``.
+        network: a `GuidedUpsampler`, whose ``levels`` are trained and whose ``options`` the checkpoints keep.
         factors: powers of two that the network serves.
         learning_rate: of AdamW, at its peak; it falls to zero along a cosine.
         warmup_steps: over which it rises.
@@ -54,7 +54,7 @@ class GuidedDepth(lightning.LightningModule):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: GuidedUpsampler,
         factors: Sequence[int] = (4, 8, 16),
         learning_rate: float = 1e-3,
         warmup_steps: int = 100,
@@ -68,14 +68,23 @@ class GuidedDepth(lightning.LightningModule):
         super().__init__()
         if not factors or any(f < 2 or f & (f - 1) for f in factors):
             raise ValueError(f"factors must be powers of two from 2 on, got {list(factors)}")
-        largest = getattr(network, "scale_factor", max(factors))
+        largest = network.scale_factor
         if max(factors) > largest:
             raise ValueError(f"factors must be at most the network's scale_factor, {largest}, got {list(factors)}")
-        for name, value in (("learning_rate", learning_rate), ("warmup_steps", warmup_steps)):
-            if value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+        for name, value in (
+            ("learning_rate", learning_rate),
+            ("warmup_steps", warmup_steps),
+            ("weight_decay", weight_decay),
+            ("absolute_weight", absolute_weight),
+            ("stage_weight", stage_weight),
+        ):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be finite and not negative, got {value}")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be from 0 to below 1, got {list(betas)}")
+        check_seed("seed", seed)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.network: Any = network.to(memory_format=self.format)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=self.format)  # type: ignore[call-overload]
         self.factors = tuple(factors)
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
         self.weight_decay, self.betas = weight_decay, betas
@@ -149,7 +158,15 @@ class GuidedDepth(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["network"] = getattr(self.network, "options", {})
+        self._require_numbers()  # before it takes the place of a good one
+        checkpoint["network"] = self.network.options
+
+    def on_train_end(self) -> None:
+        self._require_numbers()
+
+    def _require_numbers(self) -> None:
+        if not all(torch.isfinite(weights).all() for weights in self.network.parameters()):
+            raise FloatingPointError(f"the weights are nan or inf after step {self.global_step}")
 
     def _show(self, factor: int, batch: Batch, depth: Tensor, bilinear: Tensor) -> None:
         for logger in self.loggers:
@@ -180,7 +197,7 @@ class GuidedDepthData(lightning.LightningDataModule):
         Batches of `ComposedScenes`: ``guide`` (N, 3, S, S), ``depth``, ``measured`` and ``valid`` (N, 1, S, S).
 
     Raises:
-        ValueError: a count or a size below 1; the same seed for both sets.
+        ValueError: a count or a size below 1; the same seed for both sets; what `ComposedScenes` refuses.
     """
 
     def __init__(
@@ -205,13 +222,15 @@ class GuidedDepthData(lightning.LightningDataModule):
             raise ValueError(f"size must be a multiple of the largest factor, {multiple}, got {size}")
         if workers < 0:
             raise ValueError(f"workers must not be negative, got {workers}")
+        check_seed("seed", seed)
+        check_seed("validation_seed", validation_seed)
         if seed == validation_seed:
             raise ValueError(f"validation_seed must differ from seed, or training would see its scenes, got {seed}")
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.scenes = partial(
             ComposedScenes,
             size=size,
-            more_photographs=tuple(map(Path, photographs)),
+            more_photographs=tuple(photographs),
             noise=noise,
             holes=holes,
             misalignment=misalignment,

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ddfnet.data.alignment import aligned_bilinear
 
-# of the truth's range: no picture is so easy that its bilinear error, which others are divided by, is below these
+# Of the truth's range, or of its square: no picture is so easy that the bilinear error, by which the network's is
+# divided, is smaller.
 _SQUARED_FLOOR, _ABSOLUTE_FLOOR = 1e-6, 1e-3
 
 
@@ -32,12 +33,10 @@ def bilinear(low: Tensor, valid: Tensor, factor: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Errors:
-    """Mean squared and absolute errors (N,), and those of bilinear interpolation with their floors."""
+    """Mean squared and absolute errors (N,), and those of bilinear interpolation, with a floor added."""
 
     squared: Tensor
     absolute: Tensor
-    squared_bilinear: Tensor
-    absolute_bilinear: Tensor
     floored_squared: Tensor
     floored_absolute: Tensor
 
@@ -45,8 +44,8 @@ class Errors:
     def of(depth: Tensor, baseline: Tensor, truth: Tensor, valid: Tensor, known: Tensor | None = None) -> Errors:
         """The errors of maps (N, 1, H, W), over the pixels whose truth is valid and whose depth is known.
 
-        A picture of which nothing is valid has none. One that is valid, but known nowhere, has nan: a network whose
-        filters are no numbers knows nothing, and must not score 0 by that.
+        A picture of which nothing is valid has none. One that is valid, but known nowhere, has nan: to know nothing
+        must not score 0.
         """
         scored = valid if known is None else valid & known
         some = valid.any(3).any(2).any(1)
@@ -61,14 +60,11 @@ class Errors:
         span = torch.maximum(high - low, 1e-3 * size)  # a constant map has no range, but rounding
         span = torch.where(torch.isfinite(span), span, 1).clamp_min(1e-12)
         own, other = depth - truth, baseline - truth
-        squared, absolute = mean(other.square()), mean(other.abs())
         return Errors(
             mean(own.square()),
             mean(own.abs()),
-            squared,
-            absolute,
-            squared + _SQUARED_FLOOR * span.square(),
-            absolute + _ABSOLUTE_FLOOR * span,
+            mean(other.square()) + _SQUARED_FLOOR * span.square(),
+            mean(other.abs()) + _ABSOLUTE_FLOOR * span,
         )
 
     def ratio(self) -> Tensor:

@@ -1,17 +1,23 @@
-"""Make results.json and table.md of what `ddfnet evaluate` left in results/: run by run.sh."""
+"""Make results.json and table.md of what `ddfnet evaluate` left in results/ and of `ddfnet bench depth`: run by run.sh.
+
+What is not there is left out.
+"""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddfnet import files
+
 HERE = Path(__file__).parent
-SCENES = ("motorcycle", "aloe")
-FACTORS = (4, 8, 16)
-ROWS = {  # of the comparison at 8x, by the names that run.sh gives them
+COSTS = HERE.parents[1] / "benchmarks" / "results" / "depth.json"
+FACTOR = 8  # of the comparison of small networks
+ROWS = {  # of that comparison, by the names that run.sh gives them
     "carried": "depth carried by softmax filters, which are the features' too (the package's form)",
     "twin": "plain twin: bilinear x2 and the same guide",
     "paper": "the paper's form: features alone, both filters, `mul`, FilterNorm",
@@ -21,65 +27,105 @@ ROWS = {  # of the comparison at 8x, by the names that run.sh gives them
     "paper-add": "the same with `add`",
 }
 
-
-def read(name: str) -> dict[str, Any]:
-    results: dict[str, Any] = json.loads((HERE / "results" / f"{name}.json").read_text())
-    return results
+Results = dict[str, Any]  # of a file: command, machine, rows and more
 
 
-def by_method(results: dict[str, Any]) -> dict[str, dict[tuple[str, int], dict[str, Any]]]:
-    rows: dict[str, dict[tuple[str, int], dict[str, Any]]] = defaultdict(dict)
+def markdown(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join([f"{title}\n", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def by_method(results: Results, what: str, field: str, form: str) -> str:
+    """A table of one field: a row a method, a column a scene and factor. Its title says the protocol."""
+    cells: dict[str, dict[str, str]] = defaultdict(dict)
     for row in results["rows"]:
-        rows[row["method"]][row["scene"], row["factor"]] = row
-    return rows
+        cells[row["method"]][f"{row['scene']} {row['factor']}x"] = format(row[field], form)
+    cases = list(dict.fromkeys(case for own in cells.values() for case in own))
+    title = f"{what}, protocol `{results['protocol']}`"
+    return markdown(
+        title, ["method", *cases], ([name, *(own.get(c, "") for c in cases)] for name, own in cells.items())
+    )
 
 
-def seeds(results: dict[str, Any]) -> dict[str, Any]:
-    """Of each row of the comparison at 8x: the ratio on each scene, by seed, with mean and standard deviation."""
-    found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    for method, rows in by_method(results).items():
-        run, _, _ = method.partition("/")
-        name, _, seed = run.rpartition("-")
-        if name in ROWS:
-            for (scene, _), row in rows.items():
-                found[name][scene][seed] = row["ratio"]
-    return {
-        name: {
-            scene: {
-                "by_seed": values,
-                "mean": statistics.mean(values.values()),
-                "std": statistics.stdev(values.values()) if len(values) > 1 else None,
-            }
-            for scene, values in found[name].items()
-        }
-        for name in ROWS
-        if name in found
-    }
+def over_seeds(results: Results) -> dict[str, Results]:
+    """Of each row of the comparison: its parameters, and on each scene the ratio by seed, with mean and deviation."""
+    ratios: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in results["rows"]:
+        if row["factor"] == FACTOR:
+            ratios[row["method"]][row["scene"]] = row["ratio"]
+    parameters: dict[str, set[int]] = defaultdict(set)
+    by_seed: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for network in results["networks"]:
+        name, _, seed = Path(network["file"]).parent.name.rpartition("-")
+        parameters[name].add(network["parameters"])
+        for scene, ratio in ratios[network["name"]].items():
+            by_seed[name][scene][seed] = ratio
+    if unknown := by_seed.keys() - ROWS:
+        raise SystemExit(f"rows of the comparison must be some of {', '.join(ROWS)}, got {', '.join(sorted(unknown))}")
+    summary: dict[str, Results] = {}
+    for name in (name for name in ROWS if name in by_seed):
+        [count] = parameters[name]  # alike for every seed
+        scenes = {scene: _spread(dict(sorted(own.items()))) for scene, own in by_seed[name].items()}
+        summary[name] = {"parameters": count, "scenes": scenes}
+    return summary
 
 
-def main() -> None:
-    pac, lines = read("pac"), []
-    methods = by_method(pac)
-    lines += [
-        "| RMSE as a share of aligned bilinear's, `pac` | "
-        + " | ".join(f"{s} {f}x" for s in SCENES for f in FACTORS)
-        + " |"
-    ]
-    lines += ["|---" * (1 + len(SCENES) * len(FACTORS)) + "|"]
-    for method, rows in methods.items():
-        cells = [f"{rows[scene, factor]['ratio']:.3f}" for scene in SCENES for factor in FACTORS]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    summary: dict[str, Any] = {"pac": {"command": pac["command"], "machine": pac["machine"], "rows": pac["rows"]}}
-    if (HERE / "results" / "ablation.json").exists():
-        ablation = read("ablation")
-        summary["ablation"] = {"command": ablation["command"], "machine": ablation["machine"], "rows": seeds(ablation)}
-        lines += ["", "| at 8x, mean and standard deviation of three seeds | motorcycle | aloe |", "|---|---|---|"]
-        for name, scenes in summary["ablation"]["rows"].items():
-            cells = [f"{scenes[s]['mean']:.3f} ± {scenes[s]['std'] or 0:.3f}" for s in SCENES]
-            lines.append(f"| {ROWS[name]} | " + " | ".join(cells) + " |")
-    (HERE / "results.json").write_text(json.dumps(summary, indent=2) + "\n")
-    (HERE / "table.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+def _spread(by_seed: dict[str, float]) -> Results:
+    values = list(by_seed.values())
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"by_seed": by_seed, "mean": statistics.mean(values), "std": deviation}
+
+
+def comparison(results: Results, summary: dict[str, Results]) -> str:
+    """The table of `over_seeds`."""
+    scenes = list(dict.fromkeys(scene for own in summary.values() for scene in own["scenes"]))
+    rows = []
+    for name, own in summary.items():
+        seeds = sorted({seed for spread in own["scenes"].values() for seed in spread["by_seed"]})
+        cells = []
+        for spread in (own["scenes"][scene] for scene in scenes):
+            deviation = "(one seed)" if spread["std"] is None else f"± {spread['std']:.3f}"
+            cells.append(f"{spread['mean']:.3f} {deviation}")
+        rows.append([ROWS[name], f"{own['parameters']:,}", *cells, ", ".join(seeds)])
+    what = f"Small networks at {FACTOR}x: RMSE as a share of aligned bilinear's, mean and standard deviation over seeds"
+    return markdown(f"{what}, protocol `{results['protocol']}`", ["network", "parameters", *scenes, "seeds"], rows)
+
+
+def cost(results: Results) -> str:
+    rows = []
+    for row in results["rows"]:
+        seconds, mib = row["seconds_a_megapixel"], row["mib_a_megapixel"]
+        memory = "not measured" if mib is None else f"{mib:.0f}"
+        rows.append([row["method"], row["shape"], f"{row['factor']}x", f"{seconds:.2f}", memory])
+    return markdown("What a megapixel costs", ["method", "photograph", "factor", "seconds", "MiB"], rows)
+
+
+def main(folder: Path = HERE, costs: Path = COSTS) -> None:
+    """Read ``folder/results`` and ``costs``, write ``folder/results.json`` and ``folder/table.md``."""
+    sources = {name: folder / "results" / f"{name}.json" for name in ("pac", "bicubic", "probe", "ablation")}
+    sources["cost"] = costs
+    found: dict[str, Results] = {name: json.loads(file.read_text()) for name, file in sources.items() if file.is_file()}
+    ratio = "RMSE as a share of aligned bilinear's", "ratio", ".3f"
+    tables = []
+    if "pac" in found:
+        flying = "Share of the pixels near depth edges that fly", "flying_near_edges", ".1%"
+        tables += [by_method(found["pac"], *ratio), by_method(found["pac"], *flying)]
+    if "bicubic" in found:
+        tables.append(by_method(found["bicubic"], *ratio))
+    if "probe" in found:
+        tables.append(
+            by_method(found["probe"], "The network with one of its sources taken away: " + ratio[0], *ratio[1:])
+        )
+    kept = {name: {key: own[key] for key in ("command", "machine", "rows")} for name, own in found.items()}
+    if "ablation" in found:
+        kept["ablation"]["rows"] = over_seeds(found["ablation"])
+        tables.append(comparison(found["ablation"], kept["ablation"]["rows"]))
+    if "cost" in found:
+        tables.append(cost(found["cost"]))
+    text = "\n\n".join(tables)
+    files.write(folder / "results.json", json.dumps(kept, indent=2) + "\n")
+    files.write(folder / "table.md", text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":

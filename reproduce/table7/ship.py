@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
+
+from ddfnet import files
 
 WEIGHTS = Path(__file__).parents[2] / "ddfnet" / "models" / "weights"
 ROWS = 6  # two scenes at three factors
@@ -19,13 +20,9 @@ def main(network: str, results: str, method: str) -> None:
     card = json.loads(Path(network).with_suffix(".json").read_text())
     card["test"] = {f"{row['scene']}_x{row['factor']}": round(row["ratio"], 4) for row in rows}
     card["test_is"] = "RMSE as a share of aligned bilinear's, protocol pac, scenes never trained on"
-    history = Path(network).with_name("history.txt")
-    if history.is_file():
-        card["command"] = "ddfnet train guided --config reproduce/table7/guided.yaml"
-        card["history"] = history.read_text().split("\n")[:-1]
     WEIGHTS.mkdir(exist_ok=True)
-    shutil.copy(network, WEIGHTS / "guided.safetensors")
-    (WEIGHTS / "guided.json").write_text(json.dumps(card, indent=2) + "\n")
+    files.write(WEIGHTS / "guided.safetensors", Path(network).read_bytes())
+    files.write(WEIGHTS / "guided.json", json.dumps(card, indent=2) + "\n")
 
 
 if __name__ == "__main__":

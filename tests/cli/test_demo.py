@@ -25,8 +25,9 @@ import torch
 from PIL import Image
 
 from ddfnet.cli.main import main
+from ddfnet.data.alignment import aligned_bilinear
 from ddfnet.data.middlebury import motorcycle
-from ddfnet.data.protocols import PAC, aligned_bilinear
+from ddfnet.data.protocols import PAC
 from ddfnet.depth import upsample_depth
 from ddfnet.models import guided_files
 from ddfnet.models.guided import GuidedUpsampler

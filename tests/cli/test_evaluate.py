@@ -14,10 +14,12 @@ pytest.importorskip("safetensors")
 
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from ddfnet.cli.main import main
 from ddfnet.models import guided_files
 from ddfnet.models.guided import GuidedUpsampler
+from ddfnet.tasks import depth_methods
 
 Fails = Callable[..., str]
 
@@ -41,6 +43,14 @@ def network(tmp_path: Path) -> Path:
     file = tmp_path / "own" / "model.safetensors"
     file.parent.mkdir()
     guided_files.save(GuidedUpsampler(4, channels=8, guide_channels=8), file, {"seed": 5, "steps": 0})
+    return file
+
+
+def checkpoint(file: Path) -> Path:
+    """What a run would leave there of a network."""
+    network = GuidedUpsampler(4, channels=8, guide_channels=8)
+    state = {f"network.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"network": network.options, "state_dict": state}, file)
     return file
 
 
@@ -85,7 +95,9 @@ def test_a_network_of_the_user(pairs: Path, network: Path, tmp_path: Path, capsy
     assert main(evaluate(*options)) == 0
     assert "ddfnet" in capsys.readouterr().out
     written = json.loads(results.read_text())
-    assert written["networks"] == [{"file": str(network), "card": {"seed": 5, "steps": 0}}]
+    parameters = sum(p.numel() for p in guided_files.load(network).parameters())
+    card = {"seed": 5, "steps": 0}
+    assert written["networks"] == [{"name": "ddfnet", "file": str(network), "parameters": parameters, "card": card}]
     assert {row["method"] for row in written["rows"]} == {"bilinear", "ddfnet"}
     assert all(0 < row["ratio"] < 2 for row in written["rows"])
 
@@ -100,6 +112,45 @@ def test_networks_are_told_apart_by_their_paths(
     assert main(evaluate(*options)) == 0
     text = capsys.readouterr().out
     assert "own/model" in text and "twin/model" in text
+
+
+@pytest.mark.parametrize(
+    ("methods", "files", "names"),
+    [
+        ((), ["a/model.ckpt"], ["ddfnet"]),
+        (("ddfnet",), ["a/model.ckpt"], ["model"]),
+        (("ddfnet",), ["a/ddfnet.safetensors"], ["a/ddfnet"]),
+        ((), ["a/model.ckpt", "b/model.ckpt"], ["a/model", "b/model"]),
+        ((), ["a/one.ckpt", "a/two.ckpt"], ["one", "two"]),
+        ((), ["a/bilinear.ckpt", "a/x.ckpt"], ["a/bilinear", "a/x"]),
+        ((), ["a/model.ckpt", "a/model.safetensors"], ["model.ckpt", "model.safetensors"]),
+        ((), ["a/a/x.ckpt", "b/a/x.ckpt"], ["a/a/x", "b/a/x"]),
+    ],
+)
+def test_no_two_rows_have_one_name(
+    tmp_path: Path,
+    pairs: Path,
+    network: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    methods: tuple[str, ...],
+    files: list[str],
+    names: list[str],
+) -> None:
+    monkeypatch.setitem(depth_methods.METHODS, "ddfnet", depth_methods.nearest)  # only its name matters here
+    paths = [tmp_path / "nets" / file for file in files]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".safetensors":
+            path.write_bytes(network.read_bytes())
+        else:
+            checkpoint(path)
+    results = tmp_path / "results.json"
+    options = ("--data", pairs, "--factor", "2", "--methods", *methods, "--checkpoint", *paths, "--json", results)
+    assert main(evaluate(*options)) == 0
+    written = json.loads(results.read_text())
+    assert [own["name"] for own in written["networks"]] == names
+    one_scene = [row["method"] for row in written["rows"] if row["scene"] == "mean of 2"]
+    assert one_scene == ["bilinear", *methods, *names]
 
 
 def test_motorcycle(capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,12 +183,56 @@ def test_nyu_without_its_file(tmp_path: Path, fails: Fails) -> None:
     assert line.startswith("ddfnet: error: ") and str(missing) in line
 
 
-def test_a_checkpoint_that_is_missing_or_broken(pairs: Path, tmp_path: Path, fails: Fails) -> None:
-    file = tmp_path / "model.safetensors"
+def test_the_place_of_two_data_sets_or_of_none(tmp_path: Path, fails: Fails) -> None:
+    assert fails(1, *evaluate("--data", "nyu", "motorcycle", "aloe", "--root", tmp_path)) == (
+        "ddfnet: error: --root is the place of one of aloe and nyu, got --data nyu motorcycle aloe; evaluate them one "
+        "by one"
+    )
+    assert fails(1, *evaluate("--root", tmp_path)) == (
+        "ddfnet: error: --root is the place of one of aloe and nyu, got --data motorcycle; leave it out"
+    )
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_checkpoint_that_is_missing_or_broken(
+    pairs: Path, network: Path, tmp_path: Path, fails: Fails, suffix: str
+) -> None:
+    file = tmp_path / f"model{suffix}"
     options = ("--data", pairs, "--methods", "--checkpoint", file)
     assert fails(1, *evaluate(*options)) == f"ddfnet: error: {file}: no such file"
-    file.write_bytes(b"no network")
-    assert fails(1, *evaluate(*options)).startswith(f"ddfnet: error: {file}: a file that `ddfnet train guided` wrote")
+    whole = network.read_bytes() if suffix == ".safetensors" else checkpoint(file).read_bytes()
+    for content in (b"", b"no network", whole[: len(whole) // 2], whole[:20]):
+        file.write_bytes(content)
+        line = fails(1, *evaluate(*options))
+        assert line.startswith(f"ddfnet: error: {file}: a file that `ddfnet train guided` wrote is required")
+
+
+def test_a_checkpoint_of_another_model(pairs: Path, tmp_path: Path, fails: Fails) -> None:
+    state = {"network.stem.weight": torch.zeros(8, 3, 3, 3)}
+    weights = tmp_path / "weights.safetensors"
+    save_file(state, weights)
+    held = {
+        "classifier": {"state_dict": state},
+        "twin": {"network": {"mixer": "ddf"}, "state_dict": state},
+        "list": [1],
+    }
+    for name, content in held.items():
+        torch.save(content, tmp_path / f"{name}.ckpt")
+    for file in (weights, *(tmp_path / f"{name}.ckpt" for name in held)):
+        line = fails(1, *evaluate("--data", pairs, "--methods", "--checkpoint", file))
+        assert line.startswith(f"ddfnet: error: {file}: a file that `ddfnet train guided` wrote is required")
+
+
+def test_a_network_that_is_given_twice(pairs: Path, network: Path, fails: Fails) -> None:
+    line = fails(1, *evaluate("--data", pairs, "--checkpoint", network, network))
+    assert line == f"ddfnet: error: --checkpoint {network} is given twice; give it once"
+
+
+def test_a_broken_card(pairs: Path, network: Path, fails: Fails) -> None:
+    """It is read before anything is measured."""
+    network.with_suffix(".json").write_text("{")
+    line = fails(1, *evaluate("--data", pairs, "--checkpoint", network))
+    assert line.startswith(f"ddfnet: error: {network}: its card {network.with_suffix('.json')} cannot be read: ")
 
 
 def test_an_unwritable_results_file(pairs: Path, tmp_path: Path, fails: Fails) -> None:

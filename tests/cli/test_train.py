@@ -104,6 +104,9 @@ def test_the_card_says_what_made_it(unbroken: SimpleNamespace) -> None:
     assert 0 < card["metrics"]["ratio_x2"] < 2 and 0 < card["metrics"]["ratio_x4"] < 2
     assert 0 <= card["metrics"]["dead_units"] < 1
     assert card["config"]["model"]["learning_rate"] == 1e-3, "what was left to its default"
+    [leg] = card["legs"]
+    assert (leg["first_step"], leg["last_step"], leg["seed"]) == (0, 6, 0)
+    assert card["seconds"] == leg["seconds"] > 0
     assert card["parameters"] == sum(p.numel() for p in load_file(unbroken.output / "model.safetensors").values())
 
 
@@ -140,9 +143,15 @@ def test_broken_off_and_resumed_it_ends_with_the_same_weights(
         assert main(arguments(output)) == 130
     assert not (output / "model.safetensors").exists()
     assert {path.name for path in (output / "checkpoints").iterdir()} == {"step=3.ckpt", "last.ckpt"}
+    [kept] = torch.load(output / "checkpoints" / "last.ckpt")["legs"]
     assert main(["train", "guided", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
     assert same(output / "model.safetensors", unbroken.output / "model.safetensors")
     assert "Traceback" not in capsys.readouterr().err
+    card = json.loads((output / "model.json").read_text())
+    first, second = card["legs"]
+    assert first == kept and (first["first_step"], first["last_step"]) == (0, 3)
+    assert (second["first_step"], second["last_step"]) == (3, 6)
+    assert card["seconds"] == pytest.approx(first["seconds"] + second["seconds"])
 
 
 def test_another_seed_gives_other_weights(unbroken: SimpleNamespace, tmp_path: Path) -> None:
@@ -150,7 +159,13 @@ def test_another_seed_gives_other_weights(unbroken: SimpleNamespace, tmp_path: P
     assert not same(tmp_path / "run" / "model.safetensors", unbroken.output / "model.safetensors")
 
 
-def test_a_loss_that_is_not_a_number_stops_and_names_the_step(
+OTHERWISE = (
+    "The same scenes would lead to the same end: go on with another --seed_everything, or begin again with a lower "
+    "--model.learning_rate"
+)
+
+
+def test_a_loss_that_is_not_a_number_stops_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ddfnet.tasks.guided import GuidedDepth
@@ -158,18 +173,51 @@ def test_a_loss_that_is_not_a_number_stops_and_names_the_step(
     levels = GuidedDepth.levels
 
     def broken(self: GuidedDepth, batch: Any, factor: int) -> Any:
-        if self.trainer.training and self.global_step == 4:
+        if self.trainer.training and self.global_step == 4 and self.seed == 0:
             with torch.no_grad():
                 self.network.target[0].weight.fill_(torch.nan)
         return levels(self, batch, factor)
 
     monkeypatch.setattr(GuidedDepth, "levels", broken)
     output = tmp_path / "run"
+    last = output / "checkpoints" / "last.ckpt"
+    again = ["train", "guided", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]
+    for words in (arguments(output), again):  # what is gone on with as it was ends as it did
+        assert main(words) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert line == f"ddfnet: error: the loss of step 4 is nan; the last good checkpoint is {last}. {OTHERWISE}"
+        assert guided_files.load(last)
+    assert main([*again, "--seed_everything=1"]) == 0
+    card = json.loads((output / "model.json").read_text())
+    assert [(own["last_step"], own["seed"]) for own in card["legs"]] == [(3, 0), (6, 1)]
+
+
+def test_weights_that_are_not_numbers_take_no_good_checkpoints_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ddfnet.tasks.guided import GuidedDepth
+
+    step = GuidedDepth.training_step
+
+    def broken(self: GuidedDepth, batch: Any, index: int) -> Any:
+        loss = step(self, batch, index)
+        if self.global_step == 5:  # a checkpoint is due after it
+            loss.register_hook(lambda gradient: gradient * torch.nan)
+        return loss
+
+    monkeypatch.setattr(GuidedDepth, "training_step", broken)
+    output = tmp_path / "run"
     assert main(arguments(output)) == 1
     [line] = capsys.readouterr().err.splitlines()
     last = output / "checkpoints" / "last.ckpt"
-    assert line == f"ddfnet: error: the loss of step 4 is nan; the last good checkpoint is {last}"
-    assert guided_files.load(last)
+    good = f"the last good checkpoint is {last}"
+    assert line == f"ddfnet: error: the weights are nan or inf after step 6; {good}. {OTHERWISE}"
+    saved = torch.load(last)
+    assert saved["global_step"] == 3
+    assert all(value.isfinite().all() for value in saved["current_model_state"].values())
+    assert main(arguments(tmp_path / "other", checkpoint__every_n_train_steps=100)) == 1  # nor do they make a network
+    assert capsys.readouterr().err.endswith(f"after step 6; there was no checkpoint yet. {OTHERWISE}\n")
+    assert not list(tmp_path.glob("*/model.safetensors"))
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(
@@ -246,12 +294,20 @@ def test_a_wrong_key_in_the_file(tmp_path: Path, fails: Fails) -> None:
         ("data__size", 16, "length must be at least 1 and size at least 32, got length=2 and size=16"),
         ("trainer__max_steps", -1, "trainer.max_steps must be at least 1, got -1"),
         ("ema__decay", 1, "decay must be from 0 to below 1, got 1.0"),
+        ("data__misalignment", ".nan", "misalignment must be pixels from 0 to the size, 32, got nan"),
+        ("model__weight_decay", -1, "weight_decay must be finite and not negative, got -1.0"),
         ("data__photographs", "[/nowhere]", "/nowhere: no such photograph or folder of photographs"),
         ("model__network__upsampler", "magic", "upsampler must be 'ddf' or 'bilinear', got 'magic'"),
     ],
 )
 def test_a_wrong_value(tmp_path: Path, fails: Fails, key: str, value: Any, message: str) -> None:
     assert fails(1, *arguments(tmp_path / "run", **{key: value})) == f"ddfnet: error: {message}"
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_network(tmp_path: Path, fails: Fails) -> None:
+    line = fails(2, *arguments(tmp_path / "run"), "--model.network=torch.nn.Identity")
+    assert line.startswith('ddfnet train guided: error: Parser key "model.network"')
     assert not list(tmp_path.iterdir())
 
 
@@ -267,19 +323,42 @@ def test_no_checkpoint_to_go_on_from(tmp_path: Path, fails: Fails) -> None:
     assert line == f"ddfnet: error: {missing}: no such checkpoint"
 
 
-def test_a_broken_checkpoint(tmp_path: Path, fails: Fails) -> None:
+def test_a_broken_checkpoint(unbroken: SimpleNamespace, tmp_path: Path, fails: Fails) -> None:
+    whole = (unbroken.output / "checkpoints" / "last.ckpt").read_bytes()
     broken = tmp_path / "broken.ckpt"
-    broken.write_bytes(b"no checkpoint")
-    line = fails(1, *arguments(tmp_path / "run", ckpt_path=broken))
-    assert line.startswith(f"ddfnet: error: {broken} is no checkpoint, or a broken one")
+    for content in (b"", b"no checkpoint", whole[: len(whole) // 2]):
+        broken.write_bytes(content)
+        line = fails(1, *arguments(tmp_path / "run", ckpt_path=broken))
+        assert line.startswith(f"ddfnet: error: {broken} is no checkpoint, or a broken one")
+    for held in ([1, 2], {}, {"state_dict": [1, 2]}, {"state_dict": {"network.a": 1}}):
+        torch.save(held, broken)
+        line = fails(1, *arguments(tmp_path / "run", ckpt_path=broken))
+        assert line.startswith(f"ddfnet: error: {broken} is no checkpoint, or a broken one")
+
+
+def test_weights_alone(unbroken: SimpleNamespace, tmp_path: Path, fails: Fails) -> None:
+    weights = unbroken.output / "model.safetensors"
+    assert fails(1, *arguments(tmp_path / "run", ckpt_path=weights)) == (
+        f"ddfnet: error: {weights} has weights alone; go on from one of the run's checkpoints, *.ckpt"
+    )
+    saved = torch.load(unbroken.output / "checkpoints" / "last.ckpt")
+    file = tmp_path / "weights.ckpt"
+    torch.save({"state_dict": saved["state_dict"], "callbacks": {}}, file)
+    assert fails(1, *arguments(tmp_path / "run", ckpt_path=file)) == (
+        f"ddfnet: error: {file} has no loops, optimizer_states, lr_schedulers; go on from a checkpoint that "
+        "`ddfnet train` wrote"
+    )
 
 
 def test_a_checkpoint_of_another_model(unbroken: SimpleNamespace, tmp_path: Path, fails: Fails) -> None:
     file = unbroken.output / "checkpoints" / "last.ckpt"
-    line = fails(1, *arguments(tmp_path / "run", ckpt_path=file, model__network__channels=12))
-    assert line == (
-        f"ddfnet: error: {file} is a checkpoint of another model; go on with its own run's config.yaml (--config)"
-    )
+    classifier = tmp_path / "classifier.ckpt"
+    torch.save(torch.load(file) | {"state_dict": {"network.stem.weight": torch.zeros(3)}}, classifier)
+    for other, channels in ((file, 12), (classifier, 8)):
+        line = fails(1, *arguments(tmp_path / "run", ckpt_path=other, model__network__channels=channels))
+        assert line == (
+            f"ddfnet: error: {other} is a checkpoint of another model; go on with its own run's config.yaml (--config)"
+        )
 
 
 def test_an_unknown_task(fails: Fails) -> None:
@@ -291,6 +370,19 @@ def test_help(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> Non
     assert main(words) == 0
     text = capsys.readouterr().out
     assert "--output" in text and "--ckpt_path" in text
+
+
+def test_the_allocator_is_set_in_a_process_of_the_commands_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ddfnet.cli import train
+
+    set_ = []
+    monkeypatch.setattr(train, "keep_memory", lambda: set_.append(True))
+    words = ["train", "guided", "--nothing=3"]
+    assert main(words) == 2 and not set_
+    monkeypatch.setattr(sys, "argv", ["ddfnet", *words])
+    assert main() == 2 and set_ == [True]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")

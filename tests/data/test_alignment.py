@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -147,6 +148,40 @@ def test_filling_takes_the_nearest(height, width, spacing, share, seed):
         assert valid[i, j]
         nearest = min(distance(row, column, *place) for place in places)
         assert distance(row, column, i, j) == pytest.approx(nearest)
+
+
+SHAPES = {
+    "one sample": lambda y, x: (y == 0) & (x == 0),
+    "a row": lambda y, x: (y == 0) & (x >= 0),
+    "a column": lambda y, x: (x == 7) & (y >= 0),
+    "a diagonal": lambda y, x: y == x,
+    "a circle": lambda y, x: ((y - 30).square() + (x - 40).square() - 20**2).abs() < 30,
+    "all but a hole": lambda y, x: (y < 10) | (y > 50) | (x < 10) | (x > 70),
+}
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (3.0, 2.0)], ids=str)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_large_holes_are_filled_from_the_nearest_too(shape, spacing):
+    y, x = torch.arange(60)[:, None], torch.arange(80)
+    valid = SHAPES[shape](y, x)
+    found = nearest_valid(torch.arange(60 * 80).reshape(60, 80), valid, spacing=spacing)
+    assert valid.flatten()[found.flatten()].all()
+    squared = ((found // 80 - y) * spacing[0]) ** 2 + ((found % 80 - x) * spacing[1]) ** 2
+    rows, columns = valid.nonzero().T[..., None, None]
+    least = ((rows - y) * spacing[0]) ** 2 + ((columns - x) * spacing[1]) ** 2
+    assert torch.equal(squared, least.amin(0))  # to the bit: these are whole numbers
+
+
+@pytest.mark.parametrize("count", [1, 640])
+def test_a_huge_hole_is_filled_in_time_that_grows_with_the_map(count):
+    """Some tenths of a second of work, where a search outward from each sample takes ten."""
+    values, valid = torch.rand(480, 640), torch.zeros(480, 640, dtype=torch.bool)
+    valid[0, :count] = True
+    started = time.process_time()
+    found = nearest_valid(values, valid)
+    assert time.process_time() - started < 3
+    assert torch.equal(found, values[:1, :].expand(480, 640) if count > 1 else values[0, 0].expand(480, 640))
 
 
 def test_nothing_to_fill_with():

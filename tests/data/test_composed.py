@@ -249,12 +249,29 @@ def test_a_displacement_has_its_standard_deviation_and_is_smooth(deviation: floa
         ({"noise": 1}, "noise must be a share from 0 to below 1, got 1"),
         ({"holes": 1.0}, "holes must be a share from 0 to below 1, got 1.0"),
         ({"holes": math.nan}, "holes must be a share from 0 to below 1, got nan"),
-        ({"misalignment": -1}, "misalignment must be pixels from 0 on, got -1"),
+        ({"noise": math.nan}, "noise must be a share from 0 to below 1, got nan"),
+        ({"misalignment": -1}, "misalignment must be pixels from 0 to the size, 64, got -1"),
+        ({"misalignment": 65}, "misalignment must be pixels from 0 to the size, 64, got 65"),
+        ({"misalignment": math.inf}, "misalignment must be pixels from 0 to the size, 64, got inf"),
+        ({"misalignment": math.nan}, "misalignment must be pixels from 0 to the size, 64, got nan"),
+        ({"seed": -1}, "seed must be from 0 to 4294967295, got -1"),
+        ({"seed": 2**32}, "seed must be from 0 to 4294967295, got 4294967296"),
     ],
 )
 def test_options_out_of_range(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ComposedScenes(**{"length": 2, "size": 64, **options})
+
+
+@pytest.mark.parametrize("options", [{"length": 2.0}, {"size": 64.5}, {"seed": 0.5}, {"seed": None}])
+def test_what_is_no_whole_number(options: dict[str, float]) -> None:
+    with pytest.raises(TypeError, match="length, size and seed must be whole numbers, got "):
+        ComposedScenes(**{"length": 2, "size": 64, **options})
+
+
+@pytest.mark.parametrize("options", [{"seed": 2**32 - 1}, {"seed": np.int64(7)}, {"misalignment": 64}])
+def test_options_at_the_end_of_their_range(options: dict[str, float]) -> None:
+    assert ComposedScenes(2, 64, **options)[1]["depth"].isfinite().all()
 
 
 @pytest.mark.parametrize("index", [-1, 2, 100])
@@ -274,5 +291,5 @@ def test_the_test_scenes_are_no_photographs(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
     for place in (path, tmp_path):
-        with pytest.raises(DataError, match="has no photograph"):
+        with pytest.raises(DataError, match=f"{name} is held back"):
             ComposedScenes(2, 64, more_photographs=[place])

@@ -43,6 +43,12 @@ def test_a_file_without_partner(folder, lonely, where):
         pairs.load(folder)
 
 
+def test_what_is_no_picture_is_passed_over(folder):
+    (folder / "rgb" / "Thumbs.db").touch()
+    (folder / "depth" / "a.txt").write_text("taken on a Tuesday")
+    assert [scene.name for scene in pairs.load(folder)] == ["a", "b"]
+
+
 def test_two_partners(folder):
     (folder / "rgb" / "a.jpg").touch()
     with pytest.raises(DataError, match="a.png: one file a name is required, got a.jpg too"):
@@ -53,7 +59,7 @@ def test_no_folder_and_an_empty_one(tmp_path):
     with pytest.raises(DataError, match=r"rgb: this folder is required beside depth/"):
         pairs.load(tmp_path)
     (tmp_path / "rgb").mkdir()
-    with pytest.raises(DataError, match=r"rgb: files are required in it, got none"):
+    with pytest.raises(DataError, match=r"rgb: files are required in it \(\.jpg, .*\), got none"):
         pairs.load(tmp_path)
 
 

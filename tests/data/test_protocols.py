@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from ddfnet.data import DataError
-from ddfnet.data.protocols import BICUBIC, PAC, PROTOCOLS, aligned_bilinear
+from ddfnet.data.alignment import aligned_bilinear
+from ddfnet.data.protocols import BICUBIC, PAC, PROTOCOLS
 from ddfnet.data.scenes import Scene
 
 

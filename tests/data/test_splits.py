@@ -72,5 +72,5 @@ def test_photographs_come_with_scikit_image() -> None:
 def test_photographs_that_a_packager_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     monkeypatch.setattr(photographs, "files", lambda package: tmp_path)
-    with pytest.raises(DataError, match=r"without its photograph chelsea\.png"):
+    with pytest.raises(DataError, match=r"without its chelsea\.png"):
         photographs.load(48)

@@ -116,8 +116,12 @@ HELD_BACK = ["aloeL.jpg", "aloeR.jpg", "aloeGT.png", "motorcycle_left.png", "mot
 def test_a_test_scene_is_never_read(tmp_path: Path, opened: list[str], name: str) -> None:
     scene = write(tmp_path / name, noise())
     for path in (scene, tmp_path):
-        with pytest.raises(DataError, match="has no photograph"):
+        with pytest.raises(DataError) as error:
             photographs([path])
+        assert str(error.value) == (
+            f"{scene} is held back: its name or its folder's begins as a test scene's does (aloe, motorcycle), on "
+            "which nothing may be trained; leave it out, or rename another picture"
+        )
     write(tmp_path / "other.png", noise(130, 130))
     assert [picture.shape for picture in photographs([tmp_path])[CARRIED:]] == [(130, 130, 3)]
     assert "other.png" in opened  # so it is this way that files are read
@@ -129,7 +133,7 @@ def test_the_motorcycle_itself_is_never_read(opened: list[str]) -> None:
     folder = Path(str(files("skimage.data")))
     scene = folder / "motorcycle_left.png"
     content = cv2.imdecode(np.frombuffer(scene.open("rb").read(), np.uint8), cv2.IMREAD_COLOR)
-    with pytest.raises(DataError, match="has no photograph"):
+    with pytest.raises(DataError, match=r"motorcycle_left\.png is held back"):
         photographs([scene])
     found = photographs([folder])
     assert len(found) > 2 * CARRIED - 1
@@ -195,8 +199,21 @@ def test_a_scene_is_held_back_by_its_folder_too(tmp_path: Path) -> None:
     """Middlebury's own files are called alike in every scene."""
     (tmp_path / "Aloe").mkdir()
     Image.new("RGB", (128, 128), (9, 8, 7)).save(tmp_path / "Aloe" / "view1.png")
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=r"Aloe/view1\.png is held back: its name or its folder's begins as"):
         photographs([tmp_path / "Aloe"])
+
+
+def test_a_photograph_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, read = write(tmp_path / "own.png", noise()), Path.read_bytes
+
+    def denied(path: Path) -> bytes:
+        if path == own:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(DataError, match=r"own\.png: cannot be read: Permission denied"):
+        photographs([str(own)])
 
 
 def test_a_header_of_an_absurd_size_is_passed_over(tmp_path: Path) -> None:

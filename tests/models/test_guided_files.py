@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -117,16 +118,30 @@ def test_a_file_is_replaced(saved: Path) -> None:
     assert guided_files.card(saved) == {"seed": 5}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of Unix")
+def test_whoever_may_read_a_new_file_may_read_these(saved: Path) -> None:
+    (saved.parent / "other").touch()
+    modes = {path.stat().st_mode for path in saved.parent.iterdir()}
+    assert len(modes) == 1
+
+
 # --- a writing that fails ---------------------------------------------------------------------------------
 
 
-def test_where_writing_weights_fails_the_files_are_as_they_were(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(tensors: Any, filename: Path, metadata: Any = None) -> None:
-        Path(filename).write_bytes(b"half of it")
-        raise OSError(28, "No space left on device")
+def full(after: int) -> Callable[[int], None]:
+    """An `os.fsync` that finds the disk full once so many files are on it."""
+    left = iter(range(after))
 
+    def fsync(_: int) -> None:
+        if next(left, None) is None:
+            raise OSError(28, "No space left on device")
+
+    return fsync
+
+
+def test_where_writing_weights_fails_the_files_are_as_they_were(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = saved.read_bytes()
-    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    monkeypatch.setattr(os, "fsync", full(after=0))
     with pytest.raises(OSError, match="No space left"):
         guided_files.save(network(4, seed=9), saved, {"seed": 9})
     assert saved.read_bytes() == before
@@ -134,17 +149,11 @@ def test_where_writing_weights_fails_the_files_are_as_they_were(saved: Path, mon
 
 
 def test_where_writing_the_card_fails_each_file_is_whole(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path, text: str) -> int:
-        with path.open("w") as opened:
-            opened.write(text[:5])
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", fail)
-        with pytest.raises(OSError, match="No space left"):
-            guided_files.save(network(4, seed=9), saved, {"seed": 9})
+    monkeypatch.setattr(os, "fsync", full(after=1))
+    with pytest.raises(OSError, match="No space left"):
+        guided_files.save(network(4, seed=9), saved, {"seed": 9})
     assert guided_files.card(saved) == CARD
-    guided_files.load(saved)
+    assert same(guided_files.load(saved), network(4, seed=9))
 
 
 # --- files that are not ours ------------------------------------------------------------------------------

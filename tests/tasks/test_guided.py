@@ -275,8 +275,13 @@ def test_dead_units_are_counted() -> None:
         ({"factors": ()}, "factors must be powers of two from 2 on, got []"),
         ({"factors": (3,)}, "factors must be powers of two from 2 on, got [3]"),
         ({"factors": (8,)}, "factors must be at most the network's scale_factor, 4, got [8]"),
-        ({"factors": (4,), "learning_rate": -1.0}, "learning_rate must not be negative, got -1.0"),
-        ({"factors": (4,), "warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
+        ({"factors": (4,), "learning_rate": -1.0}, "learning_rate must be finite and not negative, got -1.0"),
+        ({"factors": (4,), "warmup_steps": -1}, "warmup_steps must be finite and not negative, got -1"),
+        ({"factors": (4,), "weight_decay": -1.0}, "weight_decay must be finite and not negative, got -1.0"),
+        ({"factors": (4,), "stage_weight": math.nan}, "stage_weight must be finite and not negative, got nan"),
+        ({"factors": (4,), "absolute_weight": math.inf}, "absolute_weight must be finite and not negative, got inf"),
+        ({"factors": (4,), "betas": (0.9, 1.0)}, "betas must be from 0 to below 1, got [0.9, 1.0]"),
+        ({"factors": (4,), "seed": -1}, "seed must be from 0 to 4294967295, got -1"),
     ],
 )
 def test_wrong_options_of_the_module(options: dict[str, Any], message: str) -> None:
@@ -291,6 +296,9 @@ def test_wrong_options_of_the_module(options: dict[str, Any], message: str) -> N
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"size": 40}, "size must be a multiple of the largest factor, 16, got 40"),
         ({"workers": -1}, "workers must not be negative, got -1"),
+        ({"seed": 2**32}, "seed must be from 0 to 4294967295, got 4294967296"),
+        ({"validation_seed": -1}, "validation_seed must be from 0 to 4294967295, got -1"),
+        ({"holes": math.nan}, "holes must be a share from 0 to below 1, got nan"),
         (
             {"seed": 7, "validation_seed": 7},
             "validation_seed must differ from seed, or training would see its scenes, got 7",

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 from ddfnet.cli import machine
 from ddfnet.cli.arguments import positive
 from ddfnet.cli.errors import UserError, require, writable_folder
+from ddfnet.cli.quiet import quiet
 
 _MODULES = (
     "lightning",
@@ -73,7 +72,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     require("demo", _MODULES)
     writable_folder(options.output)
-    _quiet()
+    quiet()
     import torch
 
     from ddfnet.cli.demo import depth, depth_pictures, page, twins
@@ -107,13 +106,3 @@ def run(options: argparse.Namespace) -> int:
     written = page.write(options.output, results, shown, [enlarged.table(), trained.table()])
     print(f"{results['seconds']:.0f} s in all. Open {written.resolve()}")
     return 0
-
-
-def _quiet() -> None:
-    """Keep to what the user should read: this command says itself what Lightning and the kernels would say."""
-    import lightning  # noqa: F401  (its loggers exist, with levels of their own, from here on)
-
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message="ddfnet uses its PyTorch reference")

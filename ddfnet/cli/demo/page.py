@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ddfnet import files
 from ddfnet.cli.errors import UserError
 
 TEMPLATES = Environment(loader=PackageLoader("ddfnet", "cli/demo"), autoescape=True, undefined=StrictUndefined)
@@ -28,9 +29,9 @@ def write(output: Path, results: dict[str, Any], shown: dict[str, Any], tables: 
     """
     page = TEMPLATES.get_template("page.html.jinja").render(results=results, **shown)
     try:
-        (output / "table.txt").write_text("\n\n".join(tables) + "\n")
-        (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-        (output / "index.html").write_text(page, encoding="utf-8")
+        files.write(output / "table.txt", "\n\n".join(tables) + "\n")
+        files.write(output / "results.json", json.dumps(results, indent=2) + "\n")
+        files.write(output / "index.html", page)
     except OSError as error:
-        raise UserError(f"cannot write to the folder {output}: {error.strerror}") from None
+        raise UserError(str(error)) from None
     return output / "index.html"
