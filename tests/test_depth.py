@@ -111,7 +111,8 @@ def cases(draw: st.DrawFn) -> Case:
     offset: Any = None
     if kind == "moved":
         assume(any(axis.ratio > 1 for axis in axes))  # a map that is not enlarged is not moved either
-        starts = [draw(st.floats(-1, 2)) * axis.ratio + 1 / 64 for axis in axes]
+        # From the middle as far as every sample is within half a ratio of the guide.
+        starts = [(axis.ratio - 1) / 2 + draw(st.floats(-0.49, 0.49)) * (2 * axis.ratio - 1) for axis in axes]
         assume(not any(start.is_integer() for start in starts))
         axes = [Axis(axis.samples, axis.pixels, axis.ratio, start) for axis, start in zip(axes, starts, strict=True)]
     if kind != "middle":

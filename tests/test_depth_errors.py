@@ -25,6 +25,9 @@ def enlarge(depth: Any = ARRAY, guide: Any = PHOTOGRAPH, **options: Any) -> Any:
 
 
 ALIKE = "must be a NumPy array or a torch.Tensor, as the others are"
+REAL = "depth must be real numbers of at most 64 bits"
+BYTES = "guide must be uint8, 0 to 255"
+CONVERT = "scale it to that range and convert it"
 TYPES: list[tuple[dict[str, Any], str]] = [
     ({"depth": [[1.0]]}, f"depth {ALIKE}, got list"),
     ({"guide": PHOTOGRAPH.tolist()}, f"guide {ALIKE}, got list"),
@@ -35,14 +38,26 @@ TYPES: list[tuple[dict[str, Any], str]] = [
         {"depth": TENSOR, "guide": PICTURE, "valid": ARRAY > 1},
         "valid must be a torch.Tensor as depth is, got ndarray",
     ),
-    ({"depth": ARRAY > 1}, "depth must be real numbers, got bool"),
-    ({"depth": ARRAY + 1j}, "depth must be real numbers, got complex128"),
-    ({"depth": ARRAY.astype(str)}, "depth must be real numbers, got <U32"),
+    ({"depth": ARRAY > 1}, f"{REAL}, got bool"),
+    ({"depth": ARRAY + 1j}, f"{REAL}, got complex128"),
+    ({"depth": ARRAY.astype(str)}, f"{REAL}, got <U32"),
+    ({"depth": ARRAY.astype(object)}, f"{REAL}, got object"),
+    ({"depth": ARRAY.astype("datetime64[s]")}, f"{REAL}, got datetime64[s]"),
     ({"depth": TENSOR > 1, "guide": PICTURE}, "depth must be real numbers, got torch.bool"),
     ({"depth": TENSOR + 1j, "guide": PICTURE}, "depth must be real numbers, got torch.complex128"),
-    ({"guide": PHOTOGRAPH / 255}, "guide must be uint8, 0 to 255, got torch.float64"),
-    ({"depth": TENSOR, "guide": PICTURE.int()}, "guide must be uint8, 0 to 255, got torch.int32"),
-    ({"valid": np.ones(ARRAY.shape, np.uint8)}, "valid must be bool, got torch.uint8; compare it, as in mask > 0"),
+    ({"guide": PHOTOGRAPH / 255}, f"{BYTES}, got float64; {CONVERT}"),
+    ({"guide": PHOTOGRAPH.astype(">u2")}, f"{BYTES}, got >u2; {CONVERT}"),
+    ({"guide": PHOTOGRAPH.astype(object)}, f"{BYTES}, got object; {CONVERT}"),
+    ({"depth": TENSOR, "guide": PICTURE.int()}, f"{BYTES}, got torch.int32; {CONVERT}"),
+    ({"valid": np.ones(ARRAY.shape, np.uint8)}, "valid must be bool, got uint8; compare it, as in mask > 0"),
+    (
+        {"depth": TENSOR, "guide": PICTURE, "valid": TENSOR},
+        "valid must be bool, got torch.float64; compare it, as in mask > 0",
+    ),
+    (
+        {"depth": TENSOR.to_sparse(), "guide": PICTURE},
+        "depth must be dense, got torch.sparse_coo; give depth.to_dense()",
+    ),
     ({"model": 8}, "model must be 'auto', a file or a GuidedUpsampler, got int"),
     ({"model": torch.nn.Identity()}, "model must be 'auto', a file or a GuidedUpsampler, got Identity"),
 ]
@@ -50,6 +65,15 @@ ALL_WRONG = "all of it is 0, nan, inf or masked out"
 OFFSET = "offset must be a number or (y, x), in pixels of the guide"
 RATIO = "ratio must be a number or (y, x), in pixels of the guide"
 TILE = "tile must be None or a whole number of pixels from 1 on"
+
+
+def beside(last: int, axis: str, samples: int, where: str) -> str:
+    return (
+        f"ratio and offset must put every sample within half a ratio of the guide's pixels 0 to {last}, along {axis} "
+        f"they put {samples} on {where}; without them the samples cover the guide evenly"
+    )
+
+
 VALUES: list[tuple[dict[str, Any], str]] = [
     ({"depth": ARRAY[0]}, "depth must be (h, w), at least one sample, got (7,)"),
     ({"depth": PHOTOGRAPH[:6, :7]}, "depth must be (h, w), at least one sample, got (6, 7, 3)"),
@@ -77,6 +101,35 @@ VALUES: list[tuple[dict[str, Any], str]] = [
     ({"ratio": (1, 2, 3)}, f"{RATIO}, got (1, 2, 3)"),
     ({"ratio": "4"}, f"{RATIO}, got '4'"),
     ({"ratio": (4, 0.5)}, "ratio must be at least 1, got 0.5"),
+    ({"ratio": 8}, beside(19, "y", 6, "3.5 to 43.5")),
+    ({"ratio": (20 / 6, 5)}, beside(24, "x", 7, "2 to 32")),
+    ({"ratio": 3, "offset": -1.75}, beside(19, "y", 6, "-1.75 to 13.25")),
+    ({"offset": (1, 25)}, beside(24, "x", 7, "25 to 46.4286")),
+    ({"offset": -40}, beside(19, "y", 6, "-40 to -23.3333")),
+    (
+        {"depth": TENSOR, "guide": PICTURE.to("meta")},
+        "guide must be on depth's device cpu, got meta; give guide.to(depth.device)",
+    ),
+    (
+        {"depth": TENSOR, "guide": PICTURE, "valid": (TENSOR > 1).to("meta")},
+        "valid must be on depth's device cpu, got meta; give valid.to(depth.device)",
+    ),
+    (
+        {"guide": np.ma.masked_equal(PHOTOGRAPH, 0)},
+        "guide must have all its pixels, got a masked array; give guide.data, or guide.filled()",
+    ),
+    (
+        {"depth": np.array([[1, 2**53]])},
+        "depth of integers must lie between -2**53 and 2**53, got 1 to 9007199254740992; subtract what all share",
+    ),
+    (
+        {"depth": np.array([[-(2**60), 3]])},
+        "depth of integers must lie between -2**53 and 2**53, got -1152921504606846976 to 3; subtract what all share",
+    ),
+    (
+        {"depth": np.array([[-1e308, 1.5e308]])},
+        "depth must have a range that float64 holds, got -1e+308 to 1.5e+308; scale it",
+    ),
     ({"tile": 0}, f"{TILE}, got 0"),
     ({"tile": -3}, f"{TILE}, got -3"),
     ({"tile": 2.5}, f"{TILE}, got 2.5"),

@@ -112,10 +112,23 @@ def test_at_its_own_factor_it_is_the_network(factor: int, size: tuple[int, int],
     model, rng = network(factor, sharp=60.0), np.random.default_rng(0)
     depth = np.where(rng.random(size) < 0.4, rng.random(size) + 1, 0)
     guide = rng.integers(0, 256, (size[0] * factor, size[1] * factor, 3), dtype=np.uint8)
-    result = enlarge(depth, guide, model=model, offset=(factor - 1) // 2, tile=tile)
+    result = enlarge(depth, guide, model=model, offset=(factor - 1) // 2, tile=tile, ensemble=False)
     expected = by_hand(model, torch.from_numpy(depth)[None, None], guide)[0, 0].numpy()
     assert np.array_equal(np.isnan(result), expected == 0)
     np.testing.assert_allclose(np.nan_to_num(result), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("tile", [None, 40])
+def test_the_ensemble_is_the_average_with_the_maps_transposed(tile: int | None) -> None:
+    model, rng = network(8, sharp=60.0), np.random.default_rng(0)
+    depth = np.where(rng.random((9, 12)) < 0.7, rng.random((9, 12)) + 1, 0)
+    guide = rng.integers(0, 256, (63, 100, 3), dtype=np.uint8)
+    alone = {"model": model, "tile": tile, "fill": True, "ensemble": False}
+    one = enlarge(depth, guide, offset=(2, 3.5), **alone)
+    other = enlarge(depth.T, guide.transpose(1, 0, 2), offset=(3.5, 2), **alone).T
+    result = enlarge(depth, guide, offset=(2, 3.5), **{**alone, "ensemble": True})
+    np.testing.assert_allclose(result, (one + other) / 2, rtol=0, atol=1e-6)
+    assert np.abs(one - other).max() > 0.05
 
 
 def test_the_features_average_is_that_of_the_whole_map_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +144,7 @@ def test_where_the_ratio_is_above_the_networks_it_is_the_network_twice() -> None
     depth = rng.random((5, 6)) + 1
     guide = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
     coarse = by_hand(model, torch.from_numpy(depth)[None, None], guide[1::4, 1::4])
-    result = enlarge(depth, guide, model=model, offset=5)
+    result = enlarge(depth, guide, model=model, offset=5, ensemble=False)
     np.testing.assert_allclose(result, by_hand(model, coarse, guide)[0, 0].numpy(), rtol=0, atol=1e-5)
 
 

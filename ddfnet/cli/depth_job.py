@@ -64,7 +64,7 @@ def _computed(job: Job, depth: Array, guide: Array, valid: Array, options: argpa
     """The upsampled map, with the errors of a function that does not know the file."""
     from ddfnet.depth import upsample_depth
 
-    chosen = {name: getattr(options, name) for name in ("ratio", "offset", "model", "tile", "fill")}
+    chosen = {name: getattr(options, name) for name in ("ratio", "offset", "model", "tile", "fill", "ensemble")}
     try:
         return upsample_depth(depth, guide, valid=valid, **chosen)
     except (ValueError, TypeError) as error:
@@ -134,15 +134,18 @@ def _write_preview(
 ) -> None:
     from ddfnet.cli.depth_preview import preview
     from ddfnet.data.alignment import aligned_bilinear
-    from ddfnet.data.depth_files import whole
     from ddfnet.depth import places
+    from ddfnet.files import whole
 
     y, x = places(depth.shape, guide.shape, options.ratio, options.offset)
     size = (guide.shape[0], guide.shape[1])
     bilinear = aligned_bilinear(depth, size, valid=valid, ratio=(y.ratio, x.ratio), offset=(y.offset, x.offset))
     picture = preview(depth, valid, guide, bilinear, result, nearer="large" if options.disparity else "small")
-    with whole(path) as stream:
-        picture.save(stream, "PNG")
+    try:
+        with whole(path) as stream:
+            picture.save(stream, "PNG")
+    except OSError as error:
+        raise UserError(str(error)) from None
 
 
 def _missing(result: Array) -> str:

@@ -1,11 +1,12 @@
 """Networks. Importing this registers the classification networks with timm (``timm.list_models("ddf_*")``).
 
-Without timm `guided`, which needs torch alone, is there all the same.
+That is done when timm is imported, before this or after: `guided` needs torch alone, and timm takes seconds to import.
 """
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
+
+from ddfnet.models.registration import when_imported
 
 _RESNETS = tuple(f"ddf_{combine}_resnet{depth}" for combine in ("mul", "add") for depth in (18, 50, 101, 152))
 _GUIDED = ("GuidedUpsampler",)
@@ -15,8 +16,7 @@ __all__ = [
     *_RESNETS,
 ]
 
-if find_spec("timm") is not None:
-    import_module("ddfnet.models.resnet")
+when_imported("timm", lambda: import_module("ddfnet.models.resnet"))
 
 
 def __getattr__(name: str) -> Any:

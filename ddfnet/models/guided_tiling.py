@@ -69,13 +69,30 @@ class Grid(NamedTuple):
 
 
 def enlarge(
-    values: Tensor, known: Tensor, guide: Tensor, places: list[Place], network: GuidedUpsampler, tile: int
+    values: Tensor,
+    known: Tensor,
+    guide: Tensor,
+    places: list[Place],
+    network: GuidedUpsampler,
+    tile: int,
+    *,
+    ensemble: bool,
 ) -> tuple[Tensor, Tensor]:
     """The depth (H, W), float64, and where there is one, within the range of the samples around each pixel's nearest.
 
+    With ``ensemble`` the average of what the network makes of the maps and of the maps transposed. Not of the maps
+    mirrored as well, for a mirrored sample does not lie where the network expects it in its block.
+
     A network that carries the depth by 3x3 filters leaves that range by a last digit at most; others are held to it.
     """
-    result, reached = _in_passes(values, known, guide, places, network, tile)
+    lowest = values[known].min()  # taken away, for far from 0 each view would be rounded
+    above = torch.where(known, values - lowest, 0)
+    result, reached = _in_passes(above, known, guide, places, network, tile)
+    if ensemble:
+        turned, there = _in_passes(above.T, known.T, guide.transpose(0, 1), places[::-1], network, tile)
+        result.add_(turned.T).div_(2)
+        reached &= there.T
+    result += lowest
     low, high = _range(values, known)
     rows, columns = (place.nearest_sample().to(values.device) for place in places)
     for part in _cuts(len(rows), _ROWS):

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ddfnet.cli import main as command_line
 from ddfnet.cli.main import main
+
+if TYPE_CHECKING:
+    from tests.upsampling import Outcome, Run
 
 
 @pytest.fixture
@@ -18,3 +25,59 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return line
 
     return run
+
+
+# --- ddfnet upsample ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the stand-in for the network was called with."""
+    from tests.upsampling import nearest
+
+    seen: list[dict[str, Any]] = []
+
+    def recorded(depth, guide, **options):
+        seen.append({"depth": depth, "guide": guide, **options})
+        return nearest(depth, guide, **options)
+
+    monkeypatch.setattr("ddfnet.depth.upsample_depth", recorded)
+    return seen
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """``ddfnet upsample`` with these arguments."""
+    from ddfnet.cli import upsample
+
+    parser = command_line._Parser(prog="ddfnet")
+    upsample.add(parser.add_subparsers(required=True))
+    monkeypatch.setattr(command_line, "_parser", lambda: parser)
+
+    def run(*arguments: object) -> Outcome:
+        status = main(["upsample", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return SimpleNamespace(status=status, out=captured.out, err=captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a small network that was never trained: what is promised holds for it all the same."""
+    from ddfnet.models import guided_files
+    from ddfnet.models.guided import GuidedUpsampler
+
+    path = tmp_path_factory.mktemp("network") / "small.safetensors"
+    guided_files.save(GuidedUpsampler(4, channels=4, guide_channels=4), path, {})
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """With four pairs, a to d."""
+    from tests.upsampling import pair
+
+    for name in ("a", "b", "c", "d"):
+        pair(tmp_path, name)
+    return tmp_path

@@ -1,0 +1,146 @@
+"""`ddfnet upsample` says in one line what is wrong with its input, its output and its options."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddfnet.cli import depth_job, depth_pairs, upsample
+from ddfnet.cli.errors import UserError
+from tests.upsampling import Run, depth_map, pair, refused
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"depth": np.zeros((6, 8), np.uint16)}, "depth/a.png: no valid pixel"),
+        ({"depth": depth_map((30, 40))}, "rgb/a.jpg: a guide at least as large"),
+        ({"depth": depth_map((6, 12))}, "rgb/a.jpg: a guide of the depth map's aspect ratio"),
+        ({"depth": np.full((6, 8), np.nan, np.float32), "ending": ".tif"}, "depth/a.tif: no valid pixel"),
+        (
+            {"depth": depth_map(dtype="int32") - 101, "ending": ".npy"},
+            "depth/a.npy: depth must not be negative, 1 pixels",
+        ),
+    ],
+)
+def test_bad_pairs(tmp_path: Path, calls: list, run: Run, change: dict[str, Any], said: str) -> None:
+    depth, guide = pair(tmp_path, **change)
+    out = tmp_path / f"out{depth.suffix}"
+    refused(run(depth, "--guide", guide, "-o", out), tmp_path / said)
+    assert not calls and not out.exists()
+
+
+def test_bad_files(tmp_path: Path, calls: list, run: Run) -> None:
+    depth, guide = pair(tmp_path)
+    out = ("-o", tmp_path / "out.png")
+    colour, empty, nowhere = tmp_path / "colour.png", tmp_path / "empty.png", tmp_path / "nowhere.png"
+    Image.new("RGB", (8, 6)).save(colour)
+    empty.touch()
+    for path, said in ((colour, "one channel"), (empty, "the file is empty"), (nowhere, "no such file")):
+        refused(run(path, "--guide", guide, *out), path, said)
+    for path in (empty, nowhere):
+        refused(run(depth, "--guide", path, *out), path)
+        refused(run(depth, "--guide", guide, *out, "--mask", path), path)
+        refused(run(depth, "--guide", guide, *out, "--model", path), path)
+    Image.new("L", (9, 6)).save(tmp_path / "mask.png")
+    refused(
+        run(depth, "--guide", guide, *out, "--mask", tmp_path / "mask.png"), "mask.png: the mask must have", "8 x 6"
+    )
+    refused(run(depth, "--guide", guide.parent, *out), guide.parent, "is a folder")
+    assert not calls and not out[1].exists()
+
+
+def test_bad_outputs(tmp_path: Path, calls: list, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    depth, guide = pair(tmp_path)
+    metres, photograph = pair(tmp_path, "metres", ".tif", depth_map(dtype="float32"))
+    for source, colours, name, said in (
+        (metres, photograph, "out.png", "PNG holds uint8 or uint16, the depth map is float32; use .tif"),
+        (depth, guide, "out.pfm", "PFM holds float32"),
+        (depth, guide, "out.jpg", "must end in .png"),
+        (depth, guide, "nowhere/out.png", "there is no folder"),
+    ):
+        refused(run(source, "--guide", colours, "-o", tmp_path / name), tmp_path / name, said)
+    refused(run(depth, "--guide", guide, "-o", tmp_path / "a.png", "--preview", tmp_path / "a.jpg"), "is a .png file")
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", denied)
+    refused(run(depth, "--guide", guide, "-o", tmp_path / "out.png"), tmp_path / "out.png", "Permission denied")
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [
+        ((6, 8), (24, 32)),
+        *[(small, (500, 741)) for small in ((63, 93), (62, 92), (63, 92), (500, 741), (1, 1), (167, 247))],
+        ((2, 20), (23, 160)),  # 8x, rounded down
+        ((3, 20), (17, 160)),  # 8x, rounded up
+    ],
+)
+def test_sizes_that_fit_by_rounding(small: tuple[int, int], large: tuple[int, int]) -> None:
+    job = depth_pairs.Job(Path("d"), Path("g"), None, Path("o"), None)
+    depth_job.check_sizes(job, small, large, stretch=False)
+
+
+@pytest.mark.parametrize("small", [(93, 63), (60, 93), (66, 93), (63, 99), (125, 247)])
+def test_sizes_that_do_not_fit(small: tuple[int, int]) -> None:
+    job = depth_pairs.Job(Path("d"), Path("g"), None, Path("o"), None)
+    with pytest.raises(UserError, match="aspect ratio is required; it is 741 x 500"):
+        depth_job.check_sizes(job, small, (500, 741), stretch=False)
+    depth_job.check_sizes(job, small, (500, 741), stretch=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("offset must be positive"), "a.png: offset must be positive"),
+        (MemoryError(), "a.png: not enough memory; give a --tile"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "a.png: not enough memory"),
+    ],
+)
+def test_errors_of_the_function(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setitem(sys.modules, "ddfnet.depth", SimpleNamespace(upsample_depth=fails))
+    depth, guide = pair(tmp_path)
+    refused(run(depth, "--guide", guide, "-o", tmp_path / "out.png"), said)
+
+
+def test_samples_beside_the_photograph(tmp_path: Path, run: Run, network: Path) -> None:
+    depth, guide = pair(tmp_path)
+    outcome = run(depth, "--guide", guide, "-o", tmp_path / "out.png", "--model", network, "--ratio", 8)
+    refused(outcome, depth, "the guide's pixels 0 to 23, along y they put 6 on 3.5 to 43.5")
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_preview_that_cannot_be_written_leaves_the_result(
+    tmp_path: Path, calls: list, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Image.Image, *_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ddfnet.cli.depth_preview.preview", lambda *_, **__: Image.new("RGB", (1, 1)))
+    depth, guide = pair(tmp_path, ending=".npy")
+    monkeypatch.setattr(Image.Image, "save", full)
+    out, seen = tmp_path / "out.npy", tmp_path / "seen.png"
+    refused(run(depth, "--guide", guide, "-o", out, "--preview", seen), f"cannot write {seen}: No space left on device")
+    assert out.exists() and not seen.exists()
+
+
+@pytest.mark.parametrize("text", ["", "1,2,3", "x", "nan", "1,inf"])
+def test_offsets_that_are_none(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="must be a number, or two as Y,X"):
+        upsample.numbers(text)
+    assert upsample.numbers("3") == 3.0 and upsample.numbers("3,-1.5") == (3.0, -1.5)

@@ -1,0 +1,59 @@
+"""Files, a stand-in for the network, and a check of what is said, for the tests of `ddfnet upsample`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("PIL")
+pytest.importorskip("tqdm")
+pytest.importorskip("safetensors")
+
+import numpy as np
+from PIL import Image
+
+from ddfnet.data import depth_files
+
+Run = Callable[..., "Outcome"]
+Outcome = SimpleNamespace  # status, out, err
+
+
+def nearest(depth, guide, *, valid=None, ratio=None, offset=None, model="auto", tile=None, fill=False):
+    """The stand-in: each pixel of the guide gets the sample of its block, 0 or nan where that is not valid."""
+    rows, columns = (np.arange(new) * old // new for new, old in zip(guide.shape, depth.shape, strict=False))
+    missing = 0 if depth.dtype.kind in "iu" else np.nan
+    return np.where(valid, depth, np.array(missing, depth.dtype))[rows[:, None], columns]
+
+
+def depth_map(size: tuple[int, int] = (6, 8), dtype: str = "uint16") -> np.ndarray:
+    return (np.arange(size[0] * size[1]).reshape(size) + 100).astype(dtype)
+
+
+def pair(folder: Path, name: str = "a", ending: str = ".png", depth: np.ndarray | None = None) -> tuple[Path, Path]:
+    """A depth map of 8 x 6 in depth/ and a photograph of 32 x 24 in rgb/."""
+    paths = folder / "depth" / f"{name}{ending}", folder / "rgb" / f"{name}.jpg"
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+    depth_files.write(paths[0], depth_map() if depth is None else depth)
+    Image.effect_noise((32, 24), 60).convert("RGB").save(paths[1])
+    return paths
+
+
+def refused(outcome: Outcome, *said: object) -> None:
+    """It ended with status 1 and one line that says this."""
+    assert (outcome.status, outcome.out) == (1, "")
+    [line] = outcome.err.splitlines()
+    assert line.startswith("ddfnet: error: ")
+    for part in said:
+        assert str(part) in line
+
+
+def arguments(folder: Path, *more: object) -> tuple[object, ...]:
+    return folder / "depth", "--guide", folder / "rgb", "-o", folder / "out", *more
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
