@@ -21,7 +21,7 @@ Run = Callable[..., "Outcome"]
 Outcome = SimpleNamespace  # status, out, err
 
 
-def nearest(depth, guide, *, valid=None, ratio=None, offset=None, model="auto", tile=None, fill=False):
+def nearest(depth, guide, *, valid=None, ratio=None, offset=None, model="auto", tile=None, fill=False, ensemble=True):
     """The stand-in: each pixel of the guide gets the sample of its block, 0 or nan where that is not valid."""
     rows, columns = (np.arange(new) * old // new for new, old in zip(guide.shape, depth.shape, strict=False))
     missing = 0 if depth.dtype.kind in "iu" else np.nan

@@ -31,11 +31,11 @@ def test_type_and_unit_are_kept(tmp_path: Path, calls: list, run: Run, ending: s
 def test_options_reach_the_function(tmp_path: Path, calls: list, run: Run, network: Path) -> None:
     depth, guide = pair(tmp_path)
     assert run(depth, "--guide", guide, "-o", tmp_path / "a.png").status == 0
-    chosen = ("--fill", "--offset", "1.5,2", "--tile", 256, "--model", network)
+    chosen = ("--fill", "--offset", "1.5,2", "--tile", 256, "--model", network, "--no-ensemble")
     assert run(depth, "--guide", guide, "-o", tmp_path / "b.png", *chosen).status == 0
-    names = ("fill", "offset", "tile", "model")
-    assert [calls[0][name] for name in names] == [False, None, None, "auto"]
-    assert [calls[1][name] for name in names] == [True, (1.5, 2.0), 256, calls[1]["model"]]
+    names = ("fill", "offset", "tile", "ensemble", "model")
+    assert [calls[0][name] for name in names] == [False, None, None, True, "auto"]
+    assert [calls[1][name] for name in names] == [True, (1.5, 2.0), 256, False, calls[1]["model"]]
     assert isinstance(calls[1]["model"], GuidedUpsampler)
     assert calls[0]["guide"].shape == (24, 32, 3) and calls[0]["guide"].dtype == np.uint8
 

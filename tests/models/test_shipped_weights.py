@@ -22,6 +22,8 @@ from ddfnet.tasks.depth_evaluation import evaluate
 
 WEIGHTS = Path(str(files("ddfnet.models"))) / "weights"
 CARD: dict[str, Any] = json.loads((WEIGHTS / "guided.json").read_text())
+# What the network has to reach. At 4x it should come to 0.68 and 0.74, and does not yet.
+TARGETS = {"motorcycle": {8: 0.74, 16: 0.82}, "aloe": {8: 0.74, 16: 0.82}}
 
 
 def ratios(scene: Scene, factor: int, **methods: Any) -> dict[str, float]:
@@ -38,12 +40,19 @@ def test_the_card_states_the_errors_on_scenes_that_were_not_trained_on(name: str
         stated = CARD["test"][f"{name}_x{factor}"]
         measured = ratios(scene, factor, ddfnet=depth_methods.ddfnet())["ddfnet"]
         assert measured == pytest.approx(stated, abs=0.002)
-        assert measured < 0.85
+        assert measured <= TARGETS[name].get(factor, 0.8)
 
 
 def test_without_the_right_guide_nothing_is_gained() -> None:
     network = guided_files.shipped()
     assert ratios(middlebury.motorcycle(), 8, moved=depth_probes.with_moved_guide(network))["moved"] > 1
+
+
+def test_what_each_stage_hands_to_the_next_is_used() -> None:
+    cut = depth_probes.without_features(guided_files.shipped())
+    for factor in (4, 8, 16):
+        found = ratios(middlebury.motorcycle(), factor, ddfnet=depth_methods.ddfnet(), cut=cut)
+        assert found["cut"] > 1.03 * found["ddfnet"]
 
 
 def test_files() -> None:
@@ -52,5 +61,5 @@ def test_files() -> None:
     assert CARD["parameters"] == sum(p.numel() for p in guided_files.shipped().parameters())
     for key in ("command", "seed", "steps", "data", "metrics"):
         assert key in CARD
-    assert "ckpt_path" not in CARD["command"], "the command of a whole run; what was done in parts is its history"
+    assert "ckpt_path" not in CARD["command"], "the command of an unbroken run"
     assert CARD["machine"]["commit"] and "/root" not in json.dumps(CARD) and "/tmp" not in json.dumps(CARD)
