@@ -90,7 +90,7 @@ def enlarge(
     result, reached = _in_passes(above, known, guide, places, network, tile)
     if ensemble:
         turned, there = _in_passes(above.T, known.T, guide.transpose(0, 1), places[::-1], network, tile)
-        result.add_(turned.T).div_(2)
+        result += (turned.T - result) / 2  # their sum could overflow
         reached &= there.T
     result += lowest
     low, high = _range(values, known)
