@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ddfnet import files
 from ddfnet.benchmarks.costs import costs
 from ddfnet.benchmarks.limits import Limit
 from ddfnet.benchmarks.memory import Memory
@@ -53,7 +54,7 @@ def write(file: Path, document: Document) -> None:
     if document.what == "depth":
         threads = {"threads": document.machine["threads"]}
         fields["rows"] = [asdict(cost) | threads for result in document.results for cost in costs(result)]
-    file.write_text(json.dumps(fields, indent=2) + "\n")
+    files.write(file, json.dumps(fields, indent=2) + "\n")
 
 
 def read(file: Path) -> Document:

@@ -72,7 +72,7 @@ def upsample_depth(
         tile: pixels of the guide, a side, that are worked on at once; None is 1024. It bounds the memory.
         fill: give outputs that are not valid the depth of the nearest sample that is.
         ensemble: average what the network makes of the maps with what it makes of the maps transposed. The error falls
-            by one to three parts in a hundred, and the time doubles.
+            by one to four parts in a hundred, and the time doubles.
 
     Returns:
         (H, W) as ``depth`` is, in its unit and dtype. Integers are rounded, to 1 or -1 where that would be 0. Not valid

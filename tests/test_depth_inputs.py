@@ -15,17 +15,8 @@ import torch
 import ddfnet
 from ddfnet.models import guided_files, guided_tiling
 from ddfnet.models.guided import GuidedUpsampler
+from tests.depth_maps import ARRAY, NETWORK, PHOTOGRAPH, PICTURE, TENSOR, enlarge
 from tests.guided_networks import enlarging, network
-
-NETWORK = network(4)
-ARRAY = np.random.default_rng(0).random((6, 7)) + 1
-PHOTOGRAPH = np.random.default_rng(1).integers(0, 256, (20, 25, 3), dtype=np.uint8)
-TENSOR, PICTURE = torch.from_numpy(ARRAY), torch.from_numpy(PHOTOGRAPH)
-
-
-def enlarge(depth: Any = ARRAY, guide: Any = PHOTOGRAPH, **options: Any) -> Any:
-    return ddfnet.upsample_depth(depth, guide, **{"model": NETWORK, **options})
-
 
 # --- what comes in and what goes out --------------------------------------------------------------------------------
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ddfnet.cli.errors import UserError, writable_folder
 from ddfnet.data.depth_files import FORMATS, GUIDES
+from ddfnet.data.pairs import by_stem
+from ddfnet.data.splits import DataError
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,11 @@ def folder(options: argparse.Namespace) -> tuple[list[Job], list[str]]:
         for source in (depth, guide, mask):
             if None not in (result, source) and result.exists() and source.exists() and result.samefile(source):
                 raise UserError(f"results in {result} would replace inputs; write to another folder")
-    depths, guides = by_stem(depth, FORMATS), by_stem(guide, GUIDES)
-    masks = by_stem(mask, FORMATS) if mask is not None and mask.is_dir() else None
+    try:
+        depths, guides = by_stem(depth, FORMATS), by_stem(guide, GUIDES)
+        masks = by_stem(mask, FORMATS) if mask is not None and mask.is_dir() else None
+    except DataError as error:
+        raise UserError(str(error)) from None
     if not depths:
         raise UserError(f"{depth}: no depth maps in this folder ({', '.join(FORMATS)})")
     for result in (output, preview):
@@ -100,19 +105,6 @@ def _check_results(jobs: Sequence[Job]) -> None:
                     f"{path} would be written for {taken[path]} and for {job.depth}; give --preview another folder"
                 )
             taken[path] = job.depth
-
-
-def by_stem(root: Path, suffixes: Iterable[str]) -> dict[str, list[Path]]:
-    """The files of a folder with one of these endings, by their names without it; hidden ones are passed over."""
-    endings = set(suffixes)
-    found: dict[str, list[Path]] = {}
-    try:
-        for path in sorted(root.iterdir()):
-            if path.suffix.lower() in endings and not path.name.startswith(".") and path.is_file():
-                found.setdefault(path.stem, []).append(path)
-    except OSError as error:
-        raise UserError(f"{root}: cannot be read: {error.strerror}") from None
-    return found
 
 
 def _problem(sources: Sequence[tuple[str, Path, list[Path]]]) -> str | None:

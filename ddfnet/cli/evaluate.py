@@ -68,7 +68,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--probe",
         action="store_true",
-        help="also each --checkpoint with its guide moved away and without features, which must be worse",
+        help="also each --checkpoint on one view alone, with its guide moved away, and without features",
     )
     parser.add_argument(
         "--repeats", type=positive, default=1, metavar="N", help="calls, of which the fastest is the time"
@@ -194,6 +194,7 @@ def _methods(names: Sequence[str], networks: Sequence[_Network], probe: bool) ->
     for own in networks:
         chosen[own.name] = depth_methods.ddfnet(own.network)
         if probe:
+            chosen[f"{own.name}, one view"] = depth_methods.ddfnet(own.network, ensemble=False)
             chosen[f"{own.name}, guide moved"] = depth_probes.with_moved_guide(own.network)
             chosen[f"{own.name}, no features"] = depth_probes.without_features(own.network)
     return chosen

@@ -73,7 +73,10 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"{error.filename or output}: {error.strerror or error}; {_last_good(output)}") from None
     if cli.trainer.is_global_zero:
         command = shlex.join(["ddfnet", "train", options.task, *options.arguments])
-        print(training.leave(cli, output, metrics, command=command, facts=facts))
+        try:
+            print(training.leave(cli, output, metrics, command=command, facts=facts))
+        except OSError as error:
+            raise UserError(f"{error}; {_last_good(output)}") from None
     return 0
 
 

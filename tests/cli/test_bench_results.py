@@ -135,3 +135,14 @@ def test_plots_that_cannot_be(committed: Path, tmp_path: Path, fails: Fails, mon
     assert "none of the results has a limit" in fails(1, "bench", "plot", file, "--out", str(tmp_path / "r.svg"))
     monkeypatch.setattr("ddfnet.cli.errors.find_spec", lambda name: None)
     assert fails(1, *command, str(file)) == ("ddfnet: error: matplotlib not installed; run: pip install 'ddfnet[demo]'")
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Callable[..., str]) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ddfnet.files.os.fsync", full)
+    file = tmp_path / "op.json"
+    line = fails(1, "bench", "op", "--case", "tiny", "--rounds", "1", "--only", "ddf", "--json", str(file))
+    assert line == f"ddfnet: error: cannot write {file}: No space left on device"
+    assert not file.exists()

@@ -249,6 +249,22 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert torch.load(last)["global_step"] == 3
 
 
+def test_a_full_disk_at_the_end_leaves_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ddfnet.files.os.fsync", full)
+    output = tmp_path / "run"
+    last = output / "checkpoints" / "last.ckpt"
+    assert fails(1, *arguments(output)) == (
+        f"ddfnet: error: cannot write {output / 'model.safetensors'}: No space left on device; "
+        f"the last good checkpoint is {last}"
+    )
+    assert not (output / "model.safetensors").exists()
+
+
 # --- wrong use ----------------------------------------------------------------------------------------------------
 
 

@@ -76,10 +76,11 @@ def measure(
     print(f"\n{summary_text(summarise(results), results[0].ours)}")
     if options.json:
         command = " ".join(["ddfnet", *sys.argv[1:]])
-        documents.write(
-            options.json,
-            documents.Document(what, command, options.rounds, str(device), kernel, about, results),
-        )
+        document = documents.Document(what, command, options.rounds, str(device), kernel, about, results)
+        try:
+            documents.write(options.json, document)
+        except OSError as error:
+            raise UserError(str(error)) from None
         print(f"\nresults: {options.json}")
     return 0
 
