@@ -114,7 +114,11 @@ def main(folder: Path = HERE, costs: Path = COSTS) -> None:
         tables.append(by_method(found["bicubic"], *ratio))
     if "probe" in found:
         tables.append(
-            by_method(found["probe"], "The network with one of its sources taken away: " + ratio[0], *ratio[1:])
+            by_method(
+                found["probe"],
+                "The network on one view alone, and with one of its sources taken away: " + ratio[0],
+                *ratio[1:],
+            )
         )
     kept = {name: {key: own[key] for key in ("command", "machine", "rows")} for name, own in found.items()}
     if "ablation" in found:

@@ -73,7 +73,7 @@ def test_a_table_for_each_protocol_and_measure(collect: ModuleType, tmp_path: Pa
             ["guided/model", "12.5%", "12.5%", "12.5%", "12.5%"],
         ],
         f"{ratio}, protocol `bicubic`": [["method", "aloe 4x"], ["bilinear", "1.000"]],
-        f"The network with one of its sources taken away: {ratio}, protocol `pac`": [
+        f"The network on one view alone, and with one of its sources taken away: {ratio}, protocol `pac`": [
             ["method", "aloe 4x"],
             ["ddfnet, guide moved", "1.250"],
         ],
