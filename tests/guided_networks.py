@@ -24,8 +24,8 @@ def network(scale_factor: int = 4, *, sharp: float = 20.0, seed: int = 0, **opti
                 stage.logits.weight.mul_(sharp)
             if stage.correction is not None:
                 torch.nn.init.normal_(stage.correction.weight, std=0.1)
-        if made.head is not None:
-            torch.nn.init.normal_(made.head.weight, std=0.1)
+        for head in made.heads or ():
+            torch.nn.init.normal_(head.weight, std=0.1)
     return made.eval()
 
 

@@ -40,7 +40,9 @@ class GuidedUpsampler(nn.Module):
     features. The depth is carried from stage to stage by filters that are positive with sum 1, so that every output is
     an average of valid depths near it: constants stay, nothing overshoots, and a pixel whose filter chooses one side of
     an edge is on that side. ``carry=False`` is the form of the paper, in which the features alone bring the depth to
-    the prediction head; there the output has no such bounds.
+    the prediction head. It says what bilinear interpolation lacks, in units of how far the depths nearby reach; each
+    stage has one, so that a training can ask for the depth at every size. Without either it hardly learns. There the
+    output has no such bounds.
 
     One network serves several factors: the finest stages of an 8x network are a 4x network, and are trained as one
     where a training draws its factor step by step.
@@ -143,14 +145,12 @@ class GuidedUpsampler(nn.Module):
         head = not carry and upsampler == "ddf"
         ways: dict[str, Any] = {"filters": filters, "combine": combine, "norm": norm, "kernel_size": kernel_size}
         self.stages = nn.ModuleList(
-            # The last stage gives the depth itself, or the features that the head reads.
+            # The last stage gives the depth itself, or the features that its head reads.
             Stage(channels, guide_channels, blocks, carry, upsampler, features_too=number > 0 or head, **ways)
             for number in range(stages)
         )
-        self.head = nn.Conv2d(channels, 1, 3, padding=1) if head else None
-        if self.head is not None:
-            nn.init.normal_(self.head.weight, std=1e-3)
-            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        # Those of the coarse stages are for the training alone: what they say is not handed on.
+        self.heads = nn.ModuleList([_head(channels) for _ in range(stages)]) if head else None
 
     def forward(
         self, depth: Tensor, guide: Tensor, valid: Tensor | None = None, *, scale_factor: int | None = None
@@ -201,12 +201,15 @@ class GuidedUpsampler(nn.Module):
         for number in range(1, stages):
             maps.append(self.guidance[number](maps[-1]))
         features = self.features(scaled, known)
+        step = None if self.heads is None else _nearby(scaled, known, radius=1)[1]
         for number in reversed(range(stages)):
             stage = self.stages[number]
             scaled, known, features = stage(scaled, known, features, maps[number], context)
-            if number == 0 and self.head is not None:
-                scaled = scaled + self.head(features)
-            yield Level(scaled, known > 0)
+            level = scaled
+            if self.heads is not None and step is not None:
+                step = F.interpolate(step, scale_factor=2, mode="nearest")
+                level = scaled + self.heads[number](features) * step
+            yield Level(level, known > 0)
 
     @property
     def target_reach(self) -> int:
@@ -250,9 +253,22 @@ def _describe(scaled: Tensor, known: Tensor) -> Tensor:
 
     The place is what tells on which side of an edge a pixel lies, however small the step is beside the whole map's.
     """
-    there = known > 0
-    highest = F.max_pool2d(scaled.masked_fill(~there, -math.inf), 2 * _RADIUS + 1, 1, _RADIUS)
-    lowest = -F.max_pool2d((-scaled).masked_fill(~there, -math.inf), 2 * _RADIUS + 1, 1, _RADIUS)
-    step = torch.where(there, highest - lowest, 0)
-    place = torch.where(there, (scaled - lowest) / (step + 1e-3) - 0.5, 0)
+    lowest, step = _nearby(scaled, known, _RADIUS)
+    place = torch.where(known > 0, (scaled - lowest) / (step + 1e-3) - 0.5, 0)
     return channels_last(torch.cat([scaled * known, place, torch.log1p(20 * step), known], 1))
+
+
+def _nearby(scaled: Tensor, known: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """The lowest of the valid depths around each sample, and how far they reach above it: 0 where there is none."""
+    there = known > 0
+    highest = F.max_pool2d(scaled.masked_fill(~there, -math.inf), 2 * radius + 1, 1, radius)
+    lowest = -F.max_pool2d((-scaled).masked_fill(~there, -math.inf), 2 * radius + 1, 1, radius)
+    return lowest, torch.where(there, highest - lowest, 0)
+
+
+def _head(channels: int) -> nn.Conv2d:
+    """From features to what bilinear interpolation lacks: hardly anything at first."""
+    head = nn.Conv2d(channels, 1, 3, padding=1)
+    nn.init.normal_(head.weight, std=1e-2)
+    nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+    return head

@@ -18,13 +18,13 @@ HERE = Path(__file__).parent
 COSTS = HERE.parents[1] / "benchmarks" / "results" / "depth.json"
 FACTOR = 8  # of the comparison of small networks
 ROWS = {  # of that comparison, by the names that run.sh gives them
-    "carried": "depth carried by softmax filters, which are the features' too (the package's form)",
+    "carried": "the package's form: softmax filters carry the depth, and are the features' too",
     "twin": "plain twin: bilinear x2 and the same guide",
-    "paper": "the paper's form: features alone, both filters, `mul`, FilterNorm",
-    "paper-softmax": "the same with softmax for FilterNorm",
-    "paper-spatial": "the same with spatial filters only",
-    "paper-channel": "the same with channel filters only",
-    "paper-add": "the same with `add`",
+    "features": "the paper's form: features alone bring the depth; both filters, `mul`, softmax",
+    "features-filter": "the same with FilterNorm, as the paper has it",
+    "features-spatial": "the same with spatial filters only",
+    "features-channel": "the same with channel filters only",
+    "features-add": "the same with `add`",
 }
 
 Results = dict[str, Any]  # of a file: command, machine, rows and more

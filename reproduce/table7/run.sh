@@ -36,16 +36,16 @@ guided() { # the weights that are shipped, and the plain twin of their size
 
 ablation() { # rows of about as many parameters each, by their channels
     local network=--model.network.init_args jobs=0 seed row
-    local paper="$network.carry false $network.norm filter $network.channels"
+    local features="$network.carry false $network.channels"
     for seed in 0 1 2; do
         for row in \
             "carried" \
             "twin $network.upsampler bilinear $network.channels 35" \
-            "paper $paper 30" \
-            "paper-softmax $paper 30 $network.norm softmax" \
-            "paper-spatial $paper 37 $network.filters spatial" \
-            "paper-channel $paper 30 $network.filters channel" \
-            "paper-add $paper 30 $network.combine add"; do
+            "features $features 30" \
+            "features-filter $features 30 $network.norm filter" \
+            "features-spatial $features 37 $network.filters spatial" \
+            "features-channel $features 30 $network.filters channel" \
+            "features-add $features 30 $network.combine add"; do
             # shellcheck disable=SC2086  # the row is several words
             set -- $row
             local name=$1

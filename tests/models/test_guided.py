@@ -269,9 +269,20 @@ def test_in_the_papers_form_the_head_alone_brings_the_guide_to_the_depth() -> No
     assert not torch.allclose(model(depth, guide, valid).depth, model(depth, other, valid).depth, atol=1e-3)
     assert all(stage.logits is None for stage in model.stages)
 
-    assert model.head is not None
-    torch.nn.init.zeros_(model.head.weight)
+    assert model.heads is not None
+    torch.nn.init.zeros_(model.heads[0].weight)
     assert torch.equal(model(depth, guide, valid).depth, model(depth, other, valid).depth)
+
+
+def test_in_the_papers_form_the_head_counts_in_how_far_the_depths_nearby_reach() -> None:
+    model = network(4, carry=False)
+    _, guide, _ = maps(4)
+    depth = torch.full((1, 1, guide.shape[2] // 4, guide.shape[3] // 4), 3.0)
+    depth[..., -1] = 7.0
+    flat, edge = slice(0, -4 * 5), slice(-4 * 2, None)
+    first, second = (model(depth, given[:1]).depth for given in (guide, torch.rand_like(guide)))
+    assert torch.equal(first[..., flat], torch.full_like(first[..., flat], 3.0))
+    assert not torch.allclose(first[..., edge], second[..., edge], atol=1e-2)
 
 
 def test_without_its_correction_the_twin_is_bilinear() -> None:
@@ -298,7 +309,7 @@ def test_what_is_not_finite_is_not_valid_whatever_the_mask_says() -> None:
 def test_the_twin_has_no_dynamic_filter_but_reads_the_guide() -> None:
     model = network(4, upsampler="bilinear")
     depth, guide, valid = maps(4)
-    assert all(stage.logits is None for stage in model.stages) and model.head is None
+    assert all(stage.logits is None for stage in model.stages) and model.heads is None
     assert not any("channel" in name or "spatial" in name for name, _ in model.named_parameters())
     other = model(depth, torch.rand_like(guide), valid).depth
     assert not torch.allclose(model(depth, guide, valid).depth, other, atol=1e-3)
