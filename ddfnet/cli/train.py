@@ -12,8 +12,12 @@ from typing import Any
 from ddfnet.cli.errors import UserError, require, writable_folder
 from ddfnet.cli.quiet import quiet
 
-_MODULES = ("lightning", "jsonargparse", "torchmetrics", "tensorboard", "safetensors", "cv2", "skimage")
-TASKS = {"guided": "guided depth upsampling: DDF-Up-Net on composed scenes"}
+_MODULES = ("lightning", "jsonargparse", "torchmetrics", "tensorboard", "safetensors")
+_OWN_MODULES = {"guided": ("cv2", "skimage"), "classification": ("timm", "torchvision", "webdataset")}
+TASKS = {
+    "guided": "guided depth upsampling: DDF-Up-Net on composed scenes",
+    "classification": "any of timm's networks on labelled pictures",
+}
 _CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -32,7 +36,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    require("train", _MODULES)
+    require("train", [*_MODULES, *_OWN_MODULES[options.task]])
     quiet()
     if options.own_process:
         keep_memory()
@@ -62,11 +66,11 @@ def run(options: argparse.Namespace) -> int:
         [metrics] = cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
-    except DataError as error:
+    except (DataError, MisconfigurationException) as error:
         raise UserError(_line(error)) from None
     except FloatingPointError as error:
         raise UserError(
-            f"{error}; {_last_good(output)}. The same scenes would lead to the same end: go on with another "
+            f"{error}; {_last_good(output)}. The same batches would lead to the same end: go on with another "
             "--seed_everything, or begin again with a lower --model.learning_rate"
         ) from None
     except OSError as error:
@@ -74,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     if cli.trainer.is_global_zero:
         command = shlex.join(["ddfnet", "train", options.task, *options.arguments])
         try:
-            print(training.leave(cli, output, metrics, command=command, facts=facts))
+            print(cli.task.leave(cli, output, metrics, command=command, facts=facts))
         except OSError as error:
             raise UserError(f"{error}; {_last_good(output)}") from None
     return 0
@@ -113,6 +117,8 @@ def _output(folder: str, resumed: str | None, first: bool) -> Path:
                 f"{output / 'config.yaml'} --ckpt_path last"
             )
         writable_folder(output)
+        for part in (output / "checkpoints").glob(".*.part"):  # what a run was writing when it was killed
+            part.unlink(missing_ok=True)
     return output
 
 

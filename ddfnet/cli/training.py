@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import sys
 from collections.abc import Sequence
@@ -16,18 +17,35 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from ddfnet.cli.errors import UserError
+from ddfnet.cli.task import Task
 from ddfnet.models import guided_files
 from ddfnet.tasks.averaging import MovingAverage
 from ddfnet.tasks.guided import GuidedDepth, GuidedDepthData
 from ddfnet.tasks.legs import Legs
 
-_TASKS: dict[str, tuple[type[lightning.LightningModule], type[lightning.LightningDataModule]]] = {
-    "guided": (GuidedDepth, GuidedDepthData)
-}
 _PARTS = ("loops", "optimizer_states", "lr_schedulers", "callbacks")  # of a checkpoint, besides the weights
 
 
+def task(name: str) -> Task:
+    """What is a task's own; only the one that is asked for is imported, for each needs libraries of its own."""
+    if name == "classification":
+        from ddfnet.cli.train_classification import TASK
+
+        return TASK
+    return Task(
+        GuidedDepth,
+        GuidedDepthData,
+        lambda parser: parser.link_arguments("model.factors", "data.multiple", compute_fn=max),
+        leave,
+        trainer={"max_epochs": -1, "check_val_every_n_epoch": None},  # one epoch is a run: validation counts steps
+    )
+
+
 class _CLI(LightningCLI):
+    def __init__(self, task: Task, **kwargs: Any) -> None:
+        self.task = task
+        super().__init__(task.model, task.data, **kwargs)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--output", type=str, default="runs/run", help="Folder that the run goes to.")
         parser.add_argument(
@@ -50,7 +68,7 @@ class _CLI(LightningCLI):
         parser.link_arguments(
             "output", "checkpoint.dirpath", compute_fn=lambda output: str(Path(output) / "checkpoints")
         )
-        parser.link_arguments("model.factors", "data.multiple", compute_fn=max)
+        self.task.link(parser)
         for key in ("model.seed", "data.seed"):
             parser.link_arguments("seed_everything", key, compute_fn=int)
 
@@ -67,14 +85,20 @@ class _CLI(LightningCLI):
             kwargs["default_root_dir"] = output
         if own["enable_progress_bar"] is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
+        if self.task.plugins:
+            given = own["plugins"] or []
+            kwargs["plugins"] = [*(given if isinstance(given, list) else [given]), *self.task.plugins]
+        if own["devices"] == "auto" and "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has said how many there are
+            local = int(os.environ["LOCAL_WORLD_SIZE"])
+            kwargs.update(devices=local, num_nodes=int(os.environ["WORLD_SIZE"]) // local)
         return super().instantiate_trainer(**kwargs)
 
 
-def build(task: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
+def build(name: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
     """Parse the arguments of a task and make its module, its data and its trainer.
 
     Args:
-        task: which.
+        name: of the task.
         defaults: the file that the others and the command line are laid over.
         arguments: of the command line.
 
@@ -82,10 +106,9 @@ def build(task: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
         argparse.ArgumentError: an unknown key, or a value of another type.
         ValueError: a value that the task refuses.
     """
-    model, data = _TASKS[task]
+    own = task(name)
     cli = _CLI(
-        model,
-        data,
+        own,
         run=False,
         args=list(arguments),
         seed_everything_default=0,
@@ -93,21 +116,20 @@ def build(task: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
         load_from_checkpoint_support=False,
         save_config_kwargs={"overwrite": True},  # the folder of another run has been refused before
         trainer_defaults={
-            "max_epochs": -1,
-            "check_val_every_n_epoch": None,  # one epoch is a run: validation counts steps
             "num_sanity_val_steps": 0,
             "use_distributed_sampler": False,  # the data shares itself out
             "enable_model_summary": False,
-            "callbacks": Legs(),
+            "callbacks": [Legs(), *own.callbacks],
+            **own.trainer,
         },
         parser_kwargs={
-            "prog": f"ddfnet train {task}",
-            "description": (model.__doc__ or "").partition("\n")[0],
+            "prog": f"ddfnet train {name}",
+            "description": (own.model.__doc__ or "").partition("\n")[0],
             "default_config_files": [str(defaults)],
             "exit_on_error": False,
         },
     )
-    if cli.trainer.max_steps < 1:
+    if cli.trainer.max_steps < 1 and (cli.trainer.max_epochs or 0) < 1:
         raise ValueError(f"trainer.max_steps must be at least 1, got {cli.trainer.max_steps}")
     return cli
 

@@ -1,27 +1,35 @@
-"""CIFAR-10: 60000 photographs in ten classes, 32x32 pixels, from torchvision's files."""
+"""CIFAR-10: 60000 photographs in ten classes, 32x32 pixels, from torchvision's files or from an archive of JPEGs."""
 
 from __future__ import annotations
 
+import lzma
+import tarfile
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from ddfnet.data.splits import DataError, Labelled, Splits
+
+_SIZE = (32, 32)
 
 
 def load(root: Path, *, download: bool = False) -> Splits:
     """CIFAR-10 with its own test part.
 
     Args:
-        root: torchvision's root, which holds ``cifar-10-batches-py``.
+        root: torchvision's root, which holds ``cifar-10-batches-py``; or a tar file, compressed or not, of
+            ``train/CLASS/NAME.jpg`` and ``test/CLASS/NAME.jpg``.
         download: let torchvision fetch into ``root`` what is not there.
 
     Returns:
-        Splits of pictures (N, 3, 32, 32), 50000 and 10000 of them, in ten classes.
+        Splits of pictures (N, 3, 32, 32), 50000 and 10000 of them, in ten classes; in an archive's order of names.
 
     Raises:
         DataError: not found, damaged, or the download failed.
     """
+    if root.is_file():
+        return _archive(root)
     from torchvision.datasets import CIFAR10
 
     try:
@@ -42,5 +50,41 @@ def load(root: Path, *, download: bool = False) -> Splits:
         test=test,
         classes=tuple(parts[0].classes),
         origin="CIFAR-10, 32x32 pixels, with its own test part.",
+        flip=True,
+    )
+
+
+def _archive(file: Path) -> Splits:
+    from ddfnet.data.pictures import read
+
+    pictures: list[tuple[str, str, str, Image.Image]] = []  # part, class, name, picture
+    try:
+        with tarfile.open(file) as archive:
+            for member in archive:
+                stream = archive.extractfile(member)
+                if stream is not None and member.name.count("/") == 2:
+                    part, label, name = member.name.split("/")
+                    pictures.append((part, label, name, read(stream, f"{file}/{member.name}")))
+    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
+        raise DataError(f"{file} is no archive of CIFAR-10, or a broken one: {error}") from None
+    pictures.sort(key=lambda each: each[:3])  # whatever the archive's order is
+    classes = sorted({label for _, label, *_ in pictures})
+    if {part for part, *_ in pictures} != {"train", "test"} or {p.size for *_, p in pictures} != {_SIZE}:
+        raise DataError(
+            f"{file} is no archive of CIFAR-10: train/CLASS and test/CLASS with 32x32 pictures are required"
+        )
+
+    def labelled(name: str) -> Labelled:
+        own = [each for each in pictures if each[0] == name]
+        images = torch.stack([torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8) for *_, p in own])
+        labels = torch.tensor([classes.index(label) for _, label, *_ in own])
+        return Labelled(images.view(-1, *_SIZE, 3).permute(0, 3, 1, 2).contiguous(), labels)
+
+    return Splits(
+        name="cifar10",
+        train=labelled("train"),
+        test=labelled("test"),
+        classes=tuple(classes),
+        origin=f"CIFAR-10, 32x32 pixels, as JPEGs ({file.name}), with its own test part.",
         flip=True,
     )

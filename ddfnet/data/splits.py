@@ -9,7 +9,13 @@ from torch import Tensor
 
 
 class DataError(ValueError):
-    """Data that is missing, empty or broken: which file or folder, why, and the mend, in one line."""
+    """Data that is missing, empty or broken: which file or folder, why, and the mend, in one line.
+
+    A DataLoader's worker hands on an error with its own traceback as the text; of that the line alone is kept.
+    """
+
+    def __init__(self, line: str) -> None:
+        super().__init__(line.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ __all__ = [
     *_RESNETS,
 ]
 
-when_imported("timm", lambda: import_module("ddfnet.models.resnet"))
+when_imported("timm", lambda: [import_module(f"ddfnet.models.{name}") for name in ("resnet", "small")])
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 
@@ -17,16 +21,41 @@ class MovingAverage(WeightAveraging):
     hold both.
 
     Args:
-        decay: the largest k, from 0 (no averaging) to below 1.
+        decay: the largest k, below 1; 0 is no averaging, and no second copy of the weights.
+        buffers: whether buffers are averaged too, above all the statistics of batch norms; else they are taken as they
+            are.
+
+    Raises:
+        ValueError: a decay out of range.
+        MisconfigurationException: when a run begins: weights that are sharded over processes.
     """
 
-    def __init__(self, decay: float = 0.998) -> None:
+    def __init__(self, decay: float = 0.998, buffers: bool = False) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be from 0 to below 1, got {decay}")
         self.decay = decay
-        super().__init__(use_buffers=False, multi_avg_fn=self._average)  # buffers are taken as they are
+        super().__init__(use_buffers=buffers, multi_avg_fn=self._average)
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if not self.decay:
+            return
+        if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
+            raise MisconfigurationException(
+                "weights that are sharded over processes are not averaged; give --ema.decay 0"
+            )
+        super().setup(trainer, pl_module, stage)
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return bool(self.decay) and super().should_update(step_idx, epoch_idx)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        if self.decay:
+            super().on_train_end(trainer, pl_module)
 
     def _average(self, averaged: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
         step = int(steps)
         keep = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(averaged, current, 1 - keep)
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - keep)
+        else:  # counters, such as how many batches a batch norm has seen
+            torch._foreach_copy_(averaged, current)

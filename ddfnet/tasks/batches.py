@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch.utils.data import Sampler
 
@@ -36,3 +36,30 @@ class Consecutive(Sampler[list[int]]):
         for batch in range(self.first, self.batches):
             start = (batch * self.ranks + self.rank) * self.size
             yield list(range(start, start + self.size))
+
+
+class Passes(Sampler[list[int]]):
+    """Batches of `Consecutive`, one pass over a data set at a time, wherever a run is.
+
+    Args:
+        size: items a batch.
+        batches: of one pass, for each rank.
+        done: gives the batches of the run that came before; asked when the first batch of a pass is.
+        rank: of this process.
+        ranks: processes that share the data.
+
+    Example:
+        >>> from ddfnet.tasks.batches import Passes
+        >>> list(Passes(2, 3, lambda: 1))
+        [[2, 3], [4, 5], [6, 7]]
+    """
+
+    def __init__(self, size: int, batches: int, done: Callable[[], int], *, rank: int = 0, ranks: int = 1) -> None:
+        self.size, self.batches, self.done, self.rank, self.ranks = size, batches, done, rank, ranks
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.done()
+        yield from Consecutive(self.size, first + self.batches, first=first, rank=self.rank, ranks=self.ranks)

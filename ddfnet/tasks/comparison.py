@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddfnet.data import Splits
+from ddfnet.data.pictures import MemoryPictures
 from ddfnet.models.twins import TwinNet
 from ddfnet.tasks.classification import ClassificationData, Classifier
 
@@ -61,7 +62,17 @@ def train(
     """
     lightning.seed_everything(seed, verbose=False)
     network = twin(mixer, splits)
-    classifier, data = Classifier(network, len(splits.classes)), ClassificationData(splits, batch_size, seed)
+    classifier = Classifier(
+        network,
+        len(splits.classes),
+        optimizer="adamw",
+        learning_rate=1e-2,
+        weight_decay=0.02,
+        warmup_epochs=0.3 * epochs,
+        last_learning_rate=0.0,
+        seed=seed,
+    )
+    data = pictures(splits, min(batch_size, len(splits.train)), seed)
     trainer = lightning.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -69,12 +80,36 @@ def train(
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=bar,
+        use_distributed_sampler=False,  # the data shares itself out
+        check_val_every_n_epoch=epochs + 1,  # the test part is for the end
     )
     start = time.perf_counter()
     trainer.fit(classifier, data)
     seconds = time.perf_counter() - start
-    [metrics] = trainer.test(classifier, data, verbose=False)
-    return network.eval(), metrics["test_accuracy"], seconds
+    [metrics] = trainer.validate(classifier, data, verbose=False)
+    return network.eval(), metrics["top1"], seconds
+
+
+def pictures(splits: Splits, batch_size: int, seed: int) -> ClassificationData:
+    """Batches of pictures that in training are moved by up to an eighth of their size, and mirrored if they may be."""
+    mean, std = splits.normalisation()
+    side = min(splits.size)
+    data = ClassificationData(
+        source="memory",
+        num_classes=len(splits.classes),
+        batch_size=batch_size,
+        size=side,
+        padding=max(1, side // 8),
+        flip=0.5 if splits.flip else 0.0,
+        measured_crop=1.0,
+        mean=mean,
+        std=std,
+        workers=0,
+        seed=seed,
+    )
+    parts = {True: splits.train, False: splits.test}
+    data.opened = {training: MemoryPictures(part, splits.classes) for training, part in parts.items()}
+    return data
 
 
 def macs(network: nn.Module, shape: Sequence[int]) -> int:

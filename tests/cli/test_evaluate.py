@@ -243,7 +243,7 @@ def test_an_unwritable_results_file(pairs: Path, tmp_path: Path, fails: Fails) -
 
 @pytest.mark.parametrize("words", [("--factor", "0"), ("--protocol", "dkn"), ("--factor", "x")])
 def test_wrong_words(words: tuple[str, ...], fails: Fails) -> None:
-    assert fails(2, *evaluate(*words)).startswith("ddfnet evaluate: error: argument --")
+    assert fails(2, *evaluate(*words)).startswith("ddfnet evaluate guided: error: argument --")
 
 
 def test_a_factor_that_is_too_large(pairs: Path, fails: Fails) -> None:

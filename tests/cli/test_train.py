@@ -160,7 +160,7 @@ def test_another_seed_gives_other_weights(unbroken: SimpleNamespace, tmp_path: P
 
 
 OTHERWISE = (
-    "The same scenes would lead to the same end: go on with another --seed_everything, or begin again with a lower "
+    "The same batches would lead to the same end: go on with another --seed_everything, or begin again with a lower "
     "--model.learning_rate"
 )
 

@@ -1,0 +1,143 @@
+"""``ddfnet evaluate classification``: a trained network's accuracy on pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from ddfnet.cli import machine
+from ddfnet.cli.arguments import positive
+from ddfnet.cli.errors import UserError, require, writable_file
+from ddfnet.table import table
+
+_MODULES = ("lightning", "torchmetrics", "safetensors", "timm", "torchvision", "webdataset")
+
+
+def add(tasks: Any) -> None:
+    parser = tasks.add_parser(
+        "classification",
+        help="accuracy of networks on labelled pictures",
+        description="Shows each network the pictures as it was shown them in training, and prints the share that it "
+        "names right, first or among its first five.",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="networks that `ddfnet train classification` left, *.safetensors or *.ckpt",
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="PATH",
+        help="a folder with val/CLASS or test/CLASS, torchvision's root, an archive of CIFAR-10, or shards",
+    )
+    parser.add_argument(
+        "--source",
+        default="folder",
+        metavar="NAME",
+        help="folder, cifar10, shards, or a class of torchvision.datasets (%(default)s)",
+    )
+    parser.add_argument("--part", metavar="NAME", help="of the data, or the shards (default: val, or else test)")
+    parser.add_argument("--batch-size", type=positive, default=128, metavar="N", help="(%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that read pictures (%(default)s)"
+    )
+    parser.add_argument(
+        "--on-bad-image", choices=("stop", "skip"), default="stop", help="at a broken picture (%(default)s)"
+    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads of torch")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results, with command, machine and commit")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    require("train", _MODULES)
+    if options.json is not None:
+        writable_file(options.json)
+    import torch
+
+    from ddfnet import files
+    from ddfnet.cli.quiet import quiet
+    from ddfnet.data import DataError
+
+    quiet()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    try:
+        rows = [evaluate(file, options) for file in options.checkpoint]
+    except (DataError, ValueError) as error:
+        raise UserError(str(error)) from None
+    headers = ["network", "pictures", "top-1", "top-5", "loss"]
+    cells = [
+        [row["file"], f"{row['pictures']}", f"{row['top1']:.2%}", f"{row['top5']:.2%}", f"{row['loss']:.4f}"]
+        for row in rows
+    ]
+    print(table(headers, cells))
+    if options.json is not None:
+        results = {
+            "command": shlex.join(["ddfnet", *sys.argv[1:]]),
+            "data": {"path": options.data, "source": options.source, "part": options.part},
+            "machine": machine.facts(),
+            "rows": rows,
+        }
+        try:
+            files.write(options.json, json.dumps(results, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(str(error)) from None
+    return 0
+
+
+def evaluate(file: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """What there is to say of one network.
+
+    Raises:
+        ValueError: the file is missing, broken or of another task.
+        DataError: pictures are wanting.
+    """
+    import lightning
+
+    from ddfnet.models import classifier_files
+    from ddfnet.tasks.classification import ClassificationData, Classifier
+
+    made_of, preprocessing, weights = classifier_files.load(file)
+    model = Classifier(made_of["name"], made_of["num_classes"], made_of["options"])
+    try:
+        model.network.load_state_dict(weights)
+    except RuntimeError as error:
+        line = " ".join(str(error).split())
+        raise ValueError(f"{file}: its weights are not those of its network: {line}") from None
+    data = ClassificationData(
+        options.data,
+        options.source,
+        options.part,
+        num_classes=made_of["num_classes"],
+        batch_size=options.batch_size,
+        on_bad_image=options.on_bad_image,
+        workers=options.workers,
+        **preprocessing,
+    )
+    trainer = lightning.Trainer(
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        use_distributed_sampler=False,
+    )
+    [metrics] = trainer.validate(model, data, verbose=False)
+    return {
+        "file": str(file),
+        "network": made_of,
+        "parameters": sum(p.numel() for p in model.network.parameters()),
+        "pictures": int(model.measured.compute()),
+        "top1": metrics["top1"],
+        "top5": metrics["top5"],
+        "loss": metrics["val_loss"],
+    }

@@ -1,0 +1,157 @@
+"""Make results.json and table.md of what run.sh left in runs/table3, and of costs.json: run by run.sh."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from rows import REMEDIES, ROWS, SEEDS, concerned  # noqa: E402
+
+RUNS = HERE.parents[1] / "runs" / "table3"
+_NOT_RUN = "not run"
+_KEPT = ("command", "machine", "seed", "seconds", "epochs", "steps")  # of a run's card
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def run(folder: Path) -> dict[str, Any] | None:
+    """A run's accuracy after its last epoch, and its curves; or how it ended; None if it did not."""
+    card = folder / "model.json"
+    if not card.exists():
+        log = folder.with_name(folder.name + ".log")
+        found = re.findall(r"the loss of step \d+ is \w+", log.read_text()) if log.exists() else []
+        return {"diverged": found[-1]} if found else None
+    written = json.loads(card.read_text())
+    [*files] = sorted((folder / "csv").glob("*/metrics.csv"))
+    lines = [line for file in files for line in csv.DictReader(file.open())]
+    curve = {int(line["epoch"]) + 1: float(line["top1"]) for line in lines if line.get("top1")}
+    return {key: written[key] for key in _KEPT} | {
+        "top1": written["metrics"]["top1"],
+        "loss": written["metrics"]["val_loss"],
+        "curve": [curve[epoch] for epoch in sorted(curve) if epoch <= written["epochs"]],
+    }
+
+
+def summary(name: str, runs: Path) -> dict[str, Any]:
+    """Of a row: each seed's run, and mean and deviation of the accuracies in per cent."""
+    by_seed = {str(seed): found for seed in SEEDS if (found := run(runs / f"{name}-{seed}")) is not None}
+    values = [100 * each["top1"] for each in by_seed.values() if "top1" in each]
+    return {
+        "by_seed": by_seed,
+        "mean": statistics.mean(values) if values else None,
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "runs": len(values),
+    }
+
+
+# --- claims ---------------------------------------------------------------------------------------------------------
+
+
+def difference(rows: dict[str, Any], one: str, other: str) -> tuple[float, float] | None:
+    """Points that one row is ahead of another, and the standard error of that; None unless all seeds were run."""
+    first, second = rows[one], rows[other]
+    if not first["runs"] == second["runs"] == len(SEEDS):
+        return None
+    error = math.sqrt((first["std"] ** 2 + second["std"] ** 2) / len(SEEDS))
+    return first["mean"] - second["mean"], error
+
+
+def ahead(rows: dict[str, Any], one: str, others: list[str], least: float = 0.0) -> tuple[str, str]:
+    """Whether a row is ahead of others by some points at least, and by more than twice the standard error."""
+    found = {other: difference(rows, one, other) for other in others}
+    if any(value is None for value in found.values()):
+        return _NOT_RUN, ""
+    known = {other: value for other, value in found.items() if value is not None}
+    holds = all(points >= least and points > 2 * error for points, error in known.values())
+    figures = "; ".join(f"{points:+.2f} ± {error:.2f} to {other}" for other, (points, error) in known.items())
+    return "holds" if holds else "does not hold", figures
+
+
+def claims(rows: dict[str, Any]) -> list[dict[str, str]]:
+    """Each of the paper's, whether it holds at this scale, and by which figures."""
+    found = []
+    verdict, figures = ahead(rows, "ddf", ["conv"], least=1.0)
+    shares = {key: rows["ddf"][key] / rows["conv"][key] for key in ("macs", "parameters")}
+    if verdict == "holds" and not (shares["macs"] <= 0.6 and shares["parameters"] <= 0.7):
+        verdict = "does not hold"
+    costs = f"{shares['macs']:.2f} of the MACs, {shares['parameters']:.2f} of the parameters"
+    what = "DDF beats convolution by 1 point or more at 0.6 of the MACs and 0.7 of the parameters or less"
+    found.append((what, verdict, "; ".join(filter(None, [figures, costs]))))
+    found.append(("both filters beat either alone", *ahead(rows, "ddf", ["spatial", "channel"])))
+    found.append(("FilterNorm beats sigmoid and batch norm", *ahead(rows, "ddf", ["sigmoid", "batch"])))
+    verdict, figures = _NOT_RUN, ""
+    reductions = [rows[name] for name in ("reduction-0.1", "ddf", "reduction-0.4")]
+    if all(row["runs"] == len(SEEDS) for row in reductions):
+        means = [row["mean"] for row in reductions]
+        spread = max(means) - min(means)
+        verdict, figures = "holds" if spread <= 0.5 else "does not hold", f"{spread:.2f} points from 0.1 to 0.4"
+    found.append(("the reduction hardly matters: half a point at most", verdict, figures))
+    return [dict(zip(("claim", "verdict", "figures"), each, strict=True)) for each in found]
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def accuracy(row: dict[str, Any]) -> str:
+    """In per cent, with its deviation and what else there is to know."""
+    notes = []
+    if diverged := sum("diverged" in each for each in row["by_seed"].values()):
+        notes.append(f"{diverged} ended in nan")
+    if 0 < row["runs"] < len(SEEDS):
+        notes.append(f"{row['runs']} of {len(SEEDS)} seeds")
+    note = f" ({', '.join(notes)})" if notes else ""
+    if row["mean"] is None:
+        return note.strip(" ()") or _NOT_RUN
+    return f"{row['mean']:.2f}" + (f" ± {row['std']:.2f}" if row["std"] is not None else "") + note
+
+
+def table(results: dict[str, Any]) -> list[str]:
+    headers = ["", "paper, top-1 on ImageNet", "top-1 on CIFAR-10", "parameters", "MACs", "ms a picture, 1", "ms, 128"]
+    headers += ["ms a step", "MiB a step"]
+    lines = ["| " + " | ".join(headers) + " |", "|---" * len(headers) + "|"]
+    for name, row in results["rows"].items():
+        times = row.get("milliseconds", {})
+        measured = [times.get("1"), times.get("128"), row.get("step_milliseconds"), row.get("step_mib")]
+        cells = [ROWS[name].title, ROWS[name].paper or "-", accuracy(row)]
+        cells += [f"{row['parameters'] / 1e3:.0f} k", f"{row['macs'] / 1e6:.2f} M"]
+        cells += [_NOT_RUN if value is None else f"{value:.3g}" for value in measured]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "| claim | at this scale | by |", "|---|---|---|"]
+    lines += [f"| {each['claim']} | **{each['verdict']}** | {each['figures']} |" for each in results["claims"]]
+    if results["remedies"]:
+        lines += ["", "| remedy | convolution | DDF |", "|---|---|---|"]
+        for name, kinds in results["remedies"].items():
+            both = {"conv": results["rows"]["conv"]} | kinds  # the convolution's own row where it is not concerned
+            lines.append(f"| {name} | {accuracy(both['conv'])} | {accuracy(both['ddf'])} |")
+    return lines
+
+
+def collect(runs: Path, costs: dict[str, Any]) -> dict[str, Any]:
+    """All that there is."""
+    rows = {name: summary(name, runs) | costs["rows"][name] for name in ROWS}
+    remedies = {name: {kind: summary(f"{kind}-{name}", runs) for kind in concerned(name)} for name in REMEDIES}
+    remedies = {name: kinds for name, kinds in remedies.items() if any(kind["by_seed"] for kind in kinds.values())}
+    about = {key: costs[key] for key in ("command", "machine", "batch")}
+    return {"rows": rows, "claims": claims(rows), "remedies": remedies, "costs": about}
+
+
+def main() -> None:
+    results = collect(RUNS, json.loads((HERE / "costs.json").read_text()))
+    lines = table(results)
+    (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    (HERE / "table.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The rows of the comparison: what lies in the middle of each block. Without arguments, prints what run.sh trains."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network of the comparison.
+
+    Args:
+        title: in tables.
+        paper: its row of the paper's tables, with top-1 on ImageNet; "" where there is none.
+        options: of `ddfnet.models.small.small_resnet23`.
+    """
+
+    title: str
+    paper: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def _ddf(**options: Any) -> dict[str, Any]:
+    return {"mixer": "ddf", "block_args": options} if options else {"mixer": "ddf"}
+
+
+ROWS = {
+    "conv": Row("3x3 convolution", "3a, base: 77.2", {"mixer": "conv"}),
+    "depthwise": Row("depthwise 3x3 convolution", "", {"mixer": "depthwise"}),
+    "spatial": Row("DDF, spatial filters only", "3a: 74.4", _ddf(filters="spatial")),
+    "channel": Row("DDF, channel filters only", "3a: 78.7", _ddf(filters="channel")),
+    "ddf": Row("DDF, both, multiplied; FilterNorm; reduction 0.2", "3a, 3b, 3c: 79.1", _ddf()),
+    "add": Row("DDF, both, added", "code: 78.8", _ddf(combine="add")),
+    "batch": Row("DDF, batch norm for FilterNorm", "3b: 76.0", _ddf(norm="batch")),
+    "sigmoid": Row("DDF, sigmoid for FilterNorm", "3b: 78.2", _ddf(norm="sigmoid")),
+    "none": Row("DDF, filters as they are predicted", "", _ddf(norm="none")),
+    "reduction-0.1": Row("DDF, reduction 0.1", "", _ddf(reduction=0.1)),
+    "reduction-0.4": Row("DDF, reduction 0.4", "3c: 79.2", _ddf(reduction=0.4)),
+    "se": Row("3x3 convolution with SE", "5: 77.8", {"mixer": "conv", "block_args": {"attn_layer": "se"}}),
+    "involution": Row(
+        "as involution: spatial filters only, 4 heads, not normalised",
+        "",
+        _ddf(filters="spatial", heads=4, norm="none"),
+    ),
+    "weightnet": Row(
+        "dynamic depthwise, as DwWeightNet: channel filters, sigmoid",
+        "4: 78.0",
+        _ddf(filters="channel", norm="sigmoid"),
+    ),
+}
+
+# What to try where DDF does not beat the convolution: each as arguments of the command, besides the row's.
+REMEDIES = {
+    "filter-rate-0.2": ["--model.filter_rate=0.2"],
+    "filter-no-decay": ["--model.filter_decay=0"],
+    "warmup-3": ["--model.warmup_epochs=3"],
+    "rate-0.2": ["--model.learning_rate=0.2"],
+}
+
+
+def concerned(remedy: str) -> tuple[str, ...]:
+    """The rows that a remedy changes: the convolution too, or there were no comparison, but for what it has not."""
+    filters_alone = all(word.startswith("--model.filter") for word in REMEDIES[remedy])
+    return ("ddf",) if filters_alone else ("conv", "ddf")
+
+
+def arguments(options: dict[str, Any]) -> str:
+    """Of `ddfnet train classification`."""
+    return f"--model.network_options={json.dumps(options, separators=(',', ':'))}"
+
+
+def main() -> None:
+    for seed in SEEDS:
+        for name, row in ROWS.items():
+            print(f"rows {name}-{seed} --seed_everything={seed} {arguments(row.options)}")
+    for seed in SEEDS:
+        for name, more in REMEDIES.items():
+            for kind in concerned(name):
+                words = " ".join([arguments(ROWS[kind].options), *more])
+                print(f"remedies {kind}-{name}-{seed} --seed_everything={seed} {words}")
+
+
+if __name__ == "__main__":
+    main()

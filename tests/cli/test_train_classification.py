@@ -1,0 +1,474 @@
+"""`ddfnet train classification`: a run from end to end, killed and resumed, in two processes, and used wrongly."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("lightning")
+pytest.importorskip("jsonargparse")
+pytest.importorskip("tensorboard")
+pytest.importorskip("safetensors")
+pytest.importorskip("timm")
+pytest.importorskip("webdataset")
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from ddfnet.cli.main import main
+from tests import killing
+
+Fails = Callable[..., str]
+
+SMALL = {
+    "model.network": "small_resnet23",
+    "model.network_options": "{layers: [1,1,1], channels: [2,2,4], drop_rate: 0.1, drop_path_rate: 0.1}",
+    "model.num_classes": 2,
+    "model.learning_rate": 0.05,
+    "model.warmup_epochs": 0.5,
+    "model.label_smoothing": 0.1,
+    "data.size": 16,
+    "data.batch_size": 8,
+    "data.workers": 0,
+    "data.auto_augment": "rand-m7-mstd0.5-inc1",
+    "data.erase": 0.4,
+    "data.mixup": 0.2,
+    "ema.decay": 0.9,
+    "checkpoint.every_n_train_steps": 2,
+    "trainer.max_epochs": 3,
+    "trainer.log_every_n_steps": 1,
+    "threads": 1,
+}
+
+
+def write(folder: Path, count: int) -> None:
+    """Noise that is brighter in red (class a) or in blue (class b)."""
+    rng = np.random.default_rng(count)
+    for channel, name in ((0, "a"), (2, "b")):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 120, (18, 20, 3)).astype(np.uint8)
+            pixels[..., channel] += 100
+            Image.fromarray(pixels).save(folder / name / f"{number}.jpg", quality=95)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """26 to train on, three steps an epoch, and 10 to measure."""
+    folder = tmp_path_factory.mktemp("pictures")
+    write(folder / "train", 13)
+    write(folder / "val", 5)
+    return folder
+
+
+@pytest.fixture
+def own_pictures(tmp_path: Path) -> Path:
+    write(tmp_path / "pictures" / "train", 6)
+    write(tmp_path / "pictures" / "val", 3)
+    return tmp_path / "pictures"
+
+
+def arguments(output: Path, path: Path, **others: Any) -> list[str]:
+    options = SMALL | {"output": output, "data.path": path}
+    options |= {key.replace("__", "."): value for key, value in others.items()}
+    return ["train", "classification", *(f"--{key}={value}" for key, value in options.items())]
+
+
+def losses(output: Path) -> list[float]:
+    """Of each step."""
+    [file] = (output / "csv").glob("*/metrics.csv")
+    return [float(row["loss"]) for row in csv.DictReader(file.open()) if row["loss"]]
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = load_file(one), load_file(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def unbroken(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "unbroken"
+    assert main(arguments(output, pictures)) == 0
+    return output
+
+
+def test_what_a_run_leaves(unbroken: Path, pictures: Path) -> None:
+    names = {path.name for path in unbroken.iterdir() if not path.name.startswith("events.out.tfevents")}
+    assert names == {"checkpoints", "config.yaml", "csv", "hparams.yaml", "model.json", "model.safetensors"}
+    assert {path.name for path in (unbroken / "checkpoints").iterdir()} == {"step=8.ckpt", "last.ckpt"}
+    card = json.loads((unbroken / "model.json").read_text())
+    assert (card["steps"], card["epochs"], card["seed"]) == (9, 3, 0)
+    assert card["network"]["name"] == "small_resnet23" and card["network"]["num_classes"] == 2
+    assert card["data"] == {"path": str(pictures), "source": "folder"}
+    assert 0 <= card["metrics"]["top1"] <= 1 and card["metrics"]["val_loss"] > 0
+    assert card["config"]["model"]["momentum"] == 0.9, "what was left to its default"
+    assert card["machine"]["torch"] == torch.__version__ and "commit" in card["machine"]
+    assert len(losses(unbroken)) == 9
+
+
+def test_what_it_leaves_is_measured_as_it_was(
+    unbroken: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [unbroken / "model.safetensors", unbroken / "checkpoints" / "last.ckpt"]
+    results = tmp_path / "results.json"
+    options = ["--data", pictures, "--batch-size", 4, "--json", results]
+    assert main(["evaluate", "classification", "--checkpoint", *map(str, files), *map(str, options)]) == 0
+    assert "model.safetensors" in capsys.readouterr().out
+    first, second = json.loads(results.read_text())["rows"]
+    metrics = json.loads((unbroken / "model.json").read_text())["metrics"]
+    assert first["pictures"] == second["pictures"] == 10
+    assert first["top1"] == pytest.approx(metrics["top1"], abs=1e-5)
+    assert first["loss"] == pytest.approx(metrics["val_loss"], abs=1e-5)
+
+
+def test_processes_that_read_change_nothing(unbroken: Path, pictures: Path, tmp_path: Path) -> None:
+    assert main(arguments(tmp_path / "run", pictures, data__workers=2)) == 0
+    assert same(tmp_path / "run" / "model.safetensors", unbroken / "model.safetensors")
+
+
+def test_accumulated_batches_have_the_same_pictures(pictures: Path, tmp_path: Path) -> None:
+    plain = {
+        "model__network_options": "{layers: [1,1,1], channels: [2,2,4], norm_layer: groupnorm1}",
+        "data__mixup": 0,
+        "data__erase": 0,
+        "trainer__max_epochs": 2,
+    }
+    assert main(arguments(tmp_path / "whole", pictures, **plain)) == 0
+    assert main(arguments(tmp_path / "parts", pictures, **plain, trainer__accumulate_grad_batches=2)) == 0
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5)
+
+
+def test_another_seed_gives_other_weights(unbroken: Path, pictures: Path, tmp_path: Path) -> None:
+    assert main(arguments(tmp_path / "run", pictures, seed_everything=1)) == 0
+    assert not same(tmp_path / "run" / "model.safetensors", unbroken / "model.safetensors")
+
+
+# --- killed ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("moment", "number", "left"),
+    [
+        (killing.in_step, 3, 2),  # at the beginning of an epoch
+        (killing.in_step, 5, 4),
+        (killing.in_step, 6, 6),  # at the beginning of one, with the checkpoint of the end of the one before
+        (killing.in_validation, 1, 6),
+        (killing.in_save, 3, 2),
+        (killing.in_save, 4, 2),
+        (killing.in_save, 7, 6),
+    ],
+)
+def test_killed_and_resumed_it_ends_with_the_same_weights(
+    unbroken: Path, pictures: Path, tmp_path: Path, moment: killing.Moment, number: int, left: int
+) -> None:
+    output = tmp_path / "run"
+    assert killing.run(arguments(output, pictures), moment, number) == -signal.SIGKILL
+    assert not (output / "model.safetensors").exists()
+    last = output / "checkpoints" / "last.ckpt"
+    assert torch.load(last)["global_step"] == left
+    assert main(["train", "classification", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
+    assert same(output / "model.safetensors", unbroken / "model.safetensors")
+    card, whole = (json.loads((each / "model.json").read_text()) for each in (output, unbroken))
+    assert (card["steps"], card["epochs"], card["metrics"]) == (whole["steps"], whole["epochs"], whole["metrics"])
+
+
+def test_killed_twice_at_random_moments(unbroken: Path, pictures: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    words = arguments(output, pictures)
+    for _ in range(2):
+        moment, number = random.choice(
+            [
+                (killing.in_step, 2),
+                (killing.in_step, 4),
+                (killing.in_step, 7),
+                (killing.in_save, 3),
+                (killing.in_save, 5),
+            ]
+        )
+        killing.run(words, moment, number)
+        if (output / "checkpoints" / "last.ckpt").exists():
+            words = ["train", "classification", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]
+    assert main(words) == 0
+    assert same(output / "model.safetensors", unbroken / "model.safetensors")
+
+
+# --- in two processes -------------------------------------------------------------------------------------------------
+
+
+def torchrun(words: list[str]) -> None:
+    """The command in two processes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*start, "-m", "ddfnet", *words], check=True, capture_output=True, timeout=600, env=environment)
+
+
+def test_two_processes_give_the_losses_of_one(pictures: Path, tmp_path: Path) -> None:
+    """The same command, under torchrun: its processes share each batch, and gloo sums their gradients."""
+    options = {
+        # Batch norms would see half the batch each, and what is drawn for a whole batch would be drawn twice.
+        "model__network_options": "{layers: [1,1,1], channels: [2,2,4], norm_layer: groupnorm1}",
+        "data__mixup": 0,
+        "data__erase": 0,
+        "trainer__max_epochs": 7,
+        "trainer__max_steps": 20,
+        "trainer__accelerator": "cpu",
+    }
+    assert main(arguments(tmp_path / "one", pictures, **options)) == 0
+    torchrun(arguments(tmp_path / "two", pictures, **options))
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == len(two) == 20
+    assert two == pytest.approx(one, abs=1e-4)
+    assert max(one) - min(one) > 0.1, "the losses say something"
+    measured = [json.loads((tmp_path / name / "model.json").read_text())["metrics"] for name in ("one", "two")]
+    assert measured[1] == pytest.approx(measured[0], abs=1e-3)
+
+
+def test_two_processes_measure_each_picture_of_uneven_shards_once(pictures: Path, tmp_path: Path) -> None:
+    import webdataset
+
+    for prefix, part in (("train", "train"), ("val", "val")):
+        for number, name in enumerate("abb"):  # three shards for two processes
+            with webdataset.TarWriter(str(tmp_path / f"{prefix}-{number}.tar")) as shard:
+                for file in sorted((pictures / part / name).iterdir())[number:]:
+                    label = {"__key__": f"{name}{file.stem}", "jpg": file.read_bytes(), "cls": "ab".index(name)}
+                    shard.write(label)
+    output, results = tmp_path / "run", tmp_path / "results.json"
+    options = {"data__source": "shards", "data__samples": 26, "trainer__accelerator": "cpu"}
+    torchrun(arguments(output, tmp_path, **options))
+    words = ["--checkpoint", output / "model.safetensors", "--data", tmp_path, "--source", "shards", "--json", results]
+    assert main(["evaluate", "classification", *map(str, words)]) == 0
+    [row] = json.loads(results.read_text())["rows"]
+    metrics = json.loads((output / "model.json").read_text())["metrics"]
+    assert row["pictures"] == 5 + 4 + 3
+    assert row["top1"] == pytest.approx(metrics["top1"], abs=1e-5)
+    assert row["loss"] == pytest.approx(metrics["val_loss"], abs=1e-4)
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_a_number_stops_and_names_the_step(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ddfnet.tasks.classification import Classifier
+
+    step = Classifier.training_step
+
+    def broken(self: Classifier, batch: Any, index: int) -> Any:
+        return step(self, batch, index) * (torch.nan if self.global_step == 5 else 1)
+
+    monkeypatch.setattr(Classifier, "training_step", broken)
+    output = tmp_path / "run"
+    assert main(arguments(output, pictures)) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    last = output / "checkpoints" / "last.ckpt"
+    assert line.startswith(f"ddfnet: error: the loss of step 5 is nan; the last good checkpoint is {last}")
+    assert torch.load(last)["global_step"] == 4
+
+
+def test_weights_that_are_not_numbers_take_no_good_checkpoints_place(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ddfnet.tasks.classification import Classifier
+
+    step = Classifier.training_step
+
+    def broken(self: Classifier, batch: Any, index: int) -> Any:
+        loss = step(self, batch, index)
+        if self.global_step == 5:  # a checkpoint is due after it
+            loss.register_hook(lambda gradient: gradient * torch.nan)
+        return loss
+
+    monkeypatch.setattr(Classifier, "training_step", broken)
+    output = tmp_path / "run"
+    assert main(arguments(output, pictures)) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("ddfnet: error: the weights are nan or inf after step 6; the last good checkpoint is ")
+    assert torch.load(output / "checkpoints" / "last.ckpt")["global_step"] == 4
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save, calls = torch.save, []
+
+    def full(checkpoint: Any, stream: Any) -> None:
+        calls.append(1)
+        if len(calls) > 2:  # the first checkpoint and its copy
+            stream.write(b"half of it")
+            raise OSError(28, "No space left on device")
+        save(checkpoint, stream)
+
+    monkeypatch.setattr(torch, "save", full)
+    output = tmp_path / "run"
+    assert main(arguments(output, pictures)) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    last = output / "checkpoints" / "last.ckpt"
+    assert line.startswith("ddfnet: error: ") and "No space left on device" in line
+    assert f"; the last good checkpoint is {last}" in line
+    assert torch.load(last)["global_step"] == 2
+    assert {path.name for path in last.parent.iterdir()} == {"step=2.ckpt", "last.ckpt"}, "nothing half"
+
+
+def test_a_checkpoint_of_another_network(unbroken: Path, pictures: Path, tmp_path: Path, fails: Fails) -> None:
+    file = unbroken / "checkpoints" / "last.ckpt"
+    line = fails(1, *arguments(tmp_path / "run", pictures, ckpt_path=file, model__network="ddf_mul_resnet18"))
+    assert line.startswith(f"ddfnet: error: {file} is a checkpoint of another model; ")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_picture_stops_and_is_named(own_pictures: Path, tmp_path: Path, fails: Fails, workers: int) -> None:
+    broken = own_pictures / "train" / "b" / "3.jpg"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    line = fails(1, *arguments(tmp_path / "run", own_pictures, data__workers=workers))
+    assert line.startswith(f"ddfnet: error: {broken} is a broken picture: image file is truncated")
+
+
+def test_a_broken_picture_is_skipped_and_named(
+    own_pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = [own_pictures / "train" / "b" / "3.jpg", own_pictures / "val" / "a" / "0.jpg"]
+    for file in broken:
+        file.write_bytes(file.read_bytes()[:-200])
+    output, results = tmp_path / "run", tmp_path / "results.json"
+    assert main(arguments(output, own_pictures, data__on_bad_image="skip")) == 0
+    lines = [record.getMessage() for record in caplog.records]
+    for file in broken:
+        assert any(line.startswith(f"{file} is a broken picture: ") and line.endswith("; skipped") for line in lines)
+    options = ["--data", own_pictures, "--on-bad-image", "skip", "--json", results]
+    checkpoint = str(output / "model.safetensors")
+    assert main(["evaluate", "classification", "--checkpoint", checkpoint, *map(str, options)]) == 0
+    [row] = json.loads(results.read_text())["rows"]
+    assert row["pictures"] == 5, "of six"
+
+
+def test_missing_and_empty_folders(own_pictures: Path, tmp_path: Path, fails: Fails) -> None:
+    def line(path: Path) -> str:
+        return fails(1, *arguments(tmp_path / "run", path)).removeprefix("ddfnet: error: ")
+
+    missing, empty = tmp_path / "nowhere", tmp_path / "empty"
+    assert line(missing) == f"{missing}: no such folder"
+    empty.mkdir()
+    assert line(empty) == f"{empty} has no folder train"
+    (empty / "train").mkdir()
+    assert line(empty) == f"{empty / 'train'} is empty; it must have a folder of pictures for each class"
+    (own_pictures / "train" / "c").mkdir()
+    assert line(own_pictures) == (
+        f"{own_pictures / 'train'}: no pictures of the class c; put some in, or remove its folder"
+    )
+    (own_pictures / "train" / "c").rmdir()
+    for file in (own_pictures / "val" / "a").iterdir():
+        file.unlink()
+    (own_pictures / "val" / "a").rmdir()
+    assert line(own_pictures) == (f"{own_pictures} has 1 classes, and the network 2; give --model.num_classes 1")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model__num_classes": 3}, "{path} has 2 classes, and the network 3; give --model.num_classes 2"),
+        ({"data__batch_size": 32}, "26 pictures are fewer than a batch of 32; lower --data.batch_size"),
+        ({"data__source": "shards"}, "{path} has no shards val-*.tar"),
+        (
+            {"data__source": "Nothing"},
+            "source must be folder, shards, cifar10 or a labelled set of torchvision.datasets, got 'Nothing'",
+        ),
+        (
+            {"data__batch_size": 9, "trainer__accumulate_grad_batches": 2},
+            "batch_size must be a multiple of 2, 1 processes times 2 accumulated batches, got 9",
+        ),
+        ({"data__batch_size": 9}, "mixup and cutmix need an even number of pictures in each process, got 9"),
+        ({"model__learning_rate": -1}, "learning_rate must be finite and not negative, got -1.0"),
+        ({"model__optimizer": "magic"}, "optimizer must be one that timm.optim.list_optimizers() names, got 'magic'"),
+        ({"data__flip": 2}, "flip must be from 0 to 1, got 2.0"),
+        ({"trainer__max_epochs": 0}, "trainer.max_steps must be at least 1, got -1"),
+    ],
+)
+def test_a_wrong_value(pictures: Path, tmp_path: Path, fails: Fails, options: dict[str, Any], message: str) -> None:
+    line = fails(1, *arguments(tmp_path / "run", pictures, **options))
+    assert line == f"ddfnet: error: {message.format(path=pictures)}"
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (("train", "classification", "--help"), ("evaluate", "classification", "--help")):
+        assert main(words) == 0
+    assert "--data.on_bad_image" in (text := capsys.readouterr().out) and "--on-bad-image" in text
+
+
+def test_an_unknown_network(pictures: Path, tmp_path: Path, fails: Fails) -> None:
+    line = fails(1, *arguments(tmp_path / "run", pictures, model__network="ddf_resnet50"))
+    assert line.startswith("ddfnet: error: network must be a name that timm knows, such as ddf_add_resnet18, ")
+    line = fails(1, *arguments(tmp_path / "run", pictures, model__network_options="{wings: 2}"))
+    assert line.startswith("ddfnet: error: network small_resnet23 with {'wings': 2}: ") and "wings" in line
+
+
+def test_evaluating_what_is_no_classifier(pictures: Path, tmp_path: Path, fails: Fails) -> None:
+    words = ("evaluate", "classification", "--data", str(pictures), "--checkpoint")
+    file = tmp_path / "model.safetensors"
+    assert fails(1, *words, str(file)) == f"ddfnet: error: {file}: no such file"
+    file.write_bytes(b"no network")
+    assert fails(1, *words, str(file)).startswith(
+        f"ddfnet: error: {file}: a file that `ddfnet train classification` wrote is required"
+    )
+    other = tmp_path / "other.ckpt"
+    torch.save({"state_dict": {}, "network": {}}, other)
+    assert "a file that `ddfnet train classification` wrote is required" in fails(1, *words, str(other))
+
+
+# --- the recipes ------------------------------------------------------------------------------------------------------
+
+NETWORKS = [f"{kind}resnet{depth}" for kind in ("ddf_mul_", "ddf_add_", "") for depth in (50, 101)]
+RECIPES = sorted((Path(__file__).parents[2] / "reproduce" / "table5").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_imagenet_recipes(pictures: Path, tmp_path: Path, network: str, recipe: Path) -> None:
+    """Each network of each recipe, made and taken one step, at a size that a test has time for."""
+    from ddfnet.cli import training
+
+    configs = Path(training.__file__).parent / "configs"
+    options = {
+        "model.network": network,
+        "model.num_classes": 2,
+        "data.path": pictures,
+        "data.batch_size": 2,
+        "data.size": 32,
+        "data.workers": 0,
+        "output": tmp_path / "run",
+        "trainer.max_steps": 1,
+        "trainer.accelerator": "cpu",
+        "trainer.precision": "32-true",
+    }
+    words = [f"--config={recipe}", *(f"--{key}={value}" for key, value in options.items())]
+    cli = training.build("classification", configs / "classification.yaml", words)
+    with torch.random.fork_rng():
+        cli.trainer.fit(cli.model, cli.datamodule)
+    assert cli.trainer.global_step == 1
+    assert cli.config["trainer"]["max_epochs"] == {"paper": 120, "released": 130}[recipe.stem]
+    assert all(parameter.isfinite().all() for parameter in cli.model.parameters())

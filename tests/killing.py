@@ -1,0 +1,79 @@
+"""A training in a process of its own that kills itself at a given moment.
+
+The processes are forked from a server that has imported what they need and has never trained: PyTorch refuses to train
+in a fork of a process that has.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ddfnet.cli.main import main
+from ddfnet.tasks.classification import Classifier
+
+Moment = Callable[[int], None]
+
+
+def run(words: Sequence[str], moment: Moment, number: int) -> int | None:
+    """The exit code of the command, which is killed at this moment."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.killing", "ddfnet.cli.train_classification", "tensorboard"])
+    process = context.Process(target=_run, args=(words, moment, number))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def _run(words: Sequence[str], moment: Moment, number: int) -> None:
+    torch.set_num_threads(1)
+    moment(number)
+    main(words)
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_step(number: int) -> None:
+    """When a step of this number begins."""
+    step = Classifier.training_step
+
+    def dies(self: Classifier, batch: Any, index: int) -> Any:
+        if self.global_step == number:
+            _die()
+        return step(self, batch, index)
+
+    Classifier.training_step = dies  # type: ignore[method-assign]
+
+
+def in_validation(epoch: int) -> None:
+    """In the middle of the measuring after an epoch."""
+    step = Classifier.validation_step
+
+    def dies(self: Classifier, batch: Any, index: int) -> Any:
+        if self.current_epoch == epoch and index == 1:
+            _die()
+        return step(self, batch, index)
+
+    Classifier.validation_step = dies  # type: ignore[method-assign]
+
+
+def in_save(number: int) -> None:
+    """When half of a checkpoint is written, or of the copy that is called last."""
+    calls, save = [], torch.save
+
+    def dies(checkpoint: Any, stream: Any) -> None:
+        calls.append(1)
+        if len(calls) == number:
+            stream.write(b"half of it")
+            stream.flush()
+            _die()
+        save(checkpoint, stream)
+
+    torch.save = dies

@@ -1,0 +1,67 @@
+"""The ResNet for small pictures, with each layer in the middle of its blocks."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("timm")
+
+import timm
+import torch
+from torch import nn
+
+import ddfnet
+import ddfnet.models
+from ddfnet.models.small import MIXERS
+from ddfnet.nn import DDF2d
+
+
+def costs(**options: object) -> tuple[int, float]:
+    plan = ddfnet.plan(timm.create_model("small_resnet23", num_classes=10, **options).eval(), (1, 3, 32, 32))
+    return plan.parameters, plan.predicted.macs
+
+
+def test_parameters_and_macs() -> None:
+    conv, ddf, depthwise = (costs(mixer=mixer) for mixer in ("conv", "ddf", "depthwise"))
+    assert conv == (568_842, 14_192_384) and ddf == (361_959, 8_246_816) and depthwise[0] == 293_658
+    assert ddf[1] / conv[1] == pytest.approx(0.58, abs=0.005)
+    assert ddf[0] / conv[0] == pytest.approx(0.64, abs=0.005)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_the_twins_differ_in_the_mixer_alone(mixer: str) -> None:
+    model = timm.create_model("small_resnet23", num_classes=10, mixer=mixer)
+    names = {name for name in model.state_dict() if ".conv2." not in name}
+    assert names == {name for name in timm.create_model("small_resnet23").state_dict() if ".conv2." not in name}
+    mixers = [module.conv2 for module in model.modules() if hasattr(module, "conv2")]
+    assert len(mixers) == 7
+    for layer in mixers:
+        if mixer == "ddf":
+            assert isinstance(layer, DDF2d)
+        else:
+            assert isinstance(layer, nn.Conv2d) and (layer.groups == layer.in_channels) == (mixer == "depthwise")
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_forward_and_backward(mixer: str) -> None:
+    model = timm.create_model("small_resnet23", num_classes=5, mixer=mixer, in_chans=1, layers=(1, 1, 2))
+    logits = model(torch.randn(2, 1, 20, 20))
+    assert logits.shape == (2, 5)
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_options_of_the_blocks() -> None:
+    model = timm.create_model("small_resnet23", block_args={"filters": "spatial", "heads": 4, "norm": "none"})
+    assert model.layer2[0].conv2.heads == 4 and model.layer2[0].conv2.channel is None
+    model = timm.create_model("small_resnet23", mixer="conv", block_args={"attn_layer": "se"})
+    assert model.layer2[0].se is not None
+
+
+def test_wrong_options() -> None:
+    with pytest.raises(ValueError, match="mixer must be one of 'conv', 'depthwise', 'ddf', got 'magic'"):
+        timm.create_model("small_resnet23", mixer="magic")
+    with pytest.raises(ValueError, match="layers and channels must name three stages"):
+        timm.create_model("small_resnet23", layers=(1, 1))
+    with pytest.raises(ValueError, match="no pretrained weights"):
+        timm.create_model("small_resnet23", pretrained=True)
