@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddfnet import files
-from ddfnet.cli import evaluate_classification, machine
+from ddfnet.cli import evaluate_classification, evaluate_detection, machine
 from ddfnet.cli.arguments import positive
 from ddfnet.cli.errors import UserError, require, writable_file
 
@@ -30,13 +30,17 @@ _LISTED = 20  # scenes: of more, the table has the averages alone
 
 
 def add(commands: Any) -> None:
-    tasks = commands.add_parser(
-        "evaluate", help="measure trained networks beside what they are compared with"
-    ).add_subparsers(title="tasks", metavar="TASK", required=True)
+    evaluating = commands.add_parser(
+        "evaluate",
+        help="measure trained networks beside what they are compared with",
+        description="Measures trained networks on data that none was trained on, beside what they are compared with.",
+    )
+    tasks = evaluating.add_subparsers(title="tasks", metavar="TASK", required=True)
     evaluate_classification.add(tasks)
+    evaluate_detection.add(tasks)
     parser = tasks.add_parser(
         "guided",
-        help="depth maps, upsampled by each method",
+        help="depth maps that are upsampled with a photograph",
         description="Upsamples depth maps by each method from the same small map, and prints their errors, as ratios "
         "to aligned bilinear interpolation too, flying pixels and time: one table for each data set and factor.",
     )

@@ -13,12 +13,16 @@ from ddfnet.cli.errors import UserError, require, writable_folder
 from ddfnet.cli.quiet import quiet
 
 _MODULES = ("lightning", "jsonargparse", "torchmetrics", "tensorboard", "safetensors")
-_OWN_MODULES = {"guided": ("cv2", "skimage"), "classification": ("timm", "torchvision", "webdataset")}
+_OWN_MODULES = {
+    "guided": ("cv2", "skimage"),
+    "classification": ("timm", "torchvision", "webdataset"),
+    "detection": ("timm", "torchvision", "faster_coco_eval", "defusedxml"),
+}
 TASKS = {
     "guided": "guided depth upsampling: DDF-Up-Net on composed scenes",
     "classification": "any of timm's networks on labelled pictures",
+    "detection": "object detection: Faster R-CNN with DDF-Up in its feature pyramid",
 }
-_CONFIGS = Path(__file__).parent / "configs"
 
 
 def add(commands: Any) -> None:
@@ -43,12 +47,13 @@ def run(options: argparse.Namespace) -> int:
     import jsonargparse
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    from ddfnet.cli import machine, training
+    from ddfnet.cli import machine, presets, training
     from ddfnet.data import DataError
 
     facts = machine.facts()  # now: the checkout may be another by the time that the run ends
     try:
-        cli = training.build(options.task, _CONFIGS / f"{options.task}.yaml", options.arguments)
+        arguments = presets.resolve(options.arguments)
+        cli = training.build(options.task, presets.FOLDER / f"{options.task}.yaml", arguments)
     except SystemExit as exit:  # --help and its like have printed
         return int(exit.code or 0)
     except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:

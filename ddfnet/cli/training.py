@@ -32,6 +32,10 @@ def task(name: str) -> Task:
         from ddfnet.cli.train_classification import TASK
 
         return TASK
+    if name == "detection":
+        from ddfnet.cli.train_detection import TASK
+
+        return TASK
     return Task(
         GuidedDepth,
         GuidedDepthData,

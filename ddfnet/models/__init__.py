@@ -10,8 +10,10 @@ from ddfnet.models.registration import when_imported
 
 _RESNETS = tuple(f"ddf_{combine}_resnet{depth}" for combine in ("mul", "add") for depth in (18, 50, 101, 152))
 _GUIDED = ("GuidedUpsampler",)
+_DETECTION = ("Detector", "fasterrcnn_resnet50_fpn")
 
 __all__ = [
+    *_DETECTION,
     *_GUIDED,
     *_RESNETS,
 ]
@@ -22,6 +24,13 @@ when_imported("timm", lambda: [import_module(f"ddfnet.models.{name}") for name i
 def __getattr__(name: str) -> Any:
     if name in _GUIDED:
         return getattr(import_module("ddfnet.models.guided"), name)
+    if name in _DETECTION:
+        try:
+            return getattr(import_module("ddfnet.models.detection"), name)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "ddfnet.models needs timm and torchvision for detection: pip install 'ddfnet[models]'", name=error.name
+            ) from error
     if name in _RESNETS:
         try:
             return getattr(import_module("ddfnet.models.resnet"), name)

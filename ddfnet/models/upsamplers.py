@@ -1,0 +1,71 @@
+"""Six layers that make a map twice as large, as the top-down path of a feature pyramid asks for (table 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from ddfnet.nn import CARAFE, DDFUpsample2d
+
+
+def _nearest(channels: int) -> nn.Module:
+    return nn.Upsample(scale_factor=2, mode="nearest")
+
+
+def _bilinear(channels: int) -> nn.Module:
+    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def _deconv(channels: int) -> nn.Module:
+    layer = nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1, output_padding=1)
+    return _xavier(layer)
+
+
+def _pixelshuffle(channels: int) -> nn.Module:
+    return nn.Sequential(_xavier(nn.Conv2d(channels, 4 * channels, 3, padding=1)), nn.PixelShuffle(2))
+
+
+def _carafe(channels: int) -> nn.Module:
+    return CARAFE(channels, compressed=max(1, channels // 4))  # CARAFE's own 64 for the 256 of its pyramid
+
+
+def _xavier(layer: nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:
+    """As mmdetection's pyramid, which the paper's table was made with, initialises them."""
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+UPSAMPLERS: dict[str, Callable[[int], nn.Module]] = {
+    "nearest": _nearest,
+    "bilinear": _bilinear,
+    "deconv": _deconv,
+    "pixelshuffle": _pixelshuffle,
+    "carafe": _carafe,
+    "ddf": DDFUpsample2d,
+}
+"""By name: channels C -> a module from (N, C, H, W) to (N, C, 2H, 2W)."""
+
+
+def upsampler(name: str, channels: int) -> nn.Module:
+    """The layer of this name, (N, C, H, W) to (N, C, 2H, 2W).
+
+    Args:
+        name: ``"nearest"`` and ``"bilinear"`` have no parameters; ``"deconv"`` is a transposed 3x3 convolution of
+            stride 2; ``"pixelshuffle"`` a 3x3 convolution to 4C channels, which are shuffled; ``"carafe"`` is
+            `CARAFE` with C/4 channels between its convolutions; ``"ddf"`` is `DDFUpsample2d`.
+        channels: C.
+
+    Raises:
+        ValueError: no layer of this name.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.models.upsamplers import upsampler
+        >>> upsampler("pixelshuffle", 8)(torch.randn(1, 8, 5, 7)).shape
+        torch.Size([1, 8, 10, 14])
+    """
+    if name not in UPSAMPLERS:
+        raise ValueError(f"upsampler must be one of {', '.join(map(repr, UPSAMPLERS))}, got {name!r}")
+    return UPSAMPLERS[name](channels)

@@ -1,0 +1,128 @@
+"""Make results.json and table.md of what `ddfnet evaluate detection` left in results/: run by run.sh."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ddfnet.models.upsamplers import UPSAMPLERS
+from ddfnet.tasks.detection_evaluation import upsampler_macs
+
+HERE = Path(__file__).parent
+PAPER = {  # MACs G, AP_S, AP_M, AP_L, AP: COCO minival, Faster R-CNN with ResNet-50 and a pyramid, one run each
+    "nearest": (0.0, 21.2, 41.0, 48.1, 37.4),
+    "bilinear": (0.02, 22.1, 41.2, 48.4, 37.6),
+    "deconv": (12.57, 21.0, 41.1, 48.5, 37.3),
+    "pixelshuffle": (50.18, 21.4, 41.5, 48.6, 37.7),
+    "carafe": (2.14, 22.6, 42.0, 49.8, 38.5),
+    "ddf": (0.58, 22.1, 42.4, 49.9, 38.6),
+}
+METRICS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
+NOT_RUN = "not run yet"
+
+
+def costs() -> dict[str, dict[str, float]]:
+    """Of each upsampler at 800x1280 with 256 channels, in G: the paper's figure, and ours of either pyramid."""
+    return {
+        name: {
+            "paper": PAPER[name][0],
+            "counted_from_1/64": upsampler_macs(name, 256, 800, 1280, from_pooled=True) / 1e9,
+            "counted_from_1/32": upsampler_macs(name, 256, 800, 1280) / 1e9,
+        }
+        for name in UPSAMPLERS
+    }
+
+
+def seed_of(network: Mapping[str, Any]) -> str:
+    """Of the run that left this network, from its card; without one, from the name of its folder."""
+    card = network["card"]
+    return str(card["seed"]) if card else Path(network["file"]).parent.name.rpartition("-")[2]
+
+
+def spread(values: Mapping[str, float]) -> dict[str, Any]:
+    """Values by seed, with their mean and standard deviation."""
+    numbers = list(values.values())
+    return {
+        "by_seed": dict(values),
+        "mean": statistics.mean(numbers),
+        "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
+    }
+
+
+def runs(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Of each upsampler that was run: each figure by seed, with mean and standard deviation, and what it costs."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for network, row in zip(results["networks"], results["rows"], strict=True):
+        found.setdefault(row["upsampler"], {})[seed_of(network)] = row
+    return {
+        name: {
+            "precision": {
+                metric: spread({seed: row["precision"][metric] for seed, row in rows.items()})
+                for metric in METRICS
+                if all(metric in row["precision"] for row in rows.values())
+            },
+            "classes": {
+                each: spread({seed: row["classes"][each] for seed, row in rows.items()})
+                for each in next(iter(rows.values()))["classes"]
+            },
+            "parameters": next(iter(rows.values()))["parameters"],
+            "upsampler_parameters": next(iter(rows.values()))["upsampler_parameters"],
+            "upsampler_macs": next(iter(rows.values()))["upsampler_macs"],
+            "seconds": spread({seed: row["seconds"] for seed, row in rows.items()}),
+        }
+        for name, rows in found.items()
+    }
+
+
+def percent(value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return "-"
+    deviation = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
+    return f"{100 * value['mean']:.1f}{deviation}"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(line) + " |" for line in (headers, ["---"] * len(headers), *rows)]
+
+
+def main() -> None:
+    cost = costs()
+    lines = ["Multiply-accumulates of the upsamplers at 800x1280 with 256 channels, in G:", ""]
+    lines += table(
+        ["", "paper", "counted, from 1/64 as there", "counted, from 1/32 as here"],
+        [[name, *(f"{value:.2f}" for value in each.values())] for name, each in cost.items()],
+    )
+    summary: dict[str, Any] = {"costs": cost}
+    rows: dict[str, Any] = {}
+    file = HERE / "results" / "bccd.json"
+    if file.exists():
+        results = json.loads(file.read_text())
+        rows = runs(results)
+        summary["bccd"] = {key: results[key] for key in ("command", "data", "machine")} | {"rows": rows}
+    lines += ["", "BCCD, test part, in percent; mean and standard deviation of the seeds:", ""]
+    classes = next(iter(rows.values()))["classes"] if rows else {}
+    headers = ["", *METRICS, *classes, "parameters", "of upsamplers", "their MACs M"]
+    lines += table(headers, [bccd_row(name, rows.get(name), len(headers)) for name in UPSAMPLERS])
+    (HERE / "results.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (HERE / "table.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def bccd_row(name: str, row: Mapping[str, Any] | None, cells: int) -> list[str]:
+    if row is None:
+        return [name, NOT_RUN, *[""] * (cells - 2)]
+    return [
+        name,
+        *(percent(row["precision"].get(metric)) for metric in METRICS),
+        *(percent(value) for value in row["classes"].values()),
+        f"{row['parameters'] / 1e6:.3f} M",
+        f"{row['upsampler_parameters']:,}",
+        f"{row['upsampler_macs'] / 1e6:.1f}",
+    ]
+
+
+if __name__ == "__main__":
+    main()
