@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-from ddfnet.cli import machine
+from ddfnet.cli import evaluating
 from ddfnet.cli.arguments import positive
-from ddfnet.cli.errors import UserError, require, writable_file
+from ddfnet.cli.errors import UserError, require
 from ddfnet.table import table
 
 _MODULES = ("lightning", "torchmetrics", "safetensors", "timm", "torchvision", "webdataset")
@@ -52,26 +50,22 @@ def add(tasks: Any) -> None:
     parser.add_argument(
         "--on-bad-image", choices=("stop", "skip"), default="stop", help="at a broken picture (%(default)s)"
     )
-    parser.add_argument("--threads", type=positive, metavar="N", help="threads of torch")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results, with command, machine and commit")
+    evaluating.add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     require("train", _MODULES)
-    if options.json is not None:
-        writable_file(options.json)
-    import torch
+    evaluating.prepare(options)
 
-    from ddfnet import files
     from ddfnet.cli.quiet import quiet
     from ddfnet.data import DataError
+    from ddfnet.models import network_files
 
     quiet()
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     try:
-        rows = [evaluate(file, options) for file in options.checkpoint]
+        networks = [{"file": str(file), "card": network_files.card(file)} for file in options.checkpoint]
+        rows = [_evaluate(file, options) for file in options.checkpoint]
     except (DataError, ValueError) as error:
         raise UserError(str(error)) from None
     headers = ["network", "pictures", "top-1", "top-5", "loss"]
@@ -80,21 +74,12 @@ def run(options: argparse.Namespace) -> int:
         for row in rows
     ]
     print(table(headers, cells))
-    if options.json is not None:
-        results = {
-            "command": shlex.join(["ddfnet", *sys.argv[1:]]),
-            "data": {"path": options.data, "source": options.source, "part": options.part},
-            "machine": machine.facts(),
-            "rows": rows,
-        }
-        try:
-            files.write(options.json, json.dumps(results, indent=2) + "\n")
-        except OSError as error:
-            raise UserError(str(error)) from None
+    data = {"path": options.data, "source": options.source, "part": options.part}
+    evaluating.write(options, data=data, networks=networks, rows=rows)
     return 0
 
 
-def evaluate(file: Path, options: argparse.Namespace) -> dict[str, Any]:
+def _evaluate(file: Path, options: argparse.Namespace) -> dict[str, Any]:
     """What there is to say of one network.
 
     Raises:
@@ -104,15 +89,11 @@ def evaluate(file: Path, options: argparse.Namespace) -> dict[str, Any]:
     import lightning
 
     from ddfnet.models import classifier_files
-    from ddfnet.tasks.classification import ClassificationData, Classifier
+    from ddfnet.tasks.classification import Classifier
+    from ddfnet.tasks.classification_data import ClassificationData
 
-    made_of, preprocessing, weights = classifier_files.load(file)
-    model = Classifier(made_of["name"], made_of["num_classes"], made_of["options"])
-    try:
-        model.network.load_state_dict(weights)
-    except RuntimeError as error:
-        line = " ".join(str(error).split())
-        raise ValueError(f"{file}: its weights are not those of its network: {line}") from None
+    network, made_of, preprocessing = classifier_files.load(file)
+    model = Classifier(network, made_of["num_classes"])
     data = ClassificationData(
         options.data,
         options.source,
@@ -135,7 +116,7 @@ def evaluate(file: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "file": str(file),
         "network": made_of,
-        "parameters": sum(p.numel() for p in model.network.parameters()),
+        "parameters": sum(p.numel() for p in network.parameters()),
         "pictures": int(model.measured.compute()),
         "top1": metrics["top1"],
         "top5": metrics["top5"],

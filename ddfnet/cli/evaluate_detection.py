@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddfnet import files
-from ddfnet.cli import machine
-from ddfnet.cli.arguments import positive
-from ddfnet.cli.errors import UserError, require, writable_file
+from ddfnet.cli import evaluating
+from ddfnet.cli.errors import UserError, require
 
 if TYPE_CHECKING:
     from ddfnet.data.boxes import BoxedPictures
@@ -48,28 +43,25 @@ def add(tasks: Any) -> None:
         parser.add_argument(
             f"--on-bad-{name}", choices=("stop", "skip"), default="stop", help=f"what to do about {what} (%(default)s)"
         )
-    parser.add_argument("--threads", type=positive, metavar="N", help="threads of torch")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows, with command, machine and commit")
+    evaluating.add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     require("train", _MODULES)
-    if options.json is not None:
-        writable_file(options.json)
-    import torch
+    evaluating.prepare(options)
 
     from ddfnet.data import DataError, boxes
-    from ddfnet.models import detection_files
+    from ddfnet.models import detection_files, network_files
     from ddfnet.tasks import detection_evaluation
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     rows: list[Row] = []
+    networks = []
     pictures: BoxedPictures | None = None
     try:
-        for name, file in zip(_labels(options.checkpoint), options.checkpoint, strict=True):
+        for name, file in zip(evaluating.labels(options.checkpoint), options.checkpoint, strict=True):
             detector = detection_files.load(file)
+            networks.append({"file": str(file), "card": network_files.card(file)})
             if pictures is None or pictures.classes != detector.classes:
                 pictures = boxes.load(options.data, options.part, detector.classes, on_bad_box=options.on_bad_box)
             items = detection_evaluation.items(pictures, options.on_bad_image)
@@ -77,47 +69,19 @@ def run(options: argparse.Namespace) -> int:
     except (DataError, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from None
     print(detection_evaluation.text(rows), flush=True)
-    if options.json is not None and pictures is not None:
-        _write(options, rows, pictures)
+    assert pictures is not None  # a checkpoint at least is required
+    data = {
+        "name": pictures.name,
+        "part": options.part,
+        "pictures": len(pictures),
+        "boxes_left_out": pictures.left_out,
+        "origin": pictures.origin,
+    }
+    evaluating.write(options, data=data, networks=networks, rows=[row.as_dict() for row in rows])
     return 0
-
-
-def _labels(files: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
-    paths = [file.resolve().with_suffix("") for file in files]
-    if len(set(paths)) != len(paths):
-        raise UserError("--checkpoint must name each detector once, some are given twice")
-    longest = max(len(path.parts) for path in paths)
-    for length in range(1, longest + 1):
-        ends = ["/".join(path.parts[-length:]) for path in paths]
-        if len(set(ends)) == len(ends):
-            break
-    return ends
 
 
 def _bar(items: Any, title: str, total: int) -> Any:
     from tqdm import tqdm
 
     return tqdm(items, title, total, leave=False, disable=not sys.stderr.isatty())
-
-
-def _write(options: argparse.Namespace, rows: Sequence[Row], pictures: BoxedPictures) -> None:
-    from ddfnet.models import detection_files
-
-    results = {
-        "command": shlex.join(["ddfnet", *sys.argv[1:]]) if sys.argv[1:] else "ddfnet evaluate detection",
-        "data": {
-            "name": pictures.name,
-            "part": options.part,
-            "pictures": len(pictures),
-            "boxes_left_out": pictures.left_out,
-            "origin": pictures.origin,
-        },
-        "networks": [{"file": str(file), "card": detection_files.card(file)} for file in options.checkpoint],
-        "machine": machine.facts(),
-        "rows": [row.as_dict() for row in rows],
-    }
-    try:
-        files.write(options.json, json.dumps(results, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(str(error)) from None

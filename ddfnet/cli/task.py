@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 
 @dataclass(frozen=True)
@@ -18,16 +19,12 @@ class Task:
         model: the Lightning module.
         data: the data module.
         link: names the arguments that follow from others.
-        leave: writes the network of a run that has ended, see `ddfnet.cli.training.leave`.
-        trainer: arguments of the trainer, besides those of all tasks.
-        callbacks: of the trainer, besides those of all tasks and the user's.
-        plugins: of the trainer, besides the user's.
+        leave: writes the network of a run that has ended to a file, and a card of its own facts and of those given.
+        in_steps: whether a run is one epoch of so many steps, by which validation is counted too.
     """
 
     model: type[lightning.LightningModule]
     data: type[lightning.LightningDataModule]
     link: Callable[[LightningArgumentParser], None]
-    leave: Callable[..., Any]
-    trainer: Mapping[str, Any] = field(default_factory=dict)
-    callbacks: Sequence[Any] = ()
-    plugins: Sequence[Any] = ()
+    leave: Callable[[LightningCLI, Path, dict[str, Any]], None]
+    in_steps: bool = False

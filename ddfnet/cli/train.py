@@ -13,20 +13,18 @@ from ddfnet.cli.errors import UserError, require, writable_folder
 from ddfnet.cli.quiet import quiet
 
 _MODULES = ("lightning", "jsonargparse", "torchmetrics", "tensorboard", "safetensors")
-_OWN_MODULES = {
-    "guided": ("cv2", "skimage"),
-    "classification": ("timm", "torchvision", "webdataset"),
-    "detection": ("timm", "torchvision", "faster_coco_eval", "defusedxml"),
-}
-TASKS = {
-    "guided": "guided depth upsampling: DDF-Up-Net on composed scenes",
-    "classification": "any of timm's networks on labelled pictures",
-    "detection": "object detection: Faster R-CNN with DDF-Up in its feature pyramid",
+TASKS = {  # by the name of its module train_NAME: what it is, and what it needs besides
+    "guided": ("guided depth upsampling: DDF-Up-Net on composed scenes", ("cv2", "skimage")),
+    "classification": ("any of timm's networks on labelled pictures", ("timm", "torchvision", "webdataset")),
+    "detection": (
+        "object detection: Faster R-CNN with DDF-Up in its feature pyramid",
+        ("timm", "torchvision", "faster_coco_eval", "defusedxml"),
+    ),
 }
 
 
 def add(commands: Any) -> None:
-    tasks = "; ".join(f"{name}: {what}" for name, what in TASKS.items())
+    tasks = "; ".join(f"{name}: {what}" for name, (what, _) in TASKS.items())
     parser = commands.add_parser(
         "train",
         help="train a network",
@@ -40,7 +38,8 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    require("train", [*_MODULES, *_OWN_MODULES[options.task]])
+    _, own_modules = TASKS[options.task]
+    require("train", [*_MODULES, *own_modules])
     quiet()
     if options.own_process:
         keep_memory()
@@ -50,7 +49,6 @@ def run(options: argparse.Namespace) -> int:
     from ddfnet.cli import machine, presets, training
     from ddfnet.data import DataError
 
-    facts = machine.facts()  # now: the checkout may be another by the time that the run ends
     try:
         arguments = presets.resolve(options.arguments)
         cli = training.build(options.task, presets.FOLDER / f"{options.task}.yaml", arguments)
@@ -62,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         return 2
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise UserError(_line(error)) from None
+    facts = machine.facts()  # now: the checkout may be another by the time that the run ends
     output = _output(cli.config["output"], cli.config["ckpt_path"], cli.trainer.is_global_zero)
     checkpoint = _checkpoint(output, cli.config["ckpt_path"])
     if checkpoint is not None:
@@ -69,6 +68,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint)
         [metrics] = cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
+        if cli.trainer.is_global_zero:
+            command = shlex.join(["ddfnet", "train", options.task, *options.arguments])
+            print(training.leave(cli, output, metrics, command=command, machine=facts))
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
     except (DataError, MisconfigurationException) as error:
@@ -79,13 +81,8 @@ def run(options: argparse.Namespace) -> int:
             "--seed_everything, or begin again with a lower --model.learning_rate"
         ) from None
     except OSError as error:
-        raise UserError(f"{error.filename or output}: {error.strerror or error}; {_last_good(output)}") from None
-    if cli.trainer.is_global_zero:
-        command = shlex.join(["ddfnet", "train", options.task, *options.arguments])
-        try:
-            print(cli.task.leave(cli, output, metrics, command=command, facts=facts))
-        except OSError as error:
-            raise UserError(f"{error}; {_last_good(output)}") from None
+        what = f"{error.filename or output}: {error.strerror}" if error.strerror else error
+        raise UserError(f"{what}; {_last_good(output)}") from None
     return 0
 
 

@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +19,13 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from ddfnet.cli.errors import UserError
 from ddfnet.cli.task import Task
-from ddfnet.models import guided_files
 from ddfnet.tasks.averaging import MovingAverage
-from ddfnet.tasks.guided import GuidedDepth, GuidedDepthData
+from ddfnet.tasks.checkpoints import WholeCheckpoints
+from ddfnet.tasks.finite import Finite
 from ddfnet.tasks.legs import Legs
 
 _PARTS = ("loops", "optimizer_states", "lr_schedulers", "callbacks")  # of a checkpoint, besides the weights
-
-
-def task(name: str) -> Task:
-    """What is a task's own; only the one that is asked for is imported, for each needs libraries of its own."""
-    if name == "classification":
-        from ddfnet.cli.train_classification import TASK
-
-        return TASK
-    if name == "detection":
-        from ddfnet.cli.train_detection import TASK
-
-        return TASK
-    return Task(
-        GuidedDepth,
-        GuidedDepthData,
-        lambda parser: parser.link_arguments("model.factors", "data.multiple", compute_fn=max),
-        leave,
-        trainer={"max_epochs": -1, "check_val_every_n_epoch": None},  # one epoch is a run: validation counts steps
-    )
+_IN_STEPS = {"max_epochs": -1, "check_val_every_n_epoch": None}
 
 
 class _CLI(LightningCLI):
@@ -89,10 +72,9 @@ class _CLI(LightningCLI):
             kwargs["default_root_dir"] = output
         if own["enable_progress_bar"] is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        if self.task.plugins:
-            given = own["plugins"] or []
-            kwargs["plugins"] = [*(given if isinstance(given, list) else [given]), *self.task.plugins]
-        if own["devices"] == "auto" and "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has said how many there are
+        given = own["plugins"] or []
+        kwargs["plugins"] = [*(given if isinstance(given, list) else [given]), WholeCheckpoints()]
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has said how many there are, whatever the file says
             local = int(os.environ["LOCAL_WORLD_SIZE"])
             kwargs.update(devices=local, num_nodes=int(os.environ["WORLD_SIZE"]) // local)
         return super().instantiate_trainer(**kwargs)
@@ -110,7 +92,7 @@ def build(name: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
         argparse.ArgumentError: an unknown key, or a value of another type.
         ValueError: a value that the task refuses.
     """
-    own = task(name)
+    own: Task = import_module(f"ddfnet.cli.train_{name}").TASK  # no other: each needs libraries of its own
     cli = _CLI(
         own,
         run=False,
@@ -123,8 +105,8 @@ def build(name: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
             "num_sanity_val_steps": 0,
             "use_distributed_sampler": False,  # the data shares itself out
             "enable_model_summary": False,
-            "callbacks": [Legs(), *own.callbacks],
-            **own.trainer,
+            "callbacks": [Legs(), Finite()],
+            **(_IN_STEPS if own.in_steps else {}),
         },
         parser_kwargs={
             "prog": f"ddfnet train {name}",
@@ -133,8 +115,11 @@ def build(name: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
             "exit_on_error": False,
         },
     )
-    if cli.trainer.max_steps < 1 and (cli.trainer.max_epochs or 0) < 1:
-        raise ValueError(f"trainer.max_steps must be at least 1, got {cli.trainer.max_steps}")
+    steps, epochs = cli.trainer.max_steps, cli.trainer.max_epochs or 0
+    if steps < 1 and own.in_steps:
+        raise ValueError(f"trainer.max_steps must be at least 1, got {steps}")
+    if steps < 1 and epochs < 1:
+        raise ValueError(f"trainer.max_epochs or trainer.max_steps must be at least 1, got {epochs} and {steps}")
     return cli
 
 
@@ -159,35 +144,35 @@ def check(file: Path, model: lightning.LightningModule) -> None:
         raise UserError(f"{file} has no {', '.join(missing)}; go on from a checkpoint that `ddfnet train` wrote")
 
 
-def leave(
-    cli: LightningCLI,
-    output: Path,
-    metrics: dict[str, float],
-    *,
-    command: str,
-    facts: dict[str, Any],
-) -> str:
-    """Write the network, whose weights are the average now, as ``model.safetensors``, and its card beside it.
+def leave(cli: LightningCLI, output: Path, metrics: dict[str, float], *, command: str, machine: dict[str, Any]) -> str:
+    """Write the network, whose weights are the average now if there is one, as ``model.safetensors``, and its card.
+
+    Args:
+        cli: of a run that has ended.
+        output: the folder of the run.
+        metrics: of the last validation.
+        command: that made it.
+        machine: facts of `ddfnet.cli.machine`.
 
     Returns:
         What to tell the user.
+
+    Raises:
+        OSError: a file cannot be written.
     """
     [legs] = (each.so_far(cli.trainer) for each in cli.trainer.callbacks if isinstance(each, Legs))
-    seconds = sum(leg["seconds"] for leg in legs)
-    card = {
-        "network": cli.model.network.options,
+    steps, seconds = cli.trainer.global_step, sum(leg["seconds"] for leg in legs)
+    file = output / "model.safetensors"
+    facts = {
         "parameters": sum(p.numel() for p in cli.model.network.parameters()),
-        "data": "scenes composed on the fly of photographs (ddfnet.data.composed.ComposedScenes)",
-        "factors": list(cli.model.factors),
-        "steps": cli.trainer.global_step,
+        "steps": steps,
         "seed": cli.config["seed_everything"],
         "seconds": round(seconds, 1),
         "legs": legs,
         "metrics": {name: round(value, 5) for name, value in metrics.items()},
         "command": command,
         "config": json.loads(cli.parser.dump(cli.config, format="json")),
-        "machine": facts,
+        "machine": machine,
     }
-    file = output / "model.safetensors"
-    guided_files.save(cli.model.network, file, card)
-    return f"{cli.trainer.global_step} steps, {seconds:.0f} s. The network is in {file}"
+    cli.task.leave(cli, file, facts)
+    return f"{steps} steps, {seconds:.0f} s. The network is in {file}"

@@ -15,7 +15,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from ddfnet.data.boxes import BoxedPictures, check_on_bad
+from ddfnet.data.boxes import BoxedPictures
+from ddfnet.data.pictures import check_on_bad
+from ddfnet.data.pictures import read as read_picture
+from ddfnet.data.randomness import reseed
 from ddfnet.data.splits import DataError
 
 Item = tuple[Tensor, dict[str, Tensor]]
@@ -33,15 +36,7 @@ def read(file: Path, height: int, width: int) -> tv_tensors.Image:
     Raises:
         DataError: it is missing, broken, truncated, or of another size.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(file) as picture:
-            image = tv_tensors.Image(functional.pil_to_tensor(picture.convert("RGB")))
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such picture") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all for broken files
-        raise DataError(f"{file} is a broken picture: {error}") from None
+    image = tv_tensors.Image(functional.pil_to_tensor(read_picture(file, file)))
     if image.shape[1:] != (height, width):
         raise DataError(
             f"{file} must be {width}x{height}, as its annotation says, got {image.shape[2]}x{image.shape[1]}"
@@ -83,7 +78,7 @@ class BoxPictures(Dataset["Item | None"]):
         except DataError as error:
             if not self.skip:
                 raise
-            _log.warning("%s; it is skipped", error)
+            _log.warning("%s; skipped", error)
             return None
         corners, labels, crowd, area = self.pictures.of(index)
         boxes: Any = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=(height, width))  # type: ignore[call-overload]
@@ -140,7 +135,7 @@ class RepeatedPictures(BoxPictures):
         target = {"boxes": target["boxes"][ours], "labels": target["labels"][ours]}
         target["boxes"] = tv_tensors.wrap(target["boxes"], like=item[1]["boxes"])
         with torch.random.fork_rng(devices=()):
-            torch.manual_seed(int(np.random.SeedSequence((self.seed, index)).generate_state(1)[0]))
+            reseed(self.seed, index)
             changed: Item = self.transform(image, target)
         return changed
 

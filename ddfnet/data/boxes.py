@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddfnet.data.pictures import check_on_bad
 from ddfnet.data.splits import DataError
 
-ON_BAD = ("stop", "skip")
 _log = logging.getLogger(__name__)
 _SLACK = 1.0  # pixels that a box may lie outside, for what is rounded or counted from 1
 
@@ -193,11 +193,6 @@ def load(
     if (root / "Annotations").is_dir():
         return voc.load(root, part, classes, on_bad_box=on_bad_box)
     return coco.load_part(root, part, classes, on_bad_box=on_bad_box)
-
-
-def check_on_bad(name: str, value: str) -> None:
-    if value not in ON_BAD:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, ON_BAD))}, got {value!r}")
 
 
 def label_of(name: str, classes: Sequence[str], source: str) -> int:

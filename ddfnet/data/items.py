@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from ddfnet.data.pictures import Pictures
-from ddfnet.data.randomness import reseed
+from ddfnet.data.randomness import derived_seed, reseed
 from ddfnet.data.splits import DataError
 
 Item = dict[str, Any]  # picture (C, H, W), uint8; label; position
@@ -68,7 +68,7 @@ class Shuffled:
 
     def _opener(self, epoch: int, place: int) -> Opener:
         if self.order[0] != epoch:
-            generator = torch.Generator().manual_seed(hash((self.seed, epoch)) % 2**63)
+            generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch))
             self.order = epoch, torch.randperm(len(self.pictures), generator=generator)
         index = int(self.order[1][place])
         return lambda: self.pictures[index]

@@ -13,6 +13,7 @@ from ddfnet.data.splits import DataError, Labelled
 
 _TRAINING = ("train", "trainval")  # what data sets call their parts; the first that there is
 _MEASURED = ("val", "test")
+_ON_BAD = ("stop", "skip")
 
 
 class Pictures(Protocol):
@@ -34,14 +35,22 @@ def read(source: Path | IO[bytes], name: str | Path) -> Image.Image:
         name: what it is called if it is broken.
 
     Raises:
-        DataError: ``NAME is a broken picture: why``.
+        DataError: ``NAME: no such picture``, or ``NAME is a broken picture: why``.
     """
     try:
         with Image.open(source) as picture:
             return picture.convert("RGB")
+    except FileNotFoundError:
+        raise DataError(f"{name}: no such picture") from None
     # Pillow raises all of these for broken files, and the last for a header that claims an absurd size.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is a broken picture: {' '.join(str(error).split())}") from None
+
+
+def check_on_bad(name: str, value: str) -> None:
+    """Refuse another choice than these of what becomes of what is bad."""
+    if value not in _ON_BAD:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, _ON_BAD))}, got {value!r}")
 
 
 class FolderPictures:

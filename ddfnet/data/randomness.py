@@ -9,6 +9,11 @@ import numpy as np
 import torch
 
 
+def derived_seed(*numbers: int) -> int:
+    """One number of several, from 0 to 2**64 - 1: the same in whatever process and with whatever Python."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest(), "little")
+
+
 def reseed(*numbers: int, devices: bool = False) -> None:
     """Set the generators of Python, NumPy and torch by some integers, such as a seed and a picture's place in the run.
 
@@ -27,8 +32,7 @@ def reseed(*numbers: int, devices: bool = False) -> None:
         >>> reseed(0, 17); (random.random() == first, other == first)
         (True, False)
     """
-    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
-    state = int.from_bytes(digest, "little")
+    state = derived_seed(*numbers)
     random.seed(state)
     np.random.seed(state % 2**32)
     if devices:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from ddfnet.data.pictures import read
+from ddfnet.data.randomness import derived_seed
 from ddfnet.data.splits import DataError
 
 _PICTURE = ("jpg", "jpeg", "png", "webp")
@@ -83,8 +84,8 @@ def samples(shards: Iterable[str]) -> Iterator[dict[str, Any]]:
             raise DataError(f"{shard} is a broken shard: {reason}") from None
 
 
-def _order(shards: Sequence[str], *seed: int) -> list[str]:
-    generator = torch.Generator().manual_seed(hash(seed) % 2**63)  # integers' hashes are the same in every process
+def _order(shards: Sequence[str], *numbers: int) -> list[str]:
+    generator = torch.Generator().manual_seed(derived_seed(*numbers))
     return [shards[index] for index in torch.randperm(len(shards), generator=generator).tolist()]
 
 
@@ -133,7 +134,7 @@ class ShardBatches:
         for turn in count():
             # Where there are more streams than shards, some share one.
             dealt = _order(self.shards, self.seed, epoch, turn)[own % len(self.shards) :: all_]
-            number = hash((self.seed, epoch, turn, own)) % 2**63
+            number = derived_seed(self.seed, epoch, turn, own)
             yield from shuffle(_BUFFER, initial=_FIRST, seed=number)(samples(dealt))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from torch.utils.data import Sampler
 
@@ -28,6 +29,23 @@ class Consecutive(Sampler[list[int]]):
 
     def __init__(self, size: int, batches: int, *, first: int = 0, rank: int = 0, ranks: int = 1) -> None:
         self.size, self.batches, self.first, self.rank, self.ranks = size, batches, first, rank, ranks
+
+    @classmethod
+    def of_run(cls, trainer: Any, size: int) -> Consecutive:
+        """Those of a run that is one epoch of so many steps, from where it is, ``size`` items in each process."""
+        accumulated = trainer.accumulate_grad_batches
+        return cls(
+            size,
+            trainer.max_steps * accumulated,
+            first=trainer.global_step * accumulated,
+            rank=trainer.global_rank,
+            ranks=trainer.world_size,
+        )
+
+    @property
+    def items(self) -> int:
+        """Of the whole run, in all ranks."""
+        return self.batches * self.ranks * self.size
 
     def __len__(self) -> int:
         return self.batches

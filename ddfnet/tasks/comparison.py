@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddfnet.data import Splits
 from ddfnet.data.pictures import MemoryPictures
 from ddfnet.models.twins import TwinNet
-from ddfnet.tasks.classification import ClassificationData, Classifier
+from ddfnet.tasks.classification import Classifier
+from ddfnet.tasks.classification_data import ClassificationData
 
 SMALL = 16  # pictures below this many pixels a side keep their resolution in the first stage
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,11 +15,12 @@ from torchvision.transforms import v2
 
 from ddfnet.data import boxes
 from ddfnet.data.box_pictures import BoxPictures, Item, RepeatedPictures
+from ddfnet.data.randomness import reseed
 from ddfnet.models.detection import Detector
 from ddfnet.tasks.batches import Consecutive
+from ddfnet.tasks.schedules import by_steps
 
 Batch = tuple[Sequence[Tensor], Sequence[dict[str, Tensor]]]
-_FALL = 0.1  # of the learning rate at each milestone
 METRICS = {
     "AP": "map",
     "AP50": "map_50",
@@ -84,18 +84,14 @@ class Detection(lightning.LightningModule):
         self.optimizer, self.learning_rate, self.momentum = optimizer, learning_rate, momentum
         self.weight_decay, self.warmup_steps, self.milestones = weight_decay, warmup_steps, list(milestones)
         self.seed = seed
-        self.found: list[
-            tuple[dict[str, Tensor], dict[str, Tensor]]
-        ] = []  # of each validation picture, and what is there
+        # Of each validation picture, and what is there.
+        self.found: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images, targets = batch
-        place = (self.seed, batch_index, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        reseed(self.seed, batch_index, self.global_rank, devices=True)
         losses: dict[str, Tensor] = self.network(list(images), list(targets))
         loss = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss of step {self.global_step} is {loss.item()}")
         self.log("loss", loss, prog_bar=True, batch_size=len(images))
         self.log_dict(losses, batch_size=len(images))
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
@@ -127,19 +123,9 @@ class Detection(lightning.LightningModule):
         else:
             optimizer = torch.optim.AdamW(learning, self.learning_rate, weight_decay=self.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
-
-        def rate(step: int) -> float:
-            warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-            if self.milestones:
-                return warm * _FALL ** bisect.bisect_right(self.milestones, step)
-            return warm * (0.5 + 0.5 * float(np.cos(np.pi * min(1.0, step / steps))))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return by_steps(optimizer, steps, self.warmup_steps, self.milestones)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if not all(torch.isfinite(weights).all() for weights in self.network.parameters()):
-            raise FloatingPointError(f"the weights are nan or inf after step {self.global_step}")
         checkpoint["network"] = self.network.options
 
 
@@ -198,20 +184,13 @@ class DetectionData(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         trainer = self.trainer
         if trainer is not None and stage == "fit":
-            self.batches = trainer.max_steps * trainer.accumulate_grad_batches
-            length = self.batches * self.batch_size * trainer.world_size
+            length = Consecutive.of_run(trainer, self.batch_size).items
             self.train_set = RepeatedPictures(self.train_pictures, length, self.transform, self.on_bad_image, self.seed)
 
     def train_dataloader(self) -> DataLoader[Any]:
         trainer = self.trainer
         assert trainer is not None
-        order = Consecutive(
-            self.batch_size,
-            self.batches,
-            first=trainer.global_step * trainer.accumulate_grad_batches,
-            rank=trainer.global_rank,
-            ranks=trainer.world_size,
-        )
+        order = Consecutive.of_run(trainer, self.batch_size)
         return DataLoader(self.train_set, batch_sampler=order, num_workers=self.workers, collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -15,6 +15,10 @@ class Finite(lightning.Callback):
     Neither reaches a checkpoint then: the last one is good.
     """
 
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *batch: Any) -> None:
+        if any(getattr(own, "save_weights_only", False) for own in trainer.checkpoint_callbacks):
+            self._require_numbers(trainer, pl_module)  # what has weights alone is saved without asking callbacks
+
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss of step {trainer.global_step} is {loss.item()}")

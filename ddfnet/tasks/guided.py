@@ -20,6 +20,7 @@ from ddfnet.tasks import guided_errors
 from ddfnet.tasks.batches import Consecutive
 from ddfnet.tasks.dead_units import DeadUnits
 from ddfnet.tasks.guided_errors import Errors
+from ddfnet.tasks.schedules import by_steps
 
 Batch = dict[str, Tensor]
 _SHOWN = 3  # scenes in the log
@@ -116,8 +117,6 @@ class GuidedDepth(lightning.LightningModule):
         errors, *_ = self.levels(batch, factor)
         losses = [e.loss(self.absolute_weight).mean() for e in errors]
         loss = losses[-1] + self.stage_weight * sum(losses[:-1])
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss of step {self.global_step} is {loss.item()}")
         ratio = errors[-1].ratio().detach().mean()
         self.log("loss", loss, prog_bar=True)
         self.log("train_ratio", ratio, prog_bar=True)
@@ -148,25 +147,10 @@ class GuidedDepth(lightning.LightningModule):
         optimizer = torch.optim.AdamW(
             self.parameters(), lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
         )
-        steps = int(self.trainer.estimated_stepping_batches)
-
-        def rate(step: int) -> float:
-            warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-            return warm * (0.5 + 0.5 * float(np.cos(np.pi * min(1.0, step / steps))))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return by_steps(optimizer, int(self.trainer.estimated_stepping_batches), self.warmup_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._require_numbers()  # before it takes the place of a good one
         checkpoint["network"] = self.network.options
-
-    def on_train_end(self) -> None:
-        self._require_numbers()
-
-    def _require_numbers(self) -> None:
-        if not all(torch.isfinite(weights).all() for weights in self.network.parameters()):
-            raise FloatingPointError(f"the weights are nan or inf after step {self.global_step}")
 
     def _show(self, factor: int, batch: Batch, depth: Tensor, bilinear: Tensor) -> None:
         for logger in self.loggers:
@@ -240,20 +224,12 @@ class GuidedDepthData(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         trainer = self.trainer
         if trainer is not None and stage == "fit":
-            self.batches = trainer.max_steps * trainer.accumulate_grad_batches
-            self.train_set = self.scenes(self.batches * self.batch_size * trainer.world_size, seed=self.seed)
+            self.train_set = self.scenes(Consecutive.of_run(trainer, self.batch_size).items, seed=self.seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
         assert trainer is not None
-        order = Consecutive(
-            self.batch_size,
-            self.batches,
-            first=trainer.global_step * trainer.accumulate_grad_batches,
-            rank=trainer.global_rank,
-            ranks=trainer.world_size,
-        )
-        return self._loader(self.train_set, batch_sampler=order)
+        return self._loader(self.train_set, batch_sampler=Consecutive.of_run(trainer, self.batch_size))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.validation_set, batch_size=self.batch_size)

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 
@@ -25,6 +26,22 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return line
 
     return run
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the first checkpoint of a run and its copy, and half of the next."""
+    import torch
+
+    save, calls = torch.save, count(1)
+
+    def full(checkpoint: Any, stream: BinaryIO) -> None:
+        if next(calls) > 2:
+            stream.write(b"half of it")
+            raise OSError(28, "No space left on device")
+        save(checkpoint, stream)
+
+    monkeypatch.setattr(torch, "save", full)
 
 
 # --- ddfnet upsample ------------------------------------------------------------------------------------------------

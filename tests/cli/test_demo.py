@@ -290,7 +290,7 @@ def test_a_broken_model_card_is_named(tmp_path: Path, fails: Fails) -> None:
     guided_files.save(GuidedUpsampler(2, channels=8, guide_channels=8), file, {})
     file.with_suffix(".json").write_text("{")
     line = fails(1, "demo", "--short", "--depth-model", str(file), "--output", str(tmp_path / "out"))
-    assert line.startswith(f"ddfnet: error: {tmp_path / 'model.json'} is no model card: ")
+    assert line.startswith(f"ddfnet: error: {file}: its card {tmp_path / 'model.json'} cannot be read: ")
 
 
 def test_a_broken_picture_is_named(tmp_path: Path, fails: Fails) -> None:

@@ -86,9 +86,8 @@ def test_a_truncated_picture(root: Path, file: Path, tmp_path: Path, fails: Fail
 def test_another_network_s_checkpoint(root: Path, tmp_path: Path, fails: Fails) -> None:
     file = tmp_path / "guided.safetensors"
     guided_files.save(GuidedUpsampler(4, channels=8, guide_channels=8), file, {})
-    assert fails(1, *evaluate("--checkpoint", file, "--data", root)) == (
-        f"ddfnet: error: {file}: a file that `ddfnet train detection` wrote is required, *.safetensors or *.ckpt; this "
-        "is another network's"
+    assert fails(1, *evaluate("--checkpoint", file, "--data", root)).startswith(
+        f"ddfnet: error: {file}: a file that `ddfnet train detection` wrote is required, *.safetensors or *.ckpt ("
     )
 
 

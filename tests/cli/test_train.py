@@ -217,45 +217,40 @@ def test_weights_that_are_not_numbers_take_no_good_checkpoints_place(
     assert all(value.isfinite().all() for value in saved["current_model_state"].values())
     assert main(arguments(tmp_path / "other", checkpoint__every_n_train_steps=100)) == 1  # nor do they make a network
     assert capsys.readouterr().err.endswith(f"after step 6; there was no checkpoint yet. {OTHERWISE}\n")
+    assert main(arguments(tmp_path / "weights", checkpoint__save_weights_only=True)) == 1  # no callback is asked
+    last = tmp_path / "weights" / "checkpoints" / "last.ckpt"
+    assert capsys.readouterr().err.endswith(f"the last good checkpoint is {last}. {OTHERWISE}\n")
+    assert all(value.isfinite().all() for value in torch.load(last)["state_dict"].values())
     assert not list(tmp_path.glob("*/model.safetensors"))
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import fsspec.implementations.local as local
-
-    class Full(local.LocalFileOpener):
-        """Takes the first checkpoint and its copy, and half of the next."""
-
-        files = 0
-
-        def write(self, data: bytes, *rest: Any) -> Any:
-            if str(self.path).endswith(".ckpt"):
-                Full.files += 1
-                if Full.files > 2:
-                    self.f.write(data[: len(data) // 2])
-                    raise OSError(28, "No space left on device", self.path)
-            return self.f.write(data, *rest)
-
-    monkeypatch.setattr(local, "LocalFileOpener", Full)
-    output = tmp_path / "run"
-    assert main(arguments(output)) == 1
-    [line] = capsys.readouterr().err.splitlines()
-    last = output / "checkpoints" / "last.ckpt"
-    assert line.startswith("ddfnet: error: ") and "No space left on device" in line
-    assert line.endswith(f"; the last good checkpoint is {last}")
-    assert guided_files.load(last)
-    assert torch.load(last)["global_step"] == 3
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, full_disk: None, fails: Fails) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    assert fails(1, *arguments(tmp_path / "run")) == (
+        f"ddfnet: error: cannot write {folder / 'step=6.ckpt'}: No space left on device; "
+        f"the last good checkpoint is {folder / 'last.ckpt'}"
+    )
+    assert guided_files.load(folder / "last.ckpt")
+    assert torch.load(folder / "last.ckpt")["global_step"] == 3
+    assert {path.name for path in folder.iterdir()} == {"step=3.ckpt", "last.ckpt"}, "nothing half"
 
 
 def test_a_full_disk_at_the_end_leaves_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
 ) -> None:
+    from ddfnet import files
+
+    whole = files.whole
+
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ddfnet.files.os.fsync", full)
+    def full_for_networks(path: Path) -> Any:
+        if path.suffix == ".safetensors":
+            monkeypatch.setattr("ddfnet.files.os.fsync", full)
+        return whole(path)
+
+    monkeypatch.setattr(files, "whole", full_for_networks)
     output = tmp_path / "run"
     last = output / "checkpoints" / "last.ckpt"
     assert fails(1, *arguments(output)) == (
@@ -319,6 +314,11 @@ def test_a_wrong_key_in_the_file(tmp_path: Path, fails: Fails) -> None:
 def test_a_wrong_value(tmp_path: Path, fails: Fails, key: str, value: Any, message: str) -> None:
     assert fails(1, *arguments(tmp_path / "run", **{key: value})) == f"ddfnet: error: {message}"
     assert not list(tmp_path.iterdir())
+
+
+def test_epochs_where_a_run_is_counted_in_steps(tmp_path: Path, fails: Fails) -> None:
+    line = fails(1, *arguments(tmp_path / "run", trainer__max_steps=-1, trainer__max_epochs=3))
+    assert line == "ddfnet: error: trainer.max_steps must be at least 1, got -1"
 
 
 def test_another_network(tmp_path: Path, fails: Fails) -> None:

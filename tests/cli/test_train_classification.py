@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +26,7 @@ from safetensors.torch import load_file
 
 from ddfnet.cli.main import main
 from tests import killing
+from tests.torchrun import torchrun
 
 Fails = Callable[..., str]
 
@@ -217,16 +214,6 @@ def test_killed_twice_at_random_moments(unbroken: Path, pictures: Path, tmp_path
 # --- in two processes -------------------------------------------------------------------------------------------------
 
 
-def torchrun(words: list[str]) -> None:
-    """The command in two processes."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*start, "-m", "ddfnet", *words], check=True, capture_output=True, timeout=600, env=environment)
-
-
 def test_two_processes_give_the_losses_of_one(pictures: Path, tmp_path: Path) -> None:
     """The same command, under torchrun: its processes share each batch, and gloo sums their gradients."""
     options = {
@@ -313,26 +300,15 @@ def test_weights_that_are_not_numbers_take_no_good_checkpoints_place(
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pictures: Path, tmp_path: Path, full_disk: None, fails: Fails
 ) -> None:
-    save, calls = torch.save, []
-
-    def full(checkpoint: Any, stream: Any) -> None:
-        calls.append(1)
-        if len(calls) > 2:  # the first checkpoint and its copy
-            stream.write(b"half of it")
-            raise OSError(28, "No space left on device")
-        save(checkpoint, stream)
-
-    monkeypatch.setattr(torch, "save", full)
-    output = tmp_path / "run"
-    assert main(arguments(output, pictures)) == 1
-    [line] = capsys.readouterr().err.splitlines()
-    last = output / "checkpoints" / "last.ckpt"
-    assert line.startswith("ddfnet: error: ") and "No space left on device" in line
-    assert f"; the last good checkpoint is {last}" in line
-    assert torch.load(last)["global_step"] == 2
-    assert {path.name for path in last.parent.iterdir()} == {"step=2.ckpt", "last.ckpt"}, "nothing half"
+    folder = tmp_path / "run" / "checkpoints"
+    assert fails(1, *arguments(tmp_path / "run", pictures)) == (
+        f"ddfnet: error: cannot write {folder / 'step=4.ckpt'}: No space left on device; "
+        f"the last good checkpoint is {folder / 'last.ckpt'}"
+    )
+    assert torch.load(folder / "last.ckpt")["global_step"] == 2
+    assert {path.name for path in folder.iterdir()} == {"step=2.ckpt", "last.ckpt"}, "nothing half"
 
 
 def test_a_checkpoint_of_another_network(unbroken: Path, pictures: Path, tmp_path: Path, fails: Fails) -> None:
@@ -406,7 +382,7 @@ def test_missing_and_empty_folders(own_pictures: Path, tmp_path: Path, fails: Fa
         ({"model__learning_rate": -1}, "learning_rate must be finite and not negative, got -1.0"),
         ({"model__optimizer": "magic"}, "optimizer must be one that timm.optim.list_optimizers() names, got 'magic'"),
         ({"data__flip": 2}, "flip must be from 0 to 1, got 2.0"),
-        ({"trainer__max_epochs": 0}, "trainer.max_steps must be at least 1, got -1"),
+        ({"trainer__max_epochs": 0}, "trainer.max_epochs or trainer.max_steps must be at least 1, got 0 and -1"),
     ],
 )
 def test_a_wrong_value(pictures: Path, tmp_path: Path, fails: Fails, options: dict[str, Any], message: str) -> None:

@@ -30,6 +30,7 @@ from ddfnet.data import boxes
 from ddfnet.models import detection_files
 from ddfnet.tasks import detection_evaluation
 from tests.detection_folders import CLASSES, coco, truncate, voc, voc_xml
+from tests.torchrun import torchrun
 
 Fails = Callable[..., str]
 
@@ -168,18 +169,23 @@ def test_coco_s_format_and_the_package_s_preset(tmp_path: Path, fails: Fails) ->
     assert line == "ddfnet: error: trainer.max_steps must be at least 1, got 0"
 
 
-def test_two_processes_measure_all_pictures(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ["torchrun", "lightning"])
+def test_two_processes_measure_all_pictures(tmp_path: Path, start: str) -> None:
     """Three between them, so that one has more; the figures are those of the detector that is left."""
     squares = voc(tmp_path / "squares", {"train": 4, "val": 3})
     options = {
         "model__network__rcnn": '{"box_score_thresh":0.0}',
-        "trainer__devices": 2,
-        "trainer__strategy": "ddp",
         "trainer__accelerator": "cpu",
         "trainer__max_steps": 2,
     }
-    command = [sys.executable, "-m", "ddfnet", *arguments(tmp_path / "run", squares, **options)]
-    subprocess.run(command, check=True, capture_output=True)
+    if start == "torchrun":  # whose processes are counted, not the one device of the task's own file
+        torchrun(arguments(tmp_path / "run", squares, **options))
+    else:
+        options |= {"trainer__devices": 2, "trainer__strategy": "ddp"}
+        command = [sys.executable, "-m", "ddfnet", *arguments(tmp_path / "run", squares, **options)]
+        subprocess.run(command, check=True, capture_output=True)
+    [log] = (tmp_path / "run" / "csv").iterdir()  # one run, not two
+    assert log.name == "version_0"
     metrics = json.loads((tmp_path / "run" / "model.json").read_text())["metrics"]
     pictures = boxes.load(squares, "val", CLASSES)
     detector = detection_files.load(tmp_path / "run" / "model.safetensors")

@@ -127,7 +127,7 @@ def test_a_truncated_picture_is_skipped(root: Path, pictures: BoxedPictures, cap
         items = BoxPictures(pictures, "skip")
         assert [items[index] is None for index in range(4)] == [False, False, True, False]
     [line] = caplog.messages
-    assert line.startswith(f"{file} is a broken picture: ") and line.endswith("; it is skipped")
+    assert line.startswith(f"{file} is a broken picture: ") and line.endswith("; skipped")
     repeated = RepeatedPictures(pictures, 8, PLAIN, "skip")
     assert len({repeated[index][0].sum().item() for index in range(8)}) == 3
 

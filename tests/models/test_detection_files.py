@@ -14,7 +14,7 @@ pytest.importorskip("safetensors")
 import torch
 from safetensors.torch import save_file
 
-from ddfnet.models import detection_files, guided_files
+from ddfnet.models import detection_files, guided_files, network_files
 from ddfnet.models.detection import Detector
 from ddfnet.models.guided import GuidedUpsampler
 
@@ -37,8 +37,8 @@ def test_what_is_saved_is_loaded(detector: Detector, tmp_path: Path) -> None:
         assert all(
             torch.equal(a, b) for a, b in zip(*(net(images)[0].values() for net in (loaded, detector)), strict=True)
         )
-    assert detection_files.card(file) == {"seed": 3}
-    assert detection_files.card(tmp_path / "other.safetensors") is None
+    assert network_files.card(file) == {"seed": 3}
+    assert network_files.card(tmp_path / "other.safetensors") is None
 
 
 def test_a_checkpoint(detector: Detector, tmp_path: Path) -> None:
@@ -71,9 +71,9 @@ def test_a_broken_file(tmp_path: Path, name: str) -> None:
 def test_another_network_s(tmp_path: Path) -> None:
     file = tmp_path / "guided.safetensors"
     guided_files.save(GuidedUpsampler(4, channels=8, guide_channels=8), file, {})
-    assert fails(file) == f"{file}: {MEND}; this is another network's"
+    assert fails(file).startswith(f"{file}: {MEND} (TypeError: ")
     torch.save({"network": {"scale_factor": 4}, "state_dict": {}}, tmp_path / "guided.ckpt")
-    assert fails(tmp_path / "guided.ckpt") == f"{tmp_path / 'guided.ckpt'}: {MEND}; this is another network's"
+    assert fails(tmp_path / "guided.ckpt").startswith(f"{tmp_path / 'guided.ckpt'}: {MEND} (TypeError: ")
     save_file({"weight": torch.ones(1)}, tmp_path / "any.safetensors")
     assert fails(tmp_path / "any.safetensors").startswith(f"{tmp_path / 'any.safetensors'}: {MEND} (")
 

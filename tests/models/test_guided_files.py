@@ -17,7 +17,7 @@ pytest.importorskip("safetensors")
 
 from safetensors.torch import load_file, save_file
 
-from ddfnet.models import guided_files
+from ddfnet.models import guided_files, network_files
 from ddfnet.models.guided import GuidedUpsampler
 from tests.guided_networks import network
 
@@ -102,20 +102,20 @@ def test_the_network_that_is_saved_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 def test_the_card_lies_beside(saved: Path) -> None:
-    assert guided_files.card(saved) == json.loads(saved.with_suffix(".json").read_text()) == CARD
+    assert network_files.card(saved) == json.loads(saved.with_suffix(".json").read_text()) == CARD
     assert saved.with_suffix(".json").read_text().endswith("}\n")
 
 
 def test_without_a_card(saved: Path) -> None:
     saved.with_suffix(".json").unlink()
-    assert guided_files.card(saved) is None
+    assert network_files.card(saved) is None
     assert same(guided_files.load(saved), network(4))
 
 
 def test_a_file_is_replaced(saved: Path) -> None:
     guided_files.save(network(2, seed=5), saved, {"seed": 5})
     assert same(guided_files.load(saved), network(2, seed=5))
-    assert guided_files.card(saved) == {"seed": 5}
+    assert network_files.card(saved) == {"seed": 5}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of Unix")
@@ -145,14 +145,14 @@ def test_where_writing_weights_fails_the_files_are_as_they_were(saved: Path, mon
     with pytest.raises(OSError, match="No space left"):
         guided_files.save(network(4, seed=9), saved, {"seed": 9})
     assert saved.read_bytes() == before
-    assert guided_files.card(saved) == CARD
+    assert network_files.card(saved) == CARD
 
 
 def test_where_writing_the_card_fails_each_file_is_whole(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", full(after=1))
     with pytest.raises(OSError, match="No space left"):
         guided_files.save(network(4, seed=9), saved, {"seed": 9})
-    assert guided_files.card(saved) == CARD
+    assert network_files.card(saved) == CARD
     assert same(guided_files.load(saved), network(4, seed=9))
 
 

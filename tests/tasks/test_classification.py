@@ -25,7 +25,8 @@ from ddfnet.data import DataError, Splits
 from ddfnet.data.splits import Labelled
 from ddfnet.nn.filters import ChannelBranch, SpatialBranch
 from ddfnet.tasks.averaging import MovingAverage
-from ddfnet.tasks.classification import ClassificationData, Classifier
+from ddfnet.tasks.classification import Classifier
+from ddfnet.tasks.classification_data import ClassificationData
 from ddfnet.tasks.comparison import pictures
 
 
@@ -412,6 +413,7 @@ def test_a_set_of_torchvision_that_is_not_there(tmp_path: Path) -> None:
         ({"workers": -1}, "workers must be at least 0, got -1"),
         ({"measured_crop": 0}, "measured_crop must be above 0, got 0.0"),
         ({"padding": -1}, "padding must not be negative, got -1"),
+        ({"on_bad_image": "perhaps"}, "on_bad_image must be 'stop' or 'skip', got 'perhaps'"),
         ({"mixup": -1}, "mixup and cutmix must not be negative, got -1 and 0.0"),
         ({"std": (1.0, 0.0, 1.0)}, "mean and std must have one value a channel, std above 0, got "),
     ],

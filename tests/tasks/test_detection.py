@@ -91,11 +91,6 @@ def test_the_loss_is_the_sum_of_four_and_repeats(root: Path) -> None:
     task.network.load_state_dict(detector().state_dict())  # the batch norms have counted
     torch.rand(7)
     assert torch.equal(task.training_step(batch, 3), first), "the boxes that it is of are drawn by seed and step"
-    with torch.no_grad():
-        task.network.backbone.fpn.inner_blocks[0][0].weight.fill_(torch.nan)
-    task._trainer = SimpleNamespace(global_step=7, global_rank=0)  # type: ignore[assignment]
-    with pytest.raises(FloatingPointError, match="the loss of step 7 is nan"):
-        task.training_step(batch, 4)
 
 
 def items(root: Path) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
@@ -18,7 +17,7 @@ from ddfnet.cli.errors import UserError
 from ddfnet.data import middlebury
 from ddfnet.data.protocols import PAC
 from ddfnet.data.scenes import Scene
-from ddfnet.models import guided_files
+from ddfnet.models import guided_files, network_files
 from ddfnet.models.guided import GuidedUpsampler
 from ddfnet.table import table
 from ddfnet.tasks import depth_methods
@@ -138,9 +137,7 @@ def load(model: str) -> Network:
     file = Path(str(own)) if model == "auto" else Path(model)
     try:
         network = guided_files.load(file)
-        card = guided_files.card(file)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file.with_suffix('.json')} is no model card: {error}") from None
+        card = network_files.card(file)
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from None
     parameters = sum(parameter.numel() for parameter in network.parameters())

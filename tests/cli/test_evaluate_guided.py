@@ -1,4 +1,4 @@
-"""`ddfnet evaluate`: tables and results of small scenes, and every way of using it wrongly."""
+"""`ddfnet evaluate guided`: tables and results of small scenes, and every way of using it wrongly."""
 
 from __future__ import annotations
 

@@ -1,0 +1,214 @@
+"""``ddfnet evaluate guided``: trained networks, and what they are compared with, on scenes none was trained on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddfnet.cli import evaluating
+from ddfnet.cli.arguments import positive
+from ddfnet.cli.errors import UserError, require
+
+if TYPE_CHECKING:
+    from ddfnet.data.scenes import Scene
+    from ddfnet.models.guided import GuidedUpsampler
+    from ddfnet.tasks.depth_evaluation import Row
+    from ddfnet.tasks.depth_methods import Method
+
+_MODULES = ("safetensors", "tqdm", "cv2")
+_NAMED = ("motorcycle", "aloe", "nyu")
+_ROOTED = ("aloe", "nyu")  # those of them that --root says the place of
+_LISTED = 20  # scenes: of more, the table has the averages alone
+
+
+def add(tasks: Any) -> None:
+    parser = tasks.add_parser(
+        "guided",
+        help="depth maps that are upsampled with a photograph",
+        description="Upsamples depth maps by each method from the same small map, and prints their errors, as ratios "
+        "to aligned bilinear interpolation too, flying pixels and time: one table for each data set and factor.",
+    )
+    parser.add_argument("--protocol", choices=("pac", "bicubic"), default="pac", help="(%(default)s)")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=["motorcycle"],
+        metavar="NAME|DIR",
+        help="motorcycle, aloe, nyu, or a folder with rgb/ and depth/ (%(default)s)",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="FILE",
+        help="of nyu: nyu_depth_v2_labeled.mat; of aloe: the folder with aloeL.jpg and aloeGT.png",
+    )
+    parser.add_argument("--unit", default="", help="of a folder's depth; m is reported in cm")
+    parser.add_argument("--factor", nargs="+", type=positive, default=[4, 8, 16], metavar="N", help="(4 8 16)")
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="networks that `ddfnet train guided` left, *.safetensors or *.ckpt (default: the package's own). One is "
+        "called ddfnet, more by the ends of their paths",
+    )
+    parser.add_argument(
+        "--methods", nargs="*", metavar="NAME", help="what to compare with, see the error for a wrong one"
+    )
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="also each --checkpoint on one view alone, with its guide moved away, and without features",
+    )
+    parser.add_argument(
+        "--repeats", type=positive, default=1, metavar="N", help="calls, of which the fastest is the time"
+    )
+    evaluating.add_options(parser, of="torch and OpenCV")
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network of the user's: its name in the tables, and where it comes from."""
+
+    name: str
+    file: Path
+    network: GuidedUpsampler
+    card: dict[str, Any] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        parameters = sum(p.numel() for p in self.network.parameters())
+        return {"name": self.name, "file": str(self.file), "parameters": parameters, "card": self.card}
+
+
+def run(options: argparse.Namespace) -> int:
+    require("train", _MODULES)
+    rooted = [name for name in _ROOTED if name in options.data]
+    if options.root is not None and len(rooted) != 1:
+        raise UserError(
+            f"--root is the place of one of {' and '.join(_ROOTED)}, got --data {' '.join(options.data)}; "
+            + ("evaluate them one by one" if rooted else "leave it out")
+        )
+    evaluating.prepare(options)
+    import cv2
+
+    from ddfnet.data import DataError
+    from ddfnet.data.protocols import PROTOCOLS
+    from ddfnet.tasks import depth_evaluation
+
+    if options.threads is not None:
+        cv2.setNumThreads(options.threads)
+    protocol = PROTOCOLS[options.protocol]
+    rows: list[Row] = []
+    data = []
+    try:
+        names = _method_names(options)
+        networks = _networks(options.checkpoint, names)
+        methods = _methods(names, networks, options.probe)
+        for name in options.data:
+            scenes = _scenes(name, options)
+            origins = {scene.origin for scene in scenes[:1]}
+            data.append({"name": name, "scenes": len(scenes), "origin": " ".join(origins)})
+            for factor in options.factor:
+                own = depth_evaluation.evaluate(
+                    methods, _bar(scenes, f"{name} {factor}x"), protocol, factor, repeats=options.repeats
+                )
+                _check(name, own, factor)
+                mean = depth_evaluation.average(own) if len(scenes) > 1 else []
+                print(depth_evaluation.text([*(own if len(scenes) <= _LISTED else []), *mean]) + "\n", flush=True)
+                rows += own + mean
+    except (DataError, ValueError) as error:
+        raise UserError(str(error)) from None
+    evaluating.write(
+        options,
+        protocol=options.protocol,
+        data=data,
+        networks=[own.as_dict() for own in networks],
+        rows=[row.as_dict() for row in rows],
+    )
+    return 0
+
+
+def _method_names(options: argparse.Namespace) -> list[str]:
+    """What the networks are compared with."""
+    from ddfnet.tasks.depth_methods import METHODS
+
+    if options.probe and not options.checkpoint:
+        raise UserError("--probe requires --checkpoint with the networks to probe")
+    names = options.methods
+    if names is None:
+        names = [name for name in METHODS if name not in ("bilinear", "bilinear-half-pixel")]
+        if options.checkpoint:
+            names.remove("ddfnet")  # theirs take the place of the package's
+    for name in names:
+        if name not in METHODS:
+            raise UserError(f"--methods must be some of {', '.join(METHODS)}, got {name!r}")
+    # By which the published figures of NYU are checked.
+    return ["bilinear-half-pixel", *names] if "nyu" in options.data else names
+
+
+def _networks(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[_Network]:
+    from ddfnet.models import guided_files, network_files
+
+    return [
+        _Network(name, file, guided_files.load(file), network_files.card(file))
+        for name, file in zip(_labels(checkpoints, methods), checkpoints, strict=True)
+    ]
+
+
+def _labels(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[str]:
+    """One network is called ddfnet, unless the package's is measured too."""
+    from ddfnet.tasks.depth_methods import METHODS
+
+    if len(checkpoints) == 1 and "ddfnet" not in methods:
+        return ["ddfnet"]
+    return evaluating.labels(checkpoints, METHODS)
+
+
+def _methods(names: Sequence[str], networks: Sequence[_Network], probe: bool) -> dict[str, Method]:
+    from ddfnet.tasks import depth_methods, depth_probes
+
+    chosen = {name: depth_methods.METHODS[name] for name in names}
+    for own in networks:
+        chosen[own.name] = depth_methods.ddfnet(own.network)
+        if probe:
+            chosen[f"{own.name}, one view"] = depth_methods.ddfnet(own.network, ensemble=False)
+            chosen[f"{own.name}, guide moved"] = depth_probes.with_moved_guide(own.network)
+            chosen[f"{own.name}, no features"] = depth_probes.without_features(own.network)
+    return chosen
+
+
+def _scenes(name: str, options: argparse.Namespace) -> Sequence[Scene]:
+    from ddfnet.data import middlebury, nyu, pairs
+
+    if name == "motorcycle":
+        return [middlebury.motorcycle()]
+    if name == "aloe":
+        return [middlebury.aloe(options.root) if options.root is not None else middlebury.aloe()]
+    if name == "nyu":
+        if options.root is None:
+            raise UserError("--data nyu requires --root with the path of nyu_depth_v2_labeled.mat")
+        return nyu.load(options.root, "test")
+    if not Path(name).is_dir():
+        raise UserError(f"--data must be some of {', '.join(_NAMED)}, or a folder with rgb/ and depth/, got {name!r}")
+    return pairs.load(name, options.unit)
+
+
+def _bar(scenes: Sequence[Scene], title: str) -> Iterable[Scene]:
+    from tqdm import tqdm
+
+    return tqdm(scenes, title, leave=False, disable=len(scenes) == 1 or not sys.stderr.isatty())
+
+
+def _check(name: str, rows: Sequence[Row], factor: int) -> None:
+    """What is published of NYU must come out before anything else is believed."""
+    from ddfnet.data.nyu import HALF_PIXEL_BILINEAR_CM
+    from ddfnet.tasks import depth_evaluation
+
+    if name == "nyu" and rows[0].protocol == "pac" and factor in HALF_PIXEL_BILINEAR_CM:
+        depth_evaluation.check_nyu(rows)

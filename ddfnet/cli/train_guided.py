@@ -1,0 +1,29 @@
+"""``ddfnet train guided``: what is its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from ddfnet.cli.task import Task
+from ddfnet.models import guided_files
+from ddfnet.tasks.guided import GuidedDepth, GuidedDepthData
+
+
+def link(parser: LightningArgumentParser) -> None:
+    parser.link_arguments("model.factors", "data.multiple", compute_fn=max)
+
+
+def leave(cli: LightningCLI, file: Path, facts: dict[str, Any]) -> None:
+    card = {
+        "network": cli.model.network.options,
+        "data": "scenes composed on the fly of photographs (ddfnet.data.composed.ComposedScenes)",
+        "factors": list(cli.model.factors),
+        **facts,
+    }
+    guided_files.save(cli.model.network, file, card)
+
+
+TASK = Task(GuidedDepth, GuidedDepthData, link, leave, in_steps=True)
