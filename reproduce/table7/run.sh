@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that results.json is made of, from training to the table. A run whose network is there already is kept.
-#   reproduce/table7/run.sh            all of it: about three hours on two cores
+#   reproduce/table7/run.sh            all of it: about two and a half hours on two cores
 #   reproduce/table7/run.sh ablation   one part: guided, ablation or evaluate
 # JOBS trainings at a time (2), each with one thread.
 set -euo pipefail
