@@ -24,6 +24,7 @@ from torch import Tensor
 MIB = 2**20
 _RESET = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
+_SYSTEM = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,26 @@ def can_measure(device: torch.device) -> tuple[bool, str]:
     if not sys.platform.startswith("linux"):
         return False, "memory is measured on Linux only, by the peak resident size of a process"
     return True, "the peak resident size of a process"
+
+
+def too_large(needed: float, device: torch.device) -> str | None:
+    """Why a call that needs so many bytes would not fit, or would crowd out everything else; None if it fits."""
+    there = available(device)
+    if there is None or needed < 0.7 * there:
+        return None
+    return f"would need {needed / 2**30:.0f} GiB of {there / 2**30:.0f} GiB"
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that a device has left; None where it does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = _SYSTEM.read_text().splitlines()
+        found = next(line for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+    return int(found.split()[1]) * 1024
 
 
 def measure(

@@ -190,18 +190,4 @@ def _too_large(case: Case, device: torch.device) -> str | None:
     n, c, h, w = case.shape
     size = getattr(torch, case.dtype).itemsize
     needed = 6 * n * c * h * w * case.kernel_size**2 * size / case.stride**2
-    available = _available_memory(device)
-    if available is None or needed < 0.7 * available:
-        return None
-    return f"would need {needed / 2**30:.0f} GiB of {available / 2**30:.0f} GiB"
-
-
-def _available_memory(device: torch.device) -> int | None:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as lines:  # noqa: PTH123  (a file of the kernel, not of the user)
-            found = next(line for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None
-    return int(found.split()[1]) * 1024
+    return memory.too_large(needed, device)

@@ -59,13 +59,14 @@ class Case:
 
 @dataclass(frozen=True)
 class LayerCase:
-    """One call of ``DDF2d(channels)`` on a square map.
+    """One call of ``DDF2d(channels)``.
 
     Args:
         name: how it is asked for.
         channels: in and out.
-        size: pixels a side.
+        size: pixels a side, or rows.
         batch: maps.
+        columns: pixels, of a map that is not square.
 
     Example:
         >>> print(LayerCase("px14", 256, 14, 8))
@@ -76,9 +77,15 @@ class LayerCase:
     channels: int
     size: int
     batch: int
+    columns: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the input and the output, (N, C, H, W)."""
+        return self.batch, self.channels, self.size, self.columns or self.size
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.batch}x{self.channels}x{self.size}x{self.size}"
+        return f"{self.name}: {'x'.join(map(str, self.shape))}"
 
 
 @dataclass(frozen=True)
@@ -196,9 +203,17 @@ GROUPS: dict[str, tuple[Case, ...]] = {
 CASES = _by_name(case for group in GROUPS.values() for case in group)
 
 # The widths of ResNet-50's 3x3 convolutions change with the map; one width for all maps shows what the map alone does.
-LAYERS = {f"px{size}": LayerCase(f"px{size}", 256, size, 8) for size in (7, 14, 28, 56, 112)} | {
-    "tiny": LayerCase("tiny", 8, 6, 2)
+_LAYERS = tuple(LayerCase(f"px{size}", 256, size, 8) for size in (7, 14, 28, 56, 112))
+LAYER_GROUPS: dict[str, tuple[LayerCase, ...]] = {
+    "default": _LAYERS,
+    # The paper gives formulas in its table 1; this is a map on which its full dynamic filter can be measured too.
+    "table1": (LayerCase("px14-b1", 256, 14, 1),),
+    "table2": (LayerCase("p2", 256, 200, 2, columns=300),),
+    # Without the maps of 224 pixels: each is 1.5 GiB, and the check in double precision would hold some 20 GiB.
+    "tableA": tuple(LayerCase(f"{case.name}-b32", case.channels, case.size, 32) for case in _LAYERS),
+    "tiny": (LayerCase("tiny", 8, 6, 2),),
 }
+LAYERS = {case.name: case for group in LAYER_GROUPS.values() for case in group}
 
 NETWORKS = {f"b{batch}": NetworkCase(f"b{batch}", batch) for batch in (1, 8, 16, 32)} | {
     "tiny": NetworkCase("tiny", 2, 32, "ddf_mul_resnet18", "resnet18")

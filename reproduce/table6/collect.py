@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddfnet.models.upsamplers import UPSAMPLERS
-from ddfnet.tasks.detection_evaluation import upsampler_macs
-
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from reporting import spread, table  # noqa: E402
+
+from ddfnet.models.upsamplers import UPSAMPLERS  # noqa: E402
+from ddfnet.tasks.detection_evaluation import upsampler_macs  # noqa: E402
+
 PAPER = {  # MACs G, AP_S, AP_M, AP_L, AP: COCO minival, Faster R-CNN with ResNet-50 and a pyramid, one run each
     "nearest": (0.0, 21.2, 41.0, 48.1, 37.4),
     "bilinear": (0.02, 22.1, 41.2, 48.4, 37.6),
@@ -40,16 +44,6 @@ def seed_of(network: Mapping[str, Any]) -> str:
     """Of the run that left this network, from its card; without one, from the name of its folder."""
     card = network["card"]
     return str(card["seed"]) if card else Path(network["file"]).parent.name.rpartition("-")[2]
-
-
-def spread(values: Mapping[str, float]) -> dict[str, Any]:
-    """Values by seed, with their mean and standard deviation."""
-    numbers = list(values.values())
-    return {
-        "by_seed": dict(values),
-        "mean": statistics.mean(numbers),
-        "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
-    }
 
 
 def runs(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,10 +76,6 @@ def percent(value: Mapping[str, Any] | None) -> str:
         return "-"
     deviation = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
     return f"{100 * value['mean']:.1f}{deviation}"
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(line) + " |" for line in (headers, ["---"] * len(headers), *rows)]
 
 
 def main() -> None:

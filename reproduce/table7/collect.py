@@ -6,15 +6,19 @@ What is not there is left out.
 from __future__ import annotations
 
 import json
-import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddfnet import files
-
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from reporting import spread, table  # noqa: E402
+
+from ddfnet import files  # noqa: E402
+
 COSTS = HERE.parents[1] / "benchmarks" / "results" / "depth.json"
 FACTOR = 8  # of the comparison of small networks
 ROWS = {  # of that comparison, by the names that run.sh gives them
@@ -31,8 +35,7 @@ Results = dict[str, Any]  # of a file: command, machine, rows and more
 
 
 def markdown(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [headers, ["---"] * len(headers), *rows]
-    return "\n".join([f"{title}\n", *(f"| {' | '.join(line)} |" for line in lines)])
+    return "\n".join([f"{title}\n", *table(headers, rows)])
 
 
 def by_method(results: Results, what: str, field: str, form: str) -> str:
@@ -65,15 +68,9 @@ def over_seeds(results: Results) -> dict[str, Results]:
     summary: dict[str, Results] = {}
     for name in (name for name in ROWS if name in by_seed):
         [count] = parameters[name]  # alike for every seed
-        scenes = {scene: _spread(dict(sorted(own.items()))) for scene, own in by_seed[name].items()}
+        scenes = {scene: spread(dict(sorted(own.items()))) for scene, own in by_seed[name].items()}
         summary[name] = {"parameters": count, "scenes": scenes}
     return summary
-
-
-def _spread(by_seed: dict[str, float]) -> Results:
-    values = list(by_seed.values())
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return {"by_seed": by_seed, "mean": statistics.mean(values), "std": deviation}
 
 
 def comparison(results: Results, summary: dict[str, Results]) -> str:
@@ -81,11 +78,11 @@ def comparison(results: Results, summary: dict[str, Results]) -> str:
     scenes = list(dict.fromkeys(scene for own in summary.values() for scene in own["scenes"]))
     rows = []
     for name, own in summary.items():
-        seeds = sorted({seed for spread in own["scenes"].values() for seed in spread["by_seed"]})
+        seeds = sorted({seed for each in own["scenes"].values() for seed in each["by_seed"]})
         cells = []
-        for spread in (own["scenes"][scene] for scene in scenes):
-            deviation = "(one seed)" if spread["std"] is None else f"± {spread['std']:.3f}"
-            cells.append(f"{spread['mean']:.3f} {deviation}")
+        for each in (own["scenes"][scene] for scene in scenes):
+            deviation = "(one seed)" if each["std"] is None else f"± {each['std']:.3f}"
+            cells.append(f"{each['mean']:.3f} {deviation}")
         rows.append([ROWS[name], f"{own['parameters']:,}", *cells, ", ".join(seeds)])
     what = f"Small networks at {FACTOR}x: RMSE as a share of aligned bilinear's, mean and standard deviation over seeds"
     return markdown(f"{what}, protocol `{results['protocol']}`", ["network", "parameters", *scenes, "seeds"], rows)

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from ddfnet.benchmarks import memory, op
-from ddfnet.benchmarks.registry import Case
+from ddfnet.benchmarks import layer, memory, op
+from ddfnet.benchmarks.registry import Case, LayerCase
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured on Linux only")
 CASE = Case("map", (1, 64, 64, 64))
@@ -24,6 +24,31 @@ def test_what_a_call_takes_beyond_what_it_returns() -> None:
     assert 18 * size < unfolded.added < 40 * size
     static = memory.measure("conv", "channels_last", op.prepare_alone, CASE, "forward", "depthwise", "channels_last")
     assert static.added < 4 * size
+
+
+@LINUX
+def test_what_a_layer_takes_beyond_its_parameters() -> None:
+    """Filters for every pixel and channel and the windows for them are nine maps each; our filters a ninth of one."""
+    case, size = LayerCase("map", 64, 64, 1), 64**3 * 4 / memory.MIB
+    added = {
+        name: memory.measure(name, "contiguous", layer.prepare_alone, case, "forward", name, "contiguous").added
+        for name in ("dynamic-depthwise", "ddf")
+    }
+    assert 18 * size < added["dynamic-depthwise"] < 40 * size
+    assert added["ddf"] < 4 * size
+
+
+@LINUX
+def test_what_fits_into_memory(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    cpu = torch.device("cpu")
+    system = tmp_path / "meminfo"
+    system.write_text("MemTotal:  9 kB\nMemAvailable:    2097152 kB\n")
+    monkeypatch.setattr(memory, "_SYSTEM", system)
+    assert memory.available(cpu) == 2**31
+    assert memory.too_large(2**30, cpu) is None
+    assert memory.too_large(2**33, cpu) == "would need 8 GiB of 2 GiB"
+    system.unlink()
+    assert memory.too_large(2**50, cpu) is None, "the system does not say"
 
 
 @LINUX

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import ddfnet
-from ddfnet.benchmarks import op
+from ddfnet.benchmarks import memory, op
 from ddfnet.benchmarks.competitors import NAMES, Tensors, baseline, competitors
 from ddfnet.benchmarks.equality import WrongResultError
 from ddfnet.benchmarks.registry import CASES, Case
@@ -65,7 +65,7 @@ def test_without_a_compiler_the_others_are_timed(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_does_not_fit_into_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(op, "_available_memory", lambda device: 100_000)
+    monkeypatch.setattr(memory, "available", lambda device: 100_000)
     [result] = op.run([CASES["tiny"]], rounds=1, only=WITHOUT_COMPILE)
     assert result.skipped == {"unfold": "would need 0 GiB of 0 GiB"}
     assert "unfold" not in [timing.competitor for timing in result.timings]
@@ -125,8 +125,6 @@ def test_half_types_are_judged_by_float32_of_the_same_values() -> None:
 
 
 def test_memory_is_of_the_operator_and_its_baseline_in_both_formats(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddfnet.benchmarks import memory
-
     def here(name: str, memory_format: str, prepare, *arguments) -> memory.Memory:
         returned = sum(tensor.nbytes for tensor in prepare(*arguments)())
         return memory.Memory(name, memory_format, 0, returned)

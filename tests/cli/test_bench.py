@@ -155,6 +155,20 @@ def test_the_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [result["baseline"] for result in document["results"]] == ["conv", "conv"]
 
 
+def test_a_group_of_layers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from ddfnet.benchmarks import memory
+
+    monkeypatch.setattr(memory, "measure", lambda name, layout, *_: memory.Memory(name, layout, 1.25, 2.0))
+    monkeypatch.setattr(memory, "can_measure", lambda device: (True, ""))
+    command = ["bench", "layer", "--group", "tiny", "--rounds", "1", "--only", "dynamic,pac", "--memory"]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert text.count("tiny: 2x8x6x6 forward") == 1
+    for name in ("ddf", "conv", "pac", "dynamic"):
+        assert f"memory: {name} (" in text
+    assert "memory: depthwise" not in text
+
+
 def test_the_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("timm")
     file = tmp_path / "results.json"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from ddfnet.benchmarks import documents
 from ddfnet.benchmarks.equality import WrongResultError
 from ddfnet.benchmarks.memory import MemoryUnavailableError
+from ddfnet.benchmarks.registry import AnyCase
 from ddfnet.benchmarks.result import Result
 from ddfnet.benchmarks.summary import summarise
 from ddfnet.cli import machine
@@ -20,6 +21,8 @@ from ddfnet.cli.arguments import names, positive
 from ddfnet.cli.bench.text import result_text, summary_text
 from ddfnet.cli.errors import UserError, writable_file
 from ddfnet.data.splits import DataError
+
+_Case = TypeVar("_Case", bound=AnyCase)
 
 
 def add_options(
@@ -46,6 +49,18 @@ def add_options(
 def add_rounds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds", type=positive, default=30, metavar="N", help="timings of each competitor (%(default)s)"
+    )
+
+
+def add_group(parser: argparse.ArgumentParser, groups: Collection[str]) -> None:
+    parser.add_argument("--group", choices=groups, metavar="NAME", help=f"{', '.join(groups)} (default: default)")
+
+
+def add_passes(parser: argparse.ArgumentParser) -> None:
+    """What is measured of operator and layer besides a forward pass."""
+    parser.add_argument("--backward", action="store_true", help="time the forward and backward pass together as well")
+    parser.add_argument(
+        "--memory", action="store_true", help="measure what is added to inputs and results, in processes of their own"
     )
 
 
@@ -103,3 +118,12 @@ def kernel_text(device: torch.device) -> str:
 def chosen(options: argparse.Namespace, cases: dict[str, Any], default: Sequence[str]) -> list[Any]:
     """The cases that were named, each once."""
     return [cases[name] for name in dict.fromkeys(options.case or default)]
+
+
+def grouped(
+    options: argparse.Namespace, cases: Mapping[str, _Case], groups: Mapping[str, Sequence[_Case]]
+) -> list[_Case]:
+    """The cases that were named, alone or by their group, each once; by default those of the group of that name."""
+    group = options.group or (None if options.case else "default")
+    named = [*(cases[name] for name in options.case or ()), *(groups[group] if group else ())]
+    return list(dict.fromkeys(named))

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ddfnet.benchmarks import layer
-from ddfnet.benchmarks.registry import LAYERS
+from ddfnet.benchmarks.registry import LAYER_GROUPS, LAYERS
 from ddfnet.cli.bench import common
 
 
@@ -15,20 +15,27 @@ def add(subjects: Any) -> None:
         "layer",
         help="DDF2d beside a dense and a depthwise convolution",
         description="Times DDF2d as a whole, filter prediction included, beside dense and depthwise 3x3 conv2d: "
-        "interleaved round by round, each in its better memory format. Each case is checked against the float64 "
-        "reference first.",
+        "interleaved round by round, each in its better memory format. With --only also beside the operator alone, "
+        "pixel-adaptive convolution (pac), and dynamic filters with a filter for each pixel and channel "
+        "(dynamic-depthwise) or pair of channels (dynamic). Each case is checked against the float64 reference first.",
     )
     common.add_options(parser, LAYERS, layer.NAMES)
-    parser.add_argument("--backward", action="store_true", help="time the forward and backward pass together as well")
+    common.add_group(parser, LAYER_GROUPS)
+    common.add_passes(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    cases = common.chosen(options, LAYERS, [name for name in LAYERS if name != "tiny"])
+    cases = common.grouped(options, LAYERS, LAYER_GROUPS)
     return common.measure(
         options,
         "layer",
         lambda device: layer.run(
-            cases, rounds=options.rounds, backward=options.backward, only=options.only, device=device
+            cases,
+            rounds=options.rounds,
+            backward=options.backward,
+            only=options.only,
+            measure_memory=options.memory,
+            device=device,
         ),
     )

@@ -22,11 +22,8 @@ def add(subjects: Any) -> None:
         "conv2d in float32.",
     )
     common.add_options(parser, CASES, NAMES)
-    parser.add_argument("--group", choices=GROUPS, metavar="NAME", help=f"{', '.join(GROUPS)} (default: default)")
-    parser.add_argument("--backward", action="store_true", help="time the forward and backward pass together as well")
-    parser.add_argument(
-        "--memory", action="store_true", help="measure what is added to inputs and results, in processes of their own"
-    )
+    common.add_group(parser, GROUPS)
+    common.add_passes(parser)
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument(
         "--dtype", choices=("float64", "float32", "bfloat16", "float16"), help="instead of the case's own"
@@ -53,7 +50,5 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
-    group = options.group or (None if options.case else "default")
-    names = [*(options.case or ()), *(case.name for case in (GROUPS[group] if group else ()))]
-    cases = [CASES[name] for name in dict.fromkeys(names)]
+    cases = common.grouped(options, CASES, GROUPS)
     return [replace(case, dtype=options.dtype) for case in cases] if options.dtype else cases
