@@ -6,14 +6,14 @@ import csv
 import json
 import math
 import re
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import reporting  # noqa: E402
 from rows import REMEDIES, ROWS, SEEDS, concerned  # noqa: E402
 
 RUNS = HERE.parents[1] / "runs" / "table3"
@@ -45,13 +45,9 @@ def run(folder: Path) -> dict[str, Any] | None:
 def summary(name: str, runs: Path) -> dict[str, Any]:
     """Of a row: each seed's run, and mean and deviation of the accuracies in per cent."""
     by_seed = {str(seed): found for seed in SEEDS if (found := run(runs / f"{name}-{seed}")) is not None}
-    values = [100 * each["top1"] for each in by_seed.values() if "top1" in each]
-    return {
-        "by_seed": by_seed,
-        "mean": statistics.mean(values) if values else None,
-        "std": statistics.stdev(values) if len(values) > 1 else None,
-        "runs": len(values),
-    }
+    values = {seed: 100 * each["top1"] for seed, each in by_seed.items() if "top1" in each}
+    spread = reporting.spread(values) if values else {"mean": None, "std": None}
+    return spread | {"by_seed": by_seed, "runs": len(values)}
 
 
 # --- claims ---------------------------------------------------------------------------------------------------------
@@ -93,8 +89,8 @@ def claims(rows: dict[str, Any]) -> list[dict[str, str]]:
     reductions = [rows[name] for name in ("reduction-0.1", "ddf", "reduction-0.4")]
     if all(row["runs"] == len(SEEDS) for row in reductions):
         means = [row["mean"] for row in reductions]
-        spread = max(means) - min(means)
-        verdict, figures = "holds" if spread <= 0.5 else "does not hold", f"{spread:.2f} points from 0.1 to 0.4"
+        reach = max(means) - min(means)
+        verdict, figures = "holds" if reach <= 0.5 else "does not hold", f"{reach:.2f} points from 0.1 to 0.4"
     found.append(("the reduction hardly matters: half a point at most", verdict, figures))
     return [dict(zip(("claim", "verdict", "figures"), each, strict=True)) for each in found]
 
@@ -118,21 +114,21 @@ def accuracy(row: dict[str, Any]) -> str:
 def table(results: dict[str, Any]) -> list[str]:
     headers = ["", "paper, top-1 on ImageNet", "top-1 on CIFAR-10", "parameters", "MACs", "ms a picture, 1", "ms, 128"]
     headers += ["ms a step", "MiB a step"]
-    lines = ["| " + " | ".join(headers) + " |", "|---" * len(headers) + "|"]
+    rows = []
     for name, row in results["rows"].items():
         times = row.get("milliseconds", {})
         measured = [times.get("1"), times.get("128"), row.get("step_milliseconds"), row.get("step_mib")]
         cells = [ROWS[name].title, ROWS[name].paper or "-", accuracy(row)]
         cells += [f"{row['parameters'] / 1e3:.0f} k", f"{row['macs'] / 1e6:.2f} M"]
         cells += [_NOT_RUN if value is None else f"{value:.3g}" for value in measured]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "| claim | at this scale | by |", "|---|---|---|"]
-    lines += [f"| {each['claim']} | **{each['verdict']}** | {each['figures']} |" for each in results["claims"]]
+        rows.append(cells)
+    claimed = [[each["claim"], f"**{each['verdict']}**", each["figures"]] for each in results["claims"]]
+    lines = [*reporting.table(headers, rows), "", *reporting.table(["claim", "at this scale", "by"], claimed)]
     if results["remedies"]:
-        lines += ["", "| remedy | convolution | DDF |", "|---|---|---|"]
-        for name, kinds in results["remedies"].items():
-            both = {"conv": results["rows"]["conv"]} | kinds  # the convolution's own row where it is not concerned
-            lines.append(f"| {name} | {accuracy(both['conv'])} | {accuracy(both['ddf'])} |")
+        # The convolution's own row where it is not concerned.
+        both = {name: {"conv": results["rows"]["conv"]} | kinds for name, kinds in results["remedies"].items()}
+        tried = [[name, accuracy(kinds["conv"]), accuracy(kinds["ddf"])] for name, kinds in both.items()]
+        lines += ["", *reporting.table(["remedy", "convolution", "DDF"], tried)]
     return lines
 
 

@@ -9,6 +9,7 @@ set -euo pipefail
 pictures=$(realpath "$1")
 shift
 cd "$(dirname "$0")/../.."
+. reproduce/jobs.sh
 here=reproduce/table3
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
@@ -27,21 +28,13 @@ train() { # NAME ARGUMENTS... ; one that ends in nan is a result too, which coll
 }
 
 all_of() { # PART: of what rows.py prints
-    local jobs=0 part name words
+    local part name words
     while read -r part name words; do
         [ "$part" = "$1" ] || continue
         # shellcheck disable=SC2086  # several words, none with spaces in it
-        train "$name" $words < /dev/null &
-        jobs=$((jobs + 1))
-        if [ "$jobs" -ge "${JOBS:-2}" ]; then
-            wait -n
-            jobs=$((jobs - 1))
-        fi
+        start train "$name" $words
     done < <(python "$here/rows.py")
-    while [ "$jobs" -gt 0 ]; do
-        wait -n
-        jobs=$((jobs - 1))
-    done
+    finish
 }
 
 keep() { # the classifier that is kept, its card, and its accuracy as `ddfnet evaluate` gives it

@@ -7,6 +7,7 @@
 # at a time (2), each with one thread. A run whose detector is there already is kept; one that was broken off goes on.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. reproduce/jobs.sh
 here=reproduce/table6
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 read -ra upsamplers <<< "${UPSAMPLERS:-nearest bilinear deconv pixelshuffle carafe ddf}"
@@ -39,21 +40,13 @@ one() { # UPSAMPLER SEED
 }
 
 train() {
-    local jobs=0 seed upsampler
+    local seed upsampler
     for seed in "${seeds[@]}"; do
         for upsampler in "${upsamplers[@]}"; do
-            one "$upsampler" "$seed" &
-            jobs=$((jobs + 1))
-            if [ "$jobs" -ge "${JOBS:-2}" ]; then
-                wait -n
-                jobs=$((jobs - 1))
-            fi
+            start one "$upsampler" "$seed"
         done
     done
-    while [ "$jobs" -gt 0 ]; do
-        wait -n
-        jobs=$((jobs - 1))
-    done
+    finish
 }
 
 evaluate() {

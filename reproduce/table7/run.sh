@@ -5,6 +5,7 @@
 # JOBS trainings at a time (2), each with one thread.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. reproduce/jobs.sh
 here=reproduce/table7
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
@@ -35,7 +36,7 @@ guided() { # the weights that are shipped, and the plain twin of their size
 }
 
 ablation() { # rows of about as many parameters each, by their channels
-    local network=--model.network.init_args jobs=0 seed row
+    local network=--model.network.init_args seed row
     local features="$network.carry false $network.channels"
     for seed in 0 1 2; do
         for row in \
@@ -50,18 +51,10 @@ ablation() { # rows of about as many parameters each, by their channels
             set -- $row
             local name=$1
             shift
-            train "ablation/$name-$seed" ablation --seed_everything "$seed" "$@" &
-            jobs=$((jobs + 1))
-            if [ "$jobs" -ge "${JOBS:-2}" ]; then
-                wait -n
-                jobs=$((jobs - 1))
-            fi
+            start train "ablation/$name-$seed" ablation --seed_everything "$seed" "$@"
         done
     done
-    while [ "$jobs" -gt 0 ]; do
-        wait -n
-        jobs=$((jobs - 1))
-    done
+    finish
 }
 
 evaluate() {

@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 
 from ddfnet.cli.main import main
 from ddfnet.models import guided_files
+from tests.training_runs import command, same, threads  # noqa: F401  (threads is a fixture)
 
 Fails = Callable[..., str]
 
@@ -46,20 +47,7 @@ SMALL = {
 
 
 def arguments(output: Path, **others: Any) -> list[str]:
-    options = SMALL | {"output": output} | {key.replace("__", "."): value for key, value in others.items()}
-    return ["train", "guided", *(f"--{key}={value}" for key, value in options.items())]
-
-
-def same(one: Path, other: Path) -> bool:
-    first, second = load_file(one), load_file(other)
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+    return command("guided", SMALL | {"output": output}, **others)
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from safetensors.torch import load_file
 from ddfnet.cli.main import main
 from tests import killing
 from tests.torchrun import torchrun
+from tests.training_runs import command, same, threads  # noqa: F401  (threads is a fixture)
 
 Fails = Callable[..., str]
 
@@ -79,27 +79,13 @@ def own_pictures(tmp_path: Path) -> Path:
 
 
 def arguments(output: Path, path: Path, **others: Any) -> list[str]:
-    options = SMALL | {"output": output, "data.path": path}
-    options |= {key.replace("__", "."): value for key, value in others.items()}
-    return ["train", "classification", *(f"--{key}={value}" for key, value in options.items())]
+    return command("classification", SMALL | {"output": output, "data.path": path}, **others)
 
 
 def losses(output: Path) -> list[float]:
     """Of each step."""
     [file] = (output / "csv").glob("*/metrics.csv")
     return [float(row["loss"]) for row in csv.DictReader(file.open()) if row["loss"]]
-
-
-def same(one: Path, other: Path) -> bool:
-    first, second = load_file(one), load_file(other)
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -191,22 +177,17 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     assert (card["steps"], card["epochs"], card["metrics"]) == (whole["steps"], whole["epochs"], whole["metrics"])
 
 
-def test_killed_twice_at_random_moments(unbroken: Path, pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kills", [((killing.in_step, 4), (killing.in_save, 3)), ((killing.in_save, 5), (killing.in_step, 7))]
+)
+def test_killed_twice(
+    unbroken: Path, pictures: Path, tmp_path: Path, kills: tuple[tuple[killing.Moment, int], ...]
+) -> None:
     output = tmp_path / "run"
     words = arguments(output, pictures)
-    for _ in range(2):
-        moment, number = random.choice(
-            [
-                (killing.in_step, 2),
-                (killing.in_step, 4),
-                (killing.in_step, 7),
-                (killing.in_save, 3),
-                (killing.in_save, 5),
-            ]
-        )
-        killing.run(words, moment, number)
-        if (output / "checkpoints" / "last.ckpt").exists():
-            words = ["train", "classification", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]
+    for moment, number in kills:
+        assert killing.run(words, moment, number) == -signal.SIGKILL
+        words = ["train", "classification", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]
     assert main(words) == 0
     assert same(output / "model.safetensors", unbroken / "model.safetensors")
 

@@ -6,7 +6,7 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +31,7 @@ from ddfnet.models import detection_files
 from ddfnet.tasks import detection_evaluation
 from tests.detection_folders import CLASSES, coco, truncate, voc, voc_xml
 from tests.torchrun import torchrun
+from tests.training_runs import command, threads  # noqa: F401  (threads is a fixture)
 
 Fails = Callable[..., str]
 
@@ -55,16 +56,7 @@ SMALL = {
 
 
 def arguments(output: Path, root: Path, **others: Any) -> list[str]:
-    options = SMALL | {"output": output, "data.root": root}
-    options |= {key.replace("__", "."): value for key, value in others.items()}
-    return ["train", "detection", *(f"--{key}={value}" for key, value in options.items())]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+    return command("detection", SMALL | {"output": output, "data.root": root}, **others)
 
 
 @pytest.fixture(scope="module")
