@@ -1,19 +1,21 @@
-# Sourced by run.sh: JOBS trainings at a time (2). One that fails ends the script, where `set -e` is on.
+# Sourced by run.sh: JOBS trainings at a time (2). The others go on where one fails; `finish` then fails.
 
-jobs=0
+started=()
 
 start() { # COMMAND... : in the background, as soon as there is room
+    # Not `wait -n`: of two that end at once it tells of one alone, and the count is wrong from there on.
+    while [ "$(jobs -pr | wc -l)" -ge "${JOBS:-2}" ]; do
+        sleep 0.2
+    done
     "$@" < /dev/null &
-    jobs=$((jobs + 1))
-    if [ "$jobs" -ge "${JOBS:-2}" ]; then
-        wait -n
-        jobs=$((jobs - 1))
-    fi
+    started+=($!)
 }
 
 finish() { # wait for all that were started
-    while [ "$jobs" -gt 0 ]; do
-        wait -n
-        jobs=$((jobs - 1))
+    local pid failed=0
+    for pid in "${started[@]}"; do
+        wait "$pid" || failed=1
     done
+    started=()
+    return "$failed"
 }

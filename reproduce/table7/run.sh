@@ -22,17 +22,11 @@ train() { # NAME CONFIG ARGUMENTS...
     fi
 }
 
-all_of() { # PROCESS... : a bare wait would not say that one failed
-    local pid
-    for pid in "$@"; do wait "$pid"; done
-}
-
 guided() { # the weights that are shipped, and the plain twin of their size
-    train guided guided &
-    local ours=$!
-    train twin guided --model.network.init_args.upsampler bilinear --model.network.init_args.channels 53 \
-        --model.learning_rate 1.5e-3 &
-    all_of "$ours" $!
+    start train guided guided
+    start train twin guided --model.network.init_args.upsampler bilinear --model.network.init_args.channels 53 \
+        --model.learning_rate 1.5e-3
+    finish
 }
 
 ablation() { # rows of about as many parameters each, by their channels
