@@ -16,12 +16,12 @@ INSTALL := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet -
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*/*)
 CXX_FILES := $(wildcard csrc/*/*) $(wildcard tests/cpp/*.cpp)
 
-.PHONY: demo test lint types unit reference other-torch bench bench-check format clean
+.PHONY: demo test lint types unit reference triton gpu-report other-torch bench bench-check format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/ddfnet demo $(DEMO)
 
-test: lint types unit reference other-torch
+test: lint types unit reference triton gpu-report other-torch
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -38,6 +38,13 @@ unit: $(VENV)/dev.stamp
 # The suite without the compiled kernel. What never reaches a kernel is not run again.
 reference: $(VENV)/dev.stamp
 	OMP_NUM_THREADS=1 DDFNET_BACKEND=reference $(BIN)/python -m pytest -n 2 tests/ops tests/nn tests/test_compat.py
+
+# The GPU kernels without a GPU: interpreted, and compiled for GPUs that are not there.
+triton: $(VENV)/dev.stamp
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/ops -k triton --support-table=docs/support.md
+
+gpu-report: $(VENV)/dev.stamp
+	$(BIN)/python tools/gpu_report.py
 
 # One wheel for every torch from 2.10 on: built with one, tested with another, away from the sources.
 other-torch: $(OTHER_VENV)/stamp $(VENV)/dev.stamp

@@ -7,7 +7,7 @@ convolutions whose place it takes, with weights that all pixels and pictures sha
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor
 
 import ddfnet
 from ddfnet.benchmarks.registry import SEED, Case
+from ddfnet.benchmarks.timing import turns
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,26 @@ class Tensors:
             }
         )
 
-    def float(self) -> Tensors:
-        """Copies in float32, of the same memory formats."""
-        return Tensors(
+    def copied(self, names: Collection[str], dtype: torch.dtype | None = None) -> Tensors:
+        """With copies of the named ones in their place, of the same memory formats, in this dtype or their own."""
+        named = {name: tensor for name, tensor in vars(self).items() if name in names}
+        return replace(
+            self,
             **{
-                name: tensor.detach().float().requires_grad_(tensor.requires_grad)
-                for name, tensor in vars(self).items()
-            }
+                name: tensor.detach().to(dtype or tensor.dtype, copy=True).requires_grad_(tensor.requires_grad)
+                for name, tensor in named.items()
+            },
         )
+
+    def copies(self, names: Collection[str]) -> list[Tensors]:
+        """These, and with copies of the named ones that a call reads as many as `ddfnet.benchmarks.timing.turns`."""
+        read = sum(tensor.nbytes for name, tensor in vars(self).items() if name in names)
+        return [self, *(self.copied(names) for _ in range(turns(read, self.input.device) - 1))]
 
 
 @dataclass(frozen=True)
 class Competitor:
-    """A way to filter. ``leaves`` are the tensors that a backward pass differentiates by."""
+    """A way to filter. ``leaves`` are the tensors that it reads, by which a backward pass differentiates."""
 
     forward: Callable[[Tensors], Tensor]
     leaves: tuple[str, ...]

@@ -27,6 +27,7 @@ def check_rounding(
     *,
     taps: int,
     unit: float,
+    reference: str = "the float64 reference",
 ) -> float:
     """The largest error of a sum as a share of what its roundings explain.
 
@@ -41,6 +42,7 @@ def check_rounding(
         magnitudes: the same in double precision, of every term's absolute value.
         taps: of a filter.
         unit: the unit roundoff of the sum.
+        reference: what the expected results are by, for the message.
 
     Returns:
         From 0 to 1.
@@ -54,7 +56,7 @@ def check_rounding(
         tolerance = roundings * unit * magnitudes[part] + torch.finfo(result.dtype).eps * expected[part].abs()
         share = ((result.double() - expected[part]).abs() / tolerance.clamp_min(_TINY)).max().item()
         if not share <= 1:  # NaN too
-            raise WrongResultError(name, case, _off(part, share, "what rounding explains"))
+            raise WrongResultError(name, case, _off(part, share, "what rounding explains"), reference=reference)
         worst = max(worst, share)
     return worst
 

@@ -5,9 +5,10 @@ r"""The machine's own limit: what no kernel for the operator can be faster than,
 
 A pass must at least read each tensor that it needs once and write each result once, and do its arithmetic. The
 bandwidth is that of a copy between two buffers that together are as large as the case, so that it comes from the same
-caches; the peak is a large matrix product's, 2n^3 operations. It is a hard limit: the buffers are there beforehand,
-while the operator allocates its results in every call and waits for the system's pages where they are large; the
-combination of the filters counts as if it could be part of a multiply-add; borders cost nothing.
+caches (or, as what is timed on a GPU, from none); the peak is a large matrix product's, 2n^3 operations. It is a hard
+limit: the buffers are there beforehand, while the operator allocates its results in every call and waits for the
+system's pages where they are large; the combination of the filters counts as if it could be part of a multiply-add;
+borders cost nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from ddfnet.benchmarks.registry import DIRECTIONS, Case
+from ddfnet.benchmarks.timing import in_turn, turns
 from ddfnet.ops.shapes import accumulate_dtype
 
 _MATMUL_SIZE = {"cpu": 1024}  # large enough for the peak, small enough for every round
@@ -76,20 +79,24 @@ class Probes:
     def __init__(self, case: Case, direction: str, device: torch.device) -> None:
         self.work = Work.of(case, direction)
         numbers = math.ceil(self.work.bytes / 2 / torch.float32.itemsize)
-        self.source, self.target = (torch.ones(numbers, device=device) for _ in range(2))
+        self.bytes = 2 * numbers * torch.float32.itemsize
+        self.buffers = [
+            (torch.ones(numbers, device=device), torch.ones(numbers, device=device))
+            for _ in range(turns(self.bytes, device))
+        ]
         size = _MATMUL_SIZE.get(device.type, _MATMUL_SIZE_ELSEWHERE)
         dtype = accumulate_dtype(_dtype(case))
         self.factor, self.product = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
 
     def calls(self) -> dict[tuple[str, str], Callable[[], Any]]:
         return {
-            self.COPY: lambda: self.target.copy_(self.source),
+            self.COPY: in_turn([partial(target.copy_, source) for source, target in self.buffers]),
             self.MATMUL: lambda: torch.mm(self.factor, self.factor, out=self.product),
         }
 
     def limit(self, copies: Sequence[float], matmuls: Sequence[float], ours: Sequence[float]) -> Limit:
         """The limit from the milliseconds, one a round, of the two calls, and the operator's share of it."""
-        bandwidths = [(self.source.nbytes + self.target.nbytes) / time / 1e6 for time in copies]
+        bandwidths = [self.bytes / time / 1e6 for time in copies]
         peaks = [2 * self.factor.shape[0] ** 3 / time / 1e6 for time in matmuls]
         memory = [self.work.bytes / bandwidth / 1e6 for bandwidth in bandwidths]
         arithmetic = [self.work.flops / peak / 1e6 for peak in peaks]

@@ -17,10 +17,11 @@ from ddfnet.benchmarks.equality import check_rounding
 from ddfnet.benchmarks.limits import Probes
 from ddfnet.benchmarks.registry import DIRECTIONS, SEED, Case
 from ddfnet.benchmarks.result import Result, reason
-from ddfnet.benchmarks.timing import FORMATS, by_format, interleave, timings
+from ddfnet.benchmarks.timing import FORMATS, Milliseconds, by_format, in_turn, interleave, median_ratio, timings
 from ddfnet.ops.shapes import accumulate_dtype
 
 PARTS = ("output", "gradient of input", "gradient of channel_filter", "gradient of spatial_filter")
+_FORWARD = f"{OURS} forward"
 
 
 def run(
@@ -83,10 +84,12 @@ def measure(
     expected, magnitudes = _reference(case, tensors, backward)
     formats = {name: tensors.to(memory_format, requires_grad=backward) for name, memory_format in FORMATS.items()}
     calls: dict[tuple[str, str], Callable[[], Any]] = {}
+    forwards: dict[tuple[str, str], Callable[[], Any]] = {}  # ours, beside forward and backward pass together
     error = 0.0
     for (name, competitor), (format_name, own) in itertools.product(chosen.items(), formats.items()):
         try:
-            call = _call(competitor, own, backward)
+            copies = own.copies(competitor.leaves)
+            call = in_turn([_call(competitor, copy, backward) for copy in copies])
             results = call()
         except Exception as failure:
             if name != "compiled":
@@ -94,6 +97,8 @@ def measure(
             skipped[name] = f"torch.compile failed: {reason(failure)}"  # it needs a C++ compiler, for one
             continue
         calls[name, format_name] = call
+        if backward and name == OURS:
+            forwards[_FORWARD, format_name] = in_turn([_call(competitor, copy, backward=False) for copy in copies])
         if competitor.is_ddf:
             # The operator sums half types in float32; what autograd derives from a formula may sum in the dtype itself.
             unit = torch.finfo(accumulate_dtype(own.input.dtype) if name == OURS else own.input.dtype).eps
@@ -106,17 +111,25 @@ def measure(
     calls = {key: call for key, call in calls.items() if key[0] not in skipped}
 
     probes = Probes(case, direction, device)
-    milliseconds = interleave(calls | probes.calls(), rounds, device)
-    copies, matmuls = milliseconds.pop(probes.COPY), milliseconds.pop(probes.MATMUL)
-    limit = probes.limit(copies, matmuls, by_format(milliseconds, OURS)[0][1])
-    rows = timings(milliseconds, ours=OURS, baseline=baseline(case))
-    return Result(case, direction, OURS, baseline(case), rows, skipped, error, limit)
+    milliseconds = interleave(calls | forwards | probes.calls(), rounds, device)
+    copied, multiplied = milliseconds.pop(probes.COPY), milliseconds.pop(probes.MATMUL)
+    limit = probes.limit(copied, multiplied, by_format(milliseconds, OURS)[0][1])
+    backward_ratio = _backward_ratio(milliseconds) if backward else None
+    rows = timings({key: milliseconds[key] for key in calls}, ours=OURS, baseline=baseline(case))
+    return Result(case, direction, OURS, baseline(case), rows, skipped, error, limit, backward_ratio=backward_ratio)
+
+
+def _backward_ratio(milliseconds: Milliseconds) -> float:
+    """What both passes take beyond the forward pass over the latter, in the memory format in which both take less."""
+    memory_format, both = by_format(milliseconds, OURS)[0]
+    forward = milliseconds[_FORWARD, memory_format]
+    return median_ratio([total - part for total, part in zip(both, forward, strict=True)], forward)
 
 
 def _call(competitor: Competitor, tensors: Tensors, backward: bool) -> Callable[[], tuple[Tensor, ...]]:
     """The results of one pass: the output, and with ``backward`` the gradient of each leaf."""
     if competitor.in_float:
-        tensors = tensors.float()
+        tensors = tensors.copied(competitor.leaves, torch.float32)
     if not backward:
 
         def forward() -> tuple[Tensor, ...]:

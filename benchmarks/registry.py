@@ -188,6 +188,8 @@ _OPTIONS = (
     Case("p3-bf16", (2, 256, 100, 150), dtype="bfloat16"),
     Case("p3-f16", (2, 256, 100, 150), dtype="float16"),
 )
+# The maps of the paper's table A, of one width.
+_TABLE_A = tuple(Case(f"a{size}", (32, 256, size, size)) for size in (7, 14, 28, 56, 112, 224))
 _named = _by_name((*_RESNET50, *_FPN))
 
 GROUPS: dict[str, tuple[Case, ...]] = {
@@ -197,6 +199,8 @@ GROUPS: dict[str, tuple[Case, ...]] = {
     "resnet50-fpn": (*_with_batch(1, _RESNET50), *_RESNET50, _named["p2"]),
     "fpn": _FPN,
     "options": _OPTIONS,
+    "table2": (_named["p2"],),
+    "tableA": _TABLE_A,
     # Says that the benchmark works, and nothing about speed.
     "tiny": (Case("tiny", (2, 8, 12, 12)),),
 }

@@ -24,6 +24,7 @@ class Result:
     error: float  # our largest error, as a share of what was tolerated
     limit: Limit | None = None
     memory: tuple[Memory, ...] = ()
+    backward_ratio: float | None = None  # our backward pass alone over our forward pass: the median over the rounds
 
     def timing(self, competitor: str) -> Timing:
         return next(timing for timing in self.timings if timing.competitor == competitor)

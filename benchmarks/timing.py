@@ -3,10 +3,14 @@
 Every round calls each competitor in each memory format once, in an order of its own, so that whatever else the machine
 does falls on all alike. A competitor is judged by the better of its two formats, and compared by the median of the
 ratios within a round. What is called allocates its results, as it would in a network.
+
+A device is timed by its own clock, and its calls take turns among copies of their tensors: what fits into its cache
+would else be there from the call before, which no layer of a network finds.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 import time
@@ -18,7 +22,9 @@ import torch
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 _LEAST_SECONDS = 2e-3  # a call that is shorter is repeated within a round, and the mean taken
+_LEAST_CALLS = 5  # of a round on a device, which waits for the first to be launched and has the others queued
 
+T = TypeVar("T")
 Key = TypeVar("Key", bound=Hashable)
 Milliseconds = Mapping[tuple[str, str], Sequence[float]]  # (competitor, memory format) -> a call's, one a round
 
@@ -65,6 +71,30 @@ def interleave(
         for key in order:
             milliseconds[key].append(_milliseconds(calls[key], numbers[key], device))
     return milliseconds
+
+
+def turns(read: int, device: torch.device) -> int:
+    """How many copies of the ``read`` bytes of a call let it find none of them in the device's cache.
+
+    Together they are larger than twice the cache. Where it is not known, and on the CPU, one copy is all.
+
+    Example:
+        >>> turns(100, torch.device("cpu"))
+        1
+    """
+    return 1 + 2 * _cache(device) // read
+
+
+def in_turn(calls: Sequence[Callable[[], T]]) -> Callable[[], T]:
+    """One call that makes these, one at a time, over and over.
+
+    Example:
+        >>> call = in_turn([lambda: "a", lambda: "b"])
+        >>> call(), call(), call()
+        ('a', 'b', 'a')
+    """
+    following = itertools.cycle(calls)
+    return lambda: next(following)()
 
 
 def by_format(milliseconds: Milliseconds, competitor: str) -> list[tuple[str, Sequence[float]]]:
@@ -121,18 +151,33 @@ def median_ratio(times: Sequence[float], others: Sequence[float]) -> float:
 def _repetitions(call: Callable[[], Any], device: torch.device, warm_up: int) -> int:
     for _ in range(warm_up):
         call()
-    return max(1, round(1e3 * _LEAST_SECONDS / max(_milliseconds(call, 1, device), 1e-3)))
+    least = 1 if device.type == "cpu" else _LEAST_CALLS
+    return max(least, round(1e3 * _LEAST_SECONDS / max(_milliseconds(call, 1, device), 1e-3)))
 
 
 def _milliseconds(call: Callable[[], Any], number: int, device: torch.device) -> float:
-    _synchronise(device)
-    start = time.perf_counter()
+    if device.type == "cpu":
+        before = time.perf_counter()
+        for _ in range(number):
+            call()
+        return (time.perf_counter() - before) / number * 1e3
+    # The device begins idle, so that it waits for launches wherever they take longer than the work; that counts, and
+    # the way back to this thread does not.
+    stream = torch.accelerator.current_stream(device)
+    start, end = (torch.Event(device=device, enable_timing=True) for _ in range(2))
+    torch.accelerator.synchronize(device)
+    start.record(stream)
     for _ in range(number):
         call()
-    _synchronise(device)
-    return (time.perf_counter() - start) / number * 1e3
+    end.record(stream)
+    end.synchronize()
+    return start.elapsed_time(end) / number
 
 
-def _synchronise(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+def _cache(device: torch.device) -> int:
+    """Bytes of the last cache before a GPU's memory; 0 where there is none, or it is not told."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).L2_cache_size
+    if device.type == "xpu":
+        return getattr(torch.xpu.get_device_properties(device), "last_level_cache_size", 0)
+    return 0

@@ -79,9 +79,11 @@ def chosen() -> str:
 
 def can_run(name: str, device: torch.device) -> tuple[bool, str]:
     """Whether this backend can serve this device, and why (not)."""
-    if name == "triton":
-        return False, "this version has no Triton kernels"
-    ok, reason = importlib.import_module(_MODULES[name]).can_run(device)
+    try:
+        module = importlib.import_module(_MODULES[name])
+    except ImportError as error:
+        return False, f"{error.name or error} is not installed"
+    ok, reason = module.can_run(device)
     return ok, reason
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import ddfnet
-from ddfnet.benchmarks import memory, op
+from ddfnet.benchmarks import memory, op, timing
 from ddfnet.benchmarks.competitors import NAMES, Tensors, baseline, competitors
 from ddfnet.benchmarks.equality import WrongResultError
 from ddfnet.benchmarks.registry import CASES, Case
@@ -40,6 +40,55 @@ def test_the_formula_that_is_compiled_agrees(case: Case, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)  # what is compiled, without the wait
     for result in op.run([case], rounds=1, backward=True):
         assert "compiled" in [timing.competitor for timing in result.timings]
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_on_a_gpu_calls_take_turns_among_copies(backward: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as are larger than twice the cache, which is made up here; the CPU has one."""
+    right, seen = ddfnet.ddf, []
+
+    def noting(x: torch.Tensor, *filters: torch.Tensor, **options: object) -> torch.Tensor:
+        if x.dtype != torch.float64 and x.is_contiguous():
+            seen.append((x.data_ptr(), *(filter.data_ptr() for filter in filters)))
+        return right(x, *filters, **options)
+
+    monkeypatch.setattr(ddfnet, "ddf", noting)
+    op.measure(CASES["tiny"], "forward", rounds=1, only=[])
+    assert len(set(seen)) == 1
+    seen.clear()
+    read = (2 * 8 * 144 + 2 * 8 * 9 + 2 * 9 * 144) * 4
+    monkeypatch.setattr(timing, "_cache", lambda device: read)
+    direction = "forward+backward" if backward else "forward"
+    op.measure(CASES["tiny"], direction, rounds=1, only=[])
+    assert len(set(seen)) == 3
+    assert all(len(set(pointers)) == 3 for pointers in zip(*set(seen), strict=True)), "of all that is read"
+    if not backward:
+        assert seen == [seen[i % 3] for i in range(len(seen))]
+
+
+def test_copies_are_alike() -> None:
+    tensors = Tensors.random(SMALL[0], torch.device("cpu")).to(torch.channels_last, requires_grad=True)
+    copied = tensors.copied(["input", "spatial_filter"])
+    for name in vars(tensors):
+        one, other = getattr(tensors, name), getattr(copied, name)
+        assert torch.equal(one, other) and one.stride() == other.stride() and other.is_leaf and other.requires_grad
+        assert (one.data_ptr() != other.data_ptr()) == (name in ("input", "spatial_filter"))
+    assert tensors.copied(["input"], torch.float64).input.dtype == torch.float64
+
+
+def test_the_backward_pass_alone_over_the_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the format in which both together are faster, whatever the forward pass is faster in."""
+
+    def made_up(calls: dict[tuple[str, str], object], rounds: int, device: torch.device) -> dict:
+        passes = {("ddf", "contiguous"): [9.0, 9.0], ("ddf", "channels_last"): [6.0, 8.0]}
+        passes |= {("ddf forward", "contiguous"): [1.0, 1.0], ("ddf forward", "channels_last"): [2.0, 2.0]}
+        return {key: passes.get(key, [10.0, 10.0]) for key in calls}
+
+    monkeypatch.setattr(op, "interleave", made_up)
+    result = op.measure(CASES["tiny"], "forward+backward", only=[])
+    assert result.backward_ratio == 2.5
+    assert [row.competitor for row in result.timings] == ["ddf", "depthwise"]
+    assert op.measure(CASES["tiny"], "forward", only=[]).backward_ratio is None
 
 
 def test_convolutions_are_torchs_with_the_cases_geometry() -> None:

@@ -43,6 +43,15 @@ def test_the_resnet_group_is_what_a_resnet_runs() -> None:
     assert {case.name for case in GROUPS["resnet50-fpn"]} == {case.name for case in GROUPS["resnet50"]} | {"p2"}
 
 
+def test_the_papers_maps() -> None:
+    [case] = GROUPS["table2"]
+    assert (case.shape, case.kernel_size) == ((2, 256, 200, 300), 3)
+    assert [(case.name, case.shape) for case in GROUPS["tableA"]] == [
+        (f"a{size}", (32, 256, size, size)) for size in (7, 14, 28, 56, 112, 224)
+    ]
+    assert {(case.kernel_size, case.stride, case.dtype) for case in GROUPS["tableA"]} == {(3, 1, "float32")}
+
+
 def test_the_options_are_each_there() -> None:
     options = GROUPS["options"]
     assert {case.kernel_size for case in options} == {3, 5, 7}

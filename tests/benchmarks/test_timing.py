@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -57,3 +59,51 @@ def test_a_short_call_is_repeated_within_a_round() -> None:
 
     timing.interleave({"short": call}, 1, torch.device("cpu"))
     assert count > 100
+
+
+def test_a_device_is_timed_by_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between an idle device and the end of the last of all calls; one that is long is repeated too."""
+    device, seen = torch.device("cuda"), []
+
+    class Event:
+        def __init__(self, device: torch.device, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self, stream: str) -> None:
+            seen.append(f"record {stream}")
+
+        def synchronize(self) -> None:
+            seen.append("wait for event")
+
+        def elapsed_time(self, end: object) -> float:
+            assert isinstance(end, Event) and end is not self
+            return 3000.0
+
+    monkeypatch.setattr(torch, "Event", Event)
+    monkeypatch.setattr(torch.accelerator, "current_stream", lambda device: f"stream of {device}")
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: seen.append("wait for device"))
+    times = timing.interleave({"long": lambda: seen.append("call")}, 1, device, warm_up=0)
+    record = "record stream of cuda"
+    first = ["wait for device", record, "call", record, "wait for event"]
+    assert seen == [*first, "wait for device", record, *["call"] * 5, record, "wait for event"]
+    assert times == {"long": [3000.0 / 5]}
+
+
+@pytest.mark.parametrize(("read", "expected"), [(999, 3), (1000, 3), (1001, 2), (2001, 1)])
+def test_copies_are_together_larger_than_twice_the_cache(
+    read: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = torch.device("cpu")
+    assert timing.turns(read, device) == 1, "the CPU's calls find what was there before"
+    monkeypatch.setattr(timing, "_cache", lambda device: 1000)
+    assert timing.turns(read, device) == expected
+    assert expected * read > 2 * 1000 >= (expected - 1) * read
+
+
+def test_the_cache_is_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(L2_cache_size=50))
+    monkeypatch.setattr(torch.xpu, "get_device_properties", lambda device: SimpleNamespace(last_level_cache_size=60))
+    sizes = [timing._cache(torch.device(kind)) for kind in ("cuda", "xpu", "mps", "cpu")]
+    assert sizes == [50, 60, 0, 0]
+    monkeypatch.setattr(torch.xpu, "get_device_properties", lambda device: SimpleNamespace())
+    assert timing._cache(torch.device("xpu")) == 0, "an older torch does not tell"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,11 +42,80 @@ def test_table_and_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
             assert f"{timing['median']:.3f}" in text
         assert result["timings"][1]["ratio"] == 1
         assert f"ddf reaches {result['limit']['share']:.0%} of it" in text
+    assert forward["backward_ratio"] is None
+    assert f"\nbackward: ddf takes {both['backward_ratio']:.2f} times its forward pass\n" in text
     assert [summary["direction"] for summary in document["summary"]] == ["forward", "forward+backward"]
     for summary, result in zip(document["summary"], document["results"], strict=True):
         assert summary["ratio"] == pytest.approx(result["timings"][0]["ratio"])
         assert f"{summary['direction']:<16}      1" in text
         assert f"{summary['worst']:.2f} (tiny)" in text
+
+
+_TUNE = """
+import functools, sys
+from ddfnet.benchmarks import registry, tune
+from ddfnet.cli.main import main
+
+registry.CASES["one"] = registry.Case("one", (1, 2, 2, 3))
+tune.run = functools.partial(tune.run, most=2)
+sys.exit(main(["bench", "op", "--case", "one", "--rounds", "1", "--tune", sys.argv[1]]))
+"""
+
+
+def test_tiles_are_tuned_where_triton_serves_the_device(tmp_path: Path) -> None:
+    """By Triton's interpreter, on a map that it does not take long for."""
+    pytest.importorskip("triton")
+    from ddfnet.ops.triton.launch import read_table
+
+    file = tmp_path / "tiles.json"
+    command, interpreted = [sys.executable, "-c", _TUNE, str(file)], os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, env=interpreted, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    head, *lines, _, last = done.stdout.splitlines()
+    assert head.startswith("cpu: Triton ") and "interpreted" in head
+    keys = [line.partition(": heuristic ")[0] for line in lines]
+    assert [key.split(",")[0] for key in keys] == [
+        f"cpu {kernel} {memory_format} 32 bits"
+        for memory_format in ("contiguous", "channels_last")
+        for kernel in ("forward", "grad_input", "grad_filters")
+    ]
+    assert all("Tile(columns=" in line for line in lines)
+    table = read_table(file)
+    assert set(table) <= set(keys)
+    assert last == f"launches that beat the heuristic's: {len(table)}, in {file}"
+
+
+@pytest.mark.parametrize("reason", ["triton is not installed", "Triton needs compute capability 8.0"])
+def test_tiles_of_no_kernels(reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
+    monkeypatch.setattr("ddfnet.ops.backends.can_run", lambda name, device: (name != "triton", reason))
+    file = tmp_path / "tiles.json"
+    line = fails(1, "bench", "op", "--case", "tiny", "--tune", str(file))
+    assert line == f"ddfnet: error: --tune is for the Triton kernels, which cannot serve cpu: {reason}"
+    assert not file.exists()
+
+
+def test_tuning_times_no_competitors(tmp_path: Path, fails: Fails) -> None:
+    line = fails(1, *QUICK, "--backward", "--tune", str(tmp_path / "tiles.json"))
+    assert line == "ddfnet: error: --tune times no competitors: leave out --backward, --no-compile"
+
+
+def test_a_table_of_tiles_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
+    pytest.importorskip("triton")
+    from ddfnet.benchmarks import tune
+
+    monkeypatch.setattr("ddfnet.ops.backends.can_run", lambda name, device: (True, "made up"))
+    missing = tmp_path / "missing" / "tiles.json"
+    line = fails(1, "bench", "op", "--tune", str(missing))
+    assert line == f"ddfnet: error: cannot write {missing}: No such file or directory"
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tune, "run", lambda cases, **options: iter(()))
+    monkeypatch.setattr("ddfnet.files.os.fsync", full)
+    file = tmp_path / "tiles.json"
+    line = fails(1, "bench", "op", "--tune", str(file))
+    assert line == f"ddfnet: error: cannot write {file}: No space left on device"
 
 
 def test_dtype_and_several_cases(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,49 @@ def kernels() -> list:
         current = torch.ops.ddfnet_cpu.tier()
         names += [f"cpu-{tier}" for tier in TIERS if torch.ops.ddfnet_cpu.set_tier(tier)]
         torch.ops.ddfnet_cpu.set_tier(current)
+    if backends.can_run("triton", torch.device("cpu"))[0]:
+        names.append("triton")
+        _interpret_fast()
     return names
+
+
+def _interpret_fast() -> None:
+    """Let Triton's interpreter skip what it is slow at, and round as a GPU does.
+
+    It checks every sum and product of indices for overflow, which takes most of its time; test_triton.py leaves the
+    check on. And it cuts float32 to bfloat16, where a GPU rounds to the nearest.
+    """
+    import numpy as np
+    from triton.runtime import interpreter
+
+    interpreter.interpreter_builder.options = interpreter.InterpreterOptions(sanitize_overflow=False)
+    convert = interpreter._convert_float
+
+    def rounding(data, source, target, mode):
+        if (str(source), str(target)) == ("fp32", "bf16"):
+            return torch.from_numpy(np.array(data)).bfloat16().view(torch.uint16).numpy()
+        if (str(source), str(target)) == ("bf16", "fp32"):
+            return torch.from_numpy(np.array(data)).view(torch.bfloat16).float().numpy()
+        return convert(data, source, target, mode)
+
+    interpreter._convert_float = rounding
+
+
+# What an interpreter takes too long for, smaller; each still does what it is named for.
+_INTERPRETED = {
+    "7x7": {"size": (5, 6)},
+    "31x31": {"size": (4, 5)},
+    "a-head-a-channel": {"channels": 3, "heads": 3},
+    "tall": {"size": (19, 5), "channels": 2},
+    "wide": {"size": (2, 150)},
+    "stride-million": {"size": (3, 4)},
+    "stride-37": {"size": (8, 7)},
+    "dilation-300-stride-7": {"size": (11, 5)},
+    "stride-2-dilation-90": {"size": (9, 8)},
+    "up-3x2": {"size": (4, 5)},
+    "up-2-heads": {"size": (4, 5)},
+    "up-4-one-channel": {"size": (3, 4)},
+}
 
 
 @contextmanager
@@ -61,6 +103,14 @@ class Case:
     combine: str = "mul"
     filters: str = "both"
     scale: tuple[int, int] | None = None  # for ddf_upsample
+
+    def on(self, name: str) -> Case:
+        """The case as this kernel gets it: what is interpreted is smaller, if it is not small already."""
+        if name != "triton":
+            return self
+        if self.size <= (4, 4):
+            return dataclasses.replace(self, batch=min(self.batch, 1))
+        return dataclasses.replace(self, **_INTERPRETED.get(self.id, {}))
 
     @property
     def paddings(self) -> tuple[int, int]:

@@ -27,6 +27,7 @@ def present(case: Case, *tensors):
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize("case", SMALL_CASES)
 def test_first_derivatives(case: Case, name: str) -> None:
+    case = case.on(name)
     inputs, function = present(case, *case.tensors())
     with kernel(name):
         assert gradcheck(function, [t.requires_grad_() for t in inputs], check_forward_ad=True, fast_mode=True)
@@ -36,6 +37,7 @@ def test_first_derivatives(case: Case, name: str) -> None:
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize("case", SMALL_CASES)
 def test_second_derivatives(case: Case, name: str) -> None:
+    case = case.on(name)
     inputs, function = present(case, *case.tensors())
     with kernel(name):
         assert gradgradcheck(function, [t.requires_grad_() for t in inputs], check_fwd_over_rev=True, fast_mode=True)

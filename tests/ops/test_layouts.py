@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 import subprocess
@@ -55,8 +56,10 @@ def test_views_are_read_and_nothing_around_them(name: str, layout: str, channels
         assert_close("gradient", a, b.double(), torch.float32)
 
 
-@pytest.mark.skipif(kernels()[-1] == "reference", reason="the compiled kernel alone writes through views")
-@pytest.mark.parametrize("tier", [n.partition("-")[2] for n in kernels() if n != "reference"])
+@pytest.mark.skipif(
+    not any(n.startswith("cpu-") for n in kernels()), reason="the compiled kernel alone writes through views"
+)
+@pytest.mark.parametrize("tier", [n.partition("-")[2] for n in kernels() if n.startswith("cpu-")])
 @pytest.mark.parametrize("layout", ["sliced", "every_other", "channels_last"])
 @DTYPES
 def test_kernels_write_their_view_and_nothing_around_it(tier: str, layout: str, dtype: torch.dtype) -> None:
@@ -157,6 +160,7 @@ def test_empty_batches_have_gradients_of_their_shape(name: str) -> None:
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_same_bits_from_run_to_run_and_for_any_number_of_threads(name: str, memory_format: str) -> None:
     case = Case("3x3", batch=3, channels=48, size=(40, 44), heads=2)
+    case = dataclasses.replace(case, batch=1, size=(7, 9)) if name == "triton" else case
     leaves = [t.requires_grad_() for t in case.tensors(torch.float32, memory_format)]
     grad = torch.randn_like(leaves[0])
     threads = torch.get_num_threads()
@@ -180,7 +184,7 @@ def test_same_bits_from_run_to_run_and_for_any_number_of_threads(name: str, memo
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_nothing_of_the_kernels_times_the_inputs_size_is_stored(name: str, memory_format: str) -> None:
     """torch's own allocations in a call and its backward stay below 6 inputs; the combined filter alone would be 49."""
-    case = Case("7x7", kernel=(7, 7), batch=1, channels=32, size=(64, 64))
+    case = Case("7x7", kernel=(7, 7), batch=1, channels=32, size=(16, 16) if name == "triton" else (64, 64))
     leaves = [t.requires_grad_() for t in case.tensors(torch.float32, memory_format)]
     largest = 0
     with kernel(name):

@@ -31,6 +31,7 @@ def operator_arguments(case: Case, memory_format: str) -> list:
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("case", OPCHECK, ids=[c.id for c in OPCHECK])
 def test_opcheck(case: Case, memory_format: str, name: str) -> None:
+    case = case.on(name)
     tensors = operator_arguments(case, memory_format)
     with kernel(name):
         torch.library.opcheck(library.ddf, (*tensors, *case.geometry))

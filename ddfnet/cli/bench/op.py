@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ddfnet.benchmarks import op
 from ddfnet.benchmarks.competitors import NAMES
 from ddfnet.benchmarks.registry import CASES, GROUPS, Case
 from ddfnet.cli.bench import common
+from ddfnet.cli.errors import UserError, writable_file
+from ddfnet.ops import backends
+
+_OF_COMPETITORS = ("only", "threads", "json", "backward", "memory", "no_compile")  # options that --tune has no use for
 
 
 def add(subjects: Any) -> None:
@@ -28,10 +33,19 @@ def add(subjects: Any) -> None:
     parser.add_argument(
         "--dtype", choices=("float64", "float32", "bfloat16", "float16"), help="instead of the case's own"
     )
+    parser.add_argument(
+        "--tune",
+        type=Path,
+        metavar="FILE",
+        help="time the Triton kernels with other tiles instead, and write those that beat the heuristic's there, for "
+        "DDFNET_TRITON_TILES",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.tune:
+        return _tune(options)
     only = options.only
     if options.no_compile:
         only = [name for name in only or NAMES if name != "compiled"]
@@ -52,3 +66,29 @@ def run(options: argparse.Namespace) -> int:
 def _cases(options: argparse.Namespace) -> list[Case]:
     cases = common.grouped(options, CASES, GROUPS)
     return [replace(case, dtype=options.dtype) for case in cases] if options.dtype else cases
+
+
+def _tune(options: argparse.Namespace) -> int:
+    useless = [f"--{name.replace('_', '-')}" for name in _OF_COMPETITORS if getattr(options, name)]
+    if useless:
+        raise UserError(f"--tune times no competitors: leave out {', '.join(useless)}")
+    device = common.device_named(options.device)
+    possible, why = backends.can_run("triton", device)
+    if not possible:
+        raise UserError(f"--tune is for the Triton kernels, which cannot serve {device}: {why}")
+    from ddfnet.benchmarks import tune  # imports Triton
+    from ddfnet.ops.triton.launch import write_table
+
+    writable_file(options.tune)
+    print(f"{device}: {why}")
+    table = {}
+    for tuned in tune.run(_cases(options), rounds=options.rounds, device=device):
+        print(tuned, flush=True)
+        if tuned.is_faster:
+            table[tuned.problem.key] = tuned.launch
+    try:
+        write_table(options.tune, table)
+    except OSError as error:
+        raise UserError(str(error)) from None
+    print(f"\nlaunches that beat the heuristic's: {len(table)}, in {options.tune}")
+    return 0

@@ -24,6 +24,8 @@ def result_text(result: Result) -> str:
         for t in result.timings
     ]
     lines = [_head(result), table(headers, rows, left=2), *_skipped(result)]
+    if result.backward_ratio is not None:
+        lines.append(f"backward: {result.ours} takes {result.backward_ratio:.2f} times its forward pass")
     if result.limit is not None:
         lines.append(_limit(result.ours, result.limit))
     return "\n".join([*lines, *_memory(result)])

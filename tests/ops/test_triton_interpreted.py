@@ -1,0 +1,59 @@
+"""The GPU kernels, interpreted, where the tests of every kernel do not look: indices, and tiles of other sizes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import ddfnet
+import ddfnet.ops.triton as gpu
+from ddfnet.ops.triton import launch
+
+
+@pytest.mark.parametrize("far", [False, True], ids=["32 bits", "64 bits"])
+def test_indices_do_not_overflow(far: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the interpreter's check of every sum and product of indices, in both widths."""
+    from triton.runtime import interpreter
+
+    monkeypatch.setattr(interpreter.interpreter_builder, "options", interpreter.InterpreterOptions())
+    if far:
+        monkeypatch.setattr(gpu, "_FARTHEST", 0)
+    tensors = torch.randn(1, 3, 4, 5), torch.randn(1, 3, 3, 3), torch.randn(1, 9, 2, 3)
+    leaves = [tensor.requires_grad_() for tensor in tensors]
+    results = {}
+    for backend in ("reference", "triton"):
+        with ddfnet.ops.backend(backend):
+            output = ddfnet.ddf(*leaves, stride=2)
+            results[backend] = [output, *torch.autograd.grad(output.square().sum(), leaves)]
+    for got, expected in zip(results["triton"], results["reference"], strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["planar", "last"])
+def test_every_candidate_gives_the_same(memory_format: torch.memory_format) -> None:
+    """Tiles of other sizes, of which some reach over every border, and parts that are summed."""
+    shapes = (1, 5, 5, 6), (1, 5, 3, 3), (1, 9, 5, 6)
+    input, channel, spatial = (torch.randn(shape) for shape in shapes)
+    leaves = [t.contiguous(memory_format=memory_format).requires_grad_() for t in (input, channel, spatial)]
+
+    def results() -> list[torch.Tensor]:
+        output = ddfnet.ddf(*leaves)
+        return [output, *torch.autograd.grad(output.square().sum(), leaves)]
+
+    with ddfnet.ops.backend("reference"):
+        expected = results()
+    tiles = [
+        {"forward": launch.Tile(2, 4, 2, 1, 1, True, False), "grad_input": launch.Tile(4, 2, 4, 4, 1, True, True)},
+        {"forward": launch.Tile(8, 2, 3, 3, 1, True, False), "grad_input": launch.Tile(2, 8, 1, 1, 1, False, False)},
+        {"grad_filters": launch.FilterTile(2, 2, 3, 2, 3)},
+        {"grad_filters": launch.FilterTile(1, 4, 2, 4, 1)},
+    ]
+
+    class Table(dict):
+        def get(self, key: str, default: object = None) -> object:
+            return next((launch.Launch(tile, 1) for kernel, tile in self.items() if f" {kernel} " in key), default)
+
+    for table in tiles:
+        with ddfnet.ops.backend("triton"), launch.using(Table(table)):
+            for got, wanted in zip(results(), expected, strict=True):
+                torch.testing.assert_close(got, wanted)
