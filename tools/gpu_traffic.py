@@ -16,6 +16,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gpu_compile import Compiled, Gpu
@@ -42,12 +43,21 @@ class Shape:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes of a launch."""
+    """Bytes of a launch; of the filters' gradients also those of adding up the parts."""
 
     least: int
-    memory: int
-    cache: int
+    kernel_memory: int
+    kernel_cache: int
+    added: int  # by the sum of parts, from memory and cache alike
     wave: int  # touched by the largest wave
+
+    @property
+    def memory(self) -> int:
+        return self.kernel_memory + self.added
+
+    @property
+    def cache(self) -> int:
+        return self.kernel_cache + self.added
 
     @property
     def over_least(self) -> float:
@@ -94,7 +104,7 @@ def _boxes(compiled: Compiled, shape: Shape) -> Iterator[list[Box]]:
         elif compiled.kernel == "grad_input":
             yield [
                 ("grad_output", n, channels, *halo),
-                ("spatial_filter", n, (0, taps), *halo),
+                *_gathered(n, rows, across, shape),
                 filter,
                 ("grad_input", n, channels, rows, across),
             ]
@@ -111,26 +121,49 @@ def _boxes(compiled: Compiled, shape: Shape) -> Iterator[list[Box]]:
             ]
 
 
+def _gathered(n: int, rows: Range, columns: Range, shape: Shape) -> Iterator[Box]:
+    """The spatial filter as the gradient of the input reads it: of each tap, the positions that it leads to."""
+    k = shape.kernel_size
+    for y, x in itertools.product(range(k), range(k)):
+        to_row, to_column = k // 2 - y, k // 2 - x
+        rows_there = max(0, rows[0] + to_row), min(shape.height, rows[1] + to_row)
+        columns_there = max(0, columns[0] + to_column), min(shape.width, columns[1] + to_column)
+        yield "spatial_filter", n, (y * k + x, y * k + x + 1), rows_there, columns_there
+
+
 class _Map:
-    """Which sectors of a tensor were touched. Sectors lie along the inner dimension."""
+    """Which sectors of a dense tensor were touched."""
 
     def __init__(self, pictures: int, channels: int, height: int, width: int, item: int, channels_last: bool) -> None:
+        self.channels, self.height, self.width = channels, height, width
         self.elements = SECTOR // item
         self.channels_last = channels_last
-        sectors = math.ceil((channels if channels_last else width) / self.elements)
-        lines = (height, width, sectors) if channels_last else (channels, height, sectors)
-        self.touched = np.zeros((pictures, *lines), dtype=bool)
-        self.first, self.last = pictures, 0
+        self.touched = np.zeros(math.ceil(pictures * channels * height * width / self.elements), dtype=bool)
+        self.first, self.last = len(self.touched), 0
 
-    def touch(self, n: int, channels: Range, rows: Range, columns: Range) -> int:
-        """Mark a box; the number of its sectors."""
-        inner = channels if self.channels_last else columns
-        sectors = slice(inner[0] // self.elements, math.ceil(inner[1] / self.elements))
-        outer = (slice(*rows), slice(*columns)) if self.channels_last else (slice(*channels), slice(*rows))
-        box = self.touched[(n, *outer, sectors)]
-        box[...] = True
-        self.first, self.last = min(self.first, n), max(self.last, n + 1)
-        return box.size
+    def sectors(self, n: int, channels: Range, rows: Range, columns: Range) -> np.ndarray:
+        """Those of a box, some more than once."""
+        # Runs of elements that lie next to each other: along channels or along columns, in rising order.
+        if self.channels_last:
+            lines = np.arange(*rows)[:, None] * self.width + np.arange(*columns)
+            begins = (n * self.height * self.width + lines.ravel()) * self.channels + channels[0]
+            length = channels[1] - channels[0]
+        else:
+            lines = np.arange(*channels)[:, None] * self.height + np.arange(*rows)
+            begins = (n * self.channels * self.height + lines.ravel()) * self.width + columns[0]
+            length = columns[1] - columns[0]
+        if not len(begins) or length < 1:
+            return np.zeros(0, dtype=int)
+        first, last = begins // self.elements, (begins + length - 1) // self.elements
+        return np.minimum(first[:, None] + np.arange(length // self.elements + 2), last[:, None]).ravel()
+
+    def touch(self, boxes: list[tuple[Any, ...]]) -> int:
+        """Mark boxes; the number of their sectors, each counted once."""
+        found = np.unique(np.concatenate([self.sectors(*box) for box in boxes]))
+        if len(found):
+            self.touched[found] = True
+            self.first, self.last = min(self.first, int(found[0])), max(self.last, int(found[-1]) + 1)
+        return len(found)
 
     def drain(self) -> int:
         """The number of sectors that were touched since the last call."""
@@ -167,20 +200,20 @@ def traffic(compiled: Compiled, shape: Shape, gpu: Gpu) -> Traffic:
     memory = cache = largest = programs = 0
     for wave in _waves(_boxes(compiled, shape), resident(compiled, gpu)):
         programs += len(wave)
-        cache += SECTOR * sum(maps[name].touch(*box) for boxes in wave for name, *box in boxes)
+        for boxes in wave:
+            for name, own in itertools.groupby(boxes, key=lambda box: box[0]):
+                cache += SECTOR * maps[name].touch([box[1:] for box in own])
         touched = SECTOR * sum(own.drain() for own in maps.values())
         memory, largest = memory + touched, max(largest, touched)
     assert programs == compiled.programs, f"{programs} programs are counted, {compiled.programs} are launched"
     of_filters = taps * (h * w + c)
     least = shape.item * n * (2 * c * h * w + of_filters * (1 + filters_too))
+    added = 0
     if filters_too:  # another kernel adds the parts up
-        added = (
-            n
-            * taps
-            * ((blocks > 1) * h * w * (blocks * wide + shape.item) + (tiles > 1) * c * (tiles * wide + shape.item))
-        )
-        memory, cache = memory + added, cache + added
-    return Traffic(least, memory, cache, largest)
+        of_spatial = (blocks > 1) * h * w * (blocks * wide + shape.item)
+        of_channel = (tiles > 1) * c * (tiles * wide + shape.item)
+        added = n * taps * (of_spatial + of_channel)
+    return Traffic(least, memory, cache, added, largest)
 
 
 def _waves(programs: Iterator[list[Box]], size: int) -> Iterator[list[list[Box]]]:

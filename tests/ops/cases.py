@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,7 +20,6 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 # The largest error allowed, relative to the size of the values: a few units in the last place.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}
-DTYPES = [pytest.param(dtype, id=str(dtype).removeprefix("torch.")) for dtype in TOLERANCE]
 
 
 def kernels() -> list:
@@ -38,8 +38,9 @@ def kernels() -> list:
 def _interpret_fast() -> None:
     """Let Triton's interpreter skip what it is slow at, and round as a GPU does.
 
-    It checks every sum and product of indices for overflow, which takes most of its time; test_triton.py leaves the
-    check on. And it cuts float32 to bfloat16, where a GPU rounds to the nearest.
+    It checks every sum and product of indices for overflow, which test_triton_interpreted.py leaves on; and it patches
+    the language again in each function that a kernel calls. Together that is most of its time. And it cuts float32 to
+    bfloat16, where a GPU rounds to the nearest.
     """
     import numpy as np
     from triton.runtime import interpreter
@@ -55,19 +56,33 @@ def _interpret_fast() -> None:
         return convert(data, source, target, mode)
 
     interpreter._convert_float = rounding
+    patch, nothing, outside = interpreter._patch_lang, interpreter._LangPatchScope, interpreter.tl.load
+    patched: set[str] = set()  # modules, since the kernel was launched
+
+    def patch_once(function):
+        if interpreter.tl.load is outside:
+            patched.clear()
+        if function.__module__ in patched:
+            return nothing()
+        patched.add(function.__module__)
+        return patch(function)
+
+    interpreter._patch_lang = patch_once
 
 
 # What an interpreter takes too long for, smaller; each still does what it is named for.
 _INTERPRETED = {
     "7x7": {"size": (5, 6)},
-    "31x31": {"size": (4, 5)},
+    "31x31": {"size": (2, 3)},
     "a-head-a-channel": {"channels": 3, "heads": 3},
     "tall": {"size": (19, 5), "channels": 2},
-    "wide": {"size": (2, 150)},
+    "wide": {"size": (2, 70)},
     "stride-million": {"size": (3, 4)},
     "stride-37": {"size": (8, 7)},
     "dilation-300-stride-7": {"size": (11, 5)},
     "stride-2-dilation-90": {"size": (9, 8)},
+    "up-2": {"size": (4, 5)},
+    "up-2-dilation-2": {"size": (5, 5)},
     "up-3x2": {"size": (4, 5)},
     "up-2-heads": {"size": (4, 5)},
     "up-4-one-channel": {"size": (3, 4)},
@@ -108,9 +123,9 @@ class Case:
         """The case as this kernel gets it: what is interpreted is smaller, if it is not small already."""
         if name != "triton":
             return self
-        if self.size <= (4, 4):
-            return dataclasses.replace(self, batch=min(self.batch, 1))
-        return dataclasses.replace(self, **_INTERPRETED.get(self.id, {}))
+        smaller = {} if self.size <= (4, 4) else _INTERPRETED.get(self.id, {})
+        batch = self.batch if self.id in ("3x3", "up-2") else min(self.batch, 1)
+        return dataclasses.replace(self, batch=batch, **smaller)
 
     @property
     def paddings(self) -> tuple[int, int]:
@@ -231,6 +246,31 @@ SMALL_CASES = [  # for what is checked by finite differences
     and case.kernel[0] * case.kernel[1] <= 9
     and not case.id.startswith(("whole", "batch", "wide", "tall"))
 ]
+
+
+# An interpreter is slow: it has these with every dtype and derivative, the others in float32.
+_EVERY_DTYPE = {"3x3", "add", "heads", "spatial-only", "stride-2-odd", "dilation-2", "2x5", "whole-vectors", "up-2"}
+_EVERY_DERIVATIVE = {"3x3", "add", "channel-only", "spatial-only-add", "2x2", "stride-2-odd", "dilation-2", "up-2"}
+_SECOND_DERIVATIVES = {"2x2", "spatial-only-add"}
+
+
+def values() -> list:
+    """(case, kernel, dtype, memory format) of each test of values."""
+    return [
+        pytest.param(case, name, dtype, memory_format, id=f"{case.id}-{name}-{str(dtype)[6:]}-{memory_format}")
+        for case, name, dtype, memory_format in itertools.product(_BASE + _UPSAMPLE, kernels(), TOLERANCE, FORMATS)
+        if name != "triton" or dtype == torch.float32 or case.id in _EVERY_DTYPE
+    ]
+
+
+def derivatives(order: int) -> list:
+    """(case, kernel) of each test by finite differences."""
+    interpreted = _EVERY_DERIVATIVE if order == 1 else _SECOND_DERIVATIVES
+    return [
+        pytest.param(case, name, id=f"{case.id}-{name}")
+        for (case,), name in itertools.product((case.values for case in SMALL_CASES), kernels())
+        if name != "triton" or case.id in interpreted
+    ]
 
 
 def assert_close(name: str, got: Tensor, expected: Tensor, dtype: torch.dtype) -> None:

@@ -7,9 +7,7 @@ import torch
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import ddfnet
-from tests.ops.cases import SMALL_CASES, Case, kernel, kernels
-
-BACKENDS = kernels()
+from tests.ops.cases import SMALL_CASES, Case, derivatives, kernel
 
 
 def present(case: Case, *tensors):
@@ -24,8 +22,7 @@ def present(case: Case, *tensors):
 
 
 @pytest.mark.supports("first derivatives, reverse and forward mode (finite differences)")
-@pytest.mark.parametrize("name", BACKENDS)
-@pytest.mark.parametrize("case", SMALL_CASES)
+@pytest.mark.parametrize(("case", "name"), derivatives(1))
 def test_first_derivatives(case: Case, name: str) -> None:
     case = case.on(name)
     inputs, function = present(case, *case.tensors())
@@ -34,8 +31,7 @@ def test_first_derivatives(case: Case, name: str) -> None:
 
 
 @pytest.mark.supports("second derivatives (finite differences)")
-@pytest.mark.parametrize("name", BACKENDS)
-@pytest.mark.parametrize("case", SMALL_CASES)
+@pytest.mark.parametrize(("case", "name"), derivatives(2))
 def test_second_derivatives(case: Case, name: str) -> None:
     case = case.on(name)
     inputs, function = present(case, *case.tensors())

@@ -6,16 +6,13 @@ import pytest
 import torch
 
 from ddfnet.ops import library
-from tests.ops.cases import CASES, DTYPES, FORMATS, Case, assert_close, kernel, kernels
+from tests.ops.cases import FORMATS, Case, assert_close, kernel, kernels, values
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
 
 @pytest.mark.supports("output and all gradients")
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", kernels())
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "name", "dtype", "memory_format"), values())
 def test_output_and_gradients(case: Case, name: str, dtype: torch.dtype, memory_format: str) -> None:
     case = case.on(name)
     tensors = case.tensors(dtype, memory_format)

@@ -143,7 +143,7 @@ def _of_filters(problem: Problem) -> Launch:
     if problem.channels_inner:
         # One warp, one position: a sum over channels stays within a warp, and no warp waits for another. A thread has
         # four channels, or two where it has more than one row of taps and their sums would not fit into registers.
-        columns, warps = 1, 1
+        columns, warps = (1 if problem.processors > 1 else 8), 1  # an interpreter takes as long for one as for eight
         channels = _power_of_two(problem.channels, 128 if tap_rows == 1 or problem.item == 4 else 64)
     else:
         columns, warps = _power_of_two(problem.width, 32), 8

@@ -1,0 +1,39 @@
+"""The kernels compile for GPUs that are not there, and what is read off the compiled code is plausible."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gpu_compile import GPUS, compile_case
+from gpu_traffic import Shape, resident, time, traffic
+
+SIZE = (2, 256, 28, 28)
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=["last", "planar"])
+@pytest.mark.parametrize("name", GPUS)
+def test_the_three_kernels_compile(name: str, memory_format: torch.memory_format) -> None:
+    found = compile_case(GPUS[name], SIZE, 3, torch.float32, memory_format)
+    assert [compiled.kernel for compiled in found] == ["forward", "grad_input", "grad_filters"]
+    for compiled in found[:2]:
+        assert 0 < compiled.registers <= 255
+        assert compiled.spills == 0
+        assert compiled.shared == 0  # nothing is exchanged between the layouts of loads and stores
+    wide = memory_format == torch.channels_last
+    assert all(("load 128" in compiled.widths and "store 128" in compiled.widths) == wide for compiled in found[:2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_forward_is_bound_by_memory_and_near_its_least(dtype: torch.dtype) -> None:
+    """At the paper's table 2, channels_last: what the design is for."""
+    size, gpu = (2, 256, 200, 300), GPUS["H100"]
+    shape = Shape(*size, 3, dtype.itemsize, channels_last=True)
+    forward = compile_case(gpu, size, 3, dtype, torch.channels_last)[0]
+    counted = traffic(forward, shape, gpu)
+    assert 1 <= counted.over_least <= 1.15
+    needed = time(forward, shape, gpu, counted)
+    assert needed.least <= needed.memory
+    assert resident(forward, gpu) >= 2 * gpu.processors
+    if dtype == torch.float32:
+        assert needed.predicted == needed.memory
+        assert needed.predicted <= 1.1 * 2 * 2 * 256 * 200 * 300 * 4 / gpu.dram * 1e-3

@@ -1,0 +1,68 @@
+"""The bytes that are counted by formula are those that the kernels touch, each of whose accesses is written down."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+import torch
+from gpu_compile import A100, Compiled
+from gpu_traffic import SECTOR, Shape, traffic
+from triton.runtime.interpreter import interpreter_builder
+
+import ddfnet.ops.triton as kernels
+from ddfnet.ops.triton import launch
+from tests.ops.cases import FORMATS
+
+
+def tile_of(kernel: str, channels_last: bool) -> launch.Tile | launch.FilterTile:
+    if kernel == "grad_filters":
+        return launch.FilterTile(2, 8, 4, 4, 3) if channels_last else launch.FilterTile(8, 8, 4, 1, 1)
+    return launch.Tile(4, 8, 4, 2, 1, True, True) if channels_last else launch.Tile(8, 8, 4, 2, 1, True, False)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("kernel", ["forward", "grad_input", "grad_filters"])
+def test_formula_and_accesses_agree_on_triton(kernel: str, memory_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    n, c, h, w, k = size = (2, 16, 9, 24, 3)
+    last = memory_format == "channels_last"
+    tile = tile_of(kernel, last)
+    touched: dict[tuple, set[int]] = defaultdict(set)
+    load, store = interpreter_builder.create_masked_load, interpreter_builder.create_masked_store
+
+    def note(pointers, mask) -> None:
+        touched[tuple(interpreter_builder.grid_idx)].update(
+            (pointers.data[mask.data.astype(bool)] // SECTOR).flatten().tolist()
+        )
+
+    def noted_load(pointers, mask, *rest):
+        note(pointers, mask)
+        return load(pointers, mask, *rest)
+
+    def noted_store(pointers, value, mask, *rest):
+        note(pointers, mask)
+        return store(pointers, value, mask, *rest)
+
+    monkeypatch.setattr(interpreter_builder, "create_masked_load", noted_load)
+    monkeypatch.setattr(interpreter_builder, "create_masked_store", noted_store)
+    monkeypatch.setattr(kernels, "choose", lambda problem: launch.Launch(tile, 1))
+
+    shapes = (n, c, h, w), (n, c, k, k), (n, k * k, h, w), (n, c, h, w)
+    input, channel, spatial, grad = (
+        torch.randn(shape).contiguous(memory_format=FORMATS[memory_format]) if i != 1 else torch.randn(shape)
+        for i, shape in enumerate(shapes)
+    )
+    geometry = (k, k), (1, 1), (1, 1), (1, 1), (1, 1), "mul"
+    if kernel == "forward":
+        kernels.ddf(input, channel, spatial, *geometry)
+    else:
+        mask = [kernel == "grad_input"] + [kernel == "grad_filters"] * 2
+        kernels.ddf_backward(grad, input, channel, spatial, *geometry, mask)
+
+    programs = len(touched)
+    compiled = Compiled(kernel, programs, {"TILE": tile, "num_warps": 1}, registers=32, spills=0, shared=0)
+    counted = traffic(compiled, Shape(*size, 4, last), A100)
+    assert counted.kernel_cache == SECTOR * sum(map(len, touched.values()))
+    assert counted.kernel_memory <= counted.kernel_cache
+    # All programs run at the same time here: memory is read once.
+    assert counted.kernel_memory == SECTOR * len(set().union(*touched.values()))
