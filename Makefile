@@ -21,7 +21,7 @@ CXX_FILES := $(wildcard csrc/*/*) $(wildcard tests/cpp/*.cpp)
 demo: $(VENV)/demo.stamp
 	$(BIN)/ddfnet demo $(DEMO)
 
-test: lint types unit reference triton gpu-report other-torch
+test: lint types unit reference triton other-torch
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -39,12 +39,13 @@ unit: $(VENV)/dev.stamp
 reference: $(VENV)/dev.stamp
 	OMP_NUM_THREADS=1 DDFNET_BACKEND=reference $(BIN)/python -m pytest -n 2 tests/ops tests/nn tests/test_compat.py
 
-# The GPU kernels without a GPU: interpreted, and compiled for GPUs that are not there.
+# The GPU kernels, interpreted on the CPU, and the bytes that they touch.
 triton: $(VENV)/dev.stamp
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/ops -k triton --support-table=docs/support.md
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/ops tests/tools -k triton --support-table=docs/support.md
 
+# The GPU kernels, compiled for GPUs that are not there, and their least times.
 gpu-report: $(VENV)/dev.stamp
-	$(BIN)/python tools/gpu_report.py
+	$(BIN)/python tools/gpu_report.py --write benchmarks/results
 
 # One wheel for every torch from 2.10 on: built with one, tested with another, away from the sources.
 other-torch: $(OTHER_VENV)/stamp $(VENV)/dev.stamp

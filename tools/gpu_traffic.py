@@ -59,6 +59,11 @@ class Traffic:
     def cache(self) -> int:
         return self.kernel_cache + self.added
 
+    def times(self, count: int) -> Traffic:
+        """Of so many launches like this in one; a wave stays what it is."""
+        own = {name: count * value for name, value in vars(self).items()}
+        return Traffic(**(own | {"wave": self.wave}))
+
     @property
     def over_least(self) -> float:
         return self.memory / self.least
@@ -104,7 +109,8 @@ def _boxes(compiled: Compiled, shape: Shape) -> Iterator[list[Box]]:
         elif compiled.kernel == "grad_input":
             yield [
                 ("grad_output", n, channels, *halo),
-                *_gathered(n, rows, across, shape),
+                # A step's last row may lie below the map; its filters are loaded all the same.
+                *_gathered(n, (rows[0], rows[1] + (rows[0] - rows[1]) % tile.step), across, shape),
                 filter,
                 ("grad_input", n, channels, rows, across),
             ]
