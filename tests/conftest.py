@@ -74,7 +74,7 @@ class SupportTable:
 
     def _read(self) -> dict[tuple[str, str], str]:
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
+        rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")][1:]
         return {(row[0], column): cell for row in rows for column, cell in zip(COLUMNS, row[1:], strict=False)}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
