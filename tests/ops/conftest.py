@@ -1,7 +1,13 @@
-"""What is collected: tests of the interpreter only where there is one (TRITON_INTERPRET=1, `make triton`)."""
+"""What is collected: tests of the GPU kernels where Triton is, interpreted ones where it interprets (`make triton`)."""
+
+import importlib.util
 
 import torch
 
 from ddfnet.ops import backends
 
-collect_ignore = [] if backends.can_run("triton", torch.device("cpu"))[0] else ["test_triton_interpreted.py"]
+collect_ignore = []
+if importlib.util.find_spec("triton") is None:
+    collect_ignore.append("test_triton.py")
+if not backends.can_run("triton", torch.device("cpu"))[0]:
+    collect_ignore.append("test_triton_interpreted.py")

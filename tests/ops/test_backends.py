@@ -49,7 +49,7 @@ def test_the_context_goes_before_the_environment_and_ends(monkeypatch: pytest.Mo
 def test_a_backend_chosen_by_name_does_not_fall_back() -> None:
     with (
         ddfnet.ops.backend("triton"),
-        pytest.raises(NotImplementedError, match="'triton' was asked for .* Triton kernels"),
+        pytest.raises(NotImplementedError, match="'triton' was asked for and cannot serve a tensor on cpu"),
     ):
         ddfnet.ddf(X, CHANNEL, None)
 

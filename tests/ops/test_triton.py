@@ -15,11 +15,8 @@ import pytest
 import torch
 
 import ddfnet
-from ddfnet.ops import backends
-
-pytest.importorskip("triton", reason="Triton is not installed here")
-
 import ddfnet.ops.triton as gpu
+from ddfnet.ops import backends
 from ddfnet.ops.triton import launch
 from ddfnet.ops.triton.tiles import Window
 
