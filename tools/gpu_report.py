@@ -1,7 +1,6 @@
 """What the GPU kernels compile to, and how long they need at least: on a machine without a GPU.
 
     python tools/gpu_report.py --write benchmarks/results     gpu-report.json and gpu-report.md
-    python tools/gpu_report.py --check                        exit status 1 if a kernel does not compile, or spills
 
 Needs Triton, whose wheel has NVIDIA's assembler and disassemblers, and NumPy. docs/gpu.md explains the numbers.
 """
@@ -212,18 +211,16 @@ def _backward_over_forward(times: list[Row]) -> list[Row]:
     ]
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="gpu-report.json and gpu-report.md, there")
-    parser.add_argument("--check", action="store_true", help="fail if a kernel spills registers")
     options = parser.parse_args()
     found = report()
     print("\n".join(_verdicts(found)))
     if options.write:
         (options.write / "gpu-report.json").write_text(json.dumps(found, indent=1) + "\n")
         (options.write / "gpu-report.md").write_text(text(found))
-    return int(options.check and any(row["spills"] for row in found["compiled"]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import torch
 import triton
@@ -14,7 +14,7 @@ from ddfnet.ops.shapes import accumulate_dtype, empty_output, empty_result
 from ddfnet.ops.triton.forward import forward
 from ddfnet.ops.triton.grad_filters import grad_filters
 from ddfnet.ops.triton.grad_input import grad_input
-from ddfnet.ops.triton.launch import FilterTile, Problem, Tile, choose
+from ddfnet.ops.triton.launch import FilterTile, Launch, Problem, Tile, choose
 from ddfnet.ops.triton.tiles import Map, Sizes, Window
 
 _OLDEST = (8, 0)  # compute capability that Triton supports
@@ -62,8 +62,7 @@ def _processors(device: torch.device) -> int:
 def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, *geometry: Any) -> Tensor:
     output = empty_result(input, *geometry)
     if output.numel():
-        call = _Call(output, input, channel_filter, spatial_filter, *geometry)
-        call.run_forward(output)
+        _Call(output, input, channel_filter, spatial_filter, *geometry).forward()
     return output
 
 
@@ -102,18 +101,16 @@ class _Call:
         self.sizes = Sizes._make((heads, input.shape[1] // heads, *input.shape[2:], height, width, *padding))
         self.sum_dtype = accumulate_dtype(input.dtype)
 
-    # One place for everything that the kernels are compiled for.
-    def _options(self, problem: Problem, *others: Tensor | None) -> tuple[Any, dict[str, Any]]:
-        tile, warps = choose(problem)
+    def _options(self, launch: Launch, *others: Tensor | None) -> dict[str, Any]:
+        """Everything that a kernel is compiled for; ``others`` are what it writes beside the call's tensors."""
         tensors = self.output, self.input, self.channel_filter, self.spatial_filter, *others
         far = max(self._reach(), *map(_extent, tensors)) > _FARTHEST
-        index = tl.int64 if far else tl.int32
-        return tile, {
+        return {
             "WINDOW": self.window,
-            "TILE": tile,
-            "INDEX": index,
+            "TILE": launch.tile,
+            "INDEX": tl.int64 if far else tl.int32,
             "SUM": _SUM[self.sum_dtype],
-            "num_warps": warps,
+            "num_warps": launch.warps,
         }
 
     def _reach(self) -> int:
@@ -148,12 +145,19 @@ class _Call:
         tiles = triton.cdiv(height, tile.rows) * triton.cdiv(width, columns)
         return self.input.shape[0] * self.sizes.heads * triton.cdiv(self.sizes.channels, tile.channels) * tiles
 
-    def run_forward(self, output: Tensor) -> None:
+    def forward(self) -> None:
+        """Fill the output."""
         height, width = self.sizes.height, self.sizes.width
-        tile, options = self._options(self._problem("forward", self.input, height, width))
+        launch = choose(self._problem("forward", self.input, height, width))
+        tile = cast(Tile, launch.tile)
         programs = self._programs(tile, height, width, tile.columns) * (self.subpixels // tile.subpixels)
         forward[(programs,)](
-            _map(self.input), _map(self.channel_filter), _map(self.spatial_filter), _map(output), self.sizes, **options
+            _map(self.input),
+            _map(self.channel_filter),
+            _map(self.spatial_filter),
+            _map(self.output),
+            self.sizes,
+            **self._options(launch),
         )
 
     def grad_input(self) -> Tensor:
@@ -163,9 +167,14 @@ class _Call:
         (height, width), (stride_y, stride_x) = self.input.shape[2:], self.window[2:4]
         phases = min(stride_y, height) * min(stride_x, width)
         height, width = triton.cdiv(height, stride_y), triton.cdiv(width, stride_x)
-        tile, options = self._options(self._problem("grad_input", grad, height, width), grad)
-        grad_input[(self._programs(tile, height, width, tile.columns) * phases,)](
-            _map(self.output), _map(self.channel_filter), _map(self.spatial_filter), _map(grad), self.sizes, **options
+        launch = choose(self._problem("grad_input", grad, height, width))
+        grad_input[(self._programs(launch.tile, height, width, launch.tile.columns) * phases,)](
+            _map(self.output),
+            _map(self.channel_filter),
+            _map(self.spatial_filter),
+            _map(grad),
+            self.sizes,
+            **self._options(launch, grad),
         )
         return grad
 
@@ -175,16 +184,14 @@ class _Call:
         if channel is None and spatial is None:
             return None, None
         height, width = self.sizes.height, self.sizes.width
-        problem = self._problem("grad_filters", self.input, height, width)
-        tile = choose(problem).tile
-        assert isinstance(tile, FilterTile)
+        launch = choose(self._problem("grad_filters", self.input, height, width))
+        tile = cast(FilterTile, launch.tile)
         columns = tile.columns * tile.steps
         tiles = triton.cdiv(height, tile.rows) * triton.cdiv(width, columns)
         blocks = triton.cdiv(self.sizes.channels, tile.channels)
         of_channel = self._parts(channel, tiles)
         of_spatial = self._parts(spatial, blocks)
         if self.input.numel():
-            _, options = self._options(problem, of_channel, of_spatial)
             programs = self._programs(tile, height, width, columns) * self.subpixels
             grad_filters[(programs * (self.window.kernel_y // tile.tap_rows),)](
                 _map(self.output),
@@ -194,7 +201,7 @@ class _Call:
                 _parts_map(of_channel),
                 _parts_map(of_spatial),
                 self.sizes,
-                **options,
+                **self._options(launch, of_channel, of_spatial),
             )
         return _total(of_channel, channel), _total(of_spatial, spatial)
 

@@ -14,6 +14,7 @@ import triton.language as tl
 from ddfnet.ops.triton.tiles import (
     channel_tap,
     channel_taps,
+    columns_from,
     digit,
     load,
     of_batch,
@@ -95,7 +96,7 @@ def forward(
     row_tile, n = digit(rest, tl.cdiv(sizes.height, TILE.rows))
 
     subpixel = group * TILE.subpixels
-    x = tl.multiple_of(column_tile * TILE.columns + tl.arange(0, TILE.columns), 1)
+    x = columns_from(column_tile * TILE.columns, TILE.columns)
     channel = block * TILE.channels + tl.arange(0, TILE.channels)
     channel_ok = channel < sizes.channels
     channel += head * sizes.channels

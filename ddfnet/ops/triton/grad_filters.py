@@ -13,7 +13,7 @@ atomically. Programs that differ in the kernel's rows alone run side by side, an
 import triton
 import triton.language as tl
 
-from ddfnet.ops.triton.tiles import channel_taps, digit, load, of_batch, spatial_tap, strided, zeros
+from ddfnet.ops.triton.tiles import channel_taps, columns_from, digit, load, of_batch, spatial_tap, strided, zeros
 
 
 @triton.jit
@@ -69,9 +69,7 @@ def grad_filters(
         sums = zeros(TILE.tap_rows * WINDOW.kernel_x, TILE.columns, TILE.channels, SUM)
     for step in range(rows * TILE.steps):
         y = first_row + step // TILE.steps
-        x = tl.multiple_of(
-            (column_tile * TILE.steps + step % TILE.steps) * TILE.columns + tl.arange(0, TILE.columns), 1
-        )
+        x = columns_from((column_tile * TILE.steps + step % TILE.steps) * TILE.columns, TILE.columns)
         there = (x < sizes.width) & (y < sizes.height)
         row = y * WINDOW.scale_y + subpixel // WINDOW.scale_x
         column = x * WINDOW.scale_x + subpixel % WINDOW.scale_x

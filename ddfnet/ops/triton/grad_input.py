@@ -14,6 +14,7 @@ import triton.language as tl
 from ddfnet.ops.triton.tiles import (
     channel_tap,
     channel_taps,
+    columns_from,
     digit,
     load,
     of_batch,
@@ -99,7 +100,7 @@ def grad_input(
     column_tile, rest = digit(rest, tl.cdiv(phase_width, TILE.columns))
     row_tile, n = digit(rest, tl.cdiv(phase_height, TILE.rows))
 
-    x = tl.multiple_of(column_tile * TILE.columns + tl.arange(0, TILE.columns), 1)
+    x = columns_from(column_tile * TILE.columns, TILE.columns)
     column = phase_x + x * WINDOW.stride_x
     channel = block * TILE.channels + tl.arange(0, TILE.channels)
     channel_ok = channel < sizes.channels

@@ -131,7 +131,7 @@ def _of_map(problem: Problem) -> Launch:
     plain = window[2:6] == (1, 1, 1, 1)  # stride and dilation: windows of neighbouring rows overlap in every row
     step = 2 if plain and unroll and together == 1 and problem.height > 1 else 1
     rows = _rows(problem, columns, channels, together, least=step)
-    keep = taps <= 9 and unroll and subpixels == 1
+    keep = unroll and subpixels == 1
     warps = max(1, min(4, columns * channels // (32 * thread)))
     return Launch(Tile(columns, channels, rows, step, together, unroll, keep), warps)
 

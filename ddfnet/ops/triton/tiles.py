@@ -56,6 +56,13 @@ def digit(index, count):
 
 
 @triton.jit
+def columns_from(first, COUNT: tl.constexpr):
+    """COUNT columns. They are said to have no alignment, as columns that a tap has shifted have none: with two kinds of
+    loads Triton lays out two kinds of tiles, and exchanges them through shared memory at every tap."""
+    return tl.multiple_of(first + tl.arange(0, COUNT), 1)
+
+
+@triton.jit
 def strided(map, index):
     """Offsets of channels; none of a map that is not there."""
     offsets = None
