@@ -1,4 +1,7 @@
-"""Make results.json and table.md of what run.sh left in runs/table3, and of costs.json: run by run.sh."""
+"""Make results.json and table.md of what run.sh left in runs/table3, and of costs.json: run by run.sh.
+
+A training that is not there, but in results.json, stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import reporting  # noqa: E402
-from rows import REMEDIES, ROWS, SEEDS, concerned  # noqa: E402
+from rows import REMEDIES, RESULTS, ROWS, SEEDS, concerned  # noqa: E402
 
 RUNS = HERE.parents[1] / "runs" / "table3"
 _NOT_RUN = "not run"
@@ -35,16 +38,24 @@ def run(folder: Path) -> dict[str, Any] | None:
     [*files] = sorted((folder / "csv").glob("*/metrics.csv"))
     lines = [line for file in files for line in csv.DictReader(file.open())]
     curve = {int(line["epoch"]) + 1: float(line["top1"]) for line in lines if line.get("top1")}
+    # Where the pictures lay is nobody else's business.
+    command = re.sub(r"(?<=--data\.path )\S*/", "", written["command"])
     return {key: written[key] for key in _KEPT} | {
+        "command": command,
         "top1": written["metrics"]["top1"],
         "loss": written["metrics"]["val_loss"],
         "curve": [curve[epoch] for epoch in sorted(curve) if epoch <= written["epochs"]],
     }
 
 
-def summary(name: str, runs: Path) -> dict[str, Any]:
+def summary(name: str, runs: Path, earlier: dict[str, Any]) -> dict[str, Any]:
     """Of a row: each seed's run, and mean and deviation of the accuracies in per cent."""
-    by_seed = {str(seed): found for seed in SEEDS if (found := run(runs / f"{name}-{seed}")) is not None}
+    known = earlier.get("by_seed", {})
+    by_seed = {
+        str(seed): found
+        for seed in SEEDS
+        if (found := run(runs / f"{name}-{seed}") or known.get(str(seed))) is not None
+    }
     values = {seed: 100 * each["top1"] for seed, each in by_seed.items() if "top1" in each}
     spread = reporting.spread(values) if values else {"mean": None, "std": None}
     return spread | {"by_seed": by_seed, "runs": len(values)}
@@ -132,19 +143,27 @@ def table(results: dict[str, Any]) -> list[str]:
     return lines
 
 
-def collect(runs: Path, costs: dict[str, Any]) -> dict[str, Any]:
-    """All that there is."""
-    rows = {name: summary(name, runs) | costs["rows"][name] for name in ROWS}
-    remedies = {name: {kind: summary(f"{kind}-{name}", runs) for kind in concerned(name)} for name in REMEDIES}
+def collect(runs: Path, costs: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """All that there is: of the runs, and of an earlier results.json."""
+    known = {"rows": {}, "remedies": {}} | earlier
+    rows = {name: summary(name, runs, known["rows"].get(name, {})) | costs["rows"][name] for name in ROWS}
+    remedies = {
+        name: {
+            kind: summary(f"{kind}-{name}", runs, known["remedies"].get(name, {}).get(kind, {}))
+            for kind in concerned(name)
+        }
+        for name in REMEDIES
+    }
     remedies = {name: kinds for name, kinds in remedies.items() if any(kind["by_seed"] for kind in kinds.values())}
     about = {key: costs[key] for key in ("command", "machine", "batch")}
     return {"rows": rows, "claims": claims(rows), "remedies": remedies, "costs": about}
 
 
 def main() -> None:
-    results = collect(RUNS, json.loads((HERE / "costs.json").read_text()))
+    earlier = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = collect(RUNS, json.loads((HERE / "costs.json").read_text()), earlier)
     lines = table(results)
-    (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     (HERE / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -1,11 +1,19 @@
-"""The rows of the comparison: what lies in the middle of each block. Without arguments, prints what run.sh trains."""
+"""The rows of the comparison: what lies in the middle of each block. Run, prints what run.sh trains.
+
+python reproduce/table3/rows.py            # all of it
+python reproduce/table3/rows.py --missing  # what results.json does not have
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+RESULTS = Path(__file__).parent / "results.json"
 SEEDS = (0, 1, 2)
 
 
@@ -73,15 +81,32 @@ def arguments(options: dict[str, Any]) -> str:
     return f"--model.network_options={json.dumps(options, separators=(',', ':'))}"
 
 
-def main() -> None:
+def trainings() -> Iterator[tuple[str, str, int, str]]:
+    """All of them: part of run.sh, name, seed, arguments of the command."""
     for seed in SEEDS:
         for name, row in ROWS.items():
-            print(f"rows {name}-{seed} --seed_everything={seed} {arguments(row.options)}")
+            yield "rows", name, seed, arguments(row.options)
     for seed in SEEDS:
         for name, more in REMEDIES.items():
             for kind in concerned(name):
-                words = " ".join([arguments(ROWS[kind].options), *more])
-                print(f"remedies {kind}-{name}-{seed} --seed_everything={seed} {words}")
+                yield "remedies", f"{kind}-{name}", seed, " ".join([arguments(ROWS[kind].options), *more])
+
+
+def collected(results: dict[str, Any]) -> set[tuple[str, int]]:
+    """Name and seed of the trainings that a results.json has."""
+    named = dict(results["rows"])
+    for remedy, kinds in results["remedies"].items():
+        named |= {f"{kind}-{remedy}": found for kind, found in kinds.items()}
+    return {(name, int(seed)) for name, found in named.items() for seed in found["by_seed"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--missing", action="store_true")
+    known = collected(json.loads(RESULTS.read_text())) if parser.parse_args().missing else set()
+    for part, name, seed, words in trainings():
+        if (name, seed) not in known:
+            print(f"{part} {name}-{seed} --seed_everything={seed} {words}")
 
 
 if __name__ == "__main__":

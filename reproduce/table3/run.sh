@@ -3,7 +3,8 @@
 # one that was broken off is gone on with.
 #   reproduce/table3/run.sh cifar10.tar.xz                   rows, costs, collect, keep
 #   reproduce/table3/run.sh cifar10.tar.xz remedies collect  some parts of: rows, remedies, costs, collect, keep
-# JOBS trainings at a time (2), each with one thread. Costs are timed: leave the machine alone meanwhile.
+# JOBS trainings at a time (2), each with one thread. MISSING=1 trains only what results.json does not have, which collect
+# leaves as it is. Costs are timed: leave the machine alone meanwhile.
 set -euo pipefail
 [ $# -ge 1 ] || { echo "run.sh: an archive of CIFAR-10, or torchvision's root, is required" >&2 && exit 2; }
 pictures=$(realpath "$1")
@@ -33,7 +34,7 @@ all_of() { # PART: of what rows.py prints
         [ "$part" = "$1" ] || continue
         # shellcheck disable=SC2086  # several words, none with spaces in it
         start train "$name" $words
-    done < <(python "$here/rows.py")
+    done < <(python "$here/rows.py" ${MISSING:+--missing})
     finish
 }
 

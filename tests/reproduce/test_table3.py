@@ -67,10 +67,11 @@ def test_each_row_is_a_network_of_its_stated_costs() -> None:
     assert costs()["rows"].keys() == rows.keys()
 
 
-def test_what_run_sh_trains(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_run_sh_trains(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from ddfnet.cli import training
 
     rows = script("rows")
+    monkeypatch.setattr(sys, "argv", ["rows.py"])
     rows.main()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 * (len(rows.ROWS) + 2 * len(rows.REMEDIES) - 2), "two remedies are for the filters alone"
@@ -86,7 +87,7 @@ def test_what_run_sh_trains(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_nothing_run_yet(tmp_path: Path) -> None:
     collect = script("collect")
-    results = collect.collect(tmp_path, costs())
+    results = collect.collect(tmp_path, costs(), {})
     assert all(row["mean"] is None for row in results["rows"].values())
     assert {claim["verdict"] for claim in results["claims"]} == {"not run"}
     lines = collect.table(results)
@@ -110,7 +111,7 @@ def test_claims_and_figures(tmp_path: Path, top1: dict[str, float], verdicts: li
     for name in names:
         for seed in range(3):
             write(tmp_path, name, seed, top1.get(name, better.get(name, 0.88)) + 0.001 * seed)
-    results = collect.collect(tmp_path, costs())
+    results = collect.collect(tmp_path, costs(), {})
     ddf = results["rows"]["ddf"]
     assert ddf["mean"] == pytest.approx(90.1) and ddf["std"] == pytest.approx(0.1)
     assert ddf["by_seed"]["2"]["curve"] == pytest.approx([0.451, 0.902])
@@ -128,12 +129,34 @@ def test_a_few_runs(tmp_path: Path) -> None:
         "...\nddfnet: error: the loss of step 40 is nan; the last good checkpoint is x\n"
     )
     write(tmp_path, "ddf-rate-0.2", 0, 0.91)
-    results = collect.collect(tmp_path, costs())
+    results = collect.collect(tmp_path, costs(), {})
     assert collect.accuracy(results["rows"]["ddf"]) == "90.00 (1 of 3 seeds)"
     assert collect.accuracy(results["rows"]["none"]) == "1 ended in nan"
     assert {claim["verdict"] for claim in results["claims"]} == {"not run"}
     assert results["remedies"].keys() == {"rate-0.2"}
     assert "| rate-0.2 | not run | 91.00 (1 of 3 seeds) |" in collect.table(results)
+
+
+def test_what_is_collected_is_not_trained_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect, rows = script("collect"), script("rows")
+    runs, others = tmp_path / "runs", tmp_path / "others"
+    write(runs, "ddf", 0, 0.9)
+    write(runs, "ddf-rate-0.2", 1, 0.91)
+    first = collect.collect(runs, costs(), {})
+    assert collect.collect(tmp_path / "none", costs(), first) == first, "what is not there stays"
+    write(others, "ddf", 0, 0.8)
+    write(others, "ddf", 1, 0.7)
+    second = collect.collect(others, costs(), first)
+    assert second["rows"]["ddf"]["mean"] == pytest.approx(75), "what is there replaces"
+    monkeypatch.setattr(rows, "RESULTS", tmp_path / "results.json")
+    (tmp_path / "results.json").write_text(json.dumps(second))
+    monkeypatch.setattr(sys, "argv", ["rows.py", "--missing"])
+    rows.main()
+    names = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    left = {f"{name}-{seed}" for _, name, seed, _ in rows.trainings()} - {"ddf-0", "ddf-1", "ddf-rate-0.2-1"}
+    assert len(names) == len(left) and set(names) == left
 
 
 def test_the_results_that_are_kept_are_of_these_rows() -> None:
