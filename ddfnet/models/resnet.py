@@ -12,7 +12,8 @@ from torch import nn
 from ddfnet.nn import DDF2d, DDFConv2d
 
 _LAYERS = {"18": (2, 2, 2, 2), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
-_OPTIONS = ("heads", "reduction", "combine", "norm", "filters")  # of DDF2d; block_args of the model may name them
+# Of DDF2d; block_args of the model may name them.
+_OPTIONS = ("heads", "reduction", "combine", "norm", "filters", "zero_init")
 
 
 _Entry = Callable[..., ResNet]
@@ -116,8 +117,8 @@ def ddf_mul_resnet50(pretrained: bool = False, **kwargs: Any) -> ResNet:
 
     Args:
         pretrained: for timm's sake; there are no weights to fetch.
-        kwargs: of ``timm.models.ResNet``; ``block_args`` takes heads, reduction, combine, norm and filters of
-            `ddfnet.nn.DDF2d` too.
+        kwargs: of ``timm.models.ResNet``; ``block_args`` takes heads, reduction, combine, norm, filters and
+            zero_init of `ddfnet.nn.DDF2d` too.
 
     Returns:
         The network, (N, 3, H, W) to (N, 1000).

@@ -32,7 +32,7 @@ class DDFConv2d(nn.Module):
         groups: 1; nothing else is implemented.
         padding_mode: ``"zeros"``; nothing else is implemented.
         pointwise: whether the 1x1 convolution is there even where as many channels go in as come out.
-        heads, reduction, combine, norm, filters: see `DDF2d`.
+        heads, reduction, combine, norm, filters, zero_init: see `DDF2d`.
         device: of the parameters.
         dtype: of the parameters.
 
@@ -73,6 +73,7 @@ class DDFConv2d(nn.Module):
         combine: str = "mul",
         norm: str = "filter",
         filters: str = "both",
+        zero_init: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -99,6 +100,7 @@ class DDFConv2d(nn.Module):
             combine=combine,
             norm=norm,
             filters=filters,
+            zero_init=zero_init,
             **factory,
         )
         self.pointwise: nn.Conv2d | None = None

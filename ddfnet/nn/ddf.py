@@ -40,6 +40,10 @@ class DDF2d(nn.Module):
         norm: how predicted filters are normalised: ``"filter"`` (`FilterNorm`), ``"batch"`` (batch normalisation, which
             in training needs more than one sample), ``"sigmoid"``, ``"softmax"`` over the taps, or ``"none"``.
         filters: which filters there are, ``"both"``, ``"spatial"`` or ``"channel"``.
+        zero_init: whether the layer begins as a depthwise convolution, with random weights, and learns from there to
+            adapt: the weights that predict filters from the input are zero at first, and the filters their biases. With
+            ``norm="none"`` that holds as it stands, and the spatial filters begin as ones (as zeros with ``"add"``);
+            other norms shape the filters. Not with ``norm="batch"``.
         device: of the parameters.
         dtype: of the parameters.
 
@@ -58,7 +62,7 @@ class DDF2d(nn.Module):
         torch.Size([2, 64, 15, 15])
 
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 4, figure 2b and equations 2 and 3;
-    heads and "add" are its code's.
+    heads and "add" are its code's, ``zero_init`` is ours.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class DDF2d(nn.Module):
         combine: str = "mul",
         norm: str = "filter",
         filters: str = "both",
+        zero_init: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -94,10 +99,15 @@ class DDF2d(nn.Module):
         self.relu_after = False
         options: dict[str, Any] = {"norm": norm, "nonlinearity": "relu", "device": device, "dtype": dtype}
         self.spatial = self.channel = None
+        start = "random" if zero_init else None
         if filters != "channel":
-            self.spatial = SpatialBranch(channels, heads, self.kernel_size, stride=self.stride, **options)
+            # Where FilterNorm or another norm would make nothing of equal taps, or there is no channel filter: random.
+            neutral = {"mul": 1.0, "add": 0.0}[combine] if zero_init and norm == "none" and filters == "both" else start
+            self.spatial = SpatialBranch(
+                channels, heads, self.kernel_size, stride=self.stride, start=neutral, **options
+            )
         if filters != "spatial":
-            self.channel = ChannelBranch(channels, self.kernel_size, reduction=reduction, **options)
+            self.channel = ChannelBranch(channels, self.kernel_size, reduction=reduction, start=start, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         check_map("the input of DDF2d", x, self.channels)

@@ -138,7 +138,10 @@ def table(results: dict[str, Any]) -> list[str]:
     if results["remedies"]:
         # The convolution's own row where it is not concerned.
         both = {name: {"conv": results["rows"]["conv"]} | kinds for name, kinds in results["remedies"].items()}
-        tried = [[name, accuracy(kinds["conv"]), accuracy(kinds["ddf"])] for name, kinds in both.items()]
+        tried = [["none", accuracy(results["rows"]["conv"]), accuracy(results["rows"]["ddf"])]]
+        tried += [
+            [REMEDIES[name].title, *(accuracy(kinds[kind]) for kind in ("conv", "ddf"))] for name, kinds in both.items()
+        ]
         lines += ["", *reporting.table(["remedy", "convolution", "DDF"], tried)]
     return lines
 

@@ -61,19 +61,45 @@ ROWS = {
     ),
 }
 
-# What to try where DDF does not beat the convolution: each as arguments of the command, besides the row's.
+
+@dataclass(frozen=True)
+class Remedy:
+    """What to try where DDF does not beat the convolution.
+
+    Args:
+        title: in tables.
+        words: arguments of the command, besides the row's.
+        options: of `ddfnet.nn.DDF2d`, besides the row's.
+    """
+
+    title: str
+    words: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
 REMEDIES = {
-    "filter-rate-0.2": ["--model.filter_rate=0.2"],
-    "filter-no-decay": ["--model.filter_decay=0"],
-    "warmup-3": ["--model.warmup_epochs=3"],
-    "rate-0.2": ["--model.learning_rate=0.2"],
+    "zero-init": Remedy("filters begin as the same for all pixels and pictures", options={"zero_init": True}),
+    "zero-init-none": Remedy(
+        "the same without FilterNorm: each layer begins as a depthwise convolution",
+        options={"zero_init": True, "norm": "none"},
+    ),
+    "filter-rate-0.2": Remedy("a fifth of the learning rate for what predicts filters", ("--model.filter_rate=0.2",)),
+    "filter-no-decay": Remedy("no weight decay for what predicts filters", ("--model.filter_decay=0",)),
+    "warmup-3": Remedy("three epochs of warm-up, not one", ("--model.warmup_epochs=3",)),
 }
 
 
-def concerned(remedy: str) -> tuple[str, ...]:
+def concerned(name: str) -> tuple[str, ...]:
     """The rows that a remedy changes: the convolution too, or there were no comparison, but for what it has not."""
-    filters_alone = all(word.startswith("--model.filter") for word in REMEDIES[remedy])
+    remedy = REMEDIES[name]
+    filters_alone = all(word.startswith("--model.filter") for word in remedy.words)
     return ("ddf",) if filters_alone else ("conv", "ddf")
+
+
+def remedied(name: str, kind: str) -> dict[str, Any]:
+    """The network of a row with a remedy."""
+    options, own = ROWS[kind].options, REMEDIES[name].options
+    return options | {"block_args": options.get("block_args", {}) | own} if own else options
 
 
 def arguments(options: dict[str, Any]) -> str:
@@ -87,9 +113,9 @@ def trainings() -> Iterator[tuple[str, str, int, str]]:
         for name, row in ROWS.items():
             yield "rows", name, seed, arguments(row.options)
     for seed in SEEDS:
-        for name, more in REMEDIES.items():
+        for name, remedy in REMEDIES.items():
             for kind in concerned(name):
-                yield "remedies", f"{kind}-{name}", seed, " ".join([arguments(ROWS[kind].options), *more])
+                yield "remedies", f"{kind}-{name}", seed, " ".join([arguments(remedied(name, kind)), *remedy.words])
 
 
 def collected(results: dict[str, Any]) -> set[tuple[str, int]]:

@@ -187,6 +187,32 @@ def test_one_tap_is_for_other_norms(norm):
     assert DDF2d(4, 1, norm=norm)(torch.randn(2, 4, 3, 3)).shape == (2, 4, 3, 3)
 
 
+@pytest.mark.parametrize("combine", ["mul", "add"])
+def test_it_can_begin_as_a_depthwise_convolution(combine):
+    layer = DDF2d(6, 5, stride=2, heads=2, norm="none", combine=combine, reduction=2.0, zero_init=True)
+    x = torch.randn(3, 6, 11, 12)
+    weight = layer.channel.expand.bias.reshape(6, 1, 5, 5)
+    assert weight.std().item() == pytest.approx(math.sqrt(2 / 25), rel=0.3)
+    result = layer(x)
+    torch.testing.assert_close(result, F.conv2d(x, weight, stride=2, padding=2, groups=6), rtol=1e-5, atol=1e-5)
+    result.square().sum().backward()
+    for branch in (layer.spatial.conv, layer.channel.expand):
+        assert branch.weight.grad.abs().max() > 0, "it learns to adapt at once"
+
+
+@pytest.mark.parametrize("filters", ["both", "spatial", "channel"])
+@pytest.mark.parametrize("norm", ["filter", "sigmoid", "softmax", "none"])
+def test_it_can_begin_with_filters_that_are_the_same_everywhere(norm, filters):
+    layer = DDF2d(4, norm=norm, filters=filters, reduction=2.0, zero_init=True)
+    x = torch.randn(3, 4, 9, 9)
+    result, shifted = layer(x), layer(x.roll((1, 1), (2, 3)))
+    torch.testing.assert_close(result[..., 1:-2, 1:-2], shifted[..., 2:-1, 2:-1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layer(2 * x), 2 * result, rtol=1e-4, atol=1e-5)
+    result.square().sum().backward()
+    branch = layer.channel.expand if layer.spatial is None else layer.spatial.conv
+    assert result.std() > 0.05 and branch.weight.grad.abs().max() > 0
+
+
 @pytest.mark.parametrize("filters", ["both", "spatial", "channel"])
 def test_the_branches_that_are_not_asked_for_are_not_there(filters):
     layer = DDF2d(4, filters=filters)
@@ -204,6 +230,7 @@ def test_the_branches_that_are_not_asked_for_are_not_there(filters):
         ({"combine": "sub"}, "combine must be 'mul' or 'add', got 'sub'"),
         ({"norm": "layer"}, "norm must be 'filter', 'batch', 'sigmoid', 'softmax' or 'none', got 'layer'"),
         ({"filters": "neither"}, "filters must be 'both', 'spatial' or 'channel', got 'neither'"),
+        ({"norm": "batch", "zero_init": True}, "zero_init=True needs another norm than 'batch'"),
         ({"padding": "reflect"}, "padding must be an int, .* got 'reflect'"),
         ({"padding": "same", "stride": 2}, r"padding='same' needs stride 1, got stride=\(2, 2\)"),
         ({"padding": -1}, "padding must be at least 0, got -1"),

@@ -74,15 +74,15 @@ def test_what_run_sh_trains(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     monkeypatch.setattr(sys, "argv", ["rows.py"])
     rows.main()
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 * (len(rows.ROWS) + 2 * len(rows.REMEDIES) - 2), "two remedies are for the filters alone"
+    assert len(lines) == 3 * (len(rows.ROWS) + len(rows.REMEDIES) + 1), "one remedy is for the convolution too"
     assert len({line.split()[1] for line in lines}) == len(lines)
     configs = Path(training.__file__).parent / "configs"
-    for line in lines[1:3] + lines[-8:]:
+    for line in lines[1:3] + lines[-6:]:
         words = ["--config", str(HERE / "cifar10.yaml"), *line.split()[2:]]
         cli = training.build("classification", configs / "classification.yaml", words)
         assert cli.config["model"]["network"] == "small_resnet23"
         assert cli.model.made_of["num_classes"] == 10
-    assert cli.model.learning_rate == 0.2, "the last remedy"
+    assert cli.model.warmup_epochs == 3, "the last remedy"
 
 
 def test_nothing_run_yet(tmp_path: Path) -> None:
@@ -128,13 +128,13 @@ def test_a_few_runs(tmp_path: Path) -> None:
     (tmp_path / "none-1.log").write_text(
         "...\nddfnet: error: the loss of step 40 is nan; the last good checkpoint is x\n"
     )
-    write(tmp_path, "ddf-rate-0.2", 0, 0.91)
+    write(tmp_path, "ddf-warmup-3", 0, 0.91)
     results = collect.collect(tmp_path, costs(), {})
     assert collect.accuracy(results["rows"]["ddf"]) == "90.00 (1 of 3 seeds)"
     assert collect.accuracy(results["rows"]["none"]) == "1 ended in nan"
     assert {claim["verdict"] for claim in results["claims"]} == {"not run"}
-    assert results["remedies"].keys() == {"rate-0.2"}
-    assert "| rate-0.2 | not run | 91.00 (1 of 3 seeds) |" in collect.table(results)
+    assert results["remedies"].keys() == {"warmup-3"}
+    assert "| three epochs of warm-up, not one | not run | 91.00 (1 of 3 seeds) |" in collect.table(results)
 
 
 def test_what_is_collected_is_not_trained_again(
@@ -143,7 +143,7 @@ def test_what_is_collected_is_not_trained_again(
     collect, rows = script("collect"), script("rows")
     runs, others = tmp_path / "runs", tmp_path / "others"
     write(runs, "ddf", 0, 0.9)
-    write(runs, "ddf-rate-0.2", 1, 0.91)
+    write(runs, "ddf-warmup-3", 1, 0.91)
     first = collect.collect(runs, costs(), {})
     assert collect.collect(tmp_path / "none", costs(), first) == first, "what is not there stays"
     write(others, "ddf", 0, 0.8)
@@ -155,7 +155,7 @@ def test_what_is_collected_is_not_trained_again(
     monkeypatch.setattr(sys, "argv", ["rows.py", "--missing"])
     rows.main()
     names = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
-    left = {f"{name}-{seed}" for _, name, seed, _ in rows.trainings()} - {"ddf-0", "ddf-1", "ddf-rate-0.2-1"}
+    left = {f"{name}-{seed}" for _, name, seed, _ in rows.trainings()} - {"ddf-0", "ddf-1", "ddf-warmup-3-1"}
     assert len(names) == len(left) and set(names) == left
 
 
