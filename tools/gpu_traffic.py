@@ -43,12 +43,12 @@ class Shape:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes of a launch; of the filters' gradients also those of adding up the parts."""
+    """Bytes of a launch, and of what goes before and after it: another order of taps, the sum of parts."""
 
     least: int
     kernel_memory: int
     kernel_cache: int
-    added: int  # by the sum of parts, from memory and cache alike
+    added: int  # by other kernels, from memory and cache alike
     wave: int  # touched by the largest wave
 
     @property
@@ -191,11 +191,12 @@ def traffic(compiled: Compiled, shape: Shape, gpu: Gpu) -> Traffic:
     def map(channels: int, pictures: int = n, item: int = shape.item, own_last: bool = last) -> _Map:
         return _Map(pictures, channels, h, w, item, own_last)
 
-    def filters(pictures: int = n, item: int = shape.item) -> _Map:
-        return _Map(pictures, c, 1, taps, item, False)
+    def filters(pictures: int = n, item: int = shape.item, channels_inner: bool = False) -> _Map:
+        return _Map(pictures, c, 1, taps, item, channels_inner)
 
     filters_too = compiled.kernel == "grad_filters"
-    maps = {"spatial_filter": map(taps), "channel_filter": filters()}
+    reordered = not filters_too and not tile.keep
+    maps = {"spatial_filter": map(taps), "channel_filter": filters(channels_inner=reordered)}
     if filters_too:
         summed = blocks > 1  # sums over parts are contiguous, in the dtype of sums
         maps |= {"grad_output": map(c), "input": map(c)}
@@ -214,7 +215,7 @@ def traffic(compiled: Compiled, shape: Shape, gpu: Gpu) -> Traffic:
     assert programs == compiled.programs, f"{programs} programs are counted, {compiled.programs} are launched"
     of_filters = taps * (h * w + c)
     least = shape.item * n * (2 * c * h * w + of_filters * (1 + filters_too))
-    added = 0
+    added = reordered * 2 * n * c * taps * shape.item  # another kernel copies the channel filter
     if filters_too:  # another kernel adds the parts up
         of_spatial = (blocks > 1) * h * w * (blocks * wide + shape.item)
         of_channel = (tiles > 1) * c * (tiles * wide + shape.item)

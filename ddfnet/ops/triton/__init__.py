@@ -153,7 +153,7 @@ class _Call:
         programs = self._programs(tile, height, width, tile.columns) * (self.subpixels // tile.subpixels)
         forward[(programs,)](
             _map(self.input),
-            _map(self.channel_filter),
+            _map(self._taps_of(tile)),
             _map(self.spatial_filter),
             _map(self.output),
             self.sizes,
@@ -168,9 +168,10 @@ class _Call:
         phases = min(stride_y, height) * min(stride_x, width)
         height, width = triton.cdiv(height, stride_y), triton.cdiv(width, stride_x)
         launch = choose(self._problem("grad_input", grad, height, width))
-        grad_input[(self._programs(launch.tile, height, width, launch.tile.columns) * phases,)](
+        tile = cast(Tile, launch.tile)
+        grad_input[(self._programs(tile, height, width, tile.columns) * phases,)](
             _map(self.output),
-            _map(self.channel_filter),
+            _map(self._taps_of(tile)),
             _map(self.spatial_filter),
             _map(grad),
             self.sizes,
@@ -204,6 +205,12 @@ class _Call:
                 **self._options(launch, of_channel, of_spatial),
             )
         return _total(of_channel, channel), _total(of_spatial, spatial)
+
+    def _taps_of(self, tile: Tile) -> Tensor | None:
+        """The channel filter, for a kernel that loads its taps at every step with its channels next to each other: then
+        a tap of several channels is one load. The filter is small beside the map, and the copy beside the kernel."""
+        filter = self.channel_filter
+        return filter if filter is None or tile.keep else filter.contiguous(memory_format=torch.channels_last)
 
     def _parts(self, filter: Tensor | None, count: int) -> Tensor | None:
         """Uninitialised sums of ``count`` programs that `_total` adds up. A single one is the gradient itself."""

@@ -106,6 +106,11 @@ def candidates(problem: Problem) -> list[Launch]:
     return list(dict.fromkeys(found))
 
 
+def _lanes(problem: Problem) -> int:
+    """Threads of a warp."""
+    return 64 if problem.architecture.startswith("gfx9") else 32
+
+
 def _power_of_two(least: int, most: int = 1 << 62) -> int:
     """The smallest power of two that is not below ``least``, within ``most``, which is one too."""
     return min(1 << max(0, least - 1).bit_length(), most)
@@ -116,23 +121,24 @@ def _of_map(problem: Problem) -> Launch:
     taps, subpixels = window.kernel_y * window.kernel_x, window.scale_y * window.scale_x
     vector = 16 // problem.item  # elements of the widest load
     unroll = taps <= 9  # the offsets and masks of more fill the registers
+    threads = 4 * _lanes(problem)
     if problem.channels_inner:
         # A thread has two widest loads at a time, or one where that is eight sums.
         thread = 2 * vector if problem.item >= 4 else vector
         channels = _power_of_two(problem.channels, 64)
-        columns = _power_of_two(problem.width, max(1, 128 * thread // channels))
-        channels = _power_of_two(problem.channels, max(1, 128 * thread // columns))
+        columns = _power_of_two(problem.width, max(1, threads * thread // channels))
+        channels = _power_of_two(problem.channels, max(1, threads * thread // columns))
     else:
         # Shifted rows have no alignment: a warp reads 32 columns, and a thread has a few channels of its column.
         thread = 4
         columns = _power_of_two(problem.width, 32)
-        channels = _power_of_two(problem.channels, 512 // columns)
+        channels = _power_of_two(problem.channels, 4 * threads // columns)
     together = next(n for n in (4, 3, 2, 1) if subpixels % n == 0) if problem.kernel == "forward" else 1
     plain = window[2:6] == (1, 1, 1, 1)  # stride and dilation: windows of neighbouring rows overlap in every row
     step = 2 if plain and unroll and together == 1 and problem.height > 1 else 1
     rows = _rows(problem, columns, channels, together, least=step)
     keep = unroll and subpixels == 1
-    warps = max(1, min(4, columns * channels // (32 * thread)))
+    warps = max(1, min(4, columns * channels // (_lanes(problem) * thread)))
     return Launch(Tile(columns, channels, rows, step, together, unroll, keep), warps)
 
 
@@ -141,10 +147,14 @@ def _of_filters(problem: Problem) -> Launch:
     taps = window.kernel_y * window.kernel_x
     tap_rows = window.kernel_y if taps <= 9 and problem.channels_inner else 1
     if problem.channels_inner:
-        # One warp, one position: a sum over channels stays within a warp, and no warp waits for another. A thread has
-        # four channels, or two where it has more than one row of taps and their sums would not fit into registers.
-        columns, warps = (1 if problem.processors > 1 else 8), 1  # an interpreter takes as long for one as for eight
-        channels = _power_of_two(problem.channels, 128 if tap_rows == 1 or problem.item == 4 else 64)
+        # One warp: a sum over channels stays within it, and no warp waits for another. A thread has four channels of a
+        # position, which with all rows of taps is as much as the registers hold, or eight with one row; half of that in
+        # double precision. Half types have two positions, so that a load is as wide as it can be.
+        columns, warps = 2 if problem.item == 2 and tap_rows > 1 else 1, 1
+        thread = (4 if problem.item <= 4 else 2) * (2 if tap_rows == 1 else 1)
+        channels = _power_of_two(problem.channels, thread * _lanes(problem))
+        if problem.processors == 1:
+            columns = 8  # an interpreter takes as long for one as for eight
     else:
         columns, warps = _power_of_two(problem.width, 32), 8
         channels = _power_of_two(problem.channels, 32)
