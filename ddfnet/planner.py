@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
-from ddfnet.table import table
+from ddfnet.table import amount, scaled, table
 
 __all__ = ["LayerPlan", "Plan", "Totals", "plan"]
 
@@ -130,7 +130,7 @@ class Plan:
         dtype = str(self.dtype).removeprefix("torch.")
         title = (
             f"{self.kind} on {_shapes(self.input_shapes)} {dtype}, in {mode} mode: "
-            f"{_amount(self.parameters)} parameters ({_size(self.parameter_bytes)}), inputs {_size(self.input_bytes)}"
+            f"{amount(self.parameters)} parameters ({_size(self.parameter_bytes)}), inputs {_size(self.input_bytes)}"
         )
         return "\n\n".join([title, self._layer_table(), self._total_table()])
 
@@ -141,8 +141,8 @@ class Plan:
                 layer.name,
                 layer.kind,
                 f"{_shapes(layer.inputs)} -> {_shapes(layer.outputs)}",
-                _amount(layer.parameters),
-                _amount(layer.macs),
+                amount(layer.parameters),
+                amount(layer.macs),
                 _size(layer.output_bytes),
                 _size(layer.kept_bytes),
             ]
@@ -153,9 +153,9 @@ class Plan:
     def _total_table(self) -> str:
         columns = {"predicted": self.predicted} | ({"measured": self.measured} if self.measured else {})
         lines: dict[str, Callable[[Totals], str]] = {
-            "forward MACs": lambda totals: _amount(totals.macs),
-            "forward FLOPs": lambda totals: _amount(totals.flops),
-            "forward + backward FLOPs": lambda totals: _amount(totals.training_flops),
+            "forward MACs": lambda totals: amount(totals.macs),
+            "forward FLOPs": lambda totals: amount(totals.flops),
+            "forward + backward FLOPs": lambda totals: amount(totals.training_flops),
             "kept for backward": lambda totals: _size(totals.kept_bytes),
             "peak, inference": lambda totals: _size(totals.peak_bytes),
             "peak, forward + backward": lambda totals: _size(totals.training_peak_bytes),
@@ -171,21 +171,8 @@ def _shapes(shapes: Sequence[Shape]) -> str:
     return " + ".join("x".join(map(str, shape)) or "scalar" for shape in shapes) or "none"
 
 
-def _scaled(number: float, base: int, units: Sequence[str]) -> str:
-    """Four digits and a unit; whole below the first one."""
-    index = 0
-    while index + 1 < len(units) and abs(number) >= base:
-        number, index = number / base, index + 1
-    digits = 0 if index == 0 else 2 if number < 100 else 1
-    return f"{number:.{digits}f} {units[index]}".rstrip()
-
-
-def _amount(number: float) -> str:
-    return _scaled(number, 1000, ("", "k", "M", "G", "T", "P"))
-
-
 def _size(number: int) -> str:
-    return _scaled(number, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
+    return scaled(number, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
 
 
 def _time(seconds: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Tables of plain text, which need no library."""
+"""Tables and figures of plain text, which need no library."""
 
 from __future__ import annotations
 
@@ -25,3 +25,22 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 
         for line in lines
     )
     return "\n".join("  ".join(line).rstrip() for line in aligned)
+
+
+def scaled(number: float, base: int, units: Sequence[str]) -> str:
+    """Four digits and a unit; whole below the first one."""
+    index = 0
+    while index + 1 < len(units) and abs(number) >= base:
+        number, index = number / base, index + 1
+    digits = 0 if index == 0 else 2 if number < 100 else 1
+    return f"{number:.{digits}f} {units[index]}".rstrip()
+
+
+def amount(number: float) -> str:
+    """A number as people say it.
+
+    Example:
+        >>> amount(999), amount(25_557_032)
+        ('999', '25.56 M')
+    """
+    return scaled(number, 1000, ("", "k", "M", "G", "T", "P"))

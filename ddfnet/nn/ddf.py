@@ -101,10 +101,11 @@ class DDF2d(nn.Module):
         self.spatial = self.channel = None
         start = "random" if zero_init else None
         if filters != "channel":
-            # Where FilterNorm or another norm would make nothing of equal taps, or there is no channel filter: random.
-            neutral = {"mul": 1.0, "add": 0.0}[combine] if zero_init and norm == "none" and filters == "both" else start
+            # Equal taps leave the channel filter as it is; alone, or to a norm, they would be no filter.
+            neutral = zero_init and norm == "none" and filters == "both"
+            equal = torch.tensor(1.0 if combine == "mul" else 0.0)
             self.spatial = SpatialBranch(
-                channels, heads, self.kernel_size, stride=self.stride, start=neutral, **options
+                channels, heads, self.kernel_size, stride=self.stride, start=equal if neutral else start, **options
             )
         if filters != "spatial":
             self.channel = ChannelBranch(channels, self.kernel_size, reduction=reduction, start=start, **options)
@@ -120,7 +121,7 @@ class DDF2d(nn.Module):
         y = ddf(
             padded,
             None if self.channel is None else self.channel(x),
-            None if self.spatial is None else self.spatial(self._centres(x)),
+            None if self.spatial is None else self.spatial(self.centres(x)),
             kernel_size=self.kernel_size,
             stride=self.stride,
             padding=self.padding,
@@ -187,7 +188,7 @@ class DDF2d(nn.Module):
             raise ValueError(f"padding must be an int, (h, w), None, 'same' or 'valid', got {padding!r}")
         return pair("padding", padding, 0), (0, 0)
 
-    def _centres(self, x: Tensor) -> Tensor:
+    def centres(self, x: Tensor) -> Tensor:
         """The map whose pixels, taken with the layer's stride, are the middles of the windows.
 
         The window of output pixel y begins at ``y*stride - padding`` and is ``dilation*(kernel_size - 1) + 1`` long.

@@ -38,7 +38,7 @@ class SpatialBranch(nn.Module):
         groups: int = 1,
         norm: str,
         nonlinearity: str,
-        start: float | str | None = None,
+        start: Tensor | str | None = None,
         **factory: Any,
     ) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class ChannelBranch(nn.Module):
         reduction: float,
         norm: str,
         nonlinearity: str,
-        start: float | str | None = None,
+        start: Tensor | str | None = None,
         **factory: Any,
     ) -> None:
         super().__init__()
@@ -110,12 +110,12 @@ class TapSoftmax(nn.Module):
         return f"{self.filters}, {self.taps}"
 
 
-def begin_static(conv: nn.Conv2d, start: float | str, norm: str, kernel: Kernel, nonlinearity: str) -> None:
+def begin_static(conv: nn.Conv2d, start: Tensor | str, norm: str, kernel: Kernel, nonlinearity: str) -> None:
     """Let a convolution predict the same filters from whatever it is given, until its weights, now zero, have learnt.
 
     Args:
         conv: from which the filters come, with a bias.
-        start: the number that each tap is before it is normalised, or ``"random"``.
+        start: the taps before they are normalised, (filters*K,), or one number for all of them; or ``"random"``.
         norm: what comes after it; ``"none"`` makes random taps as large as `make_norm`'s, others set the size.
         kernel: taps (h, w).
         nonlinearity: see `make_norm`.
@@ -131,7 +131,8 @@ def begin_static(conv: nn.Conv2d, start: float | str, norm: str, kernel: Kernel,
         gain = nn.init.calculate_gain(nonlinearity) / math.sqrt(math.prod(kernel))  # type: ignore[arg-type]
         nn.init.normal_(conv.bias, std=gain if norm == "none" else 1.0)
     else:
-        nn.init.constant_(conv.bias, start)
+        with torch.no_grad():
+            conv.bias.copy_(start)
 
 
 def make_norm(norm: str, filters: int, kernel: Kernel, kind: str, nonlinearity: str, **factory: Any) -> nn.Module:

@@ -35,6 +35,12 @@ class DDFUpsample2d(nn.Module):
         guide_at: where the guide is read: ``"input"`` resizes it to x, and one pixel of it predicts the filters of all
             the sub-pixels; ``"output"`` resizes it to the enlarged map, and each sub-pixel's filters are predicted from
             its own pixel. Both have the same parameters.
+        padding_mode: what lies around the map, ``"zeros"``, or its border again and again (``"replicate"``), which
+            leaves the borders of an enlarged map as bright as the rest.
+        start: ``"nearest"`` or ``"bilinear"``: the layer begins as that interpolation (``align_corners=False``) and
+            learns from there to adapt: the weights that predict the filters are zero at first. It needs
+            ``norm="none"``, for bilinear interpolation three taps or more and ``padding_mode="replicate"``. None begins
+            at random.
         device: of the parameters.
         dtype: of the parameters.
 
@@ -74,6 +80,8 @@ class DDFUpsample2d(nn.Module):
         combine: str = "mul",
         norm: str = "filter",
         guide_at: str = "input",
+        padding_mode: str = "zeros",
+        start: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -92,6 +100,10 @@ class DDFUpsample2d(nn.Module):
         self.kernel_size = pair("kernel_size", kernel_size, 1)
         if self.kernel_size[0] % 2 == 0 or self.kernel_size[1] % 2 == 0:
             raise ValueError(f"kernel_size must be odd, for its middle is the pixel, got {kernel_size}")
+        if padding_mode not in ("zeros", "replicate"):
+            raise ValueError(f"padding_mode must be 'zeros' or 'replicate', got {padding_mode!r}")
+        self.padding_mode = padding_mode
+        taps = None if start is None else self._interpolation(start, norm)
         subpixels = self.scale_factor[0] * self.scale_factor[1]
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         options: dict[str, Any] = {"norm": norm, "nonlinearity": "linear", **factory}
@@ -102,20 +114,50 @@ class DDFUpsample2d(nn.Module):
         width, groups = guide_channels or channels, 1
         if guide_at == "output":
             width, groups = width * subpixels, subpixels  # a group is what one sub-pixel reads
-        self.spatial = SpatialBranch(width, subpixels * heads, self.kernel_size, groups=groups, **options)
-        self.channel = ChannelBranch(channels, self.kernel_size, copies=subpixels, reduction=reduction, **options)
+        neutral = None if taps is None else torch.tensor(1.0 if combine == "mul" else 0.0)
+        self.spatial = SpatialBranch(width, subpixels * heads, self.kernel_size, groups=groups, start=taps, **options)
+        self.channel = ChannelBranch(
+            channels, self.kernel_size, copies=subpixels, reduction=reduction, start=neutral, **options
+        )
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         check_map("the input of DDFUpsample2d", x, self.channels)
         channel = self.channel(x).unflatten(1, (-1, self.channels))
-        return ddf_upsample(
+        spatial = self.spatial(self._source(x, guide))
+        (around_y, around_x), (sh, sw) = (k // 2 for k in self.kernel_size), self.scale_factor
+        replicate = self.padding_mode == "replicate" and x.numel() > 0
+        if replicate:
+            around = (around_x, around_x, around_y, around_y)
+            x, spatial = (F.pad(each, around, mode="replicate") for each in (x, spatial))
+        y = ddf_upsample(
             x,
             channel,
-            self.spatial(self._source(x, guide)),
+            spatial,
             scale_factor=self.scale_factor,
             kernel_size=self.kernel_size,
             combine=self.combine,
         )
+        if replicate:  # without what the added pixels became
+            height, width = y.shape[2:]
+            y = y[:, :, around_y * sh : height - around_y * sh, around_x * sw : width - around_x * sw]
+        return y
+
+    def _interpolation(self, start: str, norm: str) -> Tensor:
+        """The spatial filters of an interpolation, (s*s*heads*K,)."""
+        if start not in ("nearest", "bilinear"):
+            raise ValueError(f"start must be 'nearest', 'bilinear' or None, got {start!r}")
+        if norm != "none":
+            raise ValueError(f"start={start!r} needs norm='none', for another changes the filters, got {norm!r}")
+        if start == "bilinear" and (min(self.kernel_size) < 3 or self.padding_mode != "replicate"):
+            raise ValueError(
+                "start='bilinear' needs a kernel of 3 taps or more and padding_mode='replicate', got "
+                f"kernel_size={self.kernel_size} and padding_mode={self.padding_mode!r}"
+            )
+        rows, columns = (
+            _weights(scale, kernel, start) for scale, kernel in zip(self.scale_factor, self.kernel_size, strict=True)
+        )
+        taps = torch.einsum("ak,bl->abkl", rows, columns).flatten(0, 1)  # sub-pixels, taps
+        return taps[:, None].expand(-1, self.heads, -1, -1).flatten()
 
     def _source(self, x: Tensor, guide: Tensor | None) -> Tensor:
         """What the spatial filters are predicted from, at the size of x."""
@@ -149,6 +191,18 @@ class DDFUpsample2d(nn.Module):
             f"{self.channels}, scale_factor={self.scale_factor}, kernel_size={self.kernel_size}, heads={self.heads}, "
             f"combine={self.combine!r}{guide}"
         )
+
+
+def _weights(scale: int, kernel: int, start: str) -> Tensor:
+    """Along one dimension, the taps from which each sub-pixel is interpolated: (scale, kernel)."""
+    weights = torch.zeros(scale, kernel)
+    # From the pixel's middle to the sub-pixel's, in pixels.
+    offsets = (torch.arange(scale) + 0.5) / scale - 0.5
+    if start == "nearest":
+        offsets = torch.zeros(scale)
+    for tap in range(kernel):
+        weights[:, tap] = (1 - (offsets - (tap - kernel // 2)).abs()).clamp(min=0)
+    return weights
 
 
 def resize(guide: Tensor, height: int, width: int) -> Tensor:

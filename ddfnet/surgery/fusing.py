@@ -1,4 +1,4 @@
-"""Change the layers of a network that is already there."""
+"""Fold what follows a layer into it, in a copy for inference."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from ddfnet.compat import DDFPack, DDFUpPack
 from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm
 from ddfnet.nn.filters import ChannelBranch, SpatialBranch
-
-__all__ = ["fuse"]
 
 _LAYERS = (DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm, DDFPack, DDFUpPack)  # whose checks fx cannot follow
 

@@ -1,0 +1,184 @@
+"""What was done to a model, layer by layer, and how it is undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from ddfnet.planner import Plan, plan
+from ddfnet.table import amount, table
+
+Shape = Sequence[int] | Sequence[Sequence[int]]
+Pair = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One layer that was replaced.
+
+    Attributes:
+        name: in the model, as in ``named_modules``.
+        before: the layer that was there.
+        after: the one that is there now.
+        begins: what the new layer computes at first, ``"identical"`` or ``"not identical"``; or how far it is off.
+        parameters: before and after.
+        macs: multiply-adds of a forward pass before and after; None where no input shape was given.
+    """
+
+    name: str
+    before: str
+    after: str
+    begins: str
+    parameters: tuple[int, int]
+    macs: Pair | None
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A layer and what takes its place, under every name that the layer has.
+
+    Args:
+        names: of the layer.
+        old: the layer.
+        new: what takes its place.
+        begins: see `Change`.
+    """
+
+    names: tuple[str, ...]
+    old: nn.Module
+    new: nn.Module
+    begins: str
+
+
+class Report:
+    """What was done to a model; ``str`` is a table of it.
+
+    Attributes:
+        changes: a `Change` for each layer that was replaced, in the model's order.
+        parameters: of the model, before and after.
+        macs: of the model's forward pass, before and after; None where no input shape was given.
+        skipped: names of layers that stay as they were, and why.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        edits: Sequence[Edit],
+        changes: tuple[Change, ...],
+        parameters: Pair,
+        macs: Pair | None,
+        skipped: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self._model, self._edits, self._undone = model, edits, False
+        self.changes, self.parameters, self.macs, self.skipped = changes, parameters, macs, tuple(skipped)
+
+    def undo(self) -> None:
+        """Put the layers back that were there, with the weights that they had.
+
+        Raises:
+            ValueError: it was undone before, or the model was changed since then; it stays as it is.
+        """
+        if self._undone:
+            raise ValueError("this surgery was undone before")
+        for edit in self._edits:
+            for name in edit.names:
+                if _at(self._model, name) is not edit.new:
+                    raise ValueError(f"{name} is not what this surgery put there; undo what came after it first")
+        for edit in self._edits:
+            _put(self._model, edit.names, edit.old)
+        self._undone = True
+
+    def __str__(self) -> str:
+        headers = ["layer", "before", "after", "begins", "parameters"]
+        rows = [[c.name, c.before, c.after, c.begins, _from_to(c.parameters)] for c in self.changes]
+        rows.append(["(model)", "", "", "", _from_to(self.parameters)])
+        if self.macs is not None:
+            headers.append("MACs")
+            for row, macs in zip(rows, [*(change.macs for change in self.changes), self.macs], strict=True):
+                row.append("-" if macs is None else _from_to(macs))
+        return "\n".join([table(headers, rows, left=4), *(f"{name} stays: {reason}" for name, reason in self.skipped)])
+
+
+def operate(
+    model: nn.Module, edits: Sequence[Edit], input_shape: Shape | None, skipped: Sequence[tuple[str, str]] = ()
+) -> Report:
+    """Put the new layers into the model, all of them or, where the model cannot be planned with them, none.
+
+    Args:
+        model: whose layers they are.
+        edits: what is to be done.
+        input_shape: of the model, for multiply-adds before and after, see `ddfnet.plan`; None counts none.
+        skipped: see `Report`.
+    """
+    before = None if input_shape is None else plan(model, input_shape)
+    numbers = [_size(model)]
+    for edit in edits:
+        _put(model, edit.names, edit.new)
+    try:
+        after = None if input_shape is None else plan(model, input_shape)
+    except Exception:
+        for edit in edits:
+            _put(model, edit.names, edit.old)
+        raise
+    numbers.append(_size(model))
+    macs = None if before is None or after is None else (before.predicted.macs, after.predicted.macs)
+    changes = tuple(
+        Change(
+            name=edit.names[0],
+            before=describe(edit.old),
+            after=describe(edit.new),
+            begins=edit.begins,
+            parameters=(_size(edit.old), _size(edit.new)),
+            macs=None if before is None or after is None else (_macs(before, edit.names), _macs(after, edit.names)),
+        )
+        for edit in edits
+    )
+    return Report(model, edits, changes, (numbers[0], numbers[1]), macs, skipped)
+
+
+def describe(layer: nn.Module) -> str:
+    """A layer in a few words: its class, its kernel, its channels, by how much it enlarges."""
+    if isinstance(layer, nn.Sequential):  # padding, and the layer
+        layer = layer[-1]
+    words = [type(layer).__name__]
+    inner = next((part for part in layer.modules() if hasattr(part, "kernel_size")), layer)
+    if isinstance(kernel := getattr(inner, "kernel_size", None), tuple):
+        words.append("x".join(map(str, kernel)))
+    channels = getattr(inner, "channels", None) or getattr(inner, "in_channels", None)
+    if channels:
+        out = getattr(getattr(layer, "pointwise", None) or inner, "out_channels", channels)
+        words.append(f"{channels}" if out == channels else f"{channels}->{out}")
+    if getattr(layer, "groups", 1) > 1:
+        words.append("depthwise")
+    if scale := getattr(layer, "scale_factor", None):
+        words.append(f"by {'x'.join(map(str, scale)) if isinstance(scale, tuple) else scale}")
+    return " ".join(words)
+
+
+def _put(model: nn.Module, names: Iterable[str], layer: nn.Module) -> None:
+    for name in names:
+        model.set_submodule(name, layer)
+
+
+def _at(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _macs(of: Plan, names: Sequence[str]) -> float:
+    """Of all calls of a layer and of what is in it."""
+    inside = tuple(f"{name}." for name in names)
+    called = (layer for layer in of.layers if (own := layer.name.partition("#")[0]) in names or own.startswith(inside))
+    return sum(layer.macs for layer in called)
+
+
+def _from_to(pair: Pair) -> str:
+    return " -> ".join(map(amount, pair))

@@ -1,0 +1,256 @@
+"""Put DDF-Up in the place of a model's interpolation: of nn.Upsample, and of what a forward pass calls itself."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ddfnet.nn import DDFUpsample2d
+from ddfnet.surgery.evaluating import evaluating
+from ddfnet.surgery.report import Edit, Report, Shape, operate
+from ddfnet.surgery.selection import Where, layers, matcher
+
+_MODES = ("nearest", "bilinear")
+
+
+def replace_upsample(
+    model: nn.Module,
+    example: Any,
+    where: Where | Sequence[Where] | None = None,
+    *,
+    input_shape: Shape | None = None,
+    kernel_size: int = 3,
+    heads: int = 1,
+    reduction: float = 0.2,
+    combine: str = "mul",
+) -> Report:
+    r"""Put DDF-Up in the place of nearest and bilinear interpolation in a model, in the model itself.
+
+    Found is every call of ``torch.nn.functional.interpolate``: those of ``nn.Upsample``, and those that a module's own
+    forward pass makes, as torchvision's feature pyramid and the decoders of segmentation-models-pytorch do. Each is
+    served by a `ddfnet.nn.DDFUpsample2d` that begins as the interpolation it replaces,
+
+    .. math::
+        \mathrm{ddf\_upsample}(x, 1 + 0, b + 0) = \mathrm{interpolate}(x)
+
+    with b the weights of the interpolation, and learns from there to adapt. The new layers are children of the module
+    that makes the call, named ``ddf_upsample``, one for each call of its forward pass; its own code runs as it is.
+    Where a call asks for a size, as a pyramid with a map of odd size does, what is too much is cut off.
+
+    Args:
+        model: in any mode; nothing of it changes where an error is raised.
+        example: what the model is called with once, without gradients and in evaluation mode, to see which module
+            interpolates what: a tensor, or a tuple of arguments.
+        where: the modules whose calls are replaced: a pattern of names, a class, a function of name and module, or
+            several of them. None is all of them but for those that cannot be, which the report names.
+        input_shape: of the model, for multiply-adds in the report, see `ddfnet.plan`.
+        kernel_size: taps of the new layers, odd, from 3 on.
+        heads, reduction, combine: of the new layers, see `ddfnet.nn.DDFUpsample2d`.
+
+    Returns:
+        A `Report`: module by module what was there, what is there now, parameters and multiply-adds; ``undo()`` puts
+        the interpolation back. New layers are in evaluation or training mode as the module is.
+
+    Raises:
+        ValueError: no module that ``where`` matches interpolates; or one of them cannot be replaced: another mode
+            than nearest or bilinear, ``align_corners=True``, maps that shrink or grow by no whole factor, volumes.
+        TypeError: a model that is not one, or a ``where`` that is none of those.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from ddfnet import surgery
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Upsample(scale_factor=2, mode="bilinear"))
+        >>> x = torch.randn(2, 3, 16, 16)
+        >>> before = model(x)
+        >>> report = surgery.replace_upsample(model, x)
+        >>> [(change.name, change.begins) for change in report.changes]
+        [('1', 'identical')]
+        >>> torch.allclose(model(x), before, atol=1e-5)
+        True
+
+    Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6; the identical start is ours.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    matches = matcher("*" if where is None else where)
+    calls = _calls(model, example)
+    options = {"kernel_size": kernel_size, "heads": heads, "reduction": reduction, "combine": combine}
+    edits, skipped = [], []
+    for names, module in layers(model):
+        if module not in calls or not matches(names, module):
+            continue
+        reason = next((call for call in calls[module] if isinstance(call, str)), None)
+        if reason is None:
+            edits.append(Edit(names, module, _served(module, calls[module], options), "identical"))
+        elif where is None:
+            skipped.append((names[0], reason))
+        else:
+            raise ValueError(f"{names[0]} cannot be replaced: {reason}; leave it out of where")
+    if not edits:
+        there = [f"{names[0]} does" for names, module in layers(model) if module in calls]
+        there += [f"{name} cannot be replaced: {reason}" for name, reason in skipped]
+        if model in calls:
+            there.append("the model's own forward pass does, and is replaced where the model is a child of another")
+        raise ValueError(
+            "; ".join([f"where matches no module that interpolates and can be replaced, got {where!r}", *there])
+        )
+    return operate(model, edits, input_shape, skipped)
+
+
+# --- what a model interpolates ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of interpolate."""
+
+    channels: int
+    scale: tuple[int, int]
+    mode: str
+
+
+def _arguments(
+    input: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> dict[str, Any]:
+    """Those of interpolate, by name. (``inspect.signature`` would do, were it not for torch.compile.)"""
+    return {
+        "input": input,
+        "size": size,
+        "scale_factor": scale_factor,
+        "mode": mode,
+        "align_corners": align_corners,
+        "recompute_scale_factor": recompute_scale_factor,
+        "antialias": antialias,
+    }
+
+
+class _Interpolation(TorchFunctionMode):
+    """While it is active, hands each call of interpolate to ``serve``."""
+
+    def __init__(self, serve: Callable[[dict[str, Any]], Tensor]) -> None:
+        super().__init__()
+        self._serve = serve
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.interpolate:
+            return self._serve(_arguments(*args, **(kwargs or {})))
+        return func(*args, **(kwargs or {}))
+
+
+def _calls(model: nn.Module, example: Any) -> dict[nn.Module, list[_Call | str]]:
+    """The calls that each module makes itself in one forward pass, or why one of them cannot be replaced."""
+    found: dict[nn.Module, list[list[_Call | str]]] = {}  # of each pass of a module
+    running: list[tuple[nn.Module, list[_Call | str]]] = []
+
+    def enter(module: nn.Module, _: Any) -> None:
+        running.append((module, []))
+
+    def leave(module: nn.Module, *_: Any) -> None:
+        calls = running.pop()[1]
+        if calls:
+            found.setdefault(module, []).append(calls)
+
+    def note(arguments: dict[str, Any]) -> Tensor:
+        result = F.interpolate(**arguments)
+        if running:
+            running[-1][1].append(_call(arguments, result))
+        return result
+
+    with evaluating(model) as stack:
+        for module in model.modules():
+            stack.callback(module.register_forward_pre_hook(enter).remove)
+            stack.callback(module.register_forward_hook(leave).remove)
+        stack.enter_context(_Interpolation(note))
+        model(*(example if isinstance(example, tuple) else (example,)))
+    # A module that runs several times must do the same each time.
+    return {
+        module: passes[0] if all(each == passes[0] for each in passes) else ["its calls differ from pass to pass"]
+        for module, passes in found.items()
+    }
+
+
+def _call(arguments: dict[str, Any], result: Tensor) -> _Call | str:
+    x, mode = arguments["input"], arguments["mode"]
+    if x.dim() != 4:
+        return f"it interpolates {x.dim() - 2} dimensions, and DDF-Up two"
+    if mode not in _MODES:
+        return f"mode={mode!r} is neither nearest nor bilinear"
+    if arguments["align_corners"] or arguments["antialias"]:
+        return "align_corners=True and antialias=True are other weights at every pixel"
+    scale = tuple(-(-large // small) for small, large in zip(x.shape[2:], result.shape[2:], strict=True))
+    for small, large, s in zip(x.shape[2:], result.shape[2:], scale, strict=True):
+        # A pyramid's map of odd size is one pixel smaller than twice the next.
+        if large < small or not small * s - large < s or (mode == "bilinear" and small * s != large):
+            return f"{tuple(x.shape[2:])} to {tuple(result.shape[2:])} is no enlargement by a whole factor"
+    return _Call(x.shape[1], (scale[0], scale[1]), mode)
+
+
+# --- what serves it -----------------------------------------------------------------------------------------------
+
+
+def _served(module: nn.Module, calls: Sequence[Any], options: dict[str, Any]) -> nn.Module:
+    """A module like this one, with its children and weights, whose calls of interpolate DDF layers serve."""
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    upsamplers = nn.ModuleList(
+        nn.Identity()
+        if call.scale == (1, 1)
+        else DDFUpsample2d(
+            call.channels,
+            call.scale,
+            norm="none",
+            padding_mode="zeros" if call.mode == "nearest" else "replicate",
+            start=call.mode,
+            device=like.device,
+            dtype=like.dtype,
+            **options,
+        )
+        for call in calls
+    )
+    if isinstance(module, nn.Upsample):
+        return upsamplers[0].train(module.training)
+    served = module.__new__(_serving(type(module)))
+    # Children, weights and hooks are shared, the places where they are kept are not.
+    kept = vars(module).items()
+    served.__dict__ = {key: copy.copy(value) if isinstance(value, (dict, set)) else value for key, value in kept}
+    served.ddf_upsample = upsamplers.train(module.training)
+    return served
+
+
+def _serving(kind: type[nn.Module]) -> type[nn.Module]:
+    """A subclass whose forward pass finds its own upsamplers where it calls interpolate."""
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        upsamplers = iter(self.ddf_upsample)
+
+        def serve(arguments: dict[str, Any]) -> Tensor:
+            x, size = arguments["input"], arguments["size"]
+            larger = next(upsamplers)(x)
+            if size is None:
+                return larger
+            height, width = (size, size) if isinstance(size, int) else size
+            sh, sw = (large // small for small, large in zip(x.shape[2:], larger.shape[2:], strict=True))
+            if not (0 <= larger.shape[2] - height < sh and 0 <= larger.shape[3] - width < sw):
+                raise ValueError(
+                    f"DDF-Up by {sh}x{sw} makes {tuple(larger.shape[2:])} of {tuple(x.shape[2:])}, and "
+                    f"{(height, width)} is asked for; replace_upsample was given an example of another factor"
+                )
+            return larger[:, :, :height, :width]
+
+        with _Interpolation(serve):
+            return kind.forward(self, *args, **kwargs)
+
+    return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__, "__doc__": kind.__doc__})

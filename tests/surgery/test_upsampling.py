@@ -1,0 +1,208 @@
+"""Interpolation that becomes DDF-Up: it computes the same at first, whoever called it."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ddfnet.nn import DDFUpsample2d
+from ddfnet.surgery import replace_upsample
+
+
+def error(result, expected):
+    return ((result - expected).abs().max() / expected.abs().max()).item()
+
+
+class Decoder(nn.Module):
+    """Two interpolations of its own, and one of a child."""
+
+    def __init__(self, mode="nearest"):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.up = nn.Upsample(scale_factor=3, mode="nearest")
+        self.mode = mode
+
+    def forward(self, x, size=None):
+        y = F.interpolate(self.conv(x), scale_factor=2, mode=self.mode)
+        z = self.up(x)
+        return F.interpolate(y, size=size or (4 * x.shape[2], 4 * x.shape[3]), mode=self.mode), z
+
+
+class Net(nn.Module):
+    def __init__(self, mode="nearest"):
+        super().__init__()
+        self.decoder = Decoder(mode)
+
+    def forward(self, x, size=None):
+        return self.decoder(x, size)
+
+
+class TestStart:
+    @pytest.mark.parametrize("combine", ["mul", "add"])
+    @pytest.mark.parametrize("scale", [2, 3, (1, 4)], ids=str)
+    @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+    def test_the_layer_begins_as_the_interpolation_and_learns(self, mode, scale, combine):
+        padding = "replicate" if mode == "bilinear" else "zeros"
+        layer = DDFUpsample2d(
+            4, scale, norm="none", heads=2, combine=combine, start=mode, padding_mode=padding, reduction=2.0
+        )
+        x = torch.randn(2, 4, 7, 5)
+        result = layer(x)
+        expected = F.interpolate(x, scale_factor=layer.scale_factor, mode=mode)
+        assert error(result, expected) <= 1e-5
+        result.square().sum().backward()
+        for branch in (layer.spatial.conv, layer.channel.expand):
+            assert branch.weight.grad.abs().max() > 0
+
+    def test_a_larger_kernel_and_a_guide(self):
+        layer = DDFUpsample2d(
+            2, 2, kernel_size=5, norm="none", start="bilinear", padding_mode="replicate", guide_channels=3
+        )
+        x, guide = torch.randn(1, 2, 6, 6), torch.rand(1, 3, 12, 12)
+        assert error(layer(x, guide), F.interpolate(x, scale_factor=2, mode="bilinear")) <= 1e-5
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"start": "cubic", "norm": "none"}, "start must be 'nearest', 'bilinear' or None, got 'cubic'"),
+            ({"start": "nearest"}, "start='nearest' needs norm='none', .* got 'filter'"),
+            ({"start": "bilinear", "norm": "none"}, "needs a kernel of 3 taps or more and padding_mode='replicate'"),
+            (
+                {"start": "bilinear", "norm": "none", "kernel_size": 1, "padding_mode": "replicate"},
+                "needs a kernel of 3 taps or more",
+            ),
+            ({"padding_mode": "reflect"}, "padding_mode must be 'zeros' or 'replicate', got 'reflect'"),
+        ],
+        ids=str,
+    )
+    def test_wrong_options(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            DDFUpsample2d(4, **options)
+
+    def test_replicated_borders_are_the_borders_of_a_larger_map(self):
+        layer, x = DDFUpsample2d(2, padding_mode="replicate", norm="none"), torch.full((1, 2, 4, 4), 3.0)
+        with torch.no_grad():
+            layer.spatial.conv.weight.zero_()
+            layer.channel.expand.weight.zero_()
+        result = layer(x)
+        assert torch.equal(result[:, :, ::2, ::2], result[:, :, :1, :1].expand(1, 2, 4, 4)), "as bright at the border"
+
+
+class TestModels:
+    @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+    def test_calls_of_forward_passes_and_of_children(self, mode):
+        model, x = Net(mode), torch.randn(2, 3, 6, 5)
+        expected, state = model(x), set(model.state_dict())
+        report = replace_upsample(model, x)
+        assert {change.name: change.begins for change in report.changes} == {
+            "decoder": "identical",
+            "decoder.up": "identical",
+        }
+        results = model(x)
+        assert max(map(error, results, expected)) <= 1e-5
+        assert isinstance(model.decoder.up, DDFUpsample2d) and model.decoder.up.scale_factor == (3, 3)
+        assert [up.scale_factor for up in model.decoder.ddf_upsample] == [(2, 2)] * 2
+        assert state < set(model.state_dict())
+        sum(result.square().sum() for result in results).backward()
+        assert all(p.grad is not None for p in model.parameters())
+        with torch.no_grad():
+            model.decoder.ddf_upsample[0].channel.expand.bias.mul_(2)
+        assert error(model(x)[0], expected[0]) > 0.1, "it is served by the layer"
+        report.undo()
+        assert set(model.state_dict()) == state and torch.equal(model(x)[0], expected[0])
+
+    def test_maps_of_odd_size_are_cut(self):
+        model, x = Net(), torch.randn(1, 3, 6, 5)
+        expected = model(x, (23, 19))
+        replace_upsample(model, (x, (23, 19)))
+        assert error(model(x, (23, 19))[0], expected[0]) <= 1e-5
+        with pytest.raises(ValueError, match=r"by 2x2 makes \(24, 20\) of \(12, 10\), and \(30, 30\) is asked for"):
+            model(x, (30, 30))
+
+    def test_a_copy_is_a_model_of_its_own(self):
+        model, x = Net(), torch.randn(1, 3, 6, 5)
+        replace_upsample(model, x)
+        other = copy.deepcopy(model)
+        other.load_state_dict(model.state_dict())
+        assert isinstance(other.decoder, Decoder)
+        assert torch.equal(other(x)[0], model(x)[0])
+        assert other.decoder.ddf_upsample[0] is not model.decoder.ddf_upsample[0]
+
+    def test_it_compiles_and_exports(self):
+        model, x = Net().eval(), torch.randn(1, 3, 6, 6)
+        replace_upsample(model, x)
+        expected = model(x)[0]
+        exported = torch.export.export(model, (x,)).module()
+        assert error(exported(x)[0], expected) <= 1e-5
+        assert error(torch.compile(model, backend="eager", fullgraph=True)(x)[0], expected) <= 1e-5
+
+    def test_what_is_chosen_by_name(self):
+        model, x = Net(), torch.randn(1, 3, 6, 5)
+        report = replace_upsample(model, x, "*.up", kernel_size=5)
+        assert [change.name for change in report.changes] == ["decoder.up"]
+        assert model.decoder.up.kernel_size == (5, 5) and type(model.decoder) is Decoder
+
+    def test_modes_and_hooks_of_the_model_stay(self):
+        model, x = Net().train(), torch.randn(1, 3, 6, 5)
+        model.decoder.eval()
+        seen = []
+        model.decoder.register_forward_hook(lambda *_: seen.append(1))
+        replace_upsample(model, x)
+        assert model.training and not model.decoder.training and not model.decoder.ddf_upsample.training
+        model(x)
+        assert seen == [1, 1]
+        assert model.decoder.register_forward_hook(lambda *_: None)
+
+
+class Wrong(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.options = options
+
+    def forward(self, x):
+        return F.interpolate(x, **self.options)
+
+
+class TestWhatIsRefused:
+    @pytest.mark.parametrize(
+        ("options", "reason"),
+        [
+            ({"scale_factor": 2, "mode": "bicubic"}, "mode='bicubic' is neither nearest nor bilinear"),
+            ({"scale_factor": 2, "mode": "bilinear", "align_corners": True}, "align_corners=True"),
+            ({"scale_factor": 0.5}, r"\(6, 6\) to \(3, 3\) is no enlargement by a whole factor"),
+            ({"size": (9, 9), "mode": "bilinear"}, r"\(6, 6\) to \(9, 9\) is no enlargement"),
+        ],
+        ids=str,
+    )
+    def test_other_interpolation(self, options, reason):
+        model, x = nn.Sequential(Wrong(**options), nn.Upsample(scale_factor=2)), torch.randn(1, 3, 6, 6)
+        modules = dict(model.named_modules())
+        with pytest.raises(ValueError, match=f"^0 cannot be replaced: .*{reason}.*; leave it out of where$"):
+            replace_upsample(model, x, "*")
+        assert dict(model.named_modules()) == modules
+        report = replace_upsample(model, x)
+        assert [change.name for change in report.changes] == ["1"]
+        assert report.skipped[0][0] == "0" and "0 stays: " in str(report)
+
+    def test_nothing_to_replace(self):
+        x = torch.randn(1, 3, 6, 6)
+        with pytest.raises(ValueError, match=r"got 'x\*'; decoder does; decoder.up does$"):
+            replace_upsample(Net(), x, "x*")
+        with pytest.raises(ValueError, match="the model's own forward pass does, and is replaced where"):
+            replace_upsample(Wrong(scale_factor=2), x)
+        with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module"):
+            replace_upsample(None, x)
+
+    def test_a_module_whose_calls_differ_from_pass_to_pass(self):
+        class Two(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.up = Wrong(scale_factor=2)
+
+            def forward(self, x):
+                return self.up(self.up(x)[:, :2])
+
+        with pytest.raises(ValueError, match="up cannot be replaced: its calls differ from pass to pass"):
+            replace_upsample(Two(), torch.randn(1, 3, 6, 6))
