@@ -11,12 +11,14 @@ from ddfnet.planner import plan
 if TYPE_CHECKING:
     from ddfnet.depth import upsample_depth
 
-__all__ = ["__version__", "compat", "ddf", "ddf_upsample", "models", "nn", "ops", "plan", "surgery", "upsample_depth"]
+_LAZY = ("compat", "family", "models", "surgery")
+
+__all__ = ["__version__", "ddf", "ddf_upsample", "nn", "ops", "plan", "upsample_depth", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:
     """What is imported when it is first used: `models` and what stands on it bring timm with them where it is."""
-    if name in ("compat", "models", "surgery"):
+    if name in _LAZY:
         return importlib.import_module(f"ddfnet.{name}")
     if name == "upsample_depth":
         return importlib.import_module("ddfnet.depth").upsample_depth

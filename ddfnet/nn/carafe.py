@@ -46,7 +46,7 @@ class CARAFE(nn.Module):
         torch.Size([2, 32, 40, 60])
 
     Source: Wang et al., CARAFE: Content-Aware ReAssembly of FEatures, ICCV 2019, whose sizes the defaults are. Its own
-    layer orders the predicted taps otherwise, so that its weights would have to be permuted.
+    layer, in mmcv, orders the predicted taps otherwise; for its weights there is `ddfnet.family.CARAFEPack`.
     """
 
     def __init__(

@@ -1,0 +1,272 @@
+"""Layers of other papers with the state-dict keys of the code that people have weights of."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddfnet.family.functional import involution
+from ddfnet.family.taps import Window
+from ddfnet.nn.filters import TapSoftmax, check_channels, check_map
+from ddfnet.ops import ddf, ddf_upsample
+
+
+class CARAFEPack(nn.Module):
+    r"""mmcv's CARAFE upsampler: its arguments, its weights, its results, on any device.
+
+    .. math::
+        y = \mathrm{carafe}(x, \mathrm{softmax}(W_e * (W_c\, x)))
+
+    Args:
+        channels: C of the input (N, C, H, W).
+        scale_factor: s.
+        up_kernel: taps a side of the predicted filters, odd.
+        up_group: sets of filters, each for C/up_group channels in a row.
+        encoder_kernel: taps a side of the convolution that predicts them, odd.
+        encoder_dilation: of that convolution.
+        compressed_channels: between the two convolutions.
+
+    Returns:
+        (N, C, s*H, s*W).
+
+    Raises:
+        ValueError: up_group does not divide C, an even kernel, an input of another shape; TypeError: no tensor.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.family import CARAFEPack
+        >>> layer = CARAFEPack(32, scale_factor=2)  # layer.load_state_dict(mmcv_layer.state_dict())
+        >>> layer(torch.randn(2, 32, 8, 10)).shape
+        torch.Size([2, 32, 16, 20])
+
+    Source: Wang et al., CARAFE: Content-Aware ReAssembly of FEatures, ICCV 2019; keys of ``mmcv.ops.CARAFEPack``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        scale_factor: int = 2,
+        up_kernel: int = 5,
+        up_group: int = 1,
+        encoder_kernel: int = 3,
+        encoder_dilation: int = 1,
+        compressed_channels: int = 64,
+    ) -> None:
+        super().__init__()
+        check_channels(channels, up_group)
+        self.channels, self.scale_factor = channels, scale_factor
+        self.up_kernel, self.up_group = up_kernel, up_group
+        self.channel_compressor = nn.Conv2d(channels, compressed_channels, 1)
+        self.content_encoder = nn.Conv2d(
+            compressed_channels,
+            up_kernel**2 * up_group * scale_factor**2,
+            encoder_kernel,
+            padding=(encoder_kernel - 1) * encoder_dilation // 2,
+            dilation=encoder_dilation,
+        )
+        self.norm = TapSoftmax(scale_factor**2 * up_group, up_kernel**2)
+        nn.init.xavier_uniform_(self.channel_compressor.weight)
+        nn.init.normal_(self.content_encoder.weight, std=1e-3)
+        for convolution in (self.channel_compressor, self.content_encoder):
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_map("the input of CARAFEPack", x, self.channels)
+        # mmcv's channels are tap by tap, and of a tap sub-pixel by sub-pixel; ours have the sub-pixels outermost.
+        predicted = self.content_encoder(self.channel_compressor(x)).unflatten(1, (-1, self.scale_factor**2))
+        filters = self.norm(predicted.transpose(1, 2).flatten(1, 2))
+        return ddf_upsample(x, None, filters, scale_factor=self.scale_factor, kernel_size=self.up_kernel)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.channels}, scale_factor={self.scale_factor}, up_kernel={self.up_kernel}, up_group={self.up_group}"
+        )
+
+
+class _ConvModule(nn.Module):
+    """mmcv's: a 1x1 convolution, a batch norm if it has no bias, ReLU after that."""
+
+    def __init__(self, channels: int, out_channels: int, norm: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, out_channels, 1, bias=not norm)
+        self.bn = nn.BatchNorm2d(out_channels) if norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return x if self.bn is None else F.relu(self.bn(x))
+
+
+class Involution(nn.Module):
+    r"""RedNet's involution: its arguments, its weights, its results, on any device.
+
+    .. math::
+        y = \mathrm{involution}(x, W_2\, \mathrm{relu}(\mathrm{bn}(W_1\, x_{\downarrow})))
+
+    with :math:`x_\downarrow` the map, averaged over stride x stride pixels.
+
+    Args:
+        channels: C of the input (N, C, H, W), a multiple of ``group_channels``.
+        kernel_size: taps a side, odd.
+        stride: pixels; divides H and W.
+        group_channels: channels that share a filter.
+        reduction: of the channels between the two convolutions.
+
+    Returns:
+        (N, C, H/stride, W/stride).
+
+    Raises:
+        ValueError: channels that are no multiple, a stride that does not divide the map, an input of another shape;
+            TypeError: no tensor.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.family import Involution
+        >>> layer = Involution(64, kernel_size=7, stride=2)  # layer.load_state_dict(rednet_layer.state_dict())
+        >>> layer(torch.randn(2, 64, 14, 14)).shape
+        torch.Size([2, 64, 7, 7])
+
+    Source: Li et al., Involution: Inverting the Inherence of Convolution for Visual Recognition, CVPR 2021; keys of
+    d-li14/involution.
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: int, stride: int, group_channels: int = 16, reduction: int = 4
+    ) -> None:
+        super().__init__()
+        if channels % group_channels or channels < reduction:
+            raise ValueError(
+                f"channels must be a multiple of group_channels and at least reduction, got {channels=}, "
+                f"{group_channels=}, {reduction=}"
+            )
+        self.channels, self.kernel_size, self.stride = channels, kernel_size, stride
+        self.conv1 = _ConvModule(channels, channels // reduction, norm=True)
+        self.conv2 = _ConvModule(channels // reduction, kernel_size**2 * (channels // group_channels), norm=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_map("the input of Involution", x, self.channels)
+        if x.shape[2] % self.stride or x.shape[3] % self.stride:
+            raise ValueError(f"stride={self.stride} must divide the map, got {tuple(x.shape)}")
+        smaller = x if self.stride == 1 else F.avg_pool2d(x, self.stride)
+        return involution(x, self.conv2(self.conv1(smaller)), self.kernel_size, self.stride)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+
+
+class JBU(nn.Module):
+    r"""FeatUp's joint bilateral upsampler with a learnt range kernel: its weights and results without its extension.
+
+    .. math::
+        w_{pq} \propto e^{-\lVert p - q \rVert^2 / 2 \sigma^2}\,
+        \mathrm{softmax}_q\left(\tau \langle f(g_p), f(g_q) \rangle\right), \qquad
+        y_p = \sum_q (w_{pq} + 0.1\, h(w_p, g_p)_q)\; \mathrm{bicubic}(x)_q
+
+    with reflected borders, and distances in half widths of the window.
+
+    Args:
+        guidance_dim: Cg of the guide (N, Cg, H, W).
+        feat_dim: C of the features (N, C, h, w); nothing depends on it.
+        key_dim: channels of f.
+        scale: of no effect: the guide's size is the result's.
+        radius: of the window, which has 2*radius + 1 taps a side.
+
+    ``forward(source, guidance)``:
+
+    Returns:
+        (N, C, H, W).
+
+    Raises:
+        ValueError: the guide is smaller than the window, another N; TypeError as `ddfnet.ddf`.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.family import JBU
+        >>> layer = JBU(3, 16, 32)  # layer.load_state_dict(...) of a JBULearnedRange
+        >>> layer(torch.randn(1, 16, 8, 8), torch.rand(1, 3, 16, 16)).shape
+        torch.Size([1, 16, 16, 16])
+
+    Source: Fu et al., FeatUp: A Model-Agnostic Framework for Features at Any Resolution, ICLR 2024, section 3.2; keys
+    of its ``JBULearnedRange``.
+    """
+
+    def __init__(self, guidance_dim: int, feat_dim: int, key_dim: int, scale: int = 2, radius: int = 3) -> None:
+        super().__init__()
+        self.radius, self.diameter = radius, 2 * radius + 1
+        taps = self.diameter**2
+        self.range_temp = nn.Parameter(torch.tensor(0.0))
+        self.range_proj = _mlp(guidance_dim, key_dim)
+        self.fixup_proj = _mlp(guidance_dim + taps, taps)
+        self.sigma_spatial = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, source: Tensor, guidance: Tensor) -> Tensor:
+        size = (guidance.shape[2], guidance.shape[3])
+        if min(size) <= self.radius or source.shape[0] != guidance.shape[0]:
+            raise ValueError(
+                f"the guide must be (N, Cg, H, W) with N = {source.shape[0]}, H and W above {self.radius}, got "
+                f"{tuple(guidance.shape)}"
+            )
+        filters = self._range(guidance) * self._space()
+        filters = filters / filters.sum(1, keepdim=True).clamp(1e-7)
+        filters = filters + 0.1 * self.fixup_proj(torch.cat([filters, guidance], 1))
+        larger = F.interpolate(source, size, mode="bicubic", align_corners=False)
+        return ddf(self._padded(larger), None, filters, kernel_size=self.diameter, padding=0)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return F.pad(x, [self.radius] * 4, mode="reflect")
+
+    def _range(self, guide: Tensor) -> Tensor:
+        """How alike the projected guide is at each tap, (N, K, H, W)."""
+        keys, temperature = self.range_proj(guide), self.range_temp.exp().clamp(1e-4, 1e4)
+        padded = self._padded(keys)
+        window = Window((padded.shape[2], padded.shape[3]), self.diameter, padding=0)
+        return (temperature * torch.stack([(view * keys).sum(1) for view in window.taps(padded)], 1)).softmax(1)
+
+    def _space(self) -> Tensor:
+        """How near each tap is, (K, 1, 1)."""
+        away = torch.linspace(-1, 1, self.diameter, device=self.sigma_spatial.device, dtype=self.sigma_spatial.dtype)
+        squares = away[:, None] ** 2 + away**2
+        return (-squares / (2 * self.sigma_spatial**2)).exp().reshape(-1, 1, 1)
+
+
+class JBUStack(nn.Module):
+    """FeatUp's upsampler by sixteen: four `JBU` in a row, each by two, and a correction.
+
+    Args:
+        feat_dim: C of the features (N, C, h, w).
+
+    ``forward(source, guidance)`` with a guide (N, 3, H, W) of any size, averaged to that of each step:
+
+    Returns:
+        (N, C, 16*h, 16*w).
+
+    Raises:
+        ValueError, TypeError: as `JBU`.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.family import JBUStack
+        >>> stack = JBUStack(8).eval()  # stack.load_state_dict(...) of FeatUp's JBUStack
+        >>> stack(torch.randn(1, 8, 4, 4), torch.rand(1, 3, 64, 64)).shape
+        torch.Size([1, 8, 64, 64])
+
+    Source: Fu et al., FeatUp: A Model-Agnostic Framework for Features at Any Resolution, ICLR 2024; keys of its
+    ``JBUStack``.
+    """
+
+    def __init__(self, feat_dim: int) -> None:
+        super().__init__()
+        self.up1, self.up2, self.up3, self.up4 = (JBU(3, feat_dim, 32) for _ in range(4))
+        self.fixup_proj = nn.Sequential(nn.Dropout2d(0.2), nn.Conv2d(feat_dim, feat_dim, 1))
+
+    def forward(self, source: Tensor, guidance: Tensor) -> Tensor:
+        for up in (self.up1, self.up2, self.up3, self.up4):
+            source = up(source, F.adaptive_avg_pool2d(guidance, (2 * source.shape[2], 2 * source.shape[3])))
+        return source + 0.1 * self.fixup_proj(source)
+
+
+def _mlp(channels: int, out_channels: int) -> nn.Sequential:
+    """FeatUp's two 1x1 convolutions."""
+    return nn.Sequential(
+        nn.Conv2d(channels, out_channels, 1), nn.GELU(), nn.Dropout2d(0.1), nn.Conv2d(out_channels, out_channels, 1)
+    )
