@@ -134,8 +134,12 @@ class ShardBatches:
         for turn in count():
             # Where there are more streams than shards, some share one.
             dealt = _order(self.shards, self.seed, epoch, turn)[own % len(self.shards) :: all_]
-            number = derived_seed(self.seed, epoch, turn, own)
-            yield from shuffle(_BUFFER, initial=_FIRST, seed=number)(samples(dealt))
+            number, empty = derived_seed(self.seed, epoch, turn, own), True
+            for sample in shuffle(_BUFFER, initial=_FIRST, seed=number)(samples(dealt)):
+                empty = False
+                yield sample
+            if empty:  # or the turns would never end
+                raise DataError(f"{' and '.join(dealt[:2])}{' and others' * (len(dealt) > 2)}: no sample in it")
 
 
 class EveryShard:

@@ -140,10 +140,10 @@ def operate(
 
 def describe(layer: nn.Module) -> str:
     """A layer in a few words: its class, its kernel, its channels, by how much it enlarges."""
-    if isinstance(layer, nn.Sequential):  # padding, and the layer
-        layer = layer[-1]
+    if isinstance(layer, nn.Sequential):  # with a padding before it, or a ReLU after
+        layer = next((part for part in layer if _size(part)), layer)
     words = [type(layer).__name__]
-    inner = next((part for part in layer.modules() if hasattr(part, "kernel_size")), layer)
+    inner = getattr(layer, "ddf", layer)  # of DDFConv2d
     if isinstance(kernel := getattr(inner, "kernel_size", None), tuple):
         words.append("x".join(map(str, kernel)))
     channels = getattr(inner, "channels", None) or getattr(inner, "in_channels", None)
@@ -154,6 +154,8 @@ def describe(layer: nn.Module) -> str:
         words.append("depthwise")
     if scale := getattr(layer, "scale_factor", None):
         words.append(f"by {'x'.join(map(str, scale)) if isinstance(scale, tuple) else scale}")
+    if upsamplers := getattr(layer, "ddf_upsample", None):  # what `replace_upsample` gives a module
+        words.append("with " + ", ".join(describe(upsampler) for upsampler in upsamplers))
     return " ".join(words)
 
 

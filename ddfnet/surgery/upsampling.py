@@ -166,8 +166,7 @@ def _calls(model: nn.Module, example: Any) -> dict[nn.Module, list[_Call | str]]
 
     def note(arguments: dict[str, Any]) -> Tensor:
         result = F.interpolate(**arguments)
-        if running:
-            running[-1][1].append(_call(arguments, result))
+        running[-1][1].append(_call(arguments, result))
         return result
 
     with evaluating(model) as stack:

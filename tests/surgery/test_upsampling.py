@@ -100,6 +100,8 @@ class TestModels:
             "decoder": "identical",
             "decoder.up": "identical",
         }
+        after = "Decoder with DDFUpsample2d 3x3 4 by 2x2, DDFUpsample2d 3x3 4 by 2x2"
+        assert report.changes[0].after == after and report.changes[0].before == "Decoder"
         results = model(x)
         assert max(map(error, results, expected)) <= 1e-5
         assert isinstance(model.decoder.up, DDFUpsample2d) and model.decoder.up.scale_factor == (3, 3)

@@ -341,6 +341,8 @@ def test_bad_shards(tmp_path: Path) -> None:
     assert raised(shards(tmp_path)).startswith(f"{file} is a broken shard: ")
     file.write_bytes(whole.replace(jpeg(2), jpeg(2)[:-100] + bytes(100)))
     assert f"{file}/00002.jpg is a broken picture: " in raised(shards(tmp_path)).replace(".jpg/", "/")
+    write_shards(tmp_path, "train", 1, 0)
+    assert raised(shards(tmp_path)) == f"{file}: no sample in it"
 
 
 def archive(file: Path, *, size: int = 32, parts: tuple[str, ...] = ("train", "test")) -> Path:

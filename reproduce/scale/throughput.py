@@ -1,0 +1,103 @@
+"""How many pictures a second a training takes on this machine: writes throughput.json and its table in docs/scale.md.
+
+    python reproduce/scale/throughput.py     # some minutes, on a machine that does nothing else
+
+Each figure is `ddfnet train classification` in the paper's recipe, but for the batch and the arithmetic, on a folder of
+JPEGs that is made here: two runs of different lengths, and the pictures between them over the time between them. That
+has all in it that a step has: reading, augmenting, both passes, the optimizer, the logs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from communication import NETWORKS, PAGE, page  # noqa: E402
+
+from ddfnet.cli import machine  # noqa: E402
+
+BATCH, STEPS = 16, (3, 11)
+PROCESSES = (1, 2)
+CLASSES, PICTURES, SIDE = 2, 16, 256
+
+
+def pictures(folder: Path) -> None:
+    """Noise that is smooth enough to be a JPEG like others."""
+    generator = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for label in range(CLASSES):
+            (folder / part / str(label)).mkdir(parents=True)
+            for number in range(PICTURES):
+                noise = generator.integers(0, 256, (SIDE // 8, SIDE // 8, 3), dtype=np.uint8)
+                picture = Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+                picture.save(folder / part / str(label) / f"{number}.jpg", quality=90)
+
+
+def seconds(network: str, processes: int, steps: int, folder: Path) -> float:
+    """Of the training that takes so many steps, as the command says."""
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    command = [sys.executable, "-m"]
+    if processes > 1:
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    command += ["ddfnet", "train", "classification", f"--config={HERE.parent / 'table5' / 'paper.yaml'}"]
+    command += [f"--model.network={network}", f"--model.num_classes={CLASSES}", f"--data.path={folder}"]
+    command += [f"--data.batch_size={BATCH}", "--data.workers=0", "--trainer.accelerator=cpu"]
+    command += ["--trainer.precision=32-true", "--trainer.max_epochs=-1", f"--trainer.max_steps={steps}"]
+    command += ["--trainer.limit_val_batches=1", f"--threads={threads}"]
+    with tempfile.TemporaryDirectory() as output:
+        command += [f"--output={output}/run"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)}
+        )
+        card = Path(output) / "run" / "model.json"
+        if not card.exists():
+            raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+        return float(json.loads(card.read_text())["seconds"])
+
+
+def measure(folder: Path) -> dict[str, dict[str, float]]:
+    """Pictures a second of each network, by the number of processes."""
+    found: dict[str, dict[str, float]] = {name: {} for name in NETWORKS}
+    for processes in PROCESSES:
+        for name in NETWORKS:
+            short, long = (seconds(name, processes, steps, folder) for steps in STEPS)
+            found[name][str(processes)] = BATCH * (STEPS[1] - STEPS[0]) / (long - short)
+            print(f"{name}, {processes} processes: {found[name][str(processes)]:.2f} pictures a second", flush=True)
+    return found
+
+
+def table(results: dict[str, Any]) -> str:
+    """In Markdown."""
+    lines = ["| pictures a second | " + " | ".join(f"{p} process{'es' * (p > 1)}" for p in PROCESSES) + " |"]
+    lines.append("|---" * (1 + len(PROCESSES)) + "|")
+    networks = results["networks"]
+    for name, row in networks.items():
+        lines.append(f"| `{name}` | " + " | ".join(f"{row[str(p)]:.2f}" for p in PROCESSES) + " |")
+    for conv, ddf in (NETWORKS[:2], NETWORKS[2:]):
+        shares = [networks[ddf][str(p)] / networks[conv][str(p)] for p in PROCESSES]
+        lines.append(f"| `{ddf}` / `{conv}` | " + " | ".join(f"{share:.2f}" for share in shares) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    facts = {"command": "python reproduce/scale/throughput.py", "batch": BATCH, "machine": machine.facts()}
+    with tempfile.TemporaryDirectory() as folder:
+        pictures(Path(folder))
+        results = facts | {"networks": measure(Path(folder))}
+    (HERE / "throughput.json").write_text(json.dumps(results, indent=2) + "\n")
+    PAGE.write_text(page(PAGE.read_text(), table(results), "throughput"))
+
+
+if __name__ == "__main__":
+    main()
