@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
@@ -71,6 +72,17 @@ class DDFBasicBlock(BasicBlock):
             setattr(self, name, layer)
 
 
+class DDFResNet(ResNet):
+    """timm's ResNet, which leaves DDF layers the start that they ask for (``zero_init``)."""
+
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
+    def init_weights(self, *args: Any, **kwargs: Any) -> None:
+        super().init_weights(*args, **kwargs)  # of every convolution, those that predict filters too
+        for layer in self.modules():
+            if isinstance(layer, DDF2d):
+                layer.begin()
+
+
 def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> ResNet:
     _, combine, depth = name.split("_")
     depth = depth.removeprefix("resnet")
@@ -78,7 +90,7 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> ResNet:
     block, reduction = (DDFBasicBlock, 0.5) if depth == "18" else (DDFBottleneck, 0.2)
     block_args = {"combine": combine, "reduction": reduction, **(kwargs.pop("block_args", None) or {})}
     model: ResNet = build_model_with_cfg(
-        ResNet, name, pretrained, **{"block": block, "layers": _LAYERS[depth], **kwargs, "block_args": block_args}
+        DDFResNet, name, pretrained, **{"block": block, "layers": _LAYERS[depth], **kwargs, "block_args": block_args}
     )
     return model
 

@@ -9,7 +9,7 @@ from timm.models import register_model
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
-from ddfnet.models.resnet import DDFBottleneck
+from ddfnet.models.resnet import DDFBottleneck, DDFResNet
 
 _Entry = Callable[..., ResNet]
 _register: Callable[[_Entry], _Entry] = register_model  # which has no types
@@ -41,7 +41,7 @@ MIXERS: dict[str, type[Bottleneck]] = {"conv": Bottleneck, "depthwise": Depthwis
 """The block that has each layer between its two 1x1 convolutions, by the layer's name."""
 
 
-class SmallResNet(ResNet):
+class SmallResNet(DDFResNet):
     """timm's ResNet for small pictures: three stages, and a 3x3 stem of stride 2 without pooling.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddfnet.nn.filters import ChannelBranch, SpatialBranch, check_channels, check_map
+from ddfnet.nn.filters import ChannelBranch, SpatialBranch, begin_static, check_channels, check_map
 from ddfnet.nn.whole import filter_whole
 from ddfnet.ops import ddf
 from ddfnet.ops.arguments import Pair, check_combine, grid_size, pair
@@ -99,16 +99,40 @@ class DDF2d(nn.Module):
         self.relu_after = False
         options: dict[str, Any] = {"norm": norm, "nonlinearity": "relu", "device": device, "dtype": dtype}
         self.spatial = self.channel = None
-        start = "random" if zero_init else None
         if filters != "channel":
-            # Equal taps leave the channel filter as it is; alone, or to a norm, they would be no filter.
-            neutral = zero_init and norm == "none" and filters == "both"
-            equal = torch.tensor(1.0 if combine == "mul" else 0.0)
-            self.spatial = SpatialBranch(
-                channels, heads, self.kernel_size, stride=self.stride, start=equal if neutral else start, **options
-            )
+            self.spatial = SpatialBranch(channels, heads, self.kernel_size, stride=self.stride, **options)
         if filters != "spatial":
-            self.channel = ChannelBranch(channels, self.kernel_size, reduction=reduction, start=start, **options)
+            self.channel = ChannelBranch(channels, self.kernel_size, reduction=reduction, **options)
+        if zero_init and norm == "batch":
+            raise ValueError("zero_init=True needs another norm than 'batch', to which equal filters are all zero")
+        self.zero_init, self.norm = zero_init, norm
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin as ``zero_init`` asks: for whoever initialises convolutions after the network is built, as timm does.
+
+        Without it nothing changes.
+
+        Example:
+            >>> import torch
+            >>> from ddfnet.nn import DDF2d
+            >>> layer = DDF2d(8, norm="none", zero_init=True)
+            >>> torch.nn.init.normal_(layer.spatial.conv.weight)[0, 0].shape
+            torch.Size([1, 1])
+            >>> layer.begin()
+            >>> float(layer.spatial.conv.weight.abs().max())
+            0.0
+        """
+        if not self.zero_init:
+            return
+        start = None
+        if self.norm == "none" and self.filters == "both":
+            # Equal taps leave the channel filter as it is; alone, or to a norm, they would be no filter.
+            start = torch.tensor(1.0 if self.combine == "mul" else 0.0)
+        if self.spatial is not None:
+            begin_static(self.spatial.conv, start, self.norm, self.kernel_size, "relu")
+        if self.channel is not None:
+            begin_static(self.channel.expand, None, self.norm, self.kernel_size, "relu")
 
     def forward(self, x: Tensor) -> Tensor:
         check_map("the input of DDF2d", x, self.channels)

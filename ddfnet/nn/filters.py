@@ -25,7 +25,6 @@ class SpatialBranch(nn.Module):
         stride: pixels from one predicted filter to the next.
         groups: of the convolution.
         norm, nonlinearity: see `make_norm`.
-        start: what all filters begin as, see `begin_static`; None for a convolution's own random start.
     """
 
     def __init__(
@@ -38,14 +37,11 @@ class SpatialBranch(nn.Module):
         groups: int = 1,
         norm: str,
         nonlinearity: str,
-        start: Tensor | str | None = None,
         **factory: Any,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, filters * math.prod(kernel), 1, stride, groups=groups, **factory)
         self.norm = make_norm(norm, filters, kernel, "spatial", nonlinearity, **factory)
-        if start is not None:
-            begin_static(self.conv, start, norm, kernel, nonlinearity)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, filters*K, Ho, Wo)."""
@@ -62,7 +58,6 @@ class ChannelBranch(nn.Module):
         copies: independent sets of filters, one a sub-pixel; each has its own bottleneck.
         reduction: width of the bottleneck as a share of C, rounded down, but never 0.
         norm, nonlinearity: see `make_norm`.
-        start: what all filters begin as, see `begin_static`; None for a convolution's own random start.
     """
 
     def __init__(
@@ -74,7 +69,6 @@ class ChannelBranch(nn.Module):
         reduction: float,
         norm: str,
         nonlinearity: str,
-        start: Tensor | str | None = None,
         **factory: Any,
     ) -> None:
         super().__init__()
@@ -87,8 +81,6 @@ class ChannelBranch(nn.Module):
         self.act = nn.ReLU(inplace=True)
         self.expand = nn.Conv2d(width, filters * math.prod(kernel), 1, groups=copies, **factory)
         self.norm = make_norm(norm, filters, kernel, "channel", nonlinearity, **factory)
-        if start is not None:
-            begin_static(self.expand, start, norm, kernel, nonlinearity)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, copies*C, kH, kW)."""
@@ -110,29 +102,26 @@ class TapSoftmax(nn.Module):
         return f"{self.filters}, {self.taps}"
 
 
-def begin_static(conv: nn.Conv2d, start: Tensor | str, norm: str, kernel: Kernel, nonlinearity: str) -> None:
+def begin_static(conv: nn.Conv2d, start: Tensor | None, norm: str, kernel: Kernel, nonlinearity: str) -> None:
     """Let a convolution predict the same filters from whatever it is given, until its weights, now zero, have learnt.
 
     Args:
         conv: from which the filters come, with a bias.
-        start: the taps before they are normalised, (filters*K,), or one number for all of them; or ``"random"``.
-        norm: what comes after it; ``"none"`` makes random taps as large as `make_norm`'s, others set the size.
+        start: the taps before they are normalised, (filters*K,), or one number for all of them; None draws them.
+        norm: what comes after it; with ``"none"`` what is drawn is as large as `make_norm`'s, others set the size.
         kernel: taps (h, w).
         nonlinearity: see `make_norm`.
-
-    Raises:
-        ValueError: ``norm="batch"``: all filters of a batch are equal then, and their deviation is zero.
     """
-    if norm == "batch":
-        raise ValueError("zero_init=True needs another norm than 'batch', to which equal filters are all zero")
     assert conv.bias is not None
-    nn.init.zeros_(conv.weight)
-    if isinstance(start, str):
-        gain = nn.init.calculate_gain(nonlinearity) / math.sqrt(math.prod(kernel))  # type: ignore[arg-type]
-        nn.init.normal_(conv.bias, std=gain if norm == "none" else 1.0)
-    else:
-        with torch.no_grad():
+    with torch.no_grad():
+        conv.weight.zero_()
+        if start is not None:
             conv.bias.copy_(start)
+        elif norm == "none":
+            gain = nn.init.calculate_gain(nonlinearity) / math.sqrt(math.prod(kernel))  # type: ignore[arg-type]
+            conv.bias.normal_(std=gain)
+        else:
+            conv.bias.normal_()
 
 
 def make_norm(norm: str, filters: int, kernel: Kernel, kind: str, nonlinearity: str, **factory: Any) -> nn.Module:

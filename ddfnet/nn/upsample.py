@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddfnet.nn.filters import ChannelBranch, SpatialBranch, check_channels, check_map
+from ddfnet.nn.filters import ChannelBranch, SpatialBranch, begin_static, check_channels, check_map
 from ddfnet.ops import ddf_upsample
 from ddfnet.ops.arguments import Pair, check_combine, pair
 from ddfnet.ops.shapes import accumulate_dtype
@@ -114,11 +114,12 @@ class DDFUpsample2d(nn.Module):
         width, groups = guide_channels or channels, 1
         if guide_at == "output":
             width, groups = width * subpixels, subpixels  # a group is what one sub-pixel reads
-        neutral = None if taps is None else torch.tensor(1.0 if combine == "mul" else 0.0)
-        self.spatial = SpatialBranch(width, subpixels * heads, self.kernel_size, groups=groups, start=taps, **options)
-        self.channel = ChannelBranch(
-            channels, self.kernel_size, copies=subpixels, reduction=reduction, start=neutral, **options
-        )
+        self.spatial = SpatialBranch(width, subpixels * heads, self.kernel_size, groups=groups, **options)
+        self.channel = ChannelBranch(channels, self.kernel_size, copies=subpixels, reduction=reduction, **options)
+        if taps is not None:
+            neutral = torch.tensor(1.0 if combine == "mul" else 0.0)
+            begin_static(self.spatial.conv, taps, norm, self.kernel_size, "linear")
+            begin_static(self.channel.expand, neutral, norm, self.kernel_size, "linear")
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         check_map("the input of DDFUpsample2d", x, self.channels)

@@ -148,7 +148,8 @@ def _call(
         got = ", ".join(f"{n} {t.dtype}" for n, t in zip(names, tensors, strict=True) if t is not None)
         raise TypeError(f"input and filters must have one dtype, got {got}; cast them with .to(dtype)")
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
-        raise NotImplementedError("torch.jit.trace does not record this operator; use torch.export or torch.compile")
+        # A trace's shapes are tensors. What becomes constant here is the kernel's size, which the trace is of.
+        geometry = tuple(tuple(map(int, each)) if isinstance(each, tuple) else each for each in geometry)
     output: Tensor = library.ddf(*tensors, *geometry)
     return output
 

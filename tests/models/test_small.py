@@ -65,3 +65,22 @@ def test_wrong_options() -> None:
         timm.create_model("small_resnet23", layers=(1, 1))
     with pytest.raises(ValueError, match="no pretrained weights"):
         timm.create_model("small_resnet23", pretrained=True)
+
+
+@pytest.mark.parametrize("norm", ["filter", "none"])
+@pytest.mark.parametrize("name", ["small_resnet23", "ddf_mul_resnet18"])
+def test_filters_begin_as_the_same_everywhere_where_that_is_asked_for(name: str, norm: str) -> None:
+    """timm initialises every convolution of a network after its blocks have."""
+    model = timm.create_model(name, num_classes=4, block_args={"zero_init": True, "norm": norm}).eval()
+    layers = [layer for layer in model.modules() if isinstance(layer, DDF2d)]
+    assert len(layers) > 5
+    for layer in layers:
+        x = torch.randn(2, layer.channels, 6, 6)
+        spatial, channel = layer.spatial(x), layer.channel(x)
+        torch.testing.assert_close(spatial, spatial[:1, :, :1, :1].expand_as(spatial))
+        torch.testing.assert_close(channel[0], channel[1])
+        assert channel.std() > 0.1 and (norm == "none" or spatial.std() > 0.1)
+        if norm == "none":
+            assert torch.equal(spatial, torch.ones_like(spatial))
+    plain = timm.create_model(name, num_classes=4)
+    assert all(layer.spatial.conv.weight.any() for layer in plain.modules() if isinstance(layer, DDF2d))

@@ -210,7 +210,7 @@ def test_it_can_begin_with_filters_that_are_the_same_everywhere(norm, filters):
     torch.testing.assert_close(layer(2 * x), 2 * result, rtol=1e-4, atol=1e-5)
     result.square().sum().backward()
     branch = layer.channel.expand if layer.spatial is None else layer.spatial.conv
-    assert result.std() > 0.05 and branch.weight.grad.abs().max() > 0
+    assert result.std() > 0.01 and branch.weight.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("filters", ["both", "spatial", "channel"])

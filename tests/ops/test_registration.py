@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 
 import pytest
 import torch
@@ -214,7 +216,22 @@ def test_batched_gradients_of_one_graph() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
-def test_a_trace_is_refused_rather_than_wrong_for_other_sizes() -> None:
-    tensors = tuple(Case("3x3").tensors(torch.float32))
-    with pytest.raises(NotImplementedError, match="use torch.export or torch.compile"):
-        torch.jit.trace(ddfnet.ddf, tensors)
+@pytest.mark.parametrize("scale", [None, 2])
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_trace_is_right_for_other_sizes(grad: bool, scale: int | None) -> None:
+    call = ddfnet.ddf if scale is None else functools.partial(ddfnet.ddf_upsample, scale_factor=scale)
+    subpixels = () if scale is None else (scale * scale,)
+
+    def tensors(n: int, height: int, width: int) -> tuple[torch.Tensor, ...]:
+        taps = 9 * math.prod(subpixels)
+        shapes = (n, 4, height, width), (n, *subpixels, 4, 3, 3), (n, 2 * taps, height, width)
+        return tuple(torch.randn(shape, requires_grad=grad) for shape in shapes)
+
+    traced = torch.jit.trace(lambda *each: call(*each), tensors(1, 6, 5))
+    assert "ddfnet::ddf" in str(traced.graph)
+    other = tensors(3, 7, 9)
+    result, expected = traced(*other), call(*other)
+    torch.testing.assert_close(result, expected)
+    if grad:
+        for got, want in zip(*(torch.autograd.grad(y.square().sum(), other) for y in (result, expected)), strict=True):
+            torch.testing.assert_close(got, want)
