@@ -64,8 +64,8 @@ def run(options: argparse.Namespace) -> int:
 
     quiet()
     try:
-        networks = [{"file": str(file), "card": network_files.card(file)} for file in options.checkpoint]
-        rows = [_evaluate(file, options) for file in options.checkpoint]
+        cards = {file: network_files.card(file) for file in options.checkpoint}
+        rows = [_evaluate(file, options, (card or {}).get("classes")) for file, card in cards.items()]
     except (DataError, ValueError) as error:
         raise UserError(str(error)) from None
     headers = ["network", "pictures", "top-1", "top-5", "loss"]
@@ -74,16 +74,17 @@ def run(options: argparse.Namespace) -> int:
         for row in rows
     ]
     print(table(headers, cells))
+    networks = [{"file": str(file), "card": card} for file, card in cards.items()]
     data = {"path": options.data, "source": options.source, "part": options.part}
     evaluating.write(options, data=data, networks=networks, rows=rows)
     return 0
 
 
-def _evaluate(file: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """What there is to say of one network.
+def _evaluate(file: Path, options: argparse.Namespace, classes: list[str] | None) -> dict[str, Any]:
+    """What there is to say of one network, whose card names these classes.
 
     Raises:
-        ValueError: the file is missing, broken or of another task.
+        ValueError: the file is missing, broken or of another task, or was trained with other classes.
         DataError: pictures are wanting.
     """
     import lightning
@@ -112,6 +113,12 @@ def _evaluate(file: Path, options: argparse.Namespace) -> dict[str, Any]:
         enable_progress_bar=sys.stderr.isatty(),
         use_distributed_sampler=False,
     )
+    data.setup("validate")
+    if classes and data.classes and classes != data.classes:
+        first = next((a, b) for a, b in zip(classes, data.classes, strict=True) if a != b)
+        raise ValueError(
+            f"{options.data} must have the classes that {file} was trained with, got {first[1]!r} for {first[0]!r}"
+        )
     [metrics] = trainer.validate(model, data, verbose=False)
     return {
         "file": str(file),

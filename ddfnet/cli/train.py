@@ -60,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
         return 2
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise UserError(_line(error)) from None
+    except OSError as error:  # weights that a network is to begin with, from a hub or a file
+        raise UserError(f"the network's weights cannot be had: {_line(error) or type(error).__name__}") from None
     facts = machine.facts()  # now: the checkout may be another by the time that the run ends
     output = _output(cli.config["output"], cli.config["ckpt_path"], cli.trainer.is_global_zero)
     checkpoint = _checkpoint(output, cli.config["ckpt_path"])
@@ -67,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
         training.check(checkpoint, cli.model)
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint)
-        [metrics] = cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
+        # Nothing is measured with --trainer.limit_val_batches 0.
+        metrics: dict[str, float] = next(iter(cli.trainer.validate(cli.model, cli.datamodule, verbose=False)), {})
         if cli.trainer.is_global_zero:
             command = shlex.join(["ddfnet", "train", options.task, *options.arguments])
             print(training.leave(cli, output, metrics, command=command, machine=facts))

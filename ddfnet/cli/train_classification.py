@@ -22,6 +22,7 @@ def leave(cli: LightningCLI, file: Path, facts: dict[str, Any]) -> None:
     card = {
         "network": model.made_of,
         "data": {"path": data.path, "source": data.source},
+        "classes": data.classes,
         "preprocessing": data.preprocessing,
         "epochs": cli.trainer.current_epoch,
         **facts,

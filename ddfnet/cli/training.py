@@ -25,6 +25,7 @@ from ddfnet.tasks.finite import Finite
 from ddfnet.tasks.legs import Legs
 
 _PARTS = ("loops", "optimizer_states", "lr_schedulers", "callbacks")  # of a checkpoint, besides the weights
+_SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 _IN_STEPS = {"max_epochs": -1, "check_val_every_n_epoch": None}
 
 
@@ -60,8 +61,10 @@ class _CLI(LightningCLI):
             parser.link_arguments("seed_everything", key, compute_fn=int)
 
     def before_instantiate_classes(self) -> None:
-        if self.config["threads"] is not None:
-            torch.set_num_threads(self.config["threads"])
+        if (threads := self.config["threads"]) is not None:
+            if threads < 1:
+                raise ValueError(f"threads must be at least 1, got {threads}")
+            torch.set_num_threads(threads)
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Lightning's, with logs in the run's folder, and a bar where somebody is looking."""
@@ -115,6 +118,11 @@ def build(name: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
             "exit_on_error": False,
         },
     )
+    if (strategy := type(cli.trainer.strategy).__name__) in _SHARDING:
+        raise ValueError(
+            f"trainer.strategy must keep whole weights in each process, as ddp does, got {strategy}: decay and "
+            "checkpoints go by the weights' shapes, which it takes apart"
+        )
     steps, epochs = cli.trainer.max_steps, cli.trainer.max_epochs or 0
     if steps < 1 and own.in_steps:
         raise ValueError(f"trainer.max_steps must be at least 1, got {steps}")
@@ -140,6 +148,11 @@ def check(file: Path, model: lightning.LightningModule) -> None:
         raise UserError(f"{file} is no checkpoint, or a broken one ({type(error).__name__})") from None
     if shapes != {name: value.shape for name, value in model.state_dict().items()}:
         raise UserError(f"{file} is a checkpoint of another model; go on with its own run's config.yaml (--config)")
+    recipe = getattr(model, "recipe", {})
+    if changed := [key for key, value in saved.get("recipe", {}).items() if value != recipe.get(key)]:
+        raise UserError(
+            f"{file} was trained with another {', '.join(changed)}; go on with its own run's config.yaml (--config)"
+        )
     if missing := [part for part in _PARTS if part not in saved]:
         raise UserError(f"{file} has no {', '.join(missing)}; go on from a checkpoint that `ddfnet train` wrote")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import lzma
 import tarfile
 from pathlib import Path
@@ -13,14 +14,17 @@ from ddfnet.data.splits import DataError, Labelled, Splits
 
 _SIZE = (32, 32)
 
+_log = logging.getLogger(__name__)
 
-def load(root: Path, *, download: bool = False) -> Splits:
+
+def load(root: Path, *, download: bool = False, skip: bool = False) -> Splits:
     """CIFAR-10 with its own test part.
 
     Args:
         root: torchvision's root, which holds ``cifar-10-batches-py``; or a tar file, compressed or not, of
             ``train/CLASS/NAME.jpg`` and ``test/CLASS/NAME.jpg``.
         download: let torchvision fetch into ``root`` what is not there.
+        skip: leave broken pictures of an archive out, and say so, where they are an error otherwise.
 
     Returns:
         Splits of pictures (N, 3, 32, 32), 50000 and 10000 of them, in ten classes; in an archive's order of names.
@@ -29,7 +33,7 @@ def load(root: Path, *, download: bool = False) -> Splits:
         DataError: not found, damaged, or the download failed.
     """
     if root.is_file():
-        return _archive(root)
+        return _archive(root, skip)
     from torchvision.datasets import CIFAR10
 
     try:
@@ -38,7 +42,8 @@ def load(root: Path, *, download: bool = False) -> Splits:
         if download:
             raise DataError(f"cifar10: the download to {root} failed: {error}") from None
         raise DataError(
-            f"cifar10: no intact cifar-10-batches-py in {root}; give torchvision's root with --root, or add --download"
+            f"cifar10: no intact cifar-10-batches-py in {root}; give torchvision's root, or an archive of train/CLASS "
+            "and test/CLASS; the demo fetches it with --download"
         ) from None
     train, test = (
         Labelled(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
@@ -54,7 +59,7 @@ def load(root: Path, *, download: bool = False) -> Splits:
     )
 
 
-def _archive(file: Path) -> Splits:
+def _archive(file: Path, skip: bool) -> Splits:
     from ddfnet.data.pictures import read
 
     pictures: list[tuple[str, str, str, Image.Image]] = []  # part, class, name, picture
@@ -64,7 +69,12 @@ def _archive(file: Path) -> Splits:
                 stream = archive.extractfile(member)
                 if stream is not None and member.name.count("/") == 2:
                     part, label, name = member.name.split("/")
-                    pictures.append((part, label, name, read(stream, f"{file}/{member.name}")))
+                    try:
+                        pictures.append((part, label, name, read(stream, f"{file}/{member.name}")))
+                    except DataError as error:
+                        if not skip:
+                            raise
+                        _log.warning("%s; skipped", error)
     except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
         raise DataError(f"{file} is no archive of CIFAR-10, or a broken one: {error}") from None
     pictures.sort(key=lambda each: each[:3])  # whatever the archive's order is

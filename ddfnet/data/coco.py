@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,10 @@ def load(
         path = Path(_get(picture, "file_name", str, where))
         if path.is_absolute() or ".." in path.parts:
             raise DataError(f"{where} must have a file_name within the folder of pictures, got {str(path)!r}")
-        height, width = (int(_get(picture, key, (int, float), where)) for key in ("height", "width"))
+        sides = [_get(picture, key, (int, float), where) for key in ("height", "width")]
+        if not all(math.isfinite(side) for side in sides):
+            raise DataError(f"{where} must have a finite height and width, got {sides}")
+        height, width = map(int, sides)
         collector.add(folder / path, height, width, boxes.pop(picture["id"], []), str(file))
     if boxes:
         raise DataError(f"{file}: an annotation is for the picture {next(iter(boxes))!r}, which images does not have")

@@ -24,4 +24,10 @@ class WholeCheckpoints(TorchCheckpointIO):
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with files.whole(Path(path)) as stream:
-            torch.save(checkpoint, stream)
+            try:
+                torch.save(checkpoint, stream)
+            except RuntimeError as error:
+                # torch ends its archive although the disk was full before, and complains of that.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise

@@ -33,7 +33,7 @@ class Classifier(lightning.LightningModule):
         network_options: of ``timm.create_model``, such as ``{"block_args": {"norm": "sigmoid"}}``.
         optimizer: timm's name; ``"momentum"`` is SGD, and ``"sgd"`` SGD with Nesterov's momentum.
         learning_rate: at its peak.
-        momentum: of the optimizer, or its first beta.
+        momentum: of SGD and its like; optimizers of Adam's kind have their own betas.
         weight_decay: of all parameters, or of those that `decay_vectors` leaves.
         decay_vectors: whether biases, and scales and shifts of normalisations, decay as well.
         warmup_epochs: over which the learning rate rises.
@@ -177,7 +177,18 @@ class Classifier(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["network"] = self.made_of
+        checkpoint["recipe"] = self.recipe
         checkpoint["preprocessing"] = getattr(self.trainer.datamodule, "preprocessing", None)  # type: ignore[attr-defined]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What an optimizer's state depends on: a run goes on with the same alone."""
+        return {
+            "optimizer": self.optimizer,
+            "decay_vectors": self.decay_vectors,
+            "filter_rate": self.filter_rate,
+            "filter_decay": self.filter_decay,
+        }
 
     def _steps(self) -> tuple[int, int]:
         """Of an epoch, and of the run.
@@ -215,7 +226,12 @@ class Classifier(lightning.LightningModule):
 
     def _check_optimizer(self) -> None:
         """Refuse a name that timm does not know now, and not when the run begins."""
-        from timm.optim import list_optimizers
+        from timm.optim import create_optimizer_v2, list_optimizers
 
         if self.optimizer not in list_optimizers():
             raise ValueError(f"optimizer must be one that timm.optim.list_optimizers() names, got {self.optimizer!r}")
+        try:
+            create_optimizer_v2([nn.Parameter(torch.zeros(1))], self.optimizer, lr=0.1)
+        except Exception as error:  # whatever a library that is not there makes timm raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"optimizer {self.optimizer!r} cannot be made here: {reason}") from None

@@ -116,6 +116,10 @@ class ClassificationData(lightning.LightningDataModule):
         for name, share in (("flip", flip), ("erase", erase), ("measured_crop", measured_crop)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {share}")
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError(f"scale must be two shares above 0, the smaller first, up to 1, got {tuple(scale)}")
+        if erase_count < 1:
+            raise ValueError(f"erase_count must be at least 1, got {erase_count}")
         if measured_crop == 0:
             raise ValueError("measured_crop must be above 0, got 0.0")
         if padding is not None and padding < 0:
@@ -128,16 +132,20 @@ class ClassificationData(lightning.LightningDataModule):
         self.skip = on_bad_image == "skip"
         self.mean, self.std = tuple(mean), tuple(std)
         common: dict[str, Any] = {"input_size": size, "use_prefetcher": True, "mean": self.mean, "std": self.std}
-        crop, colours, last = create_transform(
-            **common,
-            is_training=True,
-            separate=True,
-            scale=scale,
-            hflip=flip,
-            color_jitter=color_jitter or None,
-            auto_augment=auto_augment,
-            interpolation=interpolation,
-        )
+        try:
+            crop, colours, last = create_transform(
+                **common,
+                is_training=True,
+                separate=True,
+                scale=scale,
+                hflip=flip,
+                color_jitter=color_jitter or None,
+                auto_augment=auto_augment,
+                interpolation=interpolation,
+            )
+        except (AssertionError, KeyError, IndexError, ValueError):  # timm's, without a word
+            example = "rand-m7-mstd0.5-inc1"
+            raise ValueError(f"auto_augment must be timm's description, as {example!r}, got {auto_augment!r}") from None
         if padding is not None:
             move = transforms.RandomCrop(size, padding)
             crop = transforms.Compose([move, transforms.RandomHorizontalFlip(flip)])
@@ -168,7 +176,9 @@ class ClassificationData(lightning.LightningDataModule):
             if not self.path:
                 raise DataError("no pictures are named; give --data.path")
             if self.source == "cifar10":
-                splits = cifar10.load(Path(self.path))
+                if self.part is not None:
+                    raise DataError(f"cifar10 has a test part of its own; leave part out, got {self.part!r}")
+                splits = cifar10.load(Path(self.path), skip=self.skip)
                 for kind, own in ((True, splits.train), (False, splits.test)):
                     self.opened[kind] = MemoryPictures(own, splits.classes)
             else:
@@ -180,6 +190,11 @@ class ClassificationData(lightning.LightningDataModule):
                 )
             self._check_classes(self.opened[training])
         return self.opened[training]
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes, in the order of the labels; None where the pictures do not say."""
+        return next((list(own.classes) for own in self.opened.values() if len(own.classes)), None)
 
     @property
     def batches(self) -> int:
@@ -272,7 +287,8 @@ class ClassificationData(lightning.LightningDataModule):
     def _check_classes(self, found: Pictures) -> None:
         if (count := len(found.classes)) and count != self.num_classes:
             raise DataError(
-                f"{self.path} has {count} classes, and the network {self.num_classes}; give --model.num_classes {count}"
+                f"{self.path} has {count} classes, and the network {self.num_classes}; train with "
+                f"--model.num_classes {count}"
             )
         known = [each.classes for each in self.opened.values() if len(each.classes)]
         if any(list(classes) != list(known[0]) for classes in known):
@@ -301,7 +317,8 @@ class Even:
         batches, agree = iter(self.loader), self.trainer.strategy.reduce_boolean_decision
         batch: Batch | None = next(batches, None)
         if not agree(batch is not None, all=True) or batch is None:
-            raise DataError("a process has no pictures to measure; use fewer processes or more shards")
+            several = "a process has no pictures to measure; use fewer processes or more shards"
+            raise DataError(several if self.trainer.world_size > 1 else "the shards to measure on have no pictures")
         filler = batch | {"label": torch.full_like(batch["label"], NO_LABEL)}
         while agree(batch is not None, all=False):
             yield filler if batch is None else batch

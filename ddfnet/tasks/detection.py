@@ -125,8 +125,14 @@ class Detection(lightning.LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         return by_steps(optimizer, steps, self.warmup_steps, self.milestones)
 
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What an optimizer's state depends on: a run goes on with the same alone."""
+        return {"optimizer": self.optimizer}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["network"] = self.network.options
+        checkpoint["recipe"] = self.recipe
 
 
 class DetectionData(lightning.LightningDataModule):

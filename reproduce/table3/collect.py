@@ -64,8 +64,13 @@ def summary(name: str, runs: Path, earlier: dict[str, Any]) -> dict[str, Any]:
 # --- claims ---------------------------------------------------------------------------------------------------------
 
 
+def diverged(row: dict[str, Any]) -> int:
+    """How many of a row's runs ended in nan."""
+    return sum("diverged" in each for each in row["by_seed"].values())
+
+
 def difference(rows: dict[str, Any], one: str, other: str) -> tuple[float, float] | None:
-    """Points that one row is ahead of another, and the standard error of that; None unless all seeds were run."""
+    """Points that one row is ahead of another, and the standard error of that; None unless each seed has one."""
     first, second = rows[one], rows[other]
     if not first["runs"] == second["runs"] == len(SEEDS):
         return None
@@ -77,7 +82,8 @@ def ahead(rows: dict[str, Any], one: str, others: list[str], least: float = 0.0)
     """Whether a row is ahead of others by some points at least, and by more than twice the standard error."""
     found = {other: difference(rows, one, other) for other in others}
     if any(value is None for value in found.values()):
-        return _NOT_RUN, ""
+        ended = [name for name in (one, *others) if diverged(rows[name])]
+        return ("not settled", f"{' and '.join(ended)} ended in nan") if ended else (_NOT_RUN, "")
     known = {other: value for other, value in found.items() if value is not None}
     holds = all(points >= least and points > 2 * error for points, error in known.values())
     figures = "; ".join(f"{points:+.2f} ± {error:.2f} to {other}" for other, (points, error) in known.items())
@@ -112,8 +118,8 @@ def claims(rows: dict[str, Any]) -> list[dict[str, str]]:
 def accuracy(row: dict[str, Any]) -> str:
     """In per cent, with its deviation and what else there is to know."""
     notes = []
-    if diverged := sum("diverged" in each for each in row["by_seed"].values()):
-        notes.append(f"{diverged} ended in nan")
+    if ended := diverged(row):
+        notes.append(f"{ended} ended in nan")
     if 0 < row["runs"] < len(SEEDS):
         notes.append(f"{row['runs']} of {len(SEEDS)} seeds")
     note = f" ({', '.join(notes)})" if notes else ""

@@ -30,18 +30,27 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes the first checkpoint of a run and its copy, and half of the next."""
+    """Takes the first checkpoint of a run and its copy, and part of the next."""
     import torch
 
     save, calls = torch.save, count(1)
 
-    def full(checkpoint: Any, stream: BinaryIO) -> None:
-        if next(calls) > 2:
-            stream.write(b"half of it")
-            raise OSError(28, "No space left on device")
-        save(checkpoint, stream)
+    class Full:
+        """A file on a disk that has room for some bytes more."""
 
-    monkeypatch.setattr(torch, "save", full)
+        def __init__(self, stream: BinaryIO) -> None:
+            self.stream, self.room = stream, 4096
+
+        def write(self, data: bytes) -> int:
+            self.room -= len(data)
+            if self.room < 0:
+                raise OSError(28, "No space left on device")
+            return self.stream.write(data)
+
+        def flush(self) -> None:
+            self.stream.flush()
+
+    monkeypatch.setattr(torch, "save", lambda each, to: save(each, to if next(calls) <= 2 else Full(to)))
 
 
 # --- ddfnet upsample ------------------------------------------------------------------------------------------------

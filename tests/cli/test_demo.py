@@ -307,6 +307,6 @@ def test_a_broken_picture_is_named(tmp_path: Path, fails: Fails) -> None:
 def test_a_set_that_is_not_there_and_not_downloaded(tmp_path: Path, fails: Fails) -> None:
     line = fails(1, "demo", "--data", "cifar10", "--root", str(tmp_path), "--output", str(tmp_path / "out"))
     assert line == (
-        f"ddfnet: error: cifar10: no intact cifar-10-batches-py in {tmp_path}; give torchvision's root with --root, or "
-        f"add --download"
+        f"ddfnet: error: cifar10: no intact cifar-10-batches-py in {tmp_path}; give torchvision's root, or an archive "
+        "of train/CLASS and test/CLASS; the demo fetches it with --download"
     )

@@ -342,13 +342,13 @@ def test_missing_and_empty_folders(own_pictures: Path, tmp_path: Path, fails: Fa
     for file in (own_pictures / "val" / "a").iterdir():
         file.unlink()
     (own_pictures / "val" / "a").rmdir()
-    assert line(own_pictures) == (f"{own_pictures} has 1 classes, and the network 2; give --model.num_classes 1")
+    assert line(own_pictures) == (f"{own_pictures} has 1 classes, and the network 2; train with --model.num_classes 1")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model__num_classes": 3}, "{path} has 2 classes, and the network 3; give --model.num_classes 2"),
+        ({"model__num_classes": 3}, "{path} has 2 classes, and the network 3; train with --model.num_classes 2"),
         ({"data__batch_size": 32}, "26 pictures are fewer than a batch of 32; lower --data.batch_size"),
         ({"data__source": "shards"}, "{path} has no shards val-*.tar"),
         (
@@ -363,12 +363,52 @@ def test_missing_and_empty_folders(own_pictures: Path, tmp_path: Path, fails: Fa
         ({"model__learning_rate": -1}, "learning_rate must be finite and not negative, got -1.0"),
         ({"model__optimizer": "magic"}, "optimizer must be one that timm.optim.list_optimizers() names, got 'magic'"),
         ({"data__flip": 2}, "flip must be from 0 to 1, got 2.0"),
+        ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"data__scale": "[0.5,0.2]"}, "scale must be two shares above 0, the smaller first, up to 1, got (0.5, 0.2)"),
+        ({"data__erase_count": 0}, "erase_count must be at least 1, got 0"),
+        (
+            {"data__auto_augment": "magic"},
+            "auto_augment must be timm's description, as 'rand-m7-mstd0.5-inc1', got 'magic'",
+        ),
+        (
+            {"data__source": "cifar10", "data__part": "val"},
+            "cifar10 has a test part of its own; leave part out, got 'val'",
+        ),
         ({"trainer__max_epochs": 0}, "trainer.max_epochs or trainer.max_steps must be at least 1, got 0 and -1"),
     ],
 )
 def test_a_wrong_value(pictures: Path, tmp_path: Path, fails: Fails, options: dict[str, Any], message: str) -> None:
     line = fails(1, *arguments(tmp_path / "run", pictures, **options))
     assert line == f"ddfnet: error: {message.format(path=pictures)}"
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [({"model__optimizer": "adamw"}, "optimizer"), ({"model__decay_vectors": "false"}, "decay_vectors")],
+)
+def test_going_on_in_another_recipe(
+    unbroken: Path, pictures: Path, tmp_path: Path, fails: Fails, options: dict[str, Any], what: str
+) -> None:
+    file = unbroken / "checkpoints" / "last.ckpt"
+    line = fails(1, *arguments(tmp_path / "run", pictures, ckpt_path=file, **options))
+    assert line.startswith(
+        f"ddfnet: error: {file} was trained with another {what}; go on with its own run's config.yaml"
+    )
+
+
+def test_a_run_that_measures_nothing_leaves_its_network(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main(arguments(run, pictures, trainer__limit_val_batches=0, trainer__max_epochs=1)) == 0
+    assert (run / "model.safetensors").exists() and json.loads((run / "model.json").read_text())["metrics"] == {}
+
+
+def test_pictures_of_other_classes_are_not_measured(unbroken: Path, own_pictures: Path, fails: Fails) -> None:
+    assert json.loads((unbroken / "model.json").read_text())["classes"] == ["a", "b"]
+    (own_pictures / "val" / "a").rename(own_pictures / "val" / "z")
+    file = unbroken / "model.safetensors"
+    line = fails(1, "evaluate", "classification", "--checkpoint", str(file), "--data", str(own_pictures))
+    needed = f"{own_pictures} must have the classes that {file} was trained with"
+    assert line == f"ddfnet: error: {needed}, got 'b' for 'a'"
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

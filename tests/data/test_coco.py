@@ -123,6 +123,8 @@ def test_an_unknown_class(root: Path) -> None:
         (("images", 2), {"file_name": None}, "picture 2 must have file_name, got None"),
         (("images", 2), {"file_name": "../a.png"}, "picture 2 must have a file_name within the folder of pictures"),
         (("images", 2), {"file_name": "/etc/a.png"}, "picture 2 must have a file_name within the folder of pictures"),
+        (("images", 2), {"height": float("inf")}, "picture 2 must have a finite height and width, got "),
+        (("images", 2), {"width": float("nan")}, "picture 2 must have a finite height and width, got "),
         (("images", 2), {"height": "tall"}, "picture 2 must have height, got 'tall'"),
         (("images", 2), {"id": 100}, "each picture must have an id of its own, some have the same"),
         (("categories", 0), {"name": 3}, " must have name, got 3"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import math
 import tarfile
 from pathlib import Path
@@ -363,6 +364,19 @@ def test_an_archive_of_cifar10(tmp_path: Path) -> None:
     assert [found[i][1] for i in range(6)] == [0, 0, 0, 1, 1, 1] and found.classes == ("a", "b")
     assert [np.asarray(found[i][0]).mean().round() for i in range(6)] == [0, 10, 20, 40, 50, 60]
     assert len(data.pictures(True)) == 6
+
+
+def test_broken_pictures_of_an_archive(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = archive(tmp_path / "c.tar.xz")
+    whole = lzma.decompress(file.read_bytes())
+    middle = jpeg(50, 32)
+    file.write_bytes(lzma.compress(whole.replace(middle, middle[:-200] + bytes(200))))
+    options: dict[str, Any] = {"num_classes": 2, "batch_size": 2, "size": 32}
+    with pytest.raises(DataError, match=r"train/b/1\.jpg is a broken picture"):
+        ClassificationData(str(file), "cifar10", **options).pictures(True)
+    data = ClassificationData(str(file), "cifar10", on_bad_image="skip", **options)
+    assert len(data.pictures(True)) == len(data.pictures(False)) == 5
+    assert "test/b/1.jpg is a broken picture" in caplog.text
 
 
 def test_archives_that_are_none(tmp_path: Path) -> None:
