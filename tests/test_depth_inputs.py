@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import ddfnet
 from ddfnet.models import guided_files, guided_tiling
 from ddfnet.models.guided import GuidedUpsampler
 from tests.depth_maps import ARRAY, NETWORK, PHOTOGRAPH, PICTURE, TENSOR, enlarge
-from tests.guided_networks import enlarging, network
+from tests.guided_networks import check_threads, enlarging, network
 
 # --- what comes in and what goes out --------------------------------------------------------------------------------
 
@@ -188,22 +188,12 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(ddfnet.upsample_depth(ARRAY, PHOTOGRAPH), expected)
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("options", [{}, {"carry": False}, {"norm": "filter"}, {"upsampler": "bilinear"}], ids=str)
-def test_threads_change_not_a_bit(options: dict[str, Any], threads: None) -> None:
+def test_threads_change_not_a_bit(options: dict[str, Any]) -> None:
     """Of a map large enough that the work is shared out."""
     depth, guide = torch.rand(40, 50) + 1, torch.randint(256, (320, 400, 3), dtype=torch.uint8)
-    model, results = network(8, channels=16, guide_channels=16, **options), []
-    for number in (1, 2):
-        torch.set_num_threads(number)
-        results.append(enlarge(depth, guide, valid=depth < 1.9, model=model))
-    assert torch.equal(*(result.view(torch.int32) for result in results))
+    model = network(8, channels=16, guide_channels=16, **options)
+    check_threads(lambda: enlarge(depth, guide, valid=depth < 1.9, model=model))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured on Linux only")

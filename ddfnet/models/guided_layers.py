@@ -41,5 +41,5 @@ def convs(*channels: int, kernel_size: int = 3, stride: int = 1) -> Iterator[nn.
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """In the format in which the CPU's kernels are fastest, and convolutions give the same bits for any threads."""
+    """In the format in which the CPU's kernels are fastest, and convolutions hardly depend on the number of threads."""
     return x.contiguous(memory_format=torch.channels_last)

@@ -83,17 +83,17 @@ def replace_upsample(
     matches = matcher("*" if where is None else where)
     calls = _calls(model, example)
     options = {"kernel_size": kernel_size, "heads": heads, "reduction": reduction, "combine": combine}
-    edits, skipped = [], []
-    for names, module in layers(model):
-        if module not in calls or not matches(names, module):
-            continue
-        reason = next((call for call in calls[module] if isinstance(call, str)), None)
-        if reason is None:
-            edits.append(Edit(names, module, _served(module, calls[module], options), "identical"))
-        elif where is None:
-            skipped.append((names[0], reason))
-        else:
-            raise ValueError(f"{names[0]} cannot be replaced: {reason}; leave it out of where")
+    meant = {module: names for names, module in layers(model) if module in calls and matches(names, module)}
+    reasons = _reasons(meant, calls)
+    if reasons and where is not None:
+        module, reason = next(iter(reasons.items()))
+        raise ValueError(f"{meant[module][0]} cannot be replaced: {reason}; leave it out of where")
+    skipped = [(meant[module][0], reason) for module, reason in reasons.items()]
+    edits = [
+        Edit(names, module, _served(module, calls[module], options), "identical")
+        for module, names in meant.items()
+        if module not in reasons
+    ]
     if not edits:
         there = [f"{names[0]} does" for names, module in layers(model) if module in calls]
         there += [f"{name} cannot be replaced: {reason}" for name, reason in skipped]
@@ -180,6 +180,25 @@ def _calls(model: nn.Module, example: Any) -> dict[nn.Module, list[_Call | str]]
         module: passes[0] if all(each == passes[0] for each in passes) else ["its calls differ from pass to pass"]
         for module, passes in found.items()
     }
+
+
+def _reasons(
+    meant: dict[nn.Module, tuple[str, ...]], calls: dict[nn.Module, list[_Call | str]]
+) -> dict[nn.Module, str]:
+    """Why modules that are meant cannot be replaced."""
+    reasons = {module: call for module in meant for call in calls[module] if isinstance(call, str)}
+    # What a module inside another calls is the other's to serve as well, unless it has layers of its own.
+    while True:
+        found = {
+            module: f"{type(inner).__name__} inside of it interpolates too, and stays"
+            for module in meant
+            if module not in reasons
+            for inner in module.modules()
+            if inner is not module and inner in calls and (inner not in meant or inner in reasons)
+        }
+        if not found:
+            return reasons
+        reasons |= found
 
 
 def _call(arguments: dict[str, Any], result: Tensor) -> _Call | str:

@@ -6,7 +6,6 @@ import itertools
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddfnet.models.guided import GuidedUpsampler, Level
-from tests.guided_networks import network
+from tests.guided_networks import check_threads, network
 
 FILTERS = ("both", "spatial", "channel")
 NORMS = ("softmax", "filter", "batch", "sigmoid", "none")
@@ -436,24 +435,11 @@ def test_under_autocast_the_result_is_close(options: dict[str, Any]) -> None:
     torch.testing.assert_close(result.depth, expected.depth, rtol=0, atol=0.1)
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @every_way
-@pytest.mark.usefixtures("threads")
 @torch.no_grad()
 def test_the_same_bits_for_any_threads(options: dict[str, Any]) -> None:
-    model = network(8, **options)
-    given = maps(8, (24, 31))
-    results = []
-    for number in (1, 2):
-        torch.set_num_threads(number)
-        results.append(model(*given).depth)
-    assert torch.equal(*results)
+    model, given = network(8, **options), maps(8, (24, 31))
+    check_threads(lambda: model(*given).depth)
 
 
 # --- errors -----------------------------------------------------------------------------------------------

@@ -197,6 +197,17 @@ class TestWhatIsRefused:
         with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module"):
             replace_upsample(None, x)
 
+    def test_a_module_without_the_one_inside_of_it(self):
+        model, x = Net(), torch.randn(1, 3, 6, 6)
+        with pytest.raises(ValueError, match=r"^decoder cannot be replaced: Upsample inside of it interpolates too"):
+            replace_upsample(model, x, "decoder")
+        model.decoder.up = nn.Upsample(scale_factor=2, mode="bicubic")
+        with pytest.raises(
+            ValueError, match=r"decoder cannot be replaced: Upsample inside of it interpolates too, and"
+        ):
+            replace_upsample(model, x)
+        assert type(model.decoder) is Decoder
+
     def test_a_module_whose_calls_differ_from_pass_to_pass(self):
         class Two(nn.Module):
             def __init__(self):
