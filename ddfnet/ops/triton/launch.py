@@ -123,8 +123,9 @@ def _of_map(problem: Problem) -> Launch:
     unroll = taps <= 9  # the offsets and masks of more fill the registers
     threads = 4 * _lanes(problem)
     if problem.channels_inner:
-        # A thread has two widest loads at a time, or one where that is eight sums.
-        thread = 2 * vector if problem.item >= 4 else vector
+        # A thread has two widest loads at a time, or one where that is eight sums, or where masks of 64 lanes take up
+        # the registers that lanes share.
+        thread = 2 * vector if problem.item >= 4 and _lanes(problem) == 32 else vector
         channels = _power_of_two(problem.channels, 64)
         columns = _power_of_two(problem.width, max(1, threads * thread // channels))
         channels = _power_of_two(problem.channels, max(1, threads * thread // columns))
