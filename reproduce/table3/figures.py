@@ -41,11 +41,14 @@ def curves(rows: dict[str, Any], file: Path) -> bool:
 def accuracy(rows: dict[str, Any], file: Path) -> bool:
     """Top-1 against MACs, with the deviation over the seeds."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for name, row in rows.items():
-        if row["mean"] is None:
-            continue
-        axes.errorbar(row["macs"] / 1e6, row["mean"], yerr=row["std"] or 0, fmt="o", capsize=3)
-        axes.annotate(name, (row["macs"] / 1e6, row["mean"]), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    known = sorted((name for name, row in rows.items() if row["mean"] is not None), key=lambda name: rows[name]["mean"])
+    for index, name in enumerate(known):
+        row, left = rows[name], index % 2 == 0  # names of neighbours on either side, or they would hide each other
+        at = row["macs"] / 1e6, row["mean"]
+        axes.errorbar(*at, yerr=row["std"] or 0, fmt="o", capsize=3)
+        place = {"xytext": (-6 if left else 6, -3), "textcoords": "offset points", "ha": "right" if left else "left"}
+        axes.annotate(name, at, fontsize=8, **place)
+    axes.margins(x=0.15)
     return _save(figure, axes, file, "million multiply-accumulates a picture", legend=False)
 
 
