@@ -17,6 +17,7 @@ pytest.importorskip("lightning")
 pytest.importorskip("jsonargparse")
 
 import timm
+import torch
 
 import ddfnet
 import ddfnet.models
@@ -163,3 +164,18 @@ def test_the_results_that_are_kept_are_of_these_rows() -> None:
     kept, rows = json.loads((HERE / "results.json").read_text()), script("rows").ROWS
     assert kept["rows"].keys() == rows.keys()
     assert (HERE / "table.md").read_text() == "\n".join(script("collect").table(kept)) + "\n"
+
+
+def test_the_classifier_that_is_kept() -> None:
+    from ddfnet.models import classifier_files
+
+    file = HERE / "model.safetensors"
+    network, made_of, _ = classifier_files.load(file)
+    assert made_of == {"name": "small_resnet23", "num_classes": 10, "options": {"mixer": "ddf"}}
+    assert network(torch.randn(2, 3, 32, 32)).isfinite().all()
+    card, evaluated = (json.loads((HERE / name).read_text()) for name in ("model.json", "evaluated.json"))
+    [row] = evaluated["rows"]
+    assert row["top1"] == pytest.approx(card["metrics"]["top1"], abs=1e-3) and row["pictures"] == 10_000
+    kept = json.loads((HERE / "results.json").read_text())["rows"]["ddf"]["by_seed"][str(card["seed"])]
+    assert card["metrics"]["top1"] == kept["top1"]
+    assert file.stat().st_size < 8e6
