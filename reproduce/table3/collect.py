@@ -9,6 +9,7 @@ import csv
 import json
 import math
 import re
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from rows import REMEDIES, RESULTS, ROWS, SEEDS, concerned  # noqa: E402
 
 RUNS = HERE.parents[1] / "runs" / "table3"
 _NOT_RUN = "not run"
+_LOGGED = 13  # steps of the last epoch whose loss is written down: every thirtieth of 390
 _KEPT = ("command", "machine", "seed", "seconds", "epochs", "steps")  # of a run's card
 
 
@@ -37,6 +39,7 @@ def run(folder: Path) -> dict[str, Any] | None:
     written = json.loads(card.read_text())
     [*files] = sorted((folder / "csv").glob("*/metrics.csv"))
     lines = [line for file in files for line in csv.DictReader(file.open())]
+    losses = [float(line["loss"]) for line in lines if line.get("loss")][-_LOGGED:]
     curve = {int(line["epoch"]) + 1: float(line["top1"]) for line in lines if line.get("top1")}
     # Where the pictures lay is nobody else's business.
     command = re.sub(r"(?<=--data\.path )\S*/", "", written["command"])
@@ -44,6 +47,7 @@ def run(folder: Path) -> dict[str, Any] | None:
         "command": command,
         "top1": written["metrics"]["top1"],
         "loss": written["metrics"]["val_loss"],
+        "training_loss": round(statistics.mean(losses), 4) if losses else None,
         "curve": [curve[epoch] for epoch in sorted(curve) if epoch <= written["epochs"]],
     }
 
