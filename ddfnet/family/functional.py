@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddfnet.family.taps import Window
+from ddfnet.nn.upsample import by_subpixel
 from ddfnet.ops import ddf, ddf_upsample
-from ddfnet.ops.arguments import Pair, pair
+from ddfnet.ops.arguments import Pair, odd_pair, pair
 
 
 def carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int = 1, scale_factor: int = 2) -> Tensor:
@@ -48,7 +49,11 @@ def carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int = 
     if _shape("masks", masks) != needed:
         raise ValueError(f"masks must be (N, group_size*k*k, s*H, s*W) = {needed}, got {tuple(masks.shape)}")
     return ddf_upsample(
-        features, None, _by_subpixel(masks, scale_factor), scale_factor=scale_factor, kernel_size=kernel_size
+        features,
+        None,
+        by_subpixel(masks, (scale_factor, scale_factor)),
+        scale_factor=scale_factor,
+        kernel_size=kernel_size,
     )
 
 
@@ -154,7 +159,7 @@ def joint_bilateral(
         raise ValueError(f"the guide must be larger by a whole factor, got {(height, width)} and {(h, w)}")
     if (h, w) != (height, width):
         x = F.interpolate(x, (height, width), mode="nearest")
-    window = Window((height, width), _odd(kernel_size))
+    window = Window((height, width), odd_pair("kernel_size", kernel_size))
     kh, kw = window.kernel_size
     views = list(window.taps(guide))
     away = _square_distances(kh, kw).to(guide) / (2 * sigma_space**2)
@@ -308,7 +313,7 @@ def kernel_prediction(frames: Tensor, kernels: Tensor, kernel_size: Pair) -> Ten
             f"frames and kernels must agree in N and T, got {tuple(frames.shape)} and {tuple(kernels.shape)}"
         )
     # Each frame is a head with its own filters.
-    y = ddf(frames.flatten(1, 2), None, kernels.flatten(1, 2), kernel_size=_odd(kernel_size))
+    y = ddf(frames.flatten(1, 2), None, kernels.flatten(1, 2), kernel_size=odd_pair("kernel_size", kernel_size))
     return y.unflatten(1, frames.shape[1:3]).mean(1)
 
 
@@ -421,25 +426,13 @@ def _shape(name: str, tensor: Any) -> tuple[int, int, int, int]:
     return n, c, h, w
 
 
-def _odd(kernel_size: Pair) -> tuple[int, int]:
-    kernel = pair("kernel_size", kernel_size, 1)
-    if not (kernel[0] % 2 and kernel[1] % 2):
-        raise ValueError(f"kernel_size must be odd, for its middle is the pixel, got {kernel_size}")
-    return kernel
-
-
 def _depthwise_kernel(weight: Tensor, channels: int) -> tuple[int, int]:
     shape = _shape("weight", weight)
     if shape[:2] != (channels, 1):
         raise ValueError(
             f"weight must be (C, 1, kH, kW) with C = {channels}, as of a depthwise convolution, got {shape}"
         )
-    return _odd(shape[2:])
-
-
-def _by_subpixel(filters: Tensor, scale: int) -> Tensor:
-    """(N, F, s*H, s*W), a filter a pixel of the enlarged map, as `ddf_upsample` takes them: (N, s*s*F, H, W)."""
-    return F.pixel_unshuffle(filters, scale).unflatten(1, (filters.shape[1], -1)).transpose(1, 2).flatten(1, 2)
+    return odd_pair("kernel_size", shape[2:])
 
 
 def _square_distances(kh: int, kw: int) -> Tensor:

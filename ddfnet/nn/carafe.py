@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ddfnet.nn.filters import TapSoftmax, check_channels, check_map
 from ddfnet.ops import ddf_upsample
-from ddfnet.ops.arguments import Pair, pair
+from ddfnet.ops.arguments import Pair, odd_pair, pair
 
 
 class CARAFE(nn.Module):
@@ -67,8 +67,8 @@ class CARAFE(nn.Module):
             raise ValueError(f"compressed must be at least 1, got {compressed}")
         self.channels, self.heads = channels, heads
         self.scale_factor = pair("scale_factor", scale_factor, 1)
-        self.kernel_size = _odd("kernel_size", kernel_size)
-        encoder = _odd("encoder_size", encoder_size)
+        self.kernel_size = odd_pair("kernel_size", kernel_size)
+        encoder = odd_pair("encoder_size", encoder_size)
         filters, taps = math.prod(self.scale_factor) * heads, math.prod(self.kernel_size)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.compress = nn.Conv2d(channels, compressed, 1, **factory)
@@ -87,10 +87,3 @@ class CARAFE(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, scale_factor={self.scale_factor}, kernel_size={self.kernel_size}, heads={self.heads}"
-
-
-def _odd(name: str, size: Pair) -> tuple[int, int]:
-    height, width = pair(name, size, 1)
-    if height % 2 == 0 or width % 2 == 0:
-        raise ValueError(f"{name} must be odd, for its middle is the pixel, got {size}")
-    return height, width

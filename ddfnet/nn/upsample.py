@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ddfnet.nn.filters import ChannelBranch, SpatialBranch, begin_static, check_channels, check_map
 from ddfnet.ops import ddf_upsample
-from ddfnet.ops.arguments import Pair, check_combine, pair
+from ddfnet.ops.arguments import Pair, check_combine, odd_pair, pair
 from ddfnet.ops.shapes import accumulate_dtype
 
 
@@ -97,9 +97,7 @@ class DDFUpsample2d(nn.Module):
         self.channels, self.guide_channels, self.heads, self.combine = channels, guide_channels, heads, combine
         self.guide_at = guide_at
         self.scale_factor = pair("scale_factor", scale_factor, 1)
-        self.kernel_size = pair("kernel_size", kernel_size, 1)
-        if self.kernel_size[0] % 2 == 0 or self.kernel_size[1] % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, for its middle is the pixel, got {kernel_size}")
+        self.kernel_size = odd_pair("kernel_size", kernel_size)
         if padding_mode not in ("zeros", "replicate"):
             raise ValueError(f"padding_mode must be 'zeros' or 'replicate', got {padding_mode!r}")
         self.padding_mode = padding_mode
@@ -181,10 +179,7 @@ class DDFUpsample2d(nn.Module):
         if self.guide_at == "input":
             return resize(guide, height, width)
         sh, sw = self.scale_factor
-        guide = resize(guide, height * sh, width * sw)
-        # pixel_unshuffle, sub-pixel major
-        subpixels = guide.reshape(x.shape[0], guide.shape[1], height, sh, width, sw).permute(0, 3, 5, 1, 2, 4)
-        return subpixels.reshape(x.shape[0], sh * sw * guide.shape[1], height, width)
+        return by_subpixel(resize(guide, height * sh, width * sw), (sh, sw))
 
     def extra_repr(self) -> str:
         guide = f", guide_channels={self.guide_channels}, guide_at={self.guide_at!r}" if self.guide_channels else ""
@@ -204,6 +199,14 @@ def _weights(scale: int, kernel: int, start: str) -> Tensor:
     for tap in range(kernel):
         weights[:, tap] = (1 - (offsets - (tap - kernel // 2)).abs()).clamp(min=0)
     return weights
+
+
+def by_subpixel(x: Tensor, scale: tuple[int, int]) -> Tensor:
+    """(N, C, sh*H, sw*W) to (N, sh*sw*C, H, W), sub-pixel major as `ddf_upsample` takes it."""
+    n, c, height, width = x.shape
+    sh, sw = scale
+    subpixels = x.reshape(n, c, height // sh, sh, width // sw, sw).permute(0, 3, 5, 1, 2, 4)
+    return subpixels.reshape(n, sh * sw * c, height // sh, width // sw)
 
 
 def resize(guide: Tensor, height: int, width: int) -> Tensor:

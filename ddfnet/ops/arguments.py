@@ -38,6 +38,14 @@ def check_combine(combine: str) -> None:
         raise ValueError(f"combine must be 'mul' or 'add', got {combine!r}")
 
 
+def odd_pair(name: str, value: Pair) -> tuple[int, int]:
+    """A kernel's size as (h, w), for one whose middle tap is the pixel itself."""
+    height, width = pair(name, value, 1)
+    if height % 2 == 0 or width % 2 == 0:
+        raise ValueError(f"{name} must be odd, for its middle is the pixel, got {value}")
+    return height, width
+
+
 def default_padding(kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
     """What keeps the size of an odd kernel at stride 1."""
     return (dilation[0] * (kernel[0] - 1)) // 2, (dilation[1] * (kernel[1] - 1)) // 2
