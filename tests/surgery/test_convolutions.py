@@ -122,7 +122,7 @@ class TestChoice:
             (lambda name, layer: getattr(layer, "groups", 1) > 1, ["2"]),
             (lambda name, layer: name.startswith("0"), ["0.spatial"]),
         ],
-        ids=str,
+        ids=["all", "pattern", "block", "patterns", "class", "groups", "name"],
     )
     def test_by_pattern_class_and_function(self, where, chosen):
         report = replace_conv(blocks(), where)
