@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ddfnet.benchmarks import depth, layer, network, op
+from ddfnet.benchmarks import depth, family, layer, network, op
 from ddfnet.benchmarks.documents import Document
 from ddfnet.benchmarks.result import Result
 
@@ -19,6 +19,7 @@ _MEASURES: dict[str, Callable[..., Result]] = {
     "op": op.measure,
     "layer": layer.measure,
     "network": network.measure,
+    "family": family.measure,
     # It has one direction, and OpenCV has no other device than the CPU.
     "depth": lambda case, direction, *, device, **options: depth.measure(case, **options),
 }

@@ -12,12 +12,18 @@ from ddfnet import files
 from ddfnet.benchmarks.costs import costs
 from ddfnet.benchmarks.limits import Limit
 from ddfnet.benchmarks.memory import Memory
-from ddfnet.benchmarks.registry import SEED, AnyCase, Case, DepthCase, LayerCase, NetworkCase
+from ddfnet.benchmarks.registry import SEED, AnyCase, Case, DepthCase, FamilyCase, LayerCase, NetworkCase
 from ddfnet.benchmarks.result import Result
 from ddfnet.benchmarks.summary import summarise
 from ddfnet.benchmarks.timing import Timing
 
-_CASES: dict[str, type[AnyCase]] = {"op": Case, "layer": LayerCase, "network": NetworkCase, "depth": DepthCase}
+_CASES: dict[str, type[AnyCase]] = {
+    "op": Case,
+    "layer": LayerCase,
+    "network": NetworkCase,
+    "depth": DepthCase,
+    "family": FamilyCase,
+}
 
 
 class ResultsFileError(ValueError):
@@ -29,7 +35,7 @@ class Document:
     """A run: what was timed, how and where, and what came out.
 
     Args:
-        what: "op", "layer", "network" or "depth".
+        what: "op", "layer", "network", "depth" or "family".
         command: that made it.
         rounds: timings of each competitor.
         device, kernel: where, and by which kernel.
@@ -80,7 +86,7 @@ def read(file: Path) -> Document:
         detail = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ResultsFileError(
             f"{file} is no results file of this version ({detail}); "
-            "make one with ddfnet bench op|layer|network|depth --json"
+            "make one with ddfnet bench op|layer|network|depth|family --json"
         ) from None
     if not results:
         raise ResultsFileError(f"{file} holds no results")

@@ -146,7 +146,35 @@ class DepthCase:
         return f"{self.name}: {self.shape}, {self.factor}x"
 
 
-AnyCase = Case | LayerCase | NetworkCase | DepthCase
+@dataclass(frozen=True)
+class FamilyCase:
+    """One call of an operator of `ddfnet.family`, with what its paper takes besides the map.
+
+    Args:
+        name: how it is asked for.
+        operator: of `ddfnet.family`.
+        shape: of the map, (N, C, H, W); before it is enlarged, where it is.
+        kernel_size: taps a side.
+        group_channels: of involution, which share a filter.
+        frames: of kernel prediction, each with C/frames channels.
+
+    Example:
+        >>> print(FamilyCase("pac", "pac", (2, 8, 6, 7), 5))
+        pac: 2x8x6x7, 5x5
+    """
+
+    name: str
+    operator: str
+    shape: tuple[int, int, int, int]
+    kernel_size: int
+    group_channels: int = 16
+    frames: int = 8
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'x'.join(map(str, self.shape))}, {self.kernel_size}x{self.kernel_size}"
+
+
+AnyCase = Case | LayerCase | NetworkCase | DepthCase | FamilyCase
 
 
 def _with_batch(batch: int, cases: Sequence[Case]) -> tuple[Case, ...]:
@@ -230,3 +258,29 @@ DEPTHS = {
     for factor in (4, 8, 16)
     for name in [f"{size}-x{factor}"]
 } | {"tiny": DepthCase("tiny", 64, 48, 4)}
+
+# By the kernel of its paper, or the one that its code has by default.
+_KERNELS = {
+    "carafe": 5,
+    "involution": 7,
+    "adaptive_conv": 7,
+    "joint_bilateral": 7,
+    "pac": 5,
+    "pac_transpose": 5,
+    "kernel_prediction": 5,
+    "dynamic_depthwise": 7,
+    "local_mean": 3,
+    "local_softmax": 3,
+}
+
+
+def _family(shape: tuple[int, int, int, int], suffix: str = "") -> tuple[FamilyCase, ...]:
+    return tuple(FamilyCase(f"{name}{suffix}", name, shape, kernel) for name, kernel in _KERNELS.items())
+
+
+# A pyramid's map, as detectors enlarge it; and one that says that the benchmark works.
+FAMILY_GROUPS: dict[str, tuple[FamilyCase, ...]] = {
+    "default": _family((2, 256, 100, 152)),
+    "tiny": _family((1, 16, 8, 10), "-tiny"),
+}
+FAMILY = {case.name: case for group in FAMILY_GROUPS.values() for case in group}

@@ -1,4 +1,4 @@
-"""`ddfnet bench op|layer|network|depth`: the tables, the file, and the refusals."""
+"""`ddfnet bench op|layer|network|depth|family`: the tables, the file, and the refusals."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_threads_are_those_asked_for(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "r.json").read_text())["machine"]["threads"] == 1
 
 
-@pytest.mark.parametrize("what", ["op", "layer", "network", "depth"])
+@pytest.mark.parametrize("what", ["op", "layer", "network", "depth", "family"])
 class TestEveryCommand:
     def test_an_unknown_case(self, what: str, fails: Fails) -> None:
         assert "argument --case: invalid choice: 'huge' (choose from " in fails(2, "bench", what, "--case", "huge")
@@ -163,7 +163,7 @@ class TestEveryCommand:
         assert line == f"ddfnet: error: cannot write {tmp_path}: Is a directory"
 
 
-@pytest.mark.parametrize("what", ["op", "layer", "network"])
+@pytest.mark.parametrize("what", ["op", "layer", "network", "family"])
 def test_a_device_that_is_not_there(what: str, fails: Fails) -> None:
     assert fails(1, "bench", what, "--device", "warp").startswith("ddfnet: error: no device 'warp' here: ")
 

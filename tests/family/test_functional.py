@@ -195,6 +195,12 @@ def test_local_softmax(groups):
     agree(lambda x, logits: family.local_softmax(x, logits, 3, 2), loops, randn(2, 4, 5, 6), randn(2, groups, 5, 6))
 
 
+def test_more_groups_than_are_filtered_at_once():
+    x, logits = randn(2, 74, 5, 6), randn(2, 37, 5, 6)
+    each = [family.local_softmax(x[:, 2 * g : 2 * g + 2], logits[:, g : g + 1], 3) for g in range(37)]
+    torch.testing.assert_close(family.local_softmax(x, logits, 3), torch.cat(each, 1))
+
+
 def test_large_logits_do_not_overflow():
     x, logits = torch.randn(1, 2, 6, 6), torch.full((1, 1, 6, 6), 1e4)
     logits[..., ::2, :] = -1e4
