@@ -43,7 +43,8 @@ def fuse(model: _Model) -> _Model:
     if one of them is called more than once, has hooks or is in a module that has, if the model reads its parameters, if
     it is of a subclass or parametrised, if a batch norm has no running statistics.
 
-    What was folded, and which batch norms stay, is logged at level INFO: ``logging.basicConfig(level="INFO")``.
+    What was folded, and which batch norms stay, is logged at level INFO: ``logging.basicConfig(level="INFO")``;
+    ``compare(model, fused)`` is a report of it. To undo it, drop the copy.
 
     Args:
         model: in any mode; it stays as it is. Its wiring is learnt by tracing ``forward`` with `torch.fx`, in

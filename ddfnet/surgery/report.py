@@ -22,7 +22,8 @@ class Change:
         name: in the model, as in ``named_modules``.
         before: the layer that was there.
         after: the one that is there now.
-        begins: what the new layer computes at first, ``"identical"`` or ``"not identical"``; or how far it is off.
+        begins: what the new layer computes at first, ``"identical"`` or ``"not identical"``; or how far it is off;
+            empty where that is not known of a layer alone.
         parameters: before and after.
         macs: multiply-adds of a forward pass before and after; None where no input shape was given.
     """
@@ -60,6 +61,7 @@ class Report:
         parameters: of the model, before and after.
         macs: of the model's forward pass, before and after; None where no input shape was given.
         skipped: names of layers that stay as they were, and why.
+        begins: how far the model as a whole is off, where that was measured.
     """
 
     def __init__(
@@ -70,9 +72,11 @@ class Report:
         parameters: Pair,
         macs: Pair | None,
         skipped: Sequence[tuple[str, str]] = (),
+        begins: str = "",
     ) -> None:
         self._model, self._edits, self._undone = model, edits, False
         self.changes, self.parameters, self.macs, self.skipped = changes, parameters, macs, tuple(skipped)
+        self.begins = begins
 
     def undo(self) -> None:
         """Put the layers back that were there, with the weights that they had.
@@ -93,7 +97,7 @@ class Report:
     def __str__(self) -> str:
         headers = ["layer", "before", "after", "begins", "parameters"]
         rows = [[c.name, c.before, c.after, c.begins, _from_to(c.parameters)] for c in self.changes]
-        rows.append(["(model)", "", "", "", _from_to(self.parameters)])
+        rows.append(["(model)", "", "", self.begins, _from_to(self.parameters)])
         if self.macs is not None:
             headers.append("MACs")
             for row, macs in zip(rows, [*(change.macs for change in self.changes), self.macs], strict=True):
@@ -113,7 +117,7 @@ def operate(
         skipped: see `Report`.
     """
     before = None if input_shape is None else plan(model, input_shape)
-    numbers = [_size(model)]
+    parameters = [parameter_count(model)]
     for edit in edits:
         _put(model, edit.names, edit.new)
     try:
@@ -122,26 +126,31 @@ def operate(
         for edit in edits:
             _put(model, edit.names, edit.old)
         raise
-    numbers.append(_size(model))
-    macs = None if before is None or after is None else (before.predicted.macs, after.predicted.macs)
-    changes = tuple(
-        Change(
-            name=edit.names[0],
-            before=describe(edit.old),
-            after=describe(edit.new),
-            begins=edit.begins,
-            parameters=(_size(edit.old), _size(edit.new)),
-            macs=None if before is None or after is None else (_macs(before, edit.names), _macs(after, edit.names)),
-        )
-        for edit in edits
+    parameters.append(parameter_count(model))
+    plans = None if before is None or after is None else (before, after)
+    macs = None if plans is None else (plans[0].predicted.macs, plans[1].predicted.macs)
+    changes = tuple(change(edit.names, edit.old, edit.new, edit.begins, plans) for edit in edits)
+    return Report(model, edits, changes, (parameters[0], parameters[1]), macs, skipped)
+
+
+def change(
+    names: tuple[str, ...], old: nn.Module, new: nn.Module, begins: str, plans: tuple[Plan, Plan] | None
+) -> Change:
+    """A layer before and after, with its multiply-adds in the plans of the model before and after."""
+    return Change(
+        name=names[0],
+        before=describe(old),
+        after=describe(new),
+        begins=begins,
+        parameters=(parameter_count(old), parameter_count(new)),
+        macs=None if plans is None else (_macs(plans[0], names), _macs(plans[1], names)),
     )
-    return Report(model, edits, changes, (numbers[0], numbers[1]), macs, skipped)
 
 
 def describe(layer: nn.Module) -> str:
     """A layer in a few words: its class, its kernel, its channels, by how much it enlarges."""
     if isinstance(layer, nn.Sequential):  # with a padding before it, or a ReLU after
-        layer = next((part for part in layer if _size(part)), layer)
+        layer = next((part for part in layer if parameter_count(part)), layer)
     words = [type(layer).__name__]
     inner = getattr(layer, "ddf", layer)  # of DDFConv2d
     if isinstance(kernel := getattr(inner, "kernel_size", None), tuple):
@@ -171,7 +180,7 @@ def _at(model: nn.Module, name: str) -> nn.Module | None:
         return None
 
 
-def _size(module: nn.Module) -> int:
+def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -219,7 +219,7 @@ class TestWhatIsRefused:
         untouched(DDF2d(8), "where matches no convolution", "*")
 
     def test_a_shape_that_does_not_fit(self):
-        untouched(blocks(), "", "*", input_shape=(1, 7, 10, 10))
+        untouched(blocks(), "0.reduce.*to have 8 channels", "*", input_shape=(1, 7, 10, 10))
 
     def test_wrong_options(self):
         untouched(blocks(), "heads must divide channels", "*", heads=3)
