@@ -16,12 +16,12 @@ INSTALL := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet -
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*/*)
 CXX_FILES := $(wildcard csrc/*/*) $(wildcard tests/cpp/*.cpp)
 
-.PHONY: demo test lint types unit reference triton gpu-report other-torch bench bench-check format clean
+.PHONY: demo test lint types docs docs-serve pictures unit reference triton gpu-report other-torch bench bench-check format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/ddfnet demo $(DEMO)
 
-test: lint types unit reference triton other-torch
+test: lint types docs unit reference triton other-torch
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -30,6 +30,17 @@ lint: $(VENV)/dev.stamp
 
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
+
+# The site, in build/site. A warning, such as a link that leads nowhere, is an error.
+docs: $(VENV)/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+docs-serve: $(VENV)/dev.stamp
+	$(BIN)/mkdocs serve
+
+# What docs/ shows, drawn anew: the drawing, and what the committed weights make of scikit-image's pictures.
+pictures: $(VENV)/dev.stamp
+	for picture in docs/pictures/*.py; do $(BIN)/python $$picture || exit 1; done
 
 # One thread a test process, two processes: tests that are about threads set their number themselves.
 unit: $(VENV)/dev.stamp

@@ -1,0 +1,46 @@
+"""Draw depth.jpg: a real depth map made eight times smaller, and enlarged again without and with the photograph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from ddfnet.cli.demo.depth import FACTOR, worst_windows
+from ddfnet.data import middlebury
+from ddfnet.data.protocols import PAC
+from ddfnet.tasks.depth_methods import METHODS
+
+SHOWN = {"nearest": "given: every eighth pixel", "bilinear": "bilinear", "ddfnet": "ddfnet"}
+WINDOW = (125, 185)  # pixels of the part that is shown large
+
+
+def main() -> None:
+    scene = middlebury.motorcycle()
+    low = PAC.lowres(scene.depth, scene.valid, FACTOR)
+    maps = {name: METHODS[name](low.depth, low.valid, scene.guide, factor=FACTOR, offset=low.offset) for name in SHOWN}
+    [window] = worst_windows(torch.where(PAC.scored(scene), maps["bilinear"] - scene.depth, 0), WINDOW, 1)
+    known = scene.depth[scene.valid]
+    colours = colormaps["viridis"].with_extremes(bad="0.6")  # grey where nothing is known
+    limits = {"cmap": colours, "vmin": known.quantile(0.01).item(), "vmax": known.quantile(0.99).item()}
+
+    columns = [
+        ("photograph", scene.guide.permute(1, 2, 0)),
+        *((title, maps[name]) for name, title in SHOWN.items()),
+        ("as measured", torch.where(scene.valid, scene.depth, torch.nan)),
+    ]
+    figure = Figure(figsize=(16, 4.5), facecolor="white", layout="constrained")
+    axes = figure.subplots(2, len(columns))
+    for (whole, part), (title, values) in zip(axes.T, columns, strict=True):
+        whole.set_title(title, fontsize=12)
+        whole.imshow(values, **limits)
+        part.imshow(values[window.slices], interpolation="nearest", **limits)
+        for each in (whole, part):
+            each.set_axis_off()
+    figure.savefig(Path(__file__).with_suffix(".jpg"), dpi=100, pil_kwargs={"quality": 88})
+
+
+if __name__ == "__main__":
+    main()
