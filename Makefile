@@ -31,9 +31,9 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
-# The site, in build/site. A warning, such as a link that leads nowhere, is an error.
+# The site, in build/site. A warning, such as a link that leads nowhere, is an error (not so with --quiet).
 docs: $(VENV)/dev.stamp
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-serve: $(VENV)/dev.stamp
 	$(BIN)/mkdocs serve

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import ddfnet
 
 ROOT = Path(__file__).parents[1]
-SNIPPET = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+# A block of text right behind a snippet is what it prints.
+SNIPPET = re.compile(r"^```python\n(.*?)^```(?:\n\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
 SHAPE = re.compile(r"^(\w+) = .*# \((\d[\d, ]*)\)", re.MULTILINE)
 PRINTED = re.compile(r"^ *print\(.*\)\n# (.+)$", re.MULTILINE)  # "..." at the end stands for the rest of the line
 PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if SNIPPET.search(page.read_text())]
@@ -24,11 +25,13 @@ def test_every_snippet_runs(page, tmp_path, monkeypatch, capsys):
     pytest.importorskip("timm")
     monkeypatch.chdir(tmp_path)
     scope = {}
-    for snippet in SNIPPET.findall(page.read_text()):
+    for snippet, output in SNIPPET.findall(page.read_text()):
         exec(compile(snippet, page.name, "exec"), scope)  # each goes on from the one before
         for name, shape in SHAPE.findall(snippet):
             assert tuple(scope[name].shape) == tuple(map(int, shape.strip(", ").split(","))), name
-        lines = capsys.readouterr().out.splitlines()
+        printed = capsys.readouterr().out
+        assert output in printed
+        lines = printed.splitlines()
         for stated in PRINTED.findall(snippet):
             beginning, dots, _ = stated.partition("...")
             assert any(line.startswith(beginning) if dots else line == stated for line in lines), (stated, lines)

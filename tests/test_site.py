@@ -69,6 +69,10 @@ def test_a_docstring_in_markdown():
     y = \frac{a}{b},
     \quad a
 
+.. math::
+    a, \\
+    b
+
 where :math:`W_c` is one.
 
 Example:
@@ -84,6 +88,13 @@ Example:
 $$
 y = \frac{a}{b},
 \quad a
+$$
+
+$$
+\begin{split}
+a, \\
+b
+\end{split}
 $$
 
 where $W_c$ is one.

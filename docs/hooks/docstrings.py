@@ -31,12 +31,20 @@ class Docstrings(griffe.Extension):
 
 def markdown(text: str, thing: griffe.Object) -> str:
     """A docstring in Markdown."""
-    text = _FORMULA.sub(lambda formula: f"$$\n{textwrap.dedent(formula[1]).strip()}\n$$\n\n", text)
+    text = _FORMULA.sub(_formula, text)
     text = _INLINE_FORMULA.sub(r"$\1$", text)
     # Prose, in which a section would look for a type before the first colon.
     text = _RETURNS.sub(lambda returns: f"**Returns:**\n\n{textwrap.dedent(returns[1])}", text)
     text = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)  # a section that is code
     return _NAME.sub(lambda name: _link(name[1], thing), text)
+
+
+def _formula(directive: re.Match[str]) -> str:
+    """A formula by itself; of several lines, as Sphinx takes one, where it has line breaks."""
+    formula = textwrap.dedent(directive[1]).strip()
+    if "\\\\\n" in formula:
+        formula = f"\\begin{{split}}\n{formula}\n\\end{{split}}"
+    return f"$$\n{formula}\n$$\n\n"
 
 
 def _link(name: str, thing: griffe.Object) -> str:

@@ -20,6 +20,8 @@ sys.path.insert(0, str(HERE))
 
 from rows import ROWS  # noqa: E402
 
+from ddfnet.benchmarks.roofline import spread  # noqa: E402
+
 DRAWN = ("conv", "depthwise", "spatial", "channel", "ddf", "add")  # as curves; more would hide each other
 _METADATA = {"Date": None}
 
@@ -41,14 +43,17 @@ def curves(rows: dict[str, Any], file: Path) -> bool:
 def accuracy(rows: dict[str, Any], file: Path) -> bool:
     """Top-1 against MACs, with the deviation over the seeds."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    known = sorted((name for name, row in rows.items() if row["mean"] is not None), key=lambda name: rows[name]["mean"])
-    for index, name in enumerate(known):
-        row, left = rows[name], index % 2 == 0  # names of neighbours on either side, or they would hide each other
-        at = row["macs"] / 1e6, row["mean"]
-        axes.errorbar(*at, yerr=row["std"] or 0, fmt="o", capsize=3)
-        place = {"xytext": (-6 if left else 6, -3), "textcoords": "offset points", "ha": "right" if left else "left"}
-        axes.annotate(name, at, fontsize=8, **place)
-    axes.margins(x=0.15)
+    known = sorted((row["mean"], name) for name, row in rows.items() if row["mean"] is not None)[::-1]
+    for mean, name in known:
+        axes.errorbar(rows[name]["macs"] / 1e6, mean, yerr=rows[name]["std"] or 0, fmt="o", capsize=3)
+    axes.margins(x=0.1)
+    low, high = axes.get_ylim()
+    heights = spread([(mean - low) / (high - low) for mean, _ in known], 0.05)
+    for (mean, name), height in zip(known, heights, strict=True):  # beside the plot, where none hides another
+        at = rows[name]["macs"] / 1e6, mean
+        line = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.5, "relpos": (0, 0.5)}
+        place = {"xytext": (1.03, height), "textcoords": axes.transAxes, "va": "center"}
+        axes.annotate(name, at, fontsize=8, arrowprops=line, **place)
     return _save(figure, axes, file, "million multiply-accumulates a picture", legend=False)
 
 
