@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -59,6 +60,16 @@ def test_links_lead_from_page_to_page(page, before, after):
     file = SimpleNamespace(abs_src_path=str(source), src_uri=repository.place(source))
     moved = repository.on_page_markdown(f"see [a page]({before}).", SimpleNamespace(file=file))
     assert moved == f"see [a page]({after})."
+
+
+PAGES = sorted({*ROOT.glob("docs/**/*.md"), *(page for pattern in repository.PAGES for page in ROOT.glob(pattern))})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_from_file_to_file_too(page):
+    links = re.findall(r"\]\(([^)\s#]+)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not missing
 
 
 def test_a_docstring_in_markdown():
