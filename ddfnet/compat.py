@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ddfnet import nn as layers
 from ddfnet import ops
+from ddfnet.loading import load_weights
 from ddfnet.nn.filter_norm import filter_norm
 from ddfnet.nn.filters import ChannelBranch, SpatialBranch, check_channels, check_map
 from ddfnet.nn.upsample import resize
@@ -312,7 +313,9 @@ _PARTS = {
 _PART = re.compile(rf"(?<![^.])({'|'.join(map(re.escape, _PARTS))})(?![^.])")
 
 
-def load_official(checkpoint: str | PathLike[str] | Mapping[str, Any]) -> dict[str, Tensor]:
+def load_official(
+    checkpoint: str | PathLike[str] | Mapping[str, Any], network: nn.Module | None = None
+) -> dict[str, Tensor]:
     """Turn an official DDF-ResNet checkpoint into the state dict of the same network of `ddfnet.models`.
 
     Multiplied and added filters have the same keys, so the checkpoint does not say which: take the network it is named
@@ -321,19 +324,21 @@ def load_official(checkpoint: str | PathLike[str] | Mapping[str, Any]) -> dict[s
     Args:
         checkpoint: a state dict, a dict that holds one under "state_dict" or "model" (as timm's training checkpoints
             do), or a file with either, ``.safetensors`` or what ``torch.load(weights_only=True)`` reads.
+        network: what to load it into.
 
     Returns:
         The state dict, on the CPU where it was read from a file; for ``model.load_state_dict``.
 
     Raises:
-        ValueError: nothing in it is named like an official DDF layer's weights.
+        ValueError: nothing in it is named like an official DDF layer's weights; it is not of the network's shapes,
+            which then stays as it is.
         ModuleNotFoundError: a ``.safetensors`` file without the package safetensors.
 
     Example:
         >>> from ddfnet.compat import DDFPack, load_official
         >>> from ddfnet.nn import DDF2d
-        >>> DDF2d(16).load_state_dict(load_official(DDFPack(16).state_dict()))
-        <All keys matched successfully>
+        >>> sorted(load_official(DDFPack(16).state_dict(), DDF2d(16)))[:2]
+        ['channel.expand.bias', 'channel.expand.weight']
 
     Source: theFoxofSky/ddfnet, ``ddf_resnet.py``.
     """
@@ -344,13 +349,20 @@ def load_official(checkpoint: str | PathLike[str] | Mapping[str, Any]) -> dict[s
         if isinstance(state.get(name), Mapping):
             state = state[name]
     names = {name: name.removeprefix("module.") for name in state}  # of nn.DataParallel
-    converted = {_PART.sub(lambda part: _PARTS[part[0]], names[name]): tensor for name, tensor in state.items()}
-    if converted.keys() == set(names.values()):
+    if not is_official(state):
         raise ValueError(
             f"this is no checkpoint of the official DDF networks: no name holds any of {', '.join(_PARTS)}; it has "
             f"{', '.join(map(str, list(state)[:3])) or 'no entries'}"
         )
+    converted = {_PART.sub(lambda part: _PARTS[part[0]], names[name]): tensor for name, tensor in state.items()}
+    if network is not None:
+        load_weights(network, converted)
     return converted
+
+
+def is_official(state: Mapping[str, Any]) -> bool:
+    """Whether any name of a state dict is that of an official DDF layer's weights."""
+    return any(_PART.search(name) for name in state)
 
 
 def _read(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 import argparse
 import builtins
+import copy
 import inspect
 import math
 
@@ -310,14 +311,37 @@ class TestLoadOfficial:
     @pytest.fixture
     def networks(self):
         """An official network, and ours; one bottleneck a stage."""
-        resnet = pytest.importorskip("timm.models.resnet")
-        models = pytest.importorskip("ddfnet.models.resnet")
-        official = resnet.ResNet(resnet.Bottleneck, (1, 1, 1, 1), num_classes=10)
-        for stage in (official.layer1, official.layer2, official.layer3, official.layer4):
-            conv = stage[0].conv2
-            stage[0].conv2 = compat.DDFPack(conv.in_channels, 3, conv.stride[0])
-        ours = resnet.ResNet(models.DDFBottleneck, (1, 1, 1, 1), num_classes=10)
-        return official.eval(), ours.eval()
+        timm = pytest.importorskip("timm")
+        from tests.official_networks import official_resnet
+
+        ours = timm.create_model("ddf_mul_resnet50", layers=(1, 1, 1, 1), num_classes=10)
+        return official_resnet(), ours.eval()
+
+    @pytest.mark.parametrize("combine", ["mul", "add"])
+    @pytest.mark.parametrize("depth", [50, 101])
+    def test_all_names_and_shapes(self, depth, combine):
+        timm = pytest.importorskip("timm")
+        from tests.official_networks import LAYERS, official_resnet
+
+        with torch.device("meta"):
+            official = official_resnet(LAYERS[depth], 1000, combine).state_dict()
+            ours = timm.create_model(f"ddf_{combine}_resnet{depth}").state_dict()
+        block = "layer2.0.conv2"  # 128 channels, a bottleneck of a fifth of them
+        shapes = {
+            "spatial_branch.0.weight": (9, 128, 1, 1),
+            "spatial_branch.0.bias": (9,),
+            "channel_branch.1.weight": (25, 128, 1, 1),
+            "channel_branch.1.bias": (25,),
+            "channel_branch.3.weight": (1152, 25, 1, 1),
+            "channel_branch.3.bias": (1152,),
+            "channel_branch.4.std": (1152,),
+        }
+        own = {name: tuple(value.shape) for name, value in official.items() if name.startswith(f"{block}.")}
+        assert own == {f"{block}.{name}": shape for name, shape in shapes.items()}
+        converted = compat.load_official(official)
+        assert {name: value.shape for name, value in converted.items()} == {
+            name: value.shape for name, value in ours.items()
+        }
 
     @pytest.mark.parametrize(
         ("source", "wrap"),
@@ -341,6 +365,22 @@ class TestLoadOfficial:
         ours.load_state_dict(compat.load_official(checkpoint))
         x = torch.randn(1, 3, 64, 64)
         torch.testing.assert_close(ours(x), official(x), rtol=1e-4, atol=1e-4)
+
+    def test_it_loads_a_network_or_says_what_does_not_fit(self, networks):
+        official, ours = networks
+        compat.load_official(official.state_dict(), ours)
+        assert torch.equal(ours.fc.weight, official.fc.weight)
+        state = {name: value + 1 for name, value in official.state_dict().items()}
+        before = copy.deepcopy(ours.state_dict())
+        state["layer1.0.conv2.channel_branch.4.std"] = torch.ones(9 * 32)
+        state["fc.bias"] = torch.ones(5)
+        with pytest.raises(ValueError) as raised:
+            compat.load_official(state, ours)
+        assert str(raised.value) == (
+            "the weights do not fit this DDFResNet: layer1.0.conv2.channel.norm.scale must be (576,), got (288,); "
+            "fc.bias must be (10,), got (5,)"
+        )
+        assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())
 
     def test_a_layers_state_dict(self):
         official, ours = compat.DDFPack(8, head=2), DDF2d(8, heads=2)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from ddfnet.loading import load_weights
 from ddfnet.models import network_files
 
 
@@ -23,7 +24,7 @@ def create(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
     """
     import timm
 
-    import ddfnet.models  # noqa: F401  (registers them)
+    import ddfnet.models.small  # noqa: F401  (registers it, and the ddf_*)
 
     if not timm.is_model(name):
         ours = timm.list_models("ddf_*") + timm.list_models("small_resnet*")
@@ -50,6 +51,17 @@ def save(
     network_files.save(network, file, card, {"network": made_of, "preprocessing": preprocessing})
 
 
+def preprocessing(shown: dict[str, Any]) -> dict[str, Any]:
+    """What a network is to be shown by its configuration of timm's, its ``pretrained_cfg``, in the terms of `save`."""
+    return {
+        "size": shown["input_size"][-1],
+        "measured_crop": shown["crop_pct"],
+        "measured_interpolation": shown["interpolation"],
+        "mean": list(shown["mean"]),
+        "std": list(shown["std"]),
+    }
+
+
 def load(file: Path) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
     """The network of a file, in evaluation mode, how it is made, and the preprocessing.
 
@@ -61,5 +73,5 @@ def load(file: Path) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
         if made_of is None:
             raise ValueError("its network must be one that timm knows by its name, got a module")
         network = create(**made_of)
-        network.load_state_dict(weights)
+        load_weights(network, weights)
     return network.eval(), made_of, preprocessing

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ddfnet.loading import load_weights
 from ddfnet.models import network_files
 from ddfnet.models.detection import Detector
 
@@ -22,5 +23,5 @@ def load(file: Path) -> Detector:
     """
     with network_files.opened(file, "detection", "network") as ([options], weights):
         network = Detector(**options)
-        network.load_state_dict(weights)
+        load_weights(network, weights)
     return network.eval()

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ddfnet.loading import load_weights
 from ddfnet.models import network_files
 from ddfnet.models.guided import GuidedUpsampler
 
@@ -25,7 +26,7 @@ def load(file: Path) -> GuidedUpsampler:
     """
     with network_files.opened(file, "guided", "network") as ([options], weights):
         network = GuidedUpsampler(**options)
-        network.load_state_dict(weights)
+        load_weights(network, weights)
     return network.eval()
 
 

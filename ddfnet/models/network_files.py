@@ -16,13 +16,13 @@ from ddfnet import files
 _PREFIX = "network."  # of the network's weights in a checkpoint, among which are the task's other ones
 
 
-def save(network: nn.Module, file: Path, card: dict[str, Any], header: dict[str, Any]) -> None:
+def save(network: nn.Module, file: Path, card: dict[str, Any] | None, header: dict[str, Any]) -> None:
     """Write the weights, with what makes the network again in the header, and the card beside them, with suffix .json.
 
     Args:
         network: whose state dict is written.
         file: *.safetensors; written whole or not at all, as is the card.
-        card: what JSON can hold.
+        card: what JSON can hold; None writes no card.
         header: likewise.
 
     Raises:
@@ -33,7 +33,8 @@ def save(network: nn.Module, file: Path, card: dict[str, Any], header: dict[str,
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     metadata = {name: json.dumps(value) for name, value in header.items()}
     files.write(file, serialise(weights, metadata=metadata))
-    files.write(file.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
+    if card is not None:
+        files.write(file.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
 
 
 @contextmanager

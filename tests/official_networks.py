@@ -1,0 +1,19 @@
+"""An official DDF-ResNet, made as its authors made theirs: DDFPack in the place of the 3x3 convolution of timm's."""
+
+from __future__ import annotations
+
+from timm.models.resnet import Bottleneck, ResNet
+
+from ddfnet import compat
+
+LAYERS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+
+
+def official_resnet(layers: tuple[int, ...] = (1, 1, 1, 1), num_classes: int = 10, combine: str = "mul") -> ResNet:
+    """The network with these blocks a stage, in evaluation mode."""
+    network = ResNet(Bottleneck, layers, num_classes=num_classes)
+    for block in network.modules():
+        if isinstance(block, Bottleneck):
+            conv = block.conv2
+            block.conv2 = compat.DDFPack(conv.in_channels, 3, conv.stride[0], kernel_combine=combine)
+    return network.eval()
