@@ -3,12 +3,16 @@
 That is done when timm is imported, before this or after: `guided` needs torch alone, and timm takes seconds to import.
 """
 
+import sys
 from importlib import import_module
 from typing import Any
 
 from ddfnet.models.registration import when_imported
 
-_RESNETS = tuple(f"ddf_{combine}_resnet{depth}" for combine in ("mul", "add") for depth in (18, 50, 101, 152))
+_RESNETS = (
+    "DDFResNet",
+    *(f"ddf_{combine}_resnet{depth}" for combine in ("mul", "add") for depth in (18, 50, 101, 152)),
+)
 _GUIDED = ("GuidedUpsampler",)
 _DETECTION = ("Detector", "fasterrcnn_resnet50_fpn")
 
@@ -18,7 +22,14 @@ __all__ = [
     *_RESNETS,
 ]
 
-when_imported("timm", lambda: [import_module(f"ddfnet.models.{name}") for name in ("resnet", "small")])
+
+def _register() -> None:
+    if "ddfnet.models.resnet" not in sys.modules:  # or else it is what imports timm, and not ready for `small`
+        for name in ("resnet", "small"):
+            import_module(f"ddfnet.models.{name}")
+
+
+when_imported("timm", _register)
 
 
 def __getattr__(name: str) -> Any:
@@ -33,6 +44,7 @@ def __getattr__(name: str) -> Any:
             ) from error
     if name in _RESNETS:
         try:
+            import_module("timm")  # which registers all of them
             return getattr(import_module("ddfnet.models.resnet"), name)
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.resources
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,3 +81,20 @@ def test_the_guided_network_does_without_timm() -> None:
     code = "import sys, ddfnet.models.guided, ddfnet.depth; print('timm' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a fresh process each would take long")
+def test_whatever_is_imported_first() -> None:
+    """Those of our modules that import timm are in the middle of their own import when it calls for them."""
+    pytest.importorskip("timm")
+    code = (
+        "import os, torch\n"
+        "for first in ('resnet', 'small'):\n"
+        "    if os.fork() == 0:\n"
+        "        __import__(f'ddfnet.models.{first}')\n"
+        "        import timm\n"
+        "        assert timm.is_model('ddf_add_resnet18')\n"
+        "        os._exit(0)\n"
+        "    assert os.wait()[1] == 0, first\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
