@@ -11,6 +11,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign
 
+from ddfnet.models.hub import Hub
 from ddfnet.models.pyramid import REDUCTIONS, PyramidBackbone
 
 _RATIOS = (0.5, 1.0, 2.0)
@@ -18,7 +19,7 @@ _POOLED = 7  # pixels a side of what the head sees of a box
 _FORWARDED = ("rpn_", "box_", "image_")  # how the names begin of torchvision's arguments that are taken as they are
 
 
-class Detector(FasterRCNN):
+class Detector(FasterRCNN, Hub):
     """Faster R-CNN with a feature pyramid, whose top-down path takes any of six upsamplers.
 
     Args:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ddfnet.models.guided_layers import channels_last, convs
 from ddfnet.models.guided_stage import Stage
+from ddfnet.models.hub import Hub
 from ddfnet.nn.filters import check_map, check_norm
 from ddfnet.ops.arguments import check_combine
 
@@ -28,7 +29,7 @@ class Level(NamedTuple):
     valid: Tensor
 
 
-class GuidedUpsampler(nn.Module):
+class GuidedUpsampler(nn.Module, Hub):
     r"""Enlarge a depth map with filters that are predicted from it and from a photograph of the same scene.
 
     .. math::

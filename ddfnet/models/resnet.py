@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
-from torch import nn
+from torch import Tensor, nn
 
+from ddfnet import compat
+from ddfnet.models.hub_timm import TimmHub
 from ddfnet.nn import DDF2d, DDFConv2d
 
 _LAYERS = {"18": (2, 2, 2, 2), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
 # Of DDF2d; block_args of the model may name them.
 _OPTIONS = ("heads", "reduction", "combine", "norm", "filters", "zero_init")
-
 
 _Entry = Callable[..., ResNet]
 _register: Callable[[_Entry], _Entry] = register_model  # which has no types
@@ -72,7 +73,7 @@ class DDFBasicBlock(BasicBlock):
             setattr(self, name, layer)
 
 
-class DDFResNet(ResNet):
+class DDFResNet(ResNet, TimmHub):
     """timm's ResNet, which leaves DDF layers the start that they ask for (``zero_init``)."""
 
     @torch.jit.ignore  # type: ignore[untyped-decorator]
@@ -83,19 +84,38 @@ class DDFResNet(ResNet):
                 layer.begin()
 
 
+def _ours(weights: dict[str, Tensor], _: nn.Module) -> dict[str, Tensor]:
+    """The weights of a file that timm has read, which may have the official names."""
+    return compat.load_official(weights) if compat.is_official(weights) else weights
+
+
+def build(kind: type[DDFResNet], name: str, pretrained: bool, kwargs: dict[str, Any], **own: Any) -> ResNet:
+    """What an entry of timm's registry returns: the network, or with ``features_only`` an extractor of features.
+
+    Args:
+        kind: its class.
+        name: of the entry.
+        pretrained: whether it has the weights of a file, which may have the official names, or from where timm's
+            configuration says.
+        kwargs: of the entry.
+        own: arguments of the class that the entry's take the place of.
+    """
+    model: ResNet = build_model_with_cfg(kind, name, pretrained, pretrained_filter_fn=_ours, **{**own, **kwargs})
+    if isinstance(model, DDFResNet):
+        model.made_with(kwargs)
+    return model
+
+
 def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> ResNet:
     _, combine, depth = name.split("_")
     depth = depth.removeprefix("resnet")
     # The paper names neither structure nor reduction of its ResNet-18; these give the parameters and FLOPs of table 4.
     block, reduction = (DDFBasicBlock, 0.5) if depth == "18" else (DDFBottleneck, 0.2)
-    block_args = {"combine": combine, "reduction": reduction, **(kwargs.pop("block_args", None) or {})}
-    model: ResNet = build_model_with_cfg(
-        DDFResNet, name, pretrained, **{"block": block, "layers": _LAYERS[depth], **kwargs, "block_args": block_args}
-    )
-    return model
+    kwargs["block_args"] = {"combine": combine, "reduction": reduction, **(kwargs.get("block_args") or {})}
+    return build(DDFResNet, name, pretrained, kwargs, block=block, layers=_LAYERS[depth])
 
 
-_cfg = {
+CONFIGURATION = {
     "input_size": (3, 224, 224),
     "pool_size": (7, 7),
     "crop_pct": 0.875,
@@ -110,7 +130,7 @@ _cfg = {
     "origin_url": "https://github.com/theFoxofSky/ddfnet",
 }
 default_cfgs = generate_default_cfgs(
-    {f"ddf_{combine}_resnet{depth}.untrained": _cfg for combine in ("mul", "add") for depth in _LAYERS}
+    {f"ddf_{combine}_resnet{depth}.untrained": CONFIGURATION for combine in ("mul", "add") for depth in _LAYERS}
 )
 
 
@@ -128,7 +148,7 @@ def ddf_mul_resnet50(pretrained: bool = False, **kwargs: Any) -> ResNet:
     ``{"reduction": 0.3}``. No weights are published with this package; `ddfnet.compat.load_official` reads the paper's.
 
     Args:
-        pretrained: for timm's sake; there are no weights to fetch.
+        pretrained: with the weights of ``pretrained_cfg_overlay={"file": FILE}``; there are none to fetch.
         kwargs: of ``timm.models.ResNet``; ``block_args`` takes heads, reduction, combine, norm, filters and
             zero_init of `ddfnet.nn.DDF2d` too.
 

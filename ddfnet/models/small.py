@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from timm.models import register_model
+from timm.models import generate_default_cfgs, register_model
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
-from ddfnet.models.resnet import DDFBottleneck, DDFResNet
+from ddfnet.models.resnet import CONFIGURATION, DDFBottleneck, DDFResNet, build
 
 _Entry = Callable[..., ResNet]
 _register: Callable[[_Entry], _Entry] = register_model  # which has no types
@@ -81,6 +81,11 @@ class SmallResNet(DDFResNet):
         self.layer4 = nn.Identity()  # which forward calls
 
 
+default_cfgs = generate_default_cfgs(
+    {"small_resnet23.untrained": {**CONFIGURATION, "input_size": (3, 32, 32), "pool_size": (4, 4), "crop_pct": 1.0}}
+)
+
+
 @_register
 def small_resnet23(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """A bottleneck ResNet for 32x32 pixels (8.2 MMACs, 0.36 M parameters; with convolutions 14.2 and 0.57 M).
@@ -89,14 +94,14 @@ def small_resnet23(pretrained: bool = False, **kwargs: Any) -> ResNet:
     multiply-accumulates and 0.64 of the parameters of the convolutions, as in ResNet-50 (0.56 and 0.66).
 
     Args:
-        pretrained: for timm's sake; there are no weights to fetch.
+        pretrained: with the weights of ``pretrained_cfg_overlay={"file": FILE}``; there are none to fetch.
         kwargs: ``mixer``, ``block_args`` and others of `SmallResNet`.
 
     Returns:
         The network, (N, 3, 32, 32) to (N, num_classes).
 
     Raises:
-        ValueError: no such mixer; weights are asked for.
+        ValueError: no such mixer.
 
     Example:
         >>> import timm, torch, ddfnet.models
@@ -106,8 +111,4 @@ def small_resnet23(pretrained: bool = False, **kwargs: Any) -> ResNet:
 
     Source: ours, after He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
     """
-    if pretrained:
-        raise ValueError("small_resnet23 has no pretrained weights")
-    for unused in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):  # what timm hands to every entry
-        kwargs.pop(unused, None)
-    return SmallResNet(**kwargs)
+    return build(SmallResNet, "small_resnet23", pretrained, kwargs)

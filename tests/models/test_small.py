@@ -63,7 +63,7 @@ def test_wrong_options() -> None:
         timm.create_model("small_resnet23", mixer="magic")
     with pytest.raises(ValueError, match="layers and channels must name three stages"):
         timm.create_model("small_resnet23", layers=(1, 1))
-    with pytest.raises(ValueError, match="no pretrained weights"):
+    with pytest.raises(RuntimeError, match="No pretrained weights exist for small_resnet23"):
         timm.create_model("small_resnet23", pretrained=True)
 
 
