@@ -1,0 +1,42 @@
+"""What ``torch.hub.load(REPOSITORY, NAME)`` gives: the networks, and the guided upsampler with its weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from ddfnet import models
+from ddfnet.models.guided import GuidedUpsampler
+
+dependencies = ["torch"]  # who needs timm, torchvision or safetensors says so when it is called
+_ENTRIES = [name for name in models.__all__ if name.islower()]
+
+
+def guided_upsampler(pretrained: bool = True, **options: Any) -> GuidedUpsampler:
+    """DDF-Up-Net, which enlarges a depth map with the help of a photograph, in evaluation mode.
+
+    Args:
+        pretrained: with the weights of the package, for 2x, 4x, 8x and 16x.
+        options: of `ddfnet.models.GuidedUpsampler`, without weights alone.
+
+    Returns:
+        The network, see `ddfnet.models.GuidedUpsampler`; ``ddfnet.upsample_depth(..., model=it)`` takes it too.
+
+    Raises:
+        ValueError: options with ``pretrained=True``.
+    """
+    from ddfnet.models import guided_files
+
+    if pretrained and options:
+        raise ValueError(f"pretrained=True has options of its own; give pretrained=False, or leave out {list(options)}")
+    return copy.deepcopy(guided_files.shipped()) if pretrained else GuidedUpsampler(**options).eval()
+
+
+def __dir__() -> list[str]:
+    return ["dependencies", "guided_upsampler", *_ENTRIES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ENTRIES:
+        return getattr(models, name)
+    raise AttributeError(f"module 'hubconf' has no attribute {name!r}")
