@@ -145,6 +145,7 @@ def test_the_small_resnet(tmp_path: Path) -> None:
 def test_timm_reads_the_folder_of_a_resnet(tmp_path: Path) -> None:
     network = resnet()
     network.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]["input_size"] == [4, 224, 224]
     loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
     assert same(loaded, network) and loaded.pretrained_cfg["num_classes"] == 5
     other = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=2)
