@@ -4,7 +4,6 @@ The model is that of Ho et al., Denoising Diffusion Probabilistic Models, NeurIP
 was added to a picture, and draws by taking noise away step by step.
 """
 
-import math
 import sys
 
 import torch
@@ -18,26 +17,23 @@ SHORT = "--short" in sys.argv
 STEPS = 10 if SHORT else 100  # of noise
 
 
+def block(channels: int, out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, out, 3, stride, 1), nn.GroupNorm(8, out), nn.SiLU())
+
+
 class UNet(nn.Module):
-    """Two sizes, each with a block down and one up; the way up begins with DDF-Up, which reads the finer map."""
+    """Down by two twice, and up again with DDF-Up, whose filters are predicted from the map of the way down."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.first = nn.Conv2d(1, width, 3, padding=1)
-        self.down = nn.ModuleList([self.block(width, width, stride=2), self.block(width, width, stride=2)])
+        self.time = nn.Embedding(STEPS, width)
+        self.first, self.last = nn.Conv2d(1, width, 3, padding=1), nn.Conv2d(width, 1, 3, padding=1)
+        self.down = nn.ModuleList([block(width, width, stride=2) for _ in range(2)])
         self.up = nn.ModuleList([DDFUpsample2d(width, 2, guide_channels=width, guide_at="output") for _ in range(2)])
-        self.merge = nn.ModuleList([self.block(2 * width, width), self.block(2 * width, width)])
-        self.last = nn.Conv2d(width, 1, 3, padding=1)
-
-    @staticmethod
-    def block(channels: int, out: int, stride: int = 1) -> nn.Sequential:
-        return nn.Sequential(nn.Conv2d(channels, out, 3, stride, 1), nn.GroupNorm(8, out), nn.SiLU())
+        self.merge = nn.ModuleList([block(2 * width, width) for _ in range(2)])
 
     def forward(self, x: Tensor, step: Tensor) -> Tensor:
-        width = self.first.out_channels
-        waves = step[:, None] * torch.exp(-math.log(1e4) * torch.arange(width // 2) / (width // 2))
-        time = self.time(torch.cat([waves.sin(), waves.cos()], 1))[:, :, None, None]
+        time = self.time(step)[:, :, None, None]
         maps = [self.first(x) + time]
         for down in self.down:
             maps.append(down(maps[-1]) + time)
@@ -71,9 +67,6 @@ with torch.inference_mode():
         noise = model(drawn, torch.full((4,), step))
         drawn = (drawn - beta[step] / (1 - left[step]).sqrt() * noise) / (1 - beta[step]).sqrt()
         drawn += beta[step].sqrt() * torch.randn_like(drawn) * (step > 0)
+shades = ((drawn.clamp(-1, 0.99) + 1) * 2).int()
 for row in range(8):
-    print(
-        "  ".join(
-            "".join(" .:#"[int((value.clamp(-1, 0.99) + 1) * 2)] for value in picture[0, row]) for picture in drawn
-        )
-    )
+    print("  ".join("".join(" .:#"[shade] for shade in picture[0, row]) for picture in shades))
