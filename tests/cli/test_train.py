@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from safetensors.torch import load_file
 
 from ddfnet.cli.main import main
 from ddfnet.models import guided_files
+from tests import killing
 from tests.training_runs import command, same, threads  # noqa: F401  (threads is a fixture)
 
 Fails = Callable[..., str]
@@ -151,6 +153,17 @@ OTHERWISE = (
     "The same batches would lead to the same end: go on with another --seed_everything, or begin again with a lower "
     "--model.learning_rate"
 )
+
+
+@pytest.mark.parametrize(("moment", "number"), [(killing.in_step, 4), (killing.in_save, 3)])
+def test_killed_and_resumed_it_ends_with_the_same_weights(
+    unbroken: SimpleNamespace, tmp_path: Path, moment: killing.Moment, number: int
+) -> None:
+    output = tmp_path / "run"
+    assert killing.run(arguments(output, data__workers=0), moment, number) == -signal.SIGKILL
+    assert torch.load(output / "checkpoints" / "last.ckpt")["global_step"] == 3
+    assert main(["train", "guided", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
+    assert same(output / "model.safetensors", unbroken.output / "model.safetensors")
 
 
 def test_a_loss_that_is_not_a_number_stops_and_says_how_to_go_on(
