@@ -71,9 +71,9 @@ def run(options: argparse.Namespace) -> int:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint)
         # Nothing is measured with --trainer.limit_val_batches 0.
         metrics: dict[str, float] = next(iter(cli.trainer.validate(cli.model, cli.datamodule, verbose=False)), {})
-        if cli.trainer.is_global_zero:
-            command = shlex.join(["ddfnet", "train", options.task, *options.arguments])
-            print(training.leave(cli, output, metrics, command=command, machine=facts))
+        command = shlex.join(["ddfnet", "train", options.task, *options.arguments])
+        if (said := training.leave(cli, output, metrics, command=command, machine=facts)) is not None:
+            print(said)
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
     except (DataError, MisconfigurationException) as error:

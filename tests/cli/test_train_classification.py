@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from safetensors.torch import load_file
 from ddfnet.cli.main import main
 from tests import killing
 from tests.torchrun import torchrun
-from tests.training_runs import command, same, threads  # noqa: F401  (threads is a fixture)
+from tests.training_runs import command, losses, same, threads  # noqa: F401  (threads is a fixture)
 
 Fails = Callable[..., str]
 
@@ -80,12 +79,6 @@ def own_pictures(tmp_path: Path) -> Path:
 
 def arguments(output: Path, path: Path, **others: Any) -> list[str]:
     return command("classification", SMALL | {"output": output, "data.path": path}, **others)
-
-
-def losses(output: Path) -> list[float]:
-    """Of each step."""
-    [file] = (output / "csv").glob("*/metrics.csv")
-    return [float(row["loss"]) for row in csv.DictReader(file.open()) if row["loss"]]
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +207,51 @@ def test_two_processes_give_the_losses_of_one(pictures: Path, tmp_path: Path) ->
     assert max(one) - min(one) > 0.1, "the losses say something"
     measured = [json.loads((tmp_path / name / "model.json").read_text())["metrics"] for name in ("one", "two")]
     assert measured[1] == pytest.approx(measured[0], abs=1e-3)
+
+
+def test_shares_of_the_weights_change_nothing(pictures: Path, tmp_path: Path) -> None:
+    """With FSDP losses, weights and checkpoints are those of one process, and either goes on with the other's.
+
+    Two groups of weight decay, whose order is not the network's; clipping by the norm of all gradients; the average.
+    """
+    options = {
+        "model__network_options": "{layers: [1,1,1], channels: [2,2,4], norm_layer: groupnorm1}",
+        "model__decay_vectors": False,
+        "model__weight_decay": 0.01,
+        "data__mixup": 0,
+        "data__erase": 0,
+        "checkpoint__every_n_train_steps": 7,
+        "trainer__gradient_clip_val": 0.3,
+        "trainer__max_epochs": 4,
+        "trainer__accelerator": "cpu",
+    }
+    shared = options | {"trainer__strategy": "fsdp"}
+    one, two, one_goes_on, two_go_on = (tmp_path / name for name in ("one", "two", "one-goes-on", "two-go-on"))
+    assert main(arguments(one, pictures, **options)) == 0
+    torchrun(arguments(two, pictures, **shared))
+    assert len(losses(one)) == 12 and losses(two) == pytest.approx(losses(one), abs=1e-4)
+    last, of_shares = (each / "checkpoints" / "last.ckpt" for each in (one, two))
+    assert_alike(torch.load(of_shares), torch.load(last))
+    assert main(arguments(one_goes_on, pictures, **options, ckpt_path=of_shares)) == 0
+    torchrun(arguments(two_go_on, pictures, **shared, ckpt_path=last))
+    weights = load_file(one / "model.safetensors")
+    for output in (two, one_goes_on, two_go_on):
+        assert_alike(load_file(output / "model.safetensors"), weights)
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    """Nested tensors of the same names and shapes, and of the same values but for rounding."""
+    if isinstance(expected, torch.Tensor):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected.keys() - {"legs", "callbacks"}:  # the time taken, and where the files are
+            assert_alike(found[key], expected[key])
+    elif isinstance(expected, list):
+        for pair in zip(found, expected, strict=True):
+            assert_alike(*pair)
+    else:
+        assert found == expected
 
 
 def test_two_processes_measure_each_picture_of_uneven_shards_once(pictures: Path, tmp_path: Path) -> None:
@@ -363,6 +401,14 @@ def test_missing_and_empty_folders(own_pictures: Path, tmp_path: Path, fails: Fa
         ({"model__learning_rate": -1}, "learning_rate must be finite and not negative, got -1.0"),
         ({"model__optimizer": "magic"}, "optimizer must be one that timm.optim.list_optimizers() names, got 'magic'"),
         ({"data__flip": 2}, "flip must be from 0 to 1, got 2.0"),
+        (
+            {"trainer__strategy": "fsdp", "model__compile": True},
+            "trainer.strategy fsdp must be without model.compile, got both; leave one of them out",
+        ),
+        (
+            {"trainer__strategy": '{"class_path": "lightning.pytorch.strategies.ModelParallelStrategy"}'},
+            "trainer.strategy must be fsdp for weights shared out over processes, got ModelParallelStrategy",
+        ),
         ({"threads": 0}, "threads must be at least 1, got 0"),
         ({"data__scale": "[0.5,0.2]"}, "scale must be two shares above 0, the smaller first, up to 1, got (0.5, 0.2)"),
         ({"data__erase_count": 0}, "erase_count must be at least 1, got 0"),
