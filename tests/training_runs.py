@@ -24,10 +24,15 @@ def same(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def losses(output: Path) -> list[float]:
-    """Of each step of the run in this folder."""
+def logged(output: Path, name: str) -> list[float]:
+    """What the log of the run in this folder has by this name."""
     [file] = (output / "csv").glob("*/metrics.csv")
-    return [float(row["loss"]) for row in csv.DictReader(file.open()) if row["loss"]]
+    return [float(row[name]) for row in csv.DictReader(file.open()) if row[name]]
+
+
+def losses(output: Path) -> list[float]:
+    """Of each step."""
+    return logged(output, "loss")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -25,6 +25,7 @@ from ddfnet.tasks.averaging import MovingAverage
 from ddfnet.tasks.checkpoints import WholeCheckpoints
 from ddfnet.tasks.finite import Finite
 from ddfnet.tasks.legs import Legs
+from ddfnet.tasks.pace import Pace
 from ddfnet.tasks.sharding import Sharded
 
 _PARTS = ("loops", "optimizer_states", "lr_schedulers", "callbacks")  # of a checkpoint, besides the weights
@@ -126,7 +127,7 @@ def build(name: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
             "num_sanity_val_steps": 0,
             "use_distributed_sampler": False,  # the data shares itself out
             "enable_model_summary": False,
-            "callbacks": [Legs(), Finite()],
+            "callbacks": [Legs(), Finite(), Pace()],
             **(_IN_STEPS if own.in_steps else {}),
         },
         parser_kwargs={

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from ddfnet.cli.main import main
 from tests import killing
 from tests.torchrun import torchrun
-from tests.training_runs import command, losses, same, threads  # noqa: F401  (threads is a fixture)
+from tests.training_runs import command, logged, losses, same, threads  # noqa: F401  (threads is a fixture)
 
 Fails = Callable[..., str]
 
@@ -99,7 +99,8 @@ def test_what_a_run_leaves(unbroken: Path, pictures: Path) -> None:
     assert 0 <= card["metrics"]["top1"] <= 1 and card["metrics"]["val_loss"] > 0
     assert card["config"]["model"]["momentum"] == 0.9, "what was left to its default"
     assert card["machine"]["torch"] == torch.__version__ and "commit" in card["machine"]
-    assert len(losses(unbroken)) == 9
+    assert len(losses(unbroken)) == len(logged(unbroken, "step_seconds")) == 9
+    assert min(logged(unbroken, "step_seconds")) > 0
 
 
 def test_what_it_leaves_is_measured_as_it_was(
@@ -457,6 +458,31 @@ def test_pictures_of_other_classes_are_not_measured(unbroken: Path, own_pictures
     assert line == f"ddfnet: error: {needed}, got 'b' for 'a'"
 
 
+def test_a_network_that_is_given_twice(unbroken: Path, pictures: Path, fails: Fails) -> None:
+    file = str(unbroken / "model.safetensors")
+    line = fails(1, "evaluate", "classification", "--checkpoint", file, file, "--data", str(pictures))
+    assert line == f"ddfnet: error: --checkpoint {file} is given twice; give it once"
+
+
+def test_a_run_without_last_ckpt_goes_on_from_its_newest(
+    unbroken: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    from ddfnet.tasks.classification import Classifier
+
+    step = Classifier.training_step
+
+    def broken(self: Classifier, batch: Any, index: int) -> Any:
+        return step(self, batch, index) * (torch.nan if self.global_step == 5 else 1)
+
+    output = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", broken)
+        line = fails(1, *arguments(output, pictures, checkpoint__save_last=False, checkpoint__save_top_k=-1))
+    assert f"the last good checkpoint is {output / 'checkpoints' / 'step=4.ckpt'}. " in line
+    assert main(["train", "classification", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
+    assert same(output / "model.safetensors", unbroken / "model.safetensors")
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (("train", "classification", "--help"), ("evaluate", "classification", "--help")):
         assert main(words) == 0
@@ -486,16 +512,15 @@ def test_evaluating_what_is_no_classifier(pictures: Path, tmp_path: Path, fails:
 # --- the recipes ------------------------------------------------------------------------------------------------------
 
 NETWORKS = [f"{kind}resnet{depth}" for kind in ("ddf_mul_", "ddf_add_", "") for depth in (50, 101)]
-RECIPES = sorted((Path(__file__).parents[2] / "reproduce" / "table5").glob("*.yaml"))
+RECIPES = {"imagenet-paper": 120, "imagenet-released": 130}  # epochs
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_imagenet_recipes(pictures: Path, tmp_path: Path, network: str, recipe: Path) -> None:
+def test_imagenet_recipes(pictures: Path, tmp_path: Path, network: str, recipe: str) -> None:
     """Each network of each recipe, made and taken one step, at a size that a test has time for."""
-    from ddfnet.cli import training
+    from ddfnet.cli import presets, training
 
-    configs = Path(training.__file__).parent / "configs"
     options = {
         "model.network": network,
         "model.num_classes": 2,
@@ -508,10 +533,10 @@ def test_imagenet_recipes(pictures: Path, tmp_path: Path, network: str, recipe: 
         "trainer.accelerator": "cpu",
         "trainer.precision": "32-true",
     }
-    words = [f"--config={recipe}", *(f"--{key}={value}" for key, value in options.items())]
-    cli = training.build("classification", configs / "classification.yaml", words)
+    words = [*presets.resolve([f"--config={recipe}"]), *(f"--{key}={value}" for key, value in options.items())]
+    cli = training.build("classification", presets.FOLDER / "classification.yaml", words)
     with torch.random.fork_rng():
         cli.trainer.fit(cli.model, cli.datamodule)
     assert cli.trainer.global_step == 1
-    assert cli.config["trainer"]["max_epochs"] == {"paper": 120, "released": 130}[recipe.stem]
+    assert cli.config["trainer"]["max_epochs"] == RECIPES[recipe]
     assert all(parameter.isfinite().all() for parameter in cli.model.parameters())
