@@ -27,7 +27,8 @@ from safetensors.torch import load_file
 from ddfnet.cli.main import main
 from ddfnet.models import guided_files
 from tests import killing
-from tests.training_runs import command, same, threads  # noqa: F401  (threads is a fixture)
+from tests.torchrun import torchrun
+from tests.training_runs import command, losses, same, threads  # noqa: F401  (threads is a fixture)
 
 Fails = Callable[..., str]
 
@@ -142,6 +143,26 @@ def test_broken_off_and_resumed_it_ends_with_the_same_weights(
     assert first == kept and (first["first_step"], first["last_step"]) == (0, 3)
     assert (second["first_step"], second["last_step"]) == (3, 6)
     assert card["seconds"] == pytest.approx(first["seconds"] + second["seconds"])
+
+
+def test_two_processes_with_shares_of_the_weights_give_the_losses_of_one(tmp_path: Path) -> None:
+    options = {"data__workers": 0, "trainer__precision": "32-true", "trainer__accelerator": "cpu"}
+    assert main(arguments(tmp_path / "one", **options)) == 0
+    torchrun(arguments(tmp_path / "two", **options, trainer__strategy="fsdp"))
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == 6 and two == pytest.approx(one, abs=1e-4) and max(one) - min(one) > 0.01
+    weights, others = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    torch.testing.assert_close(others, weights, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+def test_ddp_looks_for_what_a_step_leaves_out(tmp_path: Path, strategy: str) -> None:
+    from ddfnet.cli import presets, training
+
+    options = {"trainer__devices": 2, "trainer__strategy": strategy, "trainer__accelerator": "cpu"}
+    _, task, *words = arguments(tmp_path / "run", **options)
+    cli = training.build(task, presets.FOLDER / "guided.yaml", words)
+    assert cli.trainer.strategy._ddp_kwargs["find_unused_parameters"]
 
 
 def test_another_seed_gives_other_weights(unbroken: SimpleNamespace, tmp_path: Path) -> None:
