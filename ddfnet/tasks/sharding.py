@@ -20,8 +20,8 @@ class Sharded(DDPStrategy):
 
     A block's weights are put together where it computes, forward and backward. Parameters keep their names and shapes,
     and so do those in checkpoints, which are a single process's: a run may go on in more processes or fewer, with
-    shares or without. Lightning's own strategies for FSDP are for GPUs alone, and know no gradient scaling
-    (ModelParallelStrategy) or no clipping by norm (FSDPStrategy).
+    shares or without. Of Lightning's own strategies ModelParallelStrategy knows no gradient scaling, which float16 asks
+    for, and FSDPStrategy neither clipping by norm nor the CPU.
 
     Source: Zhao et al., PyTorch FSDP, VLDB 2023; it is ``torch.distributed.fsdp.fully_shard``.
     """
