@@ -10,20 +10,21 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
+import lightning
 import torch
 
 from ddfnet.cli.main import main
-from ddfnet.tasks.classification import Classifier
 
-Moment = Callable[[int], None]
+Moment = Callable[[type[lightning.LightningModule], int], None]  # of the task's module
 
 
 def run(words: Sequence[str], moment: Moment, number: int) -> int | None:
     """The exit code of the command, which is killed at this moment."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.killing", "ddfnet.cli.train_classification", "tensorboard"])
+    context.set_forkserver_preload(["tests.killing", f"ddfnet.cli.train_{words[1]}", "tensorboard"])
     process = context.Process(target=_run, args=(words, moment, number))
     process.start()
     process.join()
@@ -32,7 +33,7 @@ def run(words: Sequence[str], moment: Moment, number: int) -> int | None:
 
 def _run(words: Sequence[str], moment: Moment, number: int) -> None:
     torch.set_num_threads(1)
-    moment(number)
+    moment(import_module(f"ddfnet.cli.train_{words[1]}").TASK.model, number)
     main(words)
 
 
@@ -40,31 +41,31 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def in_step(number: int) -> None:
+def in_step(model: type[lightning.LightningModule], number: int) -> None:
     """When a step of this number begins."""
-    step = Classifier.training_step
+    step = model.training_step
 
-    def dies(self: Classifier, batch: Any, index: int) -> Any:
+    def dies(self: lightning.LightningModule, batch: Any, index: int) -> Any:
         if self.global_step == number:
             _die()
         return step(self, batch, index)
 
-    Classifier.training_step = dies  # type: ignore[method-assign]
+    model.training_step = dies  # type: ignore[method-assign, assignment]
 
 
-def in_validation(epoch: int) -> None:
+def in_validation(model: type[lightning.LightningModule], epoch: int) -> None:
     """In the middle of the measuring after an epoch."""
-    step = Classifier.validation_step
+    step = model.validation_step
 
-    def dies(self: Classifier, batch: Any, index: int) -> Any:
+    def dies(self: lightning.LightningModule, batch: Any, index: int) -> Any:
         if self.current_epoch == epoch and index == 1:
             _die()
         return step(self, batch, index)
 
-    Classifier.validation_step = dies  # type: ignore[method-assign]
+    model.validation_step = dies  # type: ignore[method-assign, assignment]
 
 
-def in_save(number: int) -> None:
+def in_save(model: type[lightning.LightningModule], number: int) -> None:
     """When half of a checkpoint is written, or of the copy that is called last."""
     calls, save = [], torch.save
 

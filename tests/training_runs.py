@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,17 @@ def same(one: Path, other: Path) -> bool:
     """Whether two files hold the same weights, to the last bit."""
     first, second = load_file(one), load_file(other)
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def logged(output: Path, name: str) -> list[float]:
+    """What the log of the run in this folder has by this name."""
+    [file] = (output / "csv").glob("*/metrics.csv")
+    return [float(row[name]) for row in csv.DictReader(file.open()) if row[name]]
+
+
+def losses(output: Path) -> list[float]:
+    """Of each step."""
+    return logged(output, "loss")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -57,6 +57,7 @@ def add(tasks: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     require("train", _MODULES)
     evaluating.prepare(options)
+    evaluating.once(options.checkpoint)
 
     from ddfnet.cli.quiet import quiet
     from ddfnet.data import DataError

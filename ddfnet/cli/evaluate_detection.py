@@ -43,6 +43,7 @@ def add(tasks: Any) -> None:
         parser.add_argument(
             f"--on-bad-{name}", choices=("stop", "skip"), default="stop", help=f"what to do about {what} (%(default)s)"
         )
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="where, such as cuda (%(default)s)")
     evaluating.add_options(parser)
     parser.set_defaults(run=run)
 
@@ -51,16 +52,18 @@ def run(options: argparse.Namespace) -> int:
     require("train", _MODULES)
     evaluating.prepare(options)
 
+    from ddfnet.cli.machine import device_named
     from ddfnet.data import DataError, boxes
     from ddfnet.models import detection_files, network_files
     from ddfnet.tasks import detection_evaluation
 
+    device = device_named(options.device)
     rows: list[Row] = []
     networks = []
     pictures: BoxedPictures | None = None
     try:
         for name, file in zip(evaluating.labels(options.checkpoint), options.checkpoint, strict=True):
-            detector = detection_files.load(file)
+            detector = detection_files.load(file).to(device)
             networks.append({"file": str(file), "card": network_files.card(file)})
             if pictures is None or pictures.classes != detector.classes:
                 pictures = boxes.load(options.data, options.part, detector.classes, on_bad_box=options.on_bad_box)
@@ -77,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         "boxes_left_out": pictures.left_out,
         "origin": pictures.origin,
     }
-    evaluating.write(options, data=data, networks=networks, rows=[row.as_dict() for row in rows])
+    evaluating.write(options, device=str(device), data=data, networks=networks, rows=[row.as_dict() for row in rows])
     return 0
 
 

@@ -33,13 +33,19 @@ def prepare(options: argparse.Namespace) -> None:
         torch.set_num_threads(options.threads)
 
 
-def labels(checkpoints: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
-    """The ends of the paths, the shortest that tell the networks from each other and from names that are taken; with
-    the suffix where only that differs."""
+def once(checkpoints: Sequence[Path]) -> list[Path]:
+    """The whole paths, each of which must be given once."""
     paths = [file.resolve() for file in checkpoints]
     for number, path in enumerate(paths):
         if path in paths[:number]:
             raise UserError(f"--checkpoint {checkpoints[number]} is given twice; give it once")
+    return paths
+
+
+def labels(checkpoints: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
+    """The ends of the paths, the shortest that tell the networks from each other and from names that are taken; with
+    the suffix where only that differs."""
+    paths = once(checkpoints)
     stems = [path.with_suffix("") for path in paths]
     parts = [path.parts for path in (stems if len(set(stems)) == len(stems) else paths)]
     ends = (["/".join(own[-length:]) for own in parts] for length in count(1))

@@ -12,9 +12,24 @@ from typing import Any
 import torch
 
 import ddfnet
+from ddfnet.cli.errors import UserError
 from ddfnet.ops import backends
 
 LIBRARIES = ("timm", "torchvision", "lightning", "torchmetrics", "triton", "onnx", "onnxruntime", "gradio", "numpy")
+
+
+def device_named(name: str) -> torch.device:
+    """A device of this machine.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # no such device, or a torch that was built without it
+        raise UserError(f"no device {name!r} here: {str(error).splitlines()[0]}") from None
+    return device
 
 
 def version(distribution: str) -> str | None:

@@ -10,6 +10,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from ddfnet.models.network_files import Weights
+
 
 @dataclass(frozen=True)
 class Task:
@@ -19,12 +21,17 @@ class Task:
         model: the Lightning module.
         data: the data module.
         link: names the arguments that follow from others.
-        leave: writes the network of a run that has ended to a file, and a card of its own facts and of those given.
+        leave: writes the network of a run that has ended, with these weights, to a file, and a card of its own facts
+            and of those given.
         in_steps: whether a run is one epoch of so many steps, by which validation is counted too.
+        in_part: whether a step may need part of the network alone, which DDP has to look for.
+        sharded: whether the network can be shared out over the processes: each calls it as often as the others.
     """
 
     model: type[lightning.LightningModule]
     data: type[lightning.LightningDataModule]
     link: Callable[[LightningArgumentParser], None]
-    leave: Callable[[LightningCLI, Path, dict[str, Any]], None]
+    leave: Callable[[LightningCLI, Weights, Path, dict[str, Any]], None]
     in_steps: bool = False
+    in_part: bool = False
+    sharded: bool = True

@@ -71,9 +71,9 @@ def run(options: argparse.Namespace) -> int:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint)
         # Nothing is measured with --trainer.limit_val_batches 0.
         metrics: dict[str, float] = next(iter(cli.trainer.validate(cli.model, cli.datamodule, verbose=False)), {})
-        if cli.trainer.is_global_zero:
-            command = shlex.join(["ddfnet", "train", options.task, *options.arguments])
-            print(training.leave(cli, output, metrics, command=command, machine=facts))
+        command = shlex.join(["ddfnet", "train", options.task, *options.arguments])
+        if (said := training.leave(cli, output, metrics, command=command, machine=facts)) is not None:
+            print(said)
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
     except (DataError, MisconfigurationException) as error:
@@ -131,9 +131,16 @@ def _checkpoint(output: Path, path: str | None) -> Path | None:
     """The file to go on from; ``last`` is the folder's own."""
     if path is None:
         return None
-    return output / "checkpoints" / "last.ckpt" if path == "last" else Path(path)
+    return _last(output) if path == "last" else Path(path)
+
+
+def _last(output: Path) -> Path:
+    """The last checkpoint of a run: ``last.ckpt``, or without it, as with --checkpoint.save_last false, the newest."""
+    folder = output / "checkpoints"
+    last = folder / "last.ckpt"
+    return last if last.exists() else max(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime, default=last)
 
 
 def _last_good(output: Path) -> str:
-    last = output / "checkpoints" / "last.ckpt"
+    last = _last(output)
     return f"the last good checkpoint is {last}" if last.exists() else "there was no checkpoint yet"

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ddfnet.cli.task import Task
 from ddfnet.models import classifier_files
+from ddfnet.models.network_files import Weights
 from ddfnet.tasks.classification import Classifier
 from ddfnet.tasks.classification_data import ClassificationData
 
@@ -17,7 +18,7 @@ def link(parser: LightningArgumentParser) -> None:
     parser.link_arguments("model.num_classes", "data.num_classes")
 
 
-def leave(cli: LightningCLI, file: Path, facts: dict[str, Any]) -> None:
+def leave(cli: LightningCLI, weights: Weights, file: Path, facts: dict[str, Any]) -> None:
     model, data = cli.model, cli.datamodule
     card = {
         "network": model.made_of,
@@ -27,7 +28,7 @@ def leave(cli: LightningCLI, file: Path, facts: dict[str, Any]) -> None:
         "epochs": cli.trainer.current_epoch,
         **facts,
     }
-    classifier_files.save(model.network, model.made_of, data.preprocessing, file, card)
+    classifier_files.save(model.network, model.made_of, data.preprocessing, file, card, weights)
 
 
 TASK = Task(Classifier, ClassificationData, link, leave)

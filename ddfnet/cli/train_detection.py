@@ -9,6 +9,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ddfnet.cli.task import Task
 from ddfnet.models import detection_files
+from ddfnet.models.network_files import Weights
 from ddfnet.tasks.detection import Detection, DetectionData
 
 
@@ -16,14 +17,14 @@ def link(parser: LightningArgumentParser) -> None:
     parser.link_arguments("model", "data.classes", compute_fn=_classes, apply_on="instantiate")
 
 
-def leave(cli: LightningCLI, file: Path, facts: dict[str, Any]) -> None:
+def leave(cli: LightningCLI, weights: Weights, file: Path, facts: dict[str, Any]) -> None:
     network, pictures = cli.model.network, cli.datamodule.train_pictures
     card = {
         "network": network.options,
         "data": {"pictures": len(pictures), "boxes_left_out": pictures.left_out, "origin": pictures.origin},
         **facts,
     }
-    detection_files.save(network, file, card)
+    detection_files.save(network, file, card, weights)
 
 
 def _classes(model: Detection) -> list[str]:
@@ -31,4 +32,4 @@ def _classes(model: Detection) -> list[str]:
     return list(model.network.classes)
 
 
-TASK = Task(Detection, DetectionData, link, leave, in_steps=True)
+TASK = Task(Detection, DetectionData, link, leave, in_steps=True, sharded=False)

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ddfnet.cli.task import Task
 from ddfnet.models import guided_files
+from ddfnet.models.network_files import Weights
 from ddfnet.tasks.guided import GuidedDepth, GuidedDepthData
 
 
@@ -16,14 +17,14 @@ def link(parser: LightningArgumentParser) -> None:
     parser.link_arguments("model.factors", "data.multiple", compute_fn=max)
 
 
-def leave(cli: LightningCLI, file: Path, facts: dict[str, Any]) -> None:
+def leave(cli: LightningCLI, weights: Weights, file: Path, facts: dict[str, Any]) -> None:
     card = {
         "network": cli.model.network.options,
         "data": "scenes composed on the fly of photographs (ddfnet.data.composed.ComposedScenes)",
         "factors": list(cli.model.factors),
         **facts,
     }
-    guided_files.save(cli.model.network, file, card)
+    guided_files.save(cli.model.network, file, card, weights)
 
 
-TASK = Task(GuidedDepth, GuidedDepthData, link, leave, in_steps=True)
+TASK = Task(GuidedDepth, GuidedDepthData, link, leave, in_steps=True, in_part=True)

@@ -16,13 +16,17 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 
 from ddfnet.cli.errors import UserError
 from ddfnet.cli.task import Task
+from ddfnet.models import network_files
 from ddfnet.tasks.averaging import MovingAverage
 from ddfnet.tasks.checkpoints import WholeCheckpoints
 from ddfnet.tasks.finite import Finite
 from ddfnet.tasks.legs import Legs
+from ddfnet.tasks.pace import Pace
+from ddfnet.tasks.sharding import Sharded
 
 _PARTS = ("loops", "optimizer_states", "lr_schedulers", "callbacks")  # of a checkpoint, besides the weights
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
@@ -75,12 +79,27 @@ class _CLI(LightningCLI):
             kwargs["default_root_dir"] = output
         if own["enable_progress_bar"] is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
+        if own["strategy"] == "fsdp":
+            kwargs["strategy"] = self._sharded()
         given = own["plugins"] or []
         kwargs["plugins"] = [*(given if isinstance(given, list) else [given]), WholeCheckpoints()]
         if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has said how many there are, whatever the file says
             local = int(os.environ["LOCAL_WORLD_SIZE"])
             kwargs.update(devices=local, num_nodes=int(os.environ["WORLD_SIZE"]) // local)
+        several = kwargs.get("devices", own["devices"]) != 1
+        if self.task.in_part and (own["strategy"] == "ddp" or (own["strategy"] == "auto" and several)):
+            kwargs["strategy"] = DDPStrategy(find_unused_parameters=True)
         return super().instantiate_trainer(**kwargs)
+
+    def _sharded(self) -> Sharded:
+        if not self.task.sharded:
+            raise ValueError(
+                "trainer.strategy must be ddp for detection, got fsdp: its processes measure unlike numbers of "
+                "pictures, and those with fewer would not give their shares of the weights"
+            )
+        if getattr(self.config_init["model"], "compiled", False):
+            raise ValueError("trainer.strategy fsdp must be without model.compile, got both; leave one of them out")
+        return Sharded()
 
 
 def build(name: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
@@ -108,7 +127,7 @@ def build(name: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
             "num_sanity_val_steps": 0,
             "use_distributed_sampler": False,  # the data shares itself out
             "enable_model_summary": False,
-            "callbacks": [Legs(), Finite()],
+            "callbacks": [Legs(), Finite(), Pace()],
             **(_IN_STEPS if own.in_steps else {}),
         },
         parser_kwargs={
@@ -119,10 +138,7 @@ def build(name: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
         },
     )
     if (strategy := type(cli.trainer.strategy).__name__) in _SHARDING:
-        raise ValueError(
-            f"trainer.strategy must keep whole weights in each process, as ddp does, got {strategy}: decay and "
-            "checkpoints go by the weights' shapes, which it takes apart"
-        )
+        raise ValueError(f"trainer.strategy must be fsdp for weights shared out over processes, got {strategy}")
     steps, epochs = cli.trainer.max_steps, cli.trainer.max_epochs or 0
     if steps < 1 and own.in_steps:
         raise ValueError(f"trainer.max_steps must be at least 1, got {steps}")
@@ -157,22 +173,28 @@ def check(file: Path, model: lightning.LightningModule) -> None:
         raise UserError(f"{file} has no {', '.join(missing)}; go on from a checkpoint that `ddfnet train` wrote")
 
 
-def leave(cli: LightningCLI, output: Path, metrics: dict[str, float], *, command: str, machine: dict[str, Any]) -> str:
+def leave(
+    cli: LightningCLI, output: Path, metrics: dict[str, float], *, command: str, machine: dict[str, Any]
+) -> str | None:
     """Write the network, whose weights are the average now if there is one, as ``model.safetensors``, and its card.
 
     Args:
-        cli: of a run that has ended.
+        cli: of a run that has ended; of each of its processes, for each may hold a share of the weights, but the first
+            alone writes.
         output: the folder of the run.
         metrics: of the last validation.
         command: that made it.
         machine: facts of `ddfnet.cli.machine`.
 
     Returns:
-        What to tell the user.
+        What to tell the user, on the first process.
 
     Raises:
         OSError: a file cannot be written.
     """
+    weights = network_files.of_network(cli.trainer.strategy.lightning_module_state_dict())
+    if not cli.trainer.is_global_zero:
+        return None
     [legs] = (each.so_far(cli.trainer) for each in cli.trainer.callbacks if isinstance(each, Legs))
     steps, seconds = cli.trainer.global_step, sum(leg["seconds"] for leg in legs)
     file = output / "model.safetensors"
@@ -187,5 +209,5 @@ def leave(cli: LightningCLI, output: Path, metrics: dict[str, float], *, command
         "config": json.loads(cli.parser.dump(cli.config, format="json")),
         "machine": machine,
     }
-    cli.task.leave(cli, file, facts)
+    cli.task.leave(cli, weights, file, facts)
     return f"{steps} steps, {seconds:.0f} s. The network is in {file}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ddfnet.data.pictures import FolderPictures
 from ddfnet.data.splits import DataError, Labelled, Splits, split
 
 _TEST_SHARE = 0.2
@@ -65,18 +66,13 @@ def _names(classes: tuple[str, ...]) -> str:
 
 
 def _read(folder: Path, size: int) -> tuple[Labelled, tuple[str, ...]]:
-    from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
-    try:
-        listing = ImageFolder(folder)
-    except FileNotFoundError as error:  # no classes, or one without pictures: torchvision says which
-        raise DataError(f"{folder} has no pictures: {' '.join(str(error).split())}") from None
+    pictures = FolderPictures(folder)
     shrink = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
-    images = torch.empty(len(listing), 3, size, size, dtype=torch.uint8)
-    for index, (path, _) in enumerate(listing.samples):
-        try:
-            images[index] = shrink(listing.loader(path))
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three for broken files
-            raise DataError(f"{path} is a broken picture: {error}") from None
-    return Labelled(images, torch.tensor(listing.targets)), tuple(listing.classes)
+    images = torch.empty(len(pictures), 3, size, size, dtype=torch.uint8)
+    labels = torch.empty(len(pictures), dtype=torch.int64)
+    for index in range(len(pictures)):
+        picture, labels[index] = pictures[index]
+        images[index] = shrink(picture)
+    return Labelled(images, labels), tuple(pictures.classes)

@@ -9,6 +9,7 @@ from torch import nn
 
 from ddfnet.loading import load_weights
 from ddfnet.models import network_files
+from ddfnet.models.network_files import Weights
 
 
 def create(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
@@ -37,7 +38,12 @@ def create(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
 
 
 def save(
-    network: nn.Module, made_of: dict[str, Any] | None, preprocessing: dict[str, Any], file: Path, card: dict[str, Any]
+    network: nn.Module,
+    made_of: dict[str, Any] | None,
+    preprocessing: dict[str, Any],
+    file: Path,
+    card: dict[str, Any],
+    weights: Weights | None = None,
 ) -> None:
     """Write the weights, with how the network is made and what it is to be shown in the header, and the card beside.
 
@@ -47,8 +53,9 @@ def save(
         preprocessing: of pictures, as `ddfnet.tasks.classification_data.ClassificationData` has it.
         file: see `network_files.save`.
         card: likewise.
+        weights: likewise.
     """
-    network_files.save(network, file, card, {"network": made_of, "preprocessing": preprocessing})
+    network_files.save(network, file, card, {"network": made_of, "preprocessing": preprocessing}, weights)
 
 
 def preprocessing(shown: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import Any
 from ddfnet.loading import load_weights
 from ddfnet.models import network_files
 from ddfnet.models.detection import Detector
+from ddfnet.models.network_files import Weights
 
 
-def save(network: Detector, file: Path, card: dict[str, Any]) -> None:
-    """Write the weights, with the network's options in the header, and the card beside them."""
-    network_files.save(network, file, card, {"network": network.options})
+def save(network: Detector, file: Path, card: dict[str, Any], weights: Weights | None = None) -> None:
+    """Write the weights, with the network's options in the header, and the card beside, see `network_files.save`."""
+    network_files.save(network, file, card, {"network": network.options}, weights)
 
 
 def load(file: Path) -> Detector:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,14 @@ from torch import Tensor, nn
 
 from ddfnet import files
 
+Weights = Mapping[str, Tensor]  # by their names in the network
+
 _PREFIX = "network."  # of the network's weights in a checkpoint, among which are the task's other ones
 
 
-def save(network: nn.Module, file: Path, card: dict[str, Any] | None, header: dict[str, Any]) -> None:
+def save(
+    network: nn.Module, file: Path, card: dict[str, Any] | None, header: dict[str, Any], weights: Weights | None = None
+) -> None:
     """Write the weights, with what makes the network again in the header, and the card beside them, with suffix .json.
 
     Args:
@@ -24,15 +28,17 @@ def save(network: nn.Module, file: Path, card: dict[str, Any] | None, header: di
         file: *.safetensors; written whole or not at all, as is the card.
         card: what JSON can hold; None writes no card.
         header: likewise.
+        weights: the state dict, where the network itself holds this process's share of it alone.
 
     Raises:
         OSError: a file cannot be written.
     """
     from safetensors.torch import save as serialise  # its save_file lets nobody else read the file
 
-    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    state = network.state_dict() if weights is None else weights
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     metadata = {name: json.dumps(value) for name, value in header.items()}
-    files.write(file, serialise(weights, metadata=metadata))
+    files.write(file, serialise(tensors, metadata=metadata))
     if card is not None:
         files.write(file.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
 
@@ -58,6 +64,11 @@ def opened(file: Path, task: str, *header: str) -> Iterator[tuple[list[Any], dic
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         mend = f"a file that `ddfnet train {task}` wrote is required, *.safetensors or *.ckpt"
         raise ValueError(f"{file}: {mend} ({reason})") from None
+
+
+def of_network(state: Weights) -> dict[str, Tensor]:
+    """The network's weights among those of its task, by their names in the network."""
+    return {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
 
 
 def card(file: Path) -> dict[str, Any] | None:
@@ -91,6 +102,4 @@ def _safetensors(file: Path, header: tuple[str, ...]) -> tuple[list[Any], dict[s
 
 def _checkpoint(file: Path, header: tuple[str, ...]) -> tuple[list[Any], dict[str, Tensor]]:
     checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    state = checkpoint["state_dict"].items()
-    weights = {name.removeprefix(_PREFIX): value for name, value in state if name.startswith(_PREFIX)}
-    return [checkpoint[name] for name in header], weights
+    return [checkpoint[name] for name in header], of_network(checkpoint["state_dict"])

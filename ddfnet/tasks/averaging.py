@@ -10,6 +10,8 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from ddfnet.tasks.sharding import Sharded, local, whole
+
 
 class MovingAverage(WeightAveraging):
     """Lightning's weight averaging, exponential, with a decay that grows while there is little to average.
@@ -27,7 +29,7 @@ class MovingAverage(WeightAveraging):
 
     Raises:
         ValueError: a decay out of range.
-        MisconfigurationException: when a run begins: weights that are sharded over processes.
+        MisconfigurationException: when a run begins: weights that are sharded over processes, but not by `Sharded`.
     """
 
     def __init__(self, decay: float = 0.998, buffers: bool = False) -> None:
@@ -45,6 +47,11 @@ class MovingAverage(WeightAveraging):
             )
         super().setup(trainer, pl_module, stage)
 
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.decay and isinstance(trainer.strategy, Sharded):
+            assert self._average_model is not None
+            trainer.strategy.shard(self._average_model.module)  # as the weights were, after the average was made
+
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return bool(self.decay) and super().should_update(step_idx, epoch_idx)
 
@@ -52,10 +59,15 @@ class MovingAverage(WeightAveraging):
         if self.decay:
             super().on_train_end(trainer, pl_module)
 
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if self.decay:
+            super().on_save_checkpoint(trainer, pl_module, checkpoint)
+            checkpoint["state_dict"] = whole(checkpoint["state_dict"])
+
     def _average(self, averaged: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
         step = int(steps)
         keep = min(self.decay, (1 + step) / (10 + step))
         if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, 1 - keep)
+            torch._foreach_lerp_([local(each) for each in averaged], [local(each) for each in current], 1 - keep)
         else:  # counters, such as how many batches a batch norm has seen
             torch._foreach_copy_(averaged, current)

@@ -7,6 +7,24 @@ from typing import Any
 
 from torch.utils.data import Sampler
 
+from ddfnet.data import DataError
+
+
+def own_share(trainer: Any, size: int) -> int:
+    """Of a step's ``size`` items, those of one process and of one of the batches that are accumulated.
+
+    Raises:
+        DataError: a step cannot be shared out evenly.
+    """
+    ranks, accumulated = trainer.world_size, trainer.accumulate_grad_batches
+    own, left = divmod(size, ranks * accumulated)
+    if left:
+        raise DataError(
+            f"batch_size must be a multiple of {ranks * accumulated}, {ranks} processes times {accumulated} "
+            f"accumulated batches, got {size}"
+        )
+    return own
+
 
 class Consecutive(Sampler[list[int]]):
     """Batch t of rank r is the items ``(t * ranks + r) * size`` and those that follow it, ``size`` in all.
@@ -32,10 +50,14 @@ class Consecutive(Sampler[list[int]]):
 
     @classmethod
     def of_run(cls, trainer: Any, size: int) -> Consecutive:
-        """Those of a run that is one epoch of so many steps, from where it is, ``size`` items in each process."""
+        """Those of a run that is one epoch of so many steps, from where it is, ``size`` items a step.
+
+        Raises:
+            DataError: see `own_share`.
+        """
         accumulated = trainer.accumulate_grad_batches
         return cls(
-            size,
+            own_share(trainer, size),
             trainer.max_steps * accumulated,
             first=trainer.global_step * accumulated,
             rank=trainer.global_rank,

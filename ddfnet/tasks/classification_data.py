@@ -16,7 +16,7 @@ from ddfnet.data import DataError, cifar10, pictures, shards
 from ddfnet.data.items import NO_LABEL, MeasuredItems, Reader, Shuffled, StreamedItems, TrainingItems
 from ddfnet.data.pictures import MemoryPictures, Pictures
 from ddfnet.data.randomness import reseed
-from ddfnet.tasks.batches import Consecutive, Passes
+from ddfnet.tasks.batches import Consecutive, Passes, own_share
 
 Batch = dict[str, Tensor]
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -265,13 +265,7 @@ class ClassificationData(lightning.LightningDataModule):
     @property
     def _share(self) -> int:
         """Pictures of one process and one of the batches that are accumulated."""
-        parts = self._trainer.world_size * self._accumulated
-        if self.batch_size % parts:
-            raise DataError(
-                f"batch_size must be a multiple of {parts}, {self._trainer.world_size} processes times "
-                f"{self._accumulated} accumulated batches, got {self.batch_size}"
-            )
-        return self.batch_size // parts
+        return own_share(self._trainer, self.batch_size)
 
     @property
     def _loading(self) -> dict[str, Any]:

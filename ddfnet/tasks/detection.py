@@ -17,7 +17,7 @@ from ddfnet.data import boxes
 from ddfnet.data.box_pictures import BoxPictures, Item, RepeatedPictures
 from ddfnet.data.randomness import reseed
 from ddfnet.models.detection import Detector
-from ddfnet.tasks.batches import Consecutive
+from ddfnet.tasks.batches import Consecutive, own_share
 from ddfnet.tasks.schedules import by_steps
 
 Batch = tuple[Sequence[Tensor], Sequence[dict[str, Tensor]]]
@@ -92,8 +92,8 @@ class Detection(lightning.LightningModule):
         reseed(self.seed, batch_index, self.global_rank, devices=True)
         losses: dict[str, Tensor] = self.network(list(images), list(targets))
         loss = torch.stack(list(losses.values())).sum()
-        self.log("loss", loss, prog_bar=True, batch_size=len(images))
-        self.log_dict(losses, batch_size=len(images))
+        self.log("loss", loss, prog_bar=True, batch_size=len(images), sync_dist=True)
+        self.log_dict(losses, batch_size=len(images), sync_dist=True)
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         return loss
 
@@ -143,7 +143,7 @@ class DetectionData(lightning.LightningDataModule):
         classes: the names that the labels stand for: the detector's.
         train_part: such as ``"train"`` or ``"train2017"``.
         val_part: such as ``"val"``.
-        batch_size: pictures a step, on each device.
+        batch_size: pictures a step, over all processes and accumulated batches.
         workers: processes that read pictures; 0 for none but the training one.
         horizontal_flip: how likely a picture is mirrored in training, 0 to 1.
         vertical_flip: how likely it is turned upside down besides.
@@ -156,7 +156,7 @@ class DetectionData(lightning.LightningDataModule):
 
     Raises:
         ValueError: an option out of range.
-        DataError: the data are missing or broken.
+        DataError: the data are missing or broken; when a run begins: a batch that the processes cannot share.
     """
 
     def __init__(
@@ -201,10 +201,12 @@ class DetectionData(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         trainer = self.trainer
-        rank, ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        rank, ranks, size = 0, 1, self.batch_size
+        if trainer is not None:
+            rank, ranks, size = trainer.global_rank, trainer.world_size, own_share(trainer, size)
         pictures = BoxPictures(self.val_pictures, self.on_bad_image)
         own = Subset(pictures, range(rank, len(pictures), ranks))
-        return DataLoader(own, self.batch_size, num_workers=self.workers, collate_fn=collate)
+        return DataLoader(own, size, num_workers=self.workers, collate_fn=collate)
 
 
 def collate(items: Sequence[Item | None]) -> Batch:

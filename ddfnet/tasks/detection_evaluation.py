@@ -38,7 +38,7 @@ class Row:
         parameters: of the whole detector.
         upsampler_parameters: of its pyramid's upsamplers alone.
         upsampler_macs: multiply-accumulates of them for the median picture.
-        seconds: median wall time of a picture, from its pixels to the boxes.
+        seconds: median wall time of a picture, from its pixels in memory to the boxes there.
     """
 
     name: str
@@ -61,7 +61,7 @@ def evaluate(name: str, detector: Detector, pictures: BoxedPictures, items: Iter
 
     Args:
         name: that the row gets.
-        detector: in evaluation mode; its classes must be those of the pictures.
+        detector: in evaluation mode, on any device; its classes must be those of the pictures.
         pictures: from `ddfnet.data.boxes.load`.
         items: of them, one after another, from `BoxPictures`; what wraps it may show a bar.
 
@@ -75,6 +75,7 @@ def evaluate(name: str, detector: Detector, pictures: BoxedPictures, items: Iter
     if detector.classes != pictures.classes:
         raise ValueError(f"classes of the detector are required, {detector.classes}, got {pictures.classes}")
     metric, seconds, read, skipped = precision_metric(), [], 0, 0
+    device = next(detector.parameters()).device
     for item in items:
         if item is None:
             skipped += 1
@@ -82,7 +83,7 @@ def evaluate(name: str, detector: Detector, pictures: BoxedPictures, items: Iter
         image, target = item
         start = time.perf_counter()
         with torch.inference_mode():
-            found = detector([image])
+            found = [{key: value.cpu() for key, value in each.items()} for each in detector([image.to(device)])]
         seconds.append(time.perf_counter() - start)
         metric.update(found, [target])
         read += 1
@@ -114,7 +115,8 @@ def by_class(metric: Any, classes: Sequence[str]) -> dict[str, float]:
 
 def network_size(detector: Detector, height: int, width: int) -> tuple[int, int]:
     """The size that a picture has inside the network: scaled, and filled up to a multiple of 32."""
-    scaled, _ = detector.transform([torch.zeros(3, height, width)])
+    device = next(detector.parameters()).device
+    scaled, _ = detector.transform([torch.zeros(3, height, width, device=device)])
     *_, inner_height, inner_width = scaled.tensors.shape
     return inner_height, inner_width
 

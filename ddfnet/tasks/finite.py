@@ -8,6 +8,8 @@ import lightning
 import torch
 from torch import Tensor
 
+from ddfnet.tasks.sharding import local
+
 
 class Finite(lightning.Callback):
     """Raises FloatingPointError at a loss that is nan or infinite, naming the step, and where such weights are saved.
@@ -30,5 +32,6 @@ class Finite(lightning.Callback):
         self._require_numbers(trainer, pl_module)
 
     def _require_numbers(self, trainer: Any, pl_module: Any) -> None:
-        if not all(torch.isfinite(weights).all() for weights in pl_module.parameters()):
+        finite = all(bool(torch.isfinite(local(weights)).all()) for weights in pl_module.parameters())
+        if not trainer.strategy.reduce_boolean_decision(finite):  # of all processes' shares
             raise FloatingPointError(f"the weights are nan or inf after step {trainer.global_step}")

@@ -53,6 +53,8 @@ class GuidedDepth(lightning.LightningModule):
         ValueError: no factors, or one that is no power of two; a weight or a rate out of range.
     """
 
+    forward_methods = ("levels",)  # of the network, that are called instead of `forward`
+
     def __init__(
         self,
         network: GuidedUpsampler,
@@ -118,9 +120,9 @@ class GuidedDepth(lightning.LightningModule):
         losses = [e.loss(self.absolute_weight).mean() for e in errors]
         loss = losses[-1] + self.stage_weight * sum(losses[:-1])
         ratio = errors[-1].ratio().detach().mean()
-        self.log("loss", loss, prog_bar=True)
-        self.log("train_ratio", ratio, prog_bar=True)
-        self.log(f"train_ratio_x{factor}", ratio)
+        self.log("loss", loss, prog_bar=True, sync_dist=True)
+        self.log("train_ratio", ratio, prog_bar=True, sync_dist=True)
+        self.log(f"train_ratio_x{factor}", ratio, sync_dist=True)
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         return loss
 
@@ -165,7 +167,7 @@ class GuidedDepthData(lightning.LightningDataModule):
     """Composed scenes: batch t of a run is the same whenever and on whatever worker it is made.
 
     Args:
-        batch_size: scenes a step, on each device.
+        batch_size: scenes a step, over all processes and accumulated batches.
         size: pixels a side.
         multiple: of which the size must be one: the largest factor.
         workers: processes that compose scenes; 0 for none but the training one.
@@ -182,6 +184,7 @@ class GuidedDepthData(lightning.LightningDataModule):
 
     Raises:
         ValueError: a count or a size below 1; the same seed for both sets; what `ComposedScenes` refuses.
+        DataError: when a run begins: a batch that the processes cannot share.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ for network in "$@"; do
         set_of=(--config "$output/config.yaml" --ckpt_path last)
     else
         rm -rf "$output"
-        set_of=(--config "reproduce/table5/$RECIPE.yaml" --output "$output" --model.network "$network"
+        set_of=(--config "imagenet-$RECIPE" --output "$output" --model.network "$network"
             --data.path "$pictures")
     fi
     torchrun --standalone --nproc-per-node "${GPUS:-gpu}" -m ddfnet train classification "${set_of[@]}"

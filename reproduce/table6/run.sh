@@ -31,7 +31,7 @@ one() { # UPSAMPLER SEED
     if [ -f "$run/model.safetensors" ]; then
         return
     elif [ -f "$run/checkpoints/last.ckpt" ]; then
-        ddfnet train detection --config "$run/config.yaml" --ckpt_path last > "$run.log" 2>&1
+        ddfnet train detection --config "$run/config.yaml" --ckpt_path last >> "$run.log" 2>&1
     else
         rm -rf "$run"
         ddfnet train detection --config "$here/bccd.yaml" --data.root "$folder" --output "$run" \

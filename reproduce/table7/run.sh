@@ -15,7 +15,7 @@ train() { # NAME CONFIG ARGUMENTS...
     if [ -f "runs/$name/model.safetensors" ]; then
         return
     elif [ -f "runs/$name/checkpoints/last.ckpt" ]; then
-        ddfnet train guided --config "runs/$name/config.yaml" --ckpt_path last > "runs/$name.log" 2>&1
+        ddfnet train guided --config "runs/$name/config.yaml" --ckpt_path last >> "runs/$name.log" 2>&1
     else
         rm -rf "runs/$name"
         ddfnet train guided --config "$here/$config.yaml" --output "runs/$name" "$@" > "runs/$name.log" 2>&1

@@ -60,7 +60,7 @@ def test_a_table_and_results(root: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert written["data"]["pictures"] == 2 and written["data"]["part"] == "test"
     assert [row["name"] for row in written["rows"]] == ["nearest/model", "carafe/model"]
     assert written["networks"][0]["card"] == {"seed": 5}
-    assert written["machine"]["torch"] == torch.__version__
+    assert written["machine"]["torch"] == torch.__version__ and written["device"] == "cpu"
 
 
 def test_another_part_and_boxes_that_are_left_out(
@@ -99,6 +99,7 @@ def test_wrong_use(root: Path, file: Path, tmp_path: Path, fails: Fails) -> None
     assert "no such part; the folder has test, val" in fails(
         1, *evaluate("--checkpoint", file, "--data", root, "--part", "train")
     )
+    assert "no device 'abacus' here" in fails(1, *evaluate("--checkpoint", file, "--data", root, "--device", "abacus"))
     other = saved(tmp_path / "other.safetensors", classes=("red", "green"))
     assert "the class 'blue' is none of red, green" in fails(1, *evaluate("--checkpoint", other, "--data", root))
     assert "cannot write" in fails(

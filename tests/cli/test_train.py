@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,7 +26,9 @@ from safetensors.torch import load_file
 
 from ddfnet.cli.main import main
 from ddfnet.models import guided_files
-from tests.training_runs import command, same, threads  # noqa: F401  (threads is a fixture)
+from tests import killing
+from tests.torchrun import torchrun
+from tests.training_runs import command, losses, same, threads  # noqa: F401  (threads is a fixture)
 
 Fails = Callable[..., str]
 
@@ -142,6 +145,26 @@ def test_broken_off_and_resumed_it_ends_with_the_same_weights(
     assert card["seconds"] == pytest.approx(first["seconds"] + second["seconds"])
 
 
+def test_two_processes_with_shares_of_the_weights_give_the_losses_of_one(tmp_path: Path) -> None:
+    options = {"data__workers": 0, "trainer__precision": "32-true", "trainer__accelerator": "cpu"}
+    assert main(arguments(tmp_path / "one", **options)) == 0
+    torchrun(arguments(tmp_path / "two", **options, trainer__strategy="fsdp"))
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == 6 and two == pytest.approx(one, abs=1e-4) and max(one) - min(one) > 0.01
+    weights, others = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    torch.testing.assert_close(others, weights, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+def test_ddp_looks_for_what_a_step_leaves_out(tmp_path: Path, strategy: str) -> None:
+    from ddfnet.cli import presets, training
+
+    options = {"trainer__devices": 2, "trainer__strategy": strategy, "trainer__accelerator": "cpu"}
+    _, task, *words = arguments(tmp_path / "run", **options)
+    cli = training.build(task, presets.FOLDER / "guided.yaml", words)
+    assert cli.trainer.strategy._ddp_kwargs["find_unused_parameters"]
+
+
 def test_another_seed_gives_other_weights(unbroken: SimpleNamespace, tmp_path: Path) -> None:
     assert main(arguments(tmp_path / "run", seed_everything=1)) == 0
     assert not same(tmp_path / "run" / "model.safetensors", unbroken.output / "model.safetensors")
@@ -151,6 +174,17 @@ OTHERWISE = (
     "The same batches would lead to the same end: go on with another --seed_everything, or begin again with a lower "
     "--model.learning_rate"
 )
+
+
+@pytest.mark.parametrize(("moment", "number"), [(killing.in_step, 4), (killing.in_save, 3)])
+def test_killed_and_resumed_it_ends_with_the_same_weights(
+    unbroken: SimpleNamespace, tmp_path: Path, moment: killing.Moment, number: int
+) -> None:
+    output = tmp_path / "run"
+    assert killing.run(arguments(output, data__workers=0), moment, number) == -signal.SIGKILL
+    assert torch.load(output / "checkpoints" / "last.ckpt")["global_step"] == 3
+    assert main(["train", "guided", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
+    assert same(output / "model.safetensors", unbroken.output / "model.safetensors")
 
 
 def test_a_loss_that_is_not_a_number_stops_and_says_how_to_go_on(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from safetensors.torch import load_file
 from ddfnet.cli.main import main
 from tests import killing
 from tests.torchrun import torchrun
-from tests.training_runs import command, same, threads  # noqa: F401  (threads is a fixture)
+from tests.training_runs import command, logged, losses, same, threads  # noqa: F401  (threads is a fixture)
 
 Fails = Callable[..., str]
 
@@ -82,12 +81,6 @@ def arguments(output: Path, path: Path, **others: Any) -> list[str]:
     return command("classification", SMALL | {"output": output, "data.path": path}, **others)
 
 
-def losses(output: Path) -> list[float]:
-    """Of each step."""
-    [file] = (output / "csv").glob("*/metrics.csv")
-    return [float(row["loss"]) for row in csv.DictReader(file.open()) if row["loss"]]
-
-
 @pytest.fixture(scope="module")
 def unbroken(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "unbroken"
@@ -106,7 +99,8 @@ def test_what_a_run_leaves(unbroken: Path, pictures: Path) -> None:
     assert 0 <= card["metrics"]["top1"] <= 1 and card["metrics"]["val_loss"] > 0
     assert card["config"]["model"]["momentum"] == 0.9, "what was left to its default"
     assert card["machine"]["torch"] == torch.__version__ and "commit" in card["machine"]
-    assert len(losses(unbroken)) == 9
+    assert len(losses(unbroken)) == len(logged(unbroken, "step_seconds")) == 9
+    assert min(logged(unbroken, "step_seconds")) > 0
 
 
 def test_what_it_leaves_is_measured_as_it_was(
@@ -214,6 +208,51 @@ def test_two_processes_give_the_losses_of_one(pictures: Path, tmp_path: Path) ->
     assert max(one) - min(one) > 0.1, "the losses say something"
     measured = [json.loads((tmp_path / name / "model.json").read_text())["metrics"] for name in ("one", "two")]
     assert measured[1] == pytest.approx(measured[0], abs=1e-3)
+
+
+def test_shares_of_the_weights_change_nothing(pictures: Path, tmp_path: Path) -> None:
+    """With FSDP losses, weights and checkpoints are those of one process, and either goes on with the other's.
+
+    Two groups of weight decay, whose order is not the network's; clipping by the norm of all gradients; the average.
+    """
+    options = {
+        "model__network_options": "{layers: [1,1,1], channels: [2,2,4], norm_layer: groupnorm1}",
+        "model__decay_vectors": False,
+        "model__weight_decay": 0.01,
+        "data__mixup": 0,
+        "data__erase": 0,
+        "checkpoint__every_n_train_steps": 7,
+        "trainer__gradient_clip_val": 0.3,
+        "trainer__max_epochs": 4,
+        "trainer__accelerator": "cpu",
+    }
+    shared = options | {"trainer__strategy": "fsdp"}
+    one, two, one_goes_on, two_go_on = (tmp_path / name for name in ("one", "two", "one-goes-on", "two-go-on"))
+    assert main(arguments(one, pictures, **options)) == 0
+    torchrun(arguments(two, pictures, **shared))
+    assert len(losses(one)) == 12 and losses(two) == pytest.approx(losses(one), abs=1e-4)
+    last, of_shares = (each / "checkpoints" / "last.ckpt" for each in (one, two))
+    assert_alike(torch.load(of_shares), torch.load(last))
+    assert main(arguments(one_goes_on, pictures, **options, ckpt_path=of_shares)) == 0
+    torchrun(arguments(two_go_on, pictures, **shared, ckpt_path=last))
+    weights = load_file(one / "model.safetensors")
+    for output in (two, one_goes_on, two_go_on):
+        assert_alike(load_file(output / "model.safetensors"), weights)
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    """Nested tensors of the same names and shapes, and of the same values but for rounding."""
+    if isinstance(expected, torch.Tensor):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected.keys() - {"legs", "callbacks"}:  # the time taken, and where the files are
+            assert_alike(found[key], expected[key])
+    elif isinstance(expected, list):
+        for pair in zip(found, expected, strict=True):
+            assert_alike(*pair)
+    else:
+        assert found == expected
 
 
 def test_two_processes_measure_each_picture_of_uneven_shards_once(pictures: Path, tmp_path: Path) -> None:
@@ -363,6 +402,14 @@ def test_missing_and_empty_folders(own_pictures: Path, tmp_path: Path, fails: Fa
         ({"model__learning_rate": -1}, "learning_rate must be finite and not negative, got -1.0"),
         ({"model__optimizer": "magic"}, "optimizer must be one that timm.optim.list_optimizers() names, got 'magic'"),
         ({"data__flip": 2}, "flip must be from 0 to 1, got 2.0"),
+        (
+            {"trainer__strategy": "fsdp", "model__compile": True},
+            "trainer.strategy fsdp must be without model.compile, got both; leave one of them out",
+        ),
+        (
+            {"trainer__strategy": '{"class_path": "lightning.pytorch.strategies.ModelParallelStrategy"}'},
+            "trainer.strategy must be fsdp for weights shared out over processes, got ModelParallelStrategy",
+        ),
         ({"threads": 0}, "threads must be at least 1, got 0"),
         ({"data__scale": "[0.5,0.2]"}, "scale must be two shares above 0, the smaller first, up to 1, got (0.5, 0.2)"),
         ({"data__erase_count": 0}, "erase_count must be at least 1, got 0"),
@@ -411,6 +458,31 @@ def test_pictures_of_other_classes_are_not_measured(unbroken: Path, own_pictures
     assert line == f"ddfnet: error: {needed}, got 'b' for 'a'"
 
 
+def test_a_network_that_is_given_twice(unbroken: Path, pictures: Path, fails: Fails) -> None:
+    file = str(unbroken / "model.safetensors")
+    line = fails(1, "evaluate", "classification", "--checkpoint", file, file, "--data", str(pictures))
+    assert line == f"ddfnet: error: --checkpoint {file} is given twice; give it once"
+
+
+def test_a_run_without_last_ckpt_goes_on_from_its_newest(
+    unbroken: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    from ddfnet.tasks.classification import Classifier
+
+    step = Classifier.training_step
+
+    def broken(self: Classifier, batch: Any, index: int) -> Any:
+        return step(self, batch, index) * (torch.nan if self.global_step == 5 else 1)
+
+    output = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", broken)
+        line = fails(1, *arguments(output, pictures, checkpoint__save_last=False, checkpoint__save_top_k=-1))
+    assert f"the last good checkpoint is {output / 'checkpoints' / 'step=4.ckpt'}. " in line
+    assert main(["train", "classification", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
+    assert same(output / "model.safetensors", unbroken / "model.safetensors")
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (("train", "classification", "--help"), ("evaluate", "classification", "--help")):
         assert main(words) == 0
@@ -440,16 +512,15 @@ def test_evaluating_what_is_no_classifier(pictures: Path, tmp_path: Path, fails:
 # --- the recipes ------------------------------------------------------------------------------------------------------
 
 NETWORKS = [f"{kind}resnet{depth}" for kind in ("ddf_mul_", "ddf_add_", "") for depth in (50, 101)]
-RECIPES = sorted((Path(__file__).parents[2] / "reproduce" / "table5").glob("*.yaml"))
+RECIPES = {"imagenet-paper": 120, "imagenet-released": 130}  # epochs
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_imagenet_recipes(pictures: Path, tmp_path: Path, network: str, recipe: Path) -> None:
+def test_imagenet_recipes(pictures: Path, tmp_path: Path, network: str, recipe: str) -> None:
     """Each network of each recipe, made and taken one step, at a size that a test has time for."""
-    from ddfnet.cli import training
+    from ddfnet.cli import presets, training
 
-    configs = Path(training.__file__).parent / "configs"
     options = {
         "model.network": network,
         "model.num_classes": 2,
@@ -462,10 +533,10 @@ def test_imagenet_recipes(pictures: Path, tmp_path: Path, network: str, recipe: 
         "trainer.accelerator": "cpu",
         "trainer.precision": "32-true",
     }
-    words = [f"--config={recipe}", *(f"--{key}={value}" for key, value in options.items())]
-    cli = training.build("classification", configs / "classification.yaml", words)
+    words = [*presets.resolve([f"--config={recipe}"]), *(f"--{key}={value}" for key, value in options.items())]
+    cli = training.build("classification", presets.FOLDER / "classification.yaml", words)
     with torch.random.fork_rng():
         cli.trainer.fit(cli.model, cli.datamodule)
     assert cli.trainer.global_step == 1
-    assert cli.config["trainer"]["max_epochs"] == {"paper": 120, "released": 130}[recipe.stem]
+    assert cli.config["trainer"]["max_epochs"] == RECIPES[recipe]
     assert all(parameter.isfinite().all() for parameter in cli.model.parameters())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,9 +30,10 @@ from ddfnet.cli.main import main
 from ddfnet.data import boxes
 from ddfnet.models import detection_files
 from ddfnet.tasks import detection_evaluation
+from tests import killing
 from tests.detection_folders import CLASSES, coco, truncate, voc, voc_xml
 from tests.torchrun import torchrun
-from tests.training_runs import command, threads  # noqa: F401  (threads is a fixture)
+from tests.training_runs import command, losses, same, threads  # noqa: F401  (threads is a fixture)
 
 Fails = Callable[..., str]
 
@@ -123,6 +125,17 @@ def test_broken_off_and_resumed_it_ends_with_the_same_weights(
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize(("moment", "number"), [(killing.in_step, 3), (killing.in_save, 3)])
+def test_killed_and_resumed_it_ends_with_the_same_weights(
+    unbroken: SimpleNamespace, root: Path, tmp_path: Path, moment: killing.Moment, number: int
+) -> None:
+    output = tmp_path / "run"
+    assert killing.run(arguments(output, root), moment, number) == -signal.SIGKILL
+    assert torch.load(output / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert main(["train", "detection", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
+    assert same(output / "model.safetensors", unbroken.output / "model.safetensors")
+
+
 def test_a_loss_that_is_not_a_number_stops_and_names_the_step(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
 ) -> None:
@@ -161,19 +174,30 @@ def test_coco_s_format_and_the_package_s_preset(tmp_path: Path, fails: Fails) ->
     assert line == "ddfnet: error: trainer.max_steps must be at least 1, got 0"
 
 
+EVERY_BOX = {  # counts in the losses, and as many in each picture: nothing is drawn, and means of means are means
+    "rpn_fg_iou_thresh": 0.5,
+    "rpn_bg_iou_thresh": 0.5,
+    "rpn_batch_size_per_image": 4096,
+    "rpn_nms_thresh": 1.0,
+    "rpn_post_nms_top_n_train": 8,
+    "box_score_thresh": 0.0,
+}
+
+
 @pytest.mark.parametrize("start", ["torchrun", "lightning"])
-def test_two_processes_measure_all_pictures(tmp_path: Path, start: str) -> None:
-    """Three between them, so that one has more; the figures are those of the detector that is left."""
+def test_two_processes_share_a_batch_and_measure_all_pictures(tmp_path: Path, start: str) -> None:
+    """The losses are one process's. One measures two of three pictures; the figures are those of the detector left."""
     squares = voc(tmp_path / "squares", {"train": 4, "val": 3})
-    options = {
-        "model__network__rcnn": '{"box_score_thresh":0.0}',
-        "trainer__accelerator": "cpu",
-        "trainer__max_steps": 2,
-    }
+    options: dict[str, Any] = {"model__network__rcnn": '{"box_score_thresh":0.0}', "trainer__accelerator": "cpu"}
     if start == "torchrun":  # whose processes are counted, not the one device of the task's own file
+        options |= {"trainer__max_steps": 10, "trainer__val_check_interval": 10, "model__network__norm": "frozen"}
+        options |= {"model__network__rcnn": json.dumps(EVERY_BOX).replace(" ", "")}
         torchrun(arguments(tmp_path / "run", squares, **options))
+        assert main(arguments(tmp_path / "one", squares, **options)) == 0
+        one, two = (losses(tmp_path / name) for name in ("one", "run"))
+        assert len(one) == 10 and two == pytest.approx(one, abs=1e-4) and max(one) - min(one) > 0.1
     else:
-        options |= {"trainer__devices": 2, "trainer__strategy": "ddp"}
+        options |= {"trainer__devices": 2, "trainer__strategy": "ddp", "trainer__max_steps": 2}
         command = [sys.executable, "-m", "ddfnet", *arguments(tmp_path / "run", squares, **options)]
         subprocess.run(command, check=True, capture_output=True)
     [log] = (tmp_path / "run" / "csv").iterdir()  # one run, not two
@@ -227,9 +251,15 @@ def test_a_checkpoint_of_another_detector(unbroken: SimpleNamespace, root: Path,
     assert line.startswith(f"ddfnet: error: {file} is a checkpoint of another model")
 
 
+def test_a_batch_that_cannot_be_shared(root: Path, tmp_path: Path, fails: Fails) -> None:
+    line = fails(1, *arguments(tmp_path / "run", root, trainer__accumulate_grad_batches=4))
+    assert line == ("ddfnet: error: batch_size must be a multiple of 4, 1 processes times 4 accumulated batches, got 2")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
+        ("trainer__strategy", "fsdp", "trainer.strategy must be ddp for detection, got fsdp: "),
         ("model__network__upsampler", "magic", "upsampler must be one of 'nearest', 'bilinear', 'deconv', "),
         ("model__network__backbone", "magic", "backbone must be the name of a network of timm"),
         ("model__momentum", 1.0, "momentum must be from 0 to below 1, got 1.0"),

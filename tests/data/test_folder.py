@@ -85,10 +85,12 @@ def test_missing(tmp_path: Path) -> None:
 
 
 def test_empty(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no pictures: "):
+    with pytest.raises(DataError, match="is empty; it must have a folder of pictures for each class"):
         folder.load(tmp_path)
     (tmp_path / "a_class").mkdir()
-    with pytest.raises(DataError, match="has no pictures: .*a_class") as raised:
+    with pytest.raises(
+        DataError, match="no pictures of the class a_class; put some in, or remove its folder"
+    ) as raised:
         folder.load(tmp_path)
     assert "\n" not in str(raised.value)
 

@@ -163,7 +163,7 @@ def test_ranks_share_the_pictures(root: Path) -> None:
     seen = []
     for rank in range(2):
         part = data(root)
-        part.trainer = SimpleNamespace(global_rank=rank, world_size=2)  # type: ignore[assignment]
+        part.trainer = SimpleNamespace(global_rank=rank, world_size=2, accumulate_grad_batches=1)  # type: ignore[assignment]
         seen += [target["boxes"][0, 0].item() for _, targets in part.val_dataloader() for target in targets]
     whole = [target["boxes"][0, 0].item() for _, targets in data(root).val_dataloader() for target in targets]
     assert sorted(seen) == sorted(whole) and len(whole) == 3

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ddfnet.data import DataError
 from ddfnet.models.guided import GuidedUpsampler
 from ddfnet.tasks import guided_errors
 from ddfnet.tasks.averaging import MovingAverage
@@ -140,6 +141,27 @@ def test_a_resumed_run_goes_on_with_the_next_batch() -> None:
 def test_ranks_share_a_batch() -> None:
     parts = [list(Consecutive(2, 3, rank=rank, ranks=2)) for rank in range(2)]
     assert [a + b for a, b in zip(*parts, strict=True)] == list(Consecutive(4, 3))
+
+
+@pytest.mark.parametrize(("ranks", "accumulated"), [(1, 1), (2, 1), (1, 4), (2, 2)])
+def test_processes_and_accumulated_batches_share_a_step(ranks: int, accumulated: int) -> None:
+    """Step t has the scenes 8t to 8t + 7, however it is shared out; a run that goes on, the steps that are left."""
+
+    def run(rank: int, step: int) -> Any:
+        return SimpleNamespace(
+            max_steps=3,
+            accumulate_grad_batches=accumulated,
+            world_size=ranks,
+            global_rank=rank,
+            global_step=step,
+        )
+
+    orders = [Consecutive.of_run(run(rank, 1), 8) for rank in range(ranks)]
+    steps = torch.tensor([list(order) for order in orders]).view(ranks, 2, -1).transpose(0, 1).flatten(1)
+    assert steps.sort().values.tolist() == [list(range(8, 16)), list(range(16, 24))]
+    assert orders[0].items == 24
+    with pytest.raises(DataError, match="batch_size must be a multiple of 3, 3 processes times 1 accumulated batches"):
+        Consecutive.of_run(SimpleNamespace(world_size=3, accumulate_grad_batches=1), 8)
 
 
 def test_factors_are_drawn_by_seed_and_step() -> None:

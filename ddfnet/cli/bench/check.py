@@ -13,7 +13,7 @@ from ddfnet.benchmarks import check, documents
 from ddfnet.benchmarks.equality import WrongResultError
 from ddfnet.cli import machine
 from ddfnet.cli.bench import depth
-from ddfnet.cli.bench.common import add_rounds, device_named, kernel_text
+from ddfnet.cli.bench.common import add_rounds, kernel_text
 from ddfnet.cli.errors import UserError, require
 from ddfnet.table import table
 
@@ -48,7 +48,7 @@ def _check(file: Path, document: documents.Document, rounds: int) -> list[str]:
         require("models", ["timm"])
     if document.what == "depth":
         depth.require_methods()
-    kernel = kernel_text(device_named(document.device))
+    kernel = kernel_text(machine.device_named(document.device))
     if kernel != document.kernel:
         raise UserError(
             f"{file} was made by the {document.kernel} and this machine runs the {kernel}: their ratios cannot be "

@@ -75,7 +75,7 @@ def measure(
         writable_file(options.json)
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = device_named(options.device)
+    device = machine.device_named(options.device)
     about = machine.facts()
     kernel = kernel_text(device)
     print(f"ddfnet {about['ddfnet']} ({about['commit'] or 'no checkout'}), torch {about['torch']}, {about['system']}")
@@ -98,15 +98,6 @@ def measure(
             raise UserError(str(error)) from None
         print(f"\nresults: {options.json}")
     return 0
-
-
-def device_named(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # no such device, or a torch that was built without it
-        raise UserError(f"no device {name!r} here: {str(error).splitlines()[0]}") from None
-    return device
 
 
 def kernel_text(device: torch.device) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from ddfnet.benchmarks import op
 from ddfnet.benchmarks.competitors import NAMES
 from ddfnet.benchmarks.registry import CASES, GROUPS, Case
+from ddfnet.cli import machine
 from ddfnet.cli.bench import common
 from ddfnet.cli.errors import UserError, writable_file
 from ddfnet.ops import backends
@@ -72,7 +73,7 @@ def _tune(options: argparse.Namespace) -> int:
     useless = [f"--{name.replace('_', '-')}" for name in _OF_COMPETITORS if getattr(options, name)]
     if useless:
         raise UserError(f"--tune times no competitors: leave out {', '.join(useless)}")
-    device = common.device_named(options.device)
+    device = machine.device_named(options.device)
     possible, why = backends.can_run("triton", device)
     if not possible:
         raise UserError(f"--tune is for the Triton kernels, which cannot serve {device}: {why}")
