@@ -55,8 +55,8 @@ def grad_filters_planar(
     # The store of a channel's sum is a tile as well, of which the first lane has a part: the sum stays in its warp.
     lane = columns_from(0, TILE.columns)
     # A last tile that reached over the map begins higher, so that each of its rows has a position; of those that are
-    # the tile's above as well, the gradient of the output counts as zero. What zero times a NaN spoils is spoilt already
-    # there, by the same position; rows below the map would read pixels that they have no part in.
+    # the tile's above as well, the gradient of the output counts as zero. What zero times a NaN spoils, that position
+    # has spoilt already; rows below the map would read pixels that they have no part in.
     own = row_tile * TILE.rows
     y = tl.minimum(own, sizes.height - TILE.rows)
     totals = ()
