@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import triton
 from gpu_compile import GPUS, compile_case
-from gpu_traffic import Shape, time, traffic
+from gpu_traffic import FILTERS, Shape, time, traffic
 
 from ddfnet.cli import machine
 
@@ -186,7 +186,7 @@ def _verdicts(found: dict[str, Any]) -> list[str]:
             rows = [row for row in rows if row["memory_over_least"]]
             what = f"bytes from memory at most {limit} of the least, {size}x{size}, {memory_format}"
             lines.append(line(what, rows, lambda row: row["memory_over_least"], limit))
-    wide = [r for r in compiled if r["format"] == "channels_last" and r["kernel"] != "grad_filters"]
+    wide = [r for r in compiled if r["format"] == "channels_last" and r["kernel"] not in FILTERS]
     what = "channels_last maps loaded and stored by 128 bits"
     lines.append(line(what, wide, lambda row: 0 if {"load 128", "store 128"} <= set(row["widths"]) else 1, 0))
     for memory_format in FORMATS:
@@ -206,7 +206,7 @@ def _backward_over_forward(times: list[Row]) -> list[Row]:
         whole.setdefault(key, {})[row["kernel"]] = row["predicted"]
     return [
         dict(zip(("gpu", "shape", "dtype", "format"), key, strict=True))
-        | {"ratio": (own["grad_input"] + own["grad_filters"]) / own["forward"]}
+        | {"ratio": (sum(own.values()) - own["forward"]) / own["forward"]}
         for key, own in whole.items()
     ]
 

@@ -21,7 +21,10 @@ from typing import Any
 import numpy as np
 from gpu_compile import Compiled, Gpu
 
+from ddfnet.ops.triton.launch import PlanarTile
+
 SECTOR = 32
+FILTERS = "grad_filters", "grad_filters_planar"  # the kernels of their gradients
 _ISSUED = 4  # instructions of a warp that a processor issues a clock
 
 Range = tuple[int, int]
@@ -80,8 +83,8 @@ def _boxes(compiled: Compiled, shape: Shape) -> Iterator[list[Box]]:
     """What each program touches, in the order of their numbers."""
     tile, taps = compiled.options["TILE"], shape.kernel_size**2
     around = shape.kernel_size // 2
-    filters = compiled.kernel == "grad_filters"
-    columns = tile.columns * (tile.steps if filters else 1)
+    filters = compiled.kernel in FILTERS
+    columns, channels_of_program = tile.extent
 
     def ranges(size: int, tile: int) -> list[Range]:
         return [(begin, min(begin + tile, size)) for begin in range(0, size, tile)]
@@ -93,7 +96,7 @@ def _boxes(compiled: Compiled, shape: Shape) -> Iterator[list[Box]]:
         range(shape.batch),
         enumerate(ranges(shape.height, tile.rows)),
         enumerate(ranges(shape.width, columns)),
-        enumerate(ranges(shape.channels, tile.channels)),
+        enumerate(ranges(shape.channels, channels_of_program)),
         ranges(shape.kernel_size, tile.tap_rows if filters else shape.kernel_size),
     ):
         halo = wider(rows, shape.height), wider(across, shape.width)
@@ -116,11 +119,13 @@ def _boxes(compiled: Compiled, shape: Shape) -> Iterator[list[Box]]:
             ]
         else:
             own = tap_rows[0] * shape.kernel_size, tap_rows[1] * shape.kernel_size
-            read = max(0, rows[0] - around + tap_rows[0]), min(shape.height, rows[1] - around + tap_rows[1] - 1)
+            # A last tile of planes begins higher, and loads again what the one above it has.
+            first = min(rows[0], shape.height - tile.rows) if isinstance(tile, PlanarTile) else rows[0]
+            read = max(0, first - around + tap_rows[0]), min(shape.height, rows[1] - around + tap_rows[1] - 1)
             yield [
                 ("grad_output", n, channels, rows, across),
                 ("input", n, channels, read, halo[1]),
-                ("spatial_filter", n, own, rows, across),
+                ("spatial_filter", n, own, (first, rows[1]), across),
                 ("channel_filter", n, channels, (0, 1), own),
                 ("grad_spatial", b * shape.batch + n, own, rows, across),
                 ("grad_channel", part * shape.batch + n, channels, (0, 1), own),
@@ -184,8 +189,9 @@ def traffic(compiled: Compiled, shape: Shape, gpu: Gpu) -> Traffic:
     """Count the bytes of one launch."""
     tile, taps = compiled.options["TILE"], shape.kernel_size**2
     n, c, h, w, last = shape.batch, shape.channels, shape.height, shape.width, shape.channels_last
-    blocks = math.ceil(c / tile.channels)
-    tiles = math.ceil(h / tile.rows) * math.ceil(w / (tile.columns * getattr(tile, "steps", 1)))
+    columns, channels = tile.extent
+    blocks = math.ceil(c / channels)
+    tiles = math.ceil(h / tile.rows) * math.ceil(w / columns)
     wide = max(4, shape.item)  # of a sum
 
     def map(channels: int, pictures: int = n, item: int = shape.item, own_last: bool = last) -> _Map:
@@ -194,7 +200,7 @@ def traffic(compiled: Compiled, shape: Shape, gpu: Gpu) -> Traffic:
     def filters(pictures: int = n, item: int = shape.item, channels_inner: bool = False) -> _Map:
         return _Map(pictures, c, 1, taps, item, channels_inner)
 
-    filters_too = compiled.kernel == "grad_filters"
+    filters_too = compiled.kernel in FILTERS
     reordered = not filters_too and not tile.keep
     maps = {"spatial_filter": map(taps), "channel_filter": filters(channels_inner=reordered)}
     if filters_too:
@@ -248,7 +254,9 @@ class Time:
 def time(compiled: Compiled, shape: Shape, gpu: Gpu, bytes: Traffic) -> Time:
     """The roofline: bytes from memory, bytes from the cache, and instructions, each at the data sheet's speed."""
     tile = compiled.options["TILE"]
-    if compiled.kernel == "grad_filters":
+    if isinstance(tile, PlanarTile):
+        trips = [tile.blocks]
+    elif compiled.kernel in FILTERS:
         trips = [min(tile.rows, shape.height) * tile.steps]
     else:
         trips = [math.ceil(min(tile.rows, shape.height) / tile.step), *([] if tile.unroll else [shape.kernel_size])]

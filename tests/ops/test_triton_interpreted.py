@@ -47,6 +47,9 @@ def test_every_candidate_gives_the_same(memory_format: torch.memory_format) -> N
         {"forward": launch.Tile(8, 2, 3, 3, 1, True, False), "grad_input": launch.Tile(2, 8, 1, 1, 1, False, False)},
         {"grad_filters": launch.FilterTile(2, 2, 3, 2, 3)},
         {"grad_filters": launch.FilterTile(1, 4, 2, 4, 1)},
+        {"grad_filters": launch.PlanarTile(2, 2, 3, 2, 3)},
+        {"grad_filters": launch.PlanarTile(4, 4, 2, 1, 1)},
+        {"grad_filters": launch.PlanarTile(8, 1, 32, 8, 3)},  # for a larger map
     ]
 
     class Table(dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 
 import pytest
@@ -15,14 +16,21 @@ from ddfnet.ops.triton import launch
 from tests.ops.cases import FORMATS
 
 
-def tile_of(kernel: str, channels_last: bool) -> launch.Tile | launch.FilterTile:
+def tile_of(kernel: str, channels_last: bool) -> launch.Tile | launch.FilterTile | launch.PlanarTile:
+    if kernel == "grad_filters_planar":
+        return launch.PlanarTile(8, 8, 4, 2, 3)
     if kernel == "grad_filters":
         return launch.FilterTile(2, 8, 4, 4, 3) if channels_last else launch.FilterTile(8, 8, 4, 1, 1)
     return launch.Tile(4, 8, 4, 2, 1, True, True) if channels_last else launch.Tile(8, 8, 4, 2, 1, True, False)
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("kernel", ["forward", "grad_input", "grad_filters"])
+@pytest.mark.parametrize(
+    ("kernel", "memory_format"),
+    [
+        *itertools.product(("forward", "grad_input", "grad_filters"), FORMATS),
+        ("grad_filters_planar", "contiguous"),
+    ],
+)
 def test_formula_and_accesses_agree_on_triton(kernel: str, memory_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     n, c, h, w, k = size = (2, 16, 9, 24, 3)
     last = memory_format == "channels_last"
@@ -56,7 +64,7 @@ def test_formula_and_accesses_agree_on_triton(kernel: str, memory_format: str, m
     if kernel == "forward":
         kernels.ddf(input, channel, spatial, *geometry)
     else:
-        mask = [kernel == "grad_input"] + [kernel == "grad_filters"] * 2
+        mask = [kernel == "grad_input"] + [kernel.startswith("grad_filters")] * 2
         kernels.ddf_backward(grad, input, channel, spatial, *geometry, mask)
 
     programs = len(touched)

@@ -13,8 +13,9 @@ from torch import Tensor
 from ddfnet.ops.shapes import accumulate_dtype, empty_output, empty_result
 from ddfnet.ops.triton.forward import forward
 from ddfnet.ops.triton.grad_filters import grad_filters
+from ddfnet.ops.triton.grad_filters_planar import grad_filters_planar
 from ddfnet.ops.triton.grad_input import grad_input
-from ddfnet.ops.triton.launch import FilterTile, Launch, Problem, Tile, choose
+from ddfnet.ops.triton.launch import FilterTile, Launch, PlanarTile, Problem, Tile, choose
 from ddfnet.ops.triton.tiles import Map, Sizes, Window
 
 _OLDEST = (8, 0)  # compute capability that Triton supports
@@ -140,17 +141,18 @@ class _Call:
             processors=_processors(self.input.device),
         )
 
-    def _programs(self, tile: Tile | FilterTile, height: int, width: int, columns: int) -> int:
+    def _programs(self, tile: Tile | FilterTile | PlanarTile, height: int, width: int) -> int:
         """Of all tiles of a map of that size, in all heads and pictures."""
+        columns, channels = tile.extent
         tiles = triton.cdiv(height, tile.rows) * triton.cdiv(width, columns)
-        return self.input.shape[0] * self.sizes.heads * triton.cdiv(self.sizes.channels, tile.channels) * tiles
+        return self.input.shape[0] * self.sizes.heads * triton.cdiv(self.sizes.channels, channels) * tiles
 
     def forward(self) -> None:
         """Fill the output."""
         height, width = self.sizes.height, self.sizes.width
         launch = choose(self._problem("forward", self.input, height, width))
         tile = cast(Tile, launch.tile)
-        programs = self._programs(tile, height, width, tile.columns) * (self.subpixels // tile.subpixels)
+        programs = self._programs(tile, height, width) * (self.subpixels // tile.subpixels)
         forward[(programs,)](
             _map(self.input),
             _map(self._taps_of(tile)),
@@ -169,7 +171,7 @@ class _Call:
         height, width = triton.cdiv(height, stride_y), triton.cdiv(width, stride_x)
         launch = choose(self._problem("grad_input", grad, height, width))
         tile = cast(Tile, launch.tile)
-        grad_input[(self._programs(tile, height, width, tile.columns) * phases,)](
+        grad_input[(self._programs(tile, height, width) * phases,)](
             _map(self.output),
             _map(self._taps_of(tile)),
             _map(self.spatial_filter),
@@ -186,15 +188,19 @@ class _Call:
             return None, None
         height, width = self.sizes.height, self.sizes.width
         launch = choose(self._problem("grad_filters", self.input, height, width))
-        tile = cast(FilterTile, launch.tile)
-        columns = tile.columns * tile.steps
+        tile = cast("FilterTile | PlanarTile", launch.tile)
+        kernel = grad_filters
+        if isinstance(tile, PlanarTile):
+            kernel = grad_filters_planar
+            tile = tile._replace(rows=min(tile.rows, height))  # a table's may be of a larger map
+        columns, channels = tile.extent
         tiles = triton.cdiv(height, tile.rows) * triton.cdiv(width, columns)
-        blocks = triton.cdiv(self.sizes.channels, tile.channels)
+        blocks = triton.cdiv(self.sizes.channels, channels)
         of_channel = self._parts(channel, tiles)
         of_spatial = self._parts(spatial, blocks)
         if self.input.numel():
-            programs = self._programs(tile, height, width, columns) * self.subpixels
-            grad_filters[(programs * (self.window.kernel_y // tile.tap_rows),)](
+            programs = self._programs(tile, height, width) * self.subpixels
+            kernel[(programs * (self.window.kernel_y // tile.tap_rows),)](
                 _map(self.output),
                 _map(self.input),
                 _map(self.channel_filter),
@@ -202,7 +208,7 @@ class _Call:
                 _parts_map(of_channel),
                 _parts_map(of_spatial),
                 self.sizes,
-                **self._options(launch, of_channel, of_spatial),
+                **self._options(Launch(tile, launch.warps), of_channel, of_spatial),
             )
         return _total(of_channel, channel), _total(of_spatial, spatial)
 

@@ -32,6 +32,11 @@ class Tile(NamedTuple):
     unroll: bool  # the rows of the kernel
     keep: bool  # the channel filter in registers
 
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Columns and channels of a program."""
+        return self.columns, self.channels
+
 
 class FilterTile(NamedTuple):
     """Of `grad_filters`."""
@@ -42,9 +47,27 @@ class FilterTile(NamedTuple):
     steps: int  # of ``columns`` each, along a row
     tap_rows: int  # of the kernel in a program: all, or one
 
+    @property
+    def extent(self) -> tuple[int, int]:
+        return self.columns * self.steps, self.channels
+
+
+class PlanarTile(NamedTuple):
+    """Of `grad_filters_planar`."""
+
+    columns: int
+    channels: int  # at a time
+    rows: int  # of a program, and at a time; no more than the map has
+    blocks: int  # of ``channels`` each, one after another
+    tap_rows: int
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        return self.columns, self.channels * self.blocks
+
 
 class Launch(NamedTuple):
-    tile: Tile | FilterTile
+    tile: Tile | FilterTile | PlanarTile
     warps: int
 
 
@@ -100,7 +123,8 @@ def candidates(problem: Problem) -> list[Launch]:
                 Launch(tile._replace(columns=less, channels=fewer), warps),
                 Launch(tile._replace(columns=tile.columns * columns, channels=tile.channels * channels), other),
             ]
-    found += [Launch(tile._replace(rows=max(rows, getattr(tile, "step", 1))), warps) for rows in (4, 8, 32)]
+    heights = (2, 4, 6) if isinstance(tile, PlanarTile) else (4, 8, 32)
+    found += [Launch(tile._replace(rows=max(rows, getattr(tile, "step", 1))), warps) for rows in heights]
     if isinstance(tile, Tile) and tile.step > 1:
         found += [Launch(tile._replace(step=1), warps), Launch(tile._replace(step=4, rows=max(4, tile.rows)), warps)]
     return list(dict.fromkeys(found))
@@ -143,9 +167,37 @@ def _of_map(problem: Problem) -> Launch:
     return Launch(Tile(columns, channels, rows, step, together, unroll, keep), warps)
 
 
+def _of_planes(problem: Problem) -> Launch:
+    """Of `grad_filters_planar`."""
+    window = problem.window
+    taps = window.kernel_y * window.kernel_x
+    tap_rows = window.kernel_y if taps <= 9 else 1
+    # A thread keeps a sum for each tap and row, and that tap, and loads the pixels of all its windows at once. With one
+    # row of the kernel no two windows share a pixel, so the sums are fewer; so they are where lanes share masks.
+    sums = 45 if tap_rows > 1 else 30
+    if _lanes(problem) == 64:
+        sums = 36 if tap_rows > 1 else 20
+    sums //= 1 if problem.item <= 4 else 2
+    tiles = -(-problem.height // max(1, sums // (tap_rows * window.kernel_x)))
+    rows = -(-problem.height // tiles)
+    columns = _power_of_two(problem.width, 32 if tap_rows > 1 else 64)
+    # One warp has 32 columns of a channel: the channel filter's sums stay within it. An interpreter has one thread.
+    threads = 128 if problem.processors > 1 else 4096
+    channels = _power_of_two(problem.channels, max(1, threads // columns))
+    blocks = _power_of_two(-(-problem.channels // channels))
+    others = problem.batch * problem.heads * tiles * -(-problem.width // columns) * window.scale_y * window.scale_x
+    wanted, fewest = 2 * problem.processors, max(32, -(-taps // 2))  # programs, and channels of one
+    while blocks > 1 and channels * blocks > fewest and others * -(-problem.channels // (channels * blocks)) < wanted:
+        blocks //= 2
+    warps = max(1, min(4, columns * channels // _lanes(problem)))
+    return Launch(PlanarTile(columns, channels, rows, blocks, tap_rows), warps)
+
+
 def _of_filters(problem: Problem) -> Launch:
     window = problem.window
     taps = window.kernel_y * window.kernel_x
+    if not problem.channels_inner and taps <= (planes := _of_planes(problem)).tile.rows * planes.tile.columns:
+        return planes  # else its parts of the channel filter's gradient would outgrow the input
     tap_rows = window.kernel_y if taps <= 9 and problem.channels_inner else 1
     if problem.channels_inner:
         # One warp: a sum over channels stays within it, and no warp waits for another. A thread has four channels of a
