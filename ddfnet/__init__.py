@@ -11,7 +11,7 @@ from ddfnet.planner import plan
 if TYPE_CHECKING:
     from ddfnet.depth import upsample_depth
 
-_LAZY = ("compat", "family", "models", "surgery")
+_LAZY = ("compat", "export", "family", "models", "surgery")
 
 __all__ = ["__version__", "ddf", "ddf_upsample", "nn", "ops", "plan", "upsample_depth", *_LAZY]
 
