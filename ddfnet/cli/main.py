@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ddfnet import __version__
-from ddfnet.cli import bench, convert, demo, env, evaluate, train, upsample
+from ddfnet.cli import bench, convert, demo, env, evaluate, export, train, upsample
 from ddfnet.cli.errors import UserError
 
 
@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="ddfnet", description="Decoupled dynamic filters for PyTorch.")
     parser.add_argument("--version", action="version", version=f"ddfnet {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, upsample, train, evaluate, convert, bench, env):
+    for command in (demo, upsample, train, evaluate, export, convert, bench, env):
         command.add(commands)
     return parser
 

@@ -1,0 +1,112 @@
+"""``ddfnet export``: a network, a layer or the operator as ONNX, or as a program that PyTorch runs."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ddfnet.cli.arguments import positive
+from ddfnet.cli.errors import UserError, require, writable_file
+
+_FORMATS = ("onnx", "pt2", "aoti")
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a network or a layer as ONNX or as a program of torch.export's, and check it",
+        description="Writes a model of open batch, height and width: onnx, of standard operators alone; pt2, for "
+        "torch.export.load; aoti, a library that AOTInductor compiles for this CPU. OUT.json says what is in it.",
+    )
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a file that `ddfnet train` left, a name that timm knows, as ddf_mul_resnet50, GuidedUpsampler (that of "
+        "the package), fasterrcnn_resnet50_fpn (its backbone and pyramid), ddf, ddf_upsample, or a layer, as DDF2d",
+    )
+    parser.add_argument("--format", choices=_FORMATS, default="onnx", help="(%(default)s)")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="(MODEL.onnx or MODEL.pt2, here)")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of a network of timm's")
+    parser.add_argument("--size", type=height_and_width, metavar="N|HxW", help="to trace at (by the model)")
+    parser.add_argument("--batch", type=positive, default=2, metavar="N", help="to trace with, 2 or more (%(default)s)")
+    parser.add_argument("--opset", type=positive, default=18, metavar="N", help="of ONNX's operators (%(default)s)")
+    parser.add_argument("--check", action="store_true", help="run the file at three other sizes beside the model")
+    parser.add_argument("--tolerance", type=float, metavar="T", help="of the check (1e-4; half types more)")
+    parser.add_argument("--times", type=positive, default=0, metavar="N", help="time model and file N times, in turns")
+    parser.set_defaults(run=run)
+
+
+def height_and_width(text: str) -> tuple[int, int]:
+    """The type of a size: one number for both sides, or HxW."""
+    sides = [positive(part) for part in text.split("x")]
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"must be a number, or two as HxW, got {text!r}")
+    return sides[0], sides[-1]
+
+
+def run(options: argparse.Namespace) -> int:
+    from ddfnet.export import ExportError, MismatchError, exporting
+    from ddfnet.export.subjects import subject
+
+    if options.format == "onnx":
+        require("export", exporting.MODULES)
+    output = options.output or Path(Path(options.model).stem + (".onnx" if options.format == "onnx" else ".pt2"))
+    writable_file(output)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of PyTorch's exporter, about itself
+            chosen = subject(options.model, options.checkpoint)
+            if chosen.note:
+                print(f"note: {chosen.note}")
+            report = exporting.export(
+                chosen.model,
+                chosen.inputs,
+                output,
+                format=options.format,
+                size=(options.batch, *(options.size or chosen.size)),
+                step=chosen.step,
+                opset=options.opset,
+                check=options.check,
+                tolerance=options.tolerance,
+                times=options.times,
+            )
+    except MismatchError as error:
+        print(text(error.report))
+        raise UserError(str(error)) from None
+    except ModuleNotFoundError as error:
+        raise UserError(_missing(error)) from None
+    except (ExportError, ValueError, OSError) as error:
+        raise UserError(str(error)) from None
+    print(text(report))
+    return 0
+
+
+def text(report: Any) -> str:
+    """What a user wants to know of a file that was written."""
+    facts = report.facts
+    operators = sum(facts["operators"].values())
+    opset = f", opset {facts['opset']}" if "opset" in facts else ""
+    lines = [
+        f"{report.file}: {facts['bytes'] / 2**20:.1f} MiB, {operators} nodes of {len(facts['operators'])} kinds{opset}"
+    ]
+    for what in ("inputs", "outputs"):
+        for name, own in facts[what].items():
+            lines.append(f"  {what[:-1]} {name}: {own['dtype']} ({', '.join(map(str, own['shape']))})")
+    for each in report.differences:
+        batch, height, width = each.size
+        verdict = "agrees" if each.agrees else "DOES NOT AGREE"
+        lines.append(f"  {each.output} at {batch}x{height}x{width}: {verdict}, largest difference {each.largest:.3g}")
+    if "milliseconds" in facts:
+        times = facts["milliseconds"]
+        lines.append(f"  model {times['model']:.1f} ms, file {times['file']:.1f} ms, {times['threads']} threads")
+    lines.append(f"report: {report.json_file}")
+    return "\n".join(lines)
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    """The package's own errors name the extra; those of an import do not."""
+    return (
+        str(error) if "pip install" in str(error) else f"{error.name} not installed; run: pip install 'ddfnet[models]'"
+    )

@@ -1,0 +1,121 @@
+"""`ddfnet export`: what it writes by name, and one line for everything that is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("timm")
+pytest.importorskip("torchvision")
+
+import timm
+import torch
+from safetensors.torch import save_file
+
+import ddfnet.models  # noqa: F401  (registers the networks)
+from ddfnet.cli import errors
+from ddfnet.cli.main import main
+from ddfnet.export.subjects import LAYERS, subject
+from ddfnet.models import classifier_files, detection_files, guided_files
+from ddfnet.models.detection import Detector
+from ddfnet.models.guided import GuidedUpsampler
+
+Fails = Callable[..., str]
+SMALL = {"name": "small_resnet23", "num_classes": 3, "options": {}}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_layer_with_the_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "DDF2d", "--check", "--size", "6x8"]) == 0
+    said = capsys.readouterr().out
+    assert "DDF2d.onnx: 0." in said and "opset 18" in said and "(batch, 32, height, width)" in said
+    assert said.count("agrees, largest difference") == 3
+    assert json.loads(Path("DDF2d.onnx.json").read_text())["traced"] == [2, 6, 8]
+
+
+def test_a_failed_check_is_one_line_and_leaves_the_file(fails: Fails) -> None:
+    line = fails(1, "export", "FilterNorm", "--check", "--size", "4", "--tolerance", "1e-12", "-o", "a.onnx")
+    assert line.startswith("ddfnet: error: a.onnx does not agree with the model: output 'output' at ")
+    assert Path("a.onnx").exists() and json.loads(Path("a.onnx.json").read_text())["agrees"] is False
+
+
+def test_files_that_training_left(capsys: pytest.CaptureFixture[str]) -> None:
+    network = classifier_files.create(**SMALL)
+    classifier_files.save(network, SMALL, {"size": 32}, Path("classifier.safetensors"), {})
+    guided_files.save(GuidedUpsampler(2, channels=4, guide_channels=4), Path("guided.safetensors"), {})
+    detector = Detector(["a"], "mobilenetv3_small_050", width=8, head_width=8)
+    detection_files.save(detector, Path("detector.safetensors"), {})
+    cards = {path: path.read_bytes() for path in Path().glob("*.json")}
+    for name, inputs in (("classifier", ["input"]), ("guided", ["depth", "guide", "valid"]), ("detector", ["input"])):
+        assert main(["export", f"{name}.safetensors", "--format", "pt2", "--check"]) == 0
+        assert list(json.loads(Path(f"{name}.pt2.json").read_text())["inputs"]) == inputs
+    assert {path: path.read_bytes() for path in cards} == cards  # the report is beside the card, not in its place
+    assert "backbone with its pyramid" in capsys.readouterr().out
+
+
+def test_a_network_with_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    network = timm.create_model("small_resnet23", num_classes=5).eval()
+    save_file(network.state_dict(), "weights.safetensors")
+    torch.save({"state_dict": network.state_dict()}, "weights.pth")
+    for weights in (None, "weights.safetensors", "weights.pth"):
+        extra = [] if weights is None else ["--checkpoint", weights]
+        assert main(["export", "small_resnet23", "--format", "pt2", *extra]) == 0
+        assert ("random" in capsys.readouterr().out) == (weights is None)
+        assert json.loads(Path("small_resnet23.pt2.json").read_text())["outputs"]["output"]["shape"][1] == (
+            1000 if weights is None else 5
+        )
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.export.load("small_resnet23.pt2").module()(x), network(x))
+
+
+def test_what_is_wrong_is_one_line_and_nothing_is_written(fails: Fails) -> None:
+    small = timm.create_model("small_resnet23", num_classes=3)
+    save_file(small.state_dict(), "small.safetensors")
+    Path("broken.pth").write_bytes(b"not a checkpoint")
+    Path("broken.safetensors").write_bytes(b"neither")
+    Path("folder").mkdir()
+    before = sorted(Path().rglob("*"))
+    resnet = ["export", "ddf_mul_resnet18"]
+    for arguments, said in (
+        (["export", "no_such_net"], "MODEL must be a file that `ddfnet train` left, a name that timm knows, or ddf, "),
+        (["export", "no.safetensors"], "no.safetensors: no such file"),
+        (["export", "broken.safetensors"], "broken.safetensors: a network that `ddfnet train` left is required"),
+        (["export", "small.safetensors"], "small.safetensors: a network that `ddfnet train` left is required"),
+        ([*resnet, "--checkpoint", "broken.pth"], "broken.pth: a file of weights is required ("),
+        ([*resnet, "--checkpoint", "none.pth"], "none.pth: a file of weights is required ("),
+        ([*resnet, "--checkpoint", "small.safetensors"], "small.safetensors: the weights do not fit this DDFResNet: "),
+        (["export", "ddf", "--checkpoint", "small.safetensors"], "--checkpoint goes with a network of timm's, and ddf"),
+        (["export", "ddf", "-o", "folder"], "cannot write folder: "),
+        (["export", "ddf", "-o", "none/a.onnx"], "cannot write none/a.onnx: No such file or directory"),
+        (["export", "ddf", "-o", "a.tar"], "the file of format 'onnx' must end in .onnx, got a.tar"),
+        (["export", "ddf", "--batch", "1"], "size must be (batch, height, width) with a batch of 2 or more"),
+        (["export", "ddf", "--opset", "7"], "opset must be from 18 to "),
+    ):
+        line = fails(1, *arguments)
+        assert line.startswith(f"ddfnet: error: {said}"), line
+        assert sorted(Path().rglob("*")) == before, arguments
+    assert "argument --size: must be a number, or two as HxW, got '1x2x3'" in fails(
+        2, "export", "ddf", "--size", "1x2x3"
+    )
+
+
+def test_without_the_extra(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
+    assert fails(1, "export", "ddf") == (
+        "ddfnet: error: onnx, onnxscript, onnxruntime not installed; run: pip install 'ddfnet[export]'"
+    )
+
+
+def test_every_name_in_the_page_is_one() -> None:
+    page = Path(__file__).parents[2] / "docs" / "export.md"
+    assert all(f"`{name}`" in page.read_text() for name in (*LAYERS, "GuidedUpsampler", "fasterrcnn_resnet50_fpn"))
+    assert set(subject("GuidedUpsampler").inputs(2, 3, 4)) == {"depth", "guide", "valid"}
