@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ddfnet.benchmarks import depth, family, layer, network, op
+from ddfnet.benchmarks import depth, export, family, layer, network, op
 from ddfnet.benchmarks.documents import Document
 from ddfnet.benchmarks.result import Result
 
@@ -20,7 +20,8 @@ _MEASURES: dict[str, Callable[..., Result]] = {
     "layer": layer.measure,
     "network": network.measure,
     "family": family.measure,
-    # It has one direction, and OpenCV has no other device than the CPU.
+    # Both have one direction, and neither OpenCV nor what is exported another device than the CPU.
+    "export": lambda case, direction, *, device, only, **options: export.measure(case, **options),
     "depth": lambda case, direction, *, device, **options: depth.measure(case, **options),
 }
 

@@ -21,6 +21,7 @@ _CASES: dict[str, type[AnyCase]] = {
     "op": Case,
     "layer": LayerCase,
     "network": NetworkCase,
+    "export": NetworkCase,
     "depth": DepthCase,
     "family": FamilyCase,
 }
@@ -35,7 +36,7 @@ class Document:
     """A run: what was timed, how and where, and what came out.
 
     Args:
-        what: "op", "layer", "network", "depth" or "family".
+        what: "op", "layer", "network", "export", "depth" or "family".
         command: that made it.
         rounds: timings of each competitor.
         device, kernel: where, and by which kernel.
@@ -86,7 +87,7 @@ def read(file: Path) -> Document:
         detail = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ResultsFileError(
             f"{file} is no results file of this version ({detail}); "
-            "make one with ddfnet bench op|layer|network|depth|family --json"
+            "make one with ddfnet bench op|layer|network|export|depth|family --json"
         ) from None
     if not results:
         raise ResultsFileError(f"{file} holds no results")

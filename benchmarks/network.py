@@ -138,10 +138,11 @@ def _batch(case: NetworkCase) -> tuple[Tensor, Tensor]:
 
 
 def _networks(case: NetworkCase) -> dict[str, nn.Module]:
-    return {OURS: _network(case.model), BASELINE: _network(case.baseline)}
+    return {OURS: random_network(case.model), BASELINE: random_network(case.baseline)}
 
 
-def _network(name: str) -> nn.Module:
+def random_network(name: str) -> nn.Module:
+    """The same weights every time, with no block that a normalisation of weight zero hides."""
     import timm
 
     import ddfnet.models  # noqa: F401  (registers them)
@@ -215,7 +216,7 @@ def prepare_alone(case: NetworkCase, name: str, memory_format: str) -> Callable[
     second, as in all that follow."""
     pictures, labels = _batch(case)
     pictures = pictures.contiguous(memory_format=FORMATS[memory_format])
-    network = _network(case.model if name == OURS else case.baseline).to(memory_format=FORMATS[memory_format])  # type: ignore[call-overload]
+    network = random_network(case.model if name == OURS else case.baseline).to(memory_format=FORMATS[memory_format])  # type: ignore[call-overload]
     _scores(network.eval(), pictures[:1, :, :32, :32])  # loads the libraries
     step = _step(network.train(), pictures, labels)
 

@@ -44,7 +44,12 @@ class Timing:
 
 
 def interleave(
-    calls: Mapping[Key, Callable[[], Any]], rounds: int, device: torch.device, *, warm_up: int = 2
+    calls: Mapping[Key, Callable[[], Any]],
+    rounds: int,
+    device: torch.device,
+    *,
+    warm_up: int = 2,
+    before: Callable[[], Any] = lambda: None,
 ) -> dict[Key, list[float]]:
     """Milliseconds of each call in each round.
 
@@ -53,6 +58,7 @@ def interleave(
         rounds: how often each is timed.
         device: whose work is waited for.
         warm_up: calls of each before the first that counts.
+        before: what is done before each is timed, and is not timed.
 
     Returns:
         ``rounds`` times for each call, those at the same index taken one after another.
@@ -69,6 +75,7 @@ def interleave(
     for _ in range(rounds):
         shuffle(order)
         for key in order:
+            before()
             milliseconds[key].append(_milliseconds(calls[key], numbers[key], device))
     return milliseconds
 

@@ -107,7 +107,7 @@ def test_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_training_step_trains() -> None:
     case = NetworkCase("tiny", 2, 32, "ddf_mul_resnet18", "resnet18")
     pictures, labels = network._batch(case)
-    model = network._network(case.model).train()
+    model = network.random_network(case.model).train()
     before = [parameter.detach().clone() for parameter in model.parameters()]
     step = network._step(model, pictures, labels)
     step()
@@ -115,7 +115,7 @@ def test_a_training_step_trains() -> None:
 
 
 def test_no_part_of_a_network_is_hidden_from_the_check() -> None:
-    for module in network._network("ddf_mul_resnet18").modules():
+    for module in network.random_network("ddf_mul_resnet18").modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             assert module.weight.min() >= 0.5
 

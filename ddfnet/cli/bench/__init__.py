@@ -11,7 +11,7 @@ from ddfnet.cli.errors import UserError
 def add(commands: Any) -> None:
     help = "time operator, layer, networks, depth tool and family; compare with committed results"
     try:
-        from ddfnet.cli.bench import check, depth, family, layer, network, op, plot
+        from ddfnet.cli.bench import check, depth, export, family, layer, network, op, plot
     except ModuleNotFoundError as error:  # a checkout without symbolic links, as git makes it on Windows
         if not str(error.name).startswith("ddfnet.benchmarks"):
             raise
@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
 
     bench = commands.add_parser("bench", help=help, description=f"{help[0].upper()}{help[1:]}.")
     subjects = bench.add_subparsers(title="what", metavar="WHAT", required=True)
-    for subject in (op, layer, network, depth, family, check, plot):
+    for subject in (op, layer, network, export, depth, family, check, plot):
         subject.add(subjects)
 
 

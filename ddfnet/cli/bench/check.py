@@ -15,6 +15,7 @@ from ddfnet.cli import machine
 from ddfnet.cli.bench import depth
 from ddfnet.cli.bench.common import add_rounds, kernel_text
 from ddfnet.cli.errors import UserError, require
+from ddfnet.export.exporting import MODULES
 from ddfnet.table import table
 
 
@@ -44,8 +45,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(file: Path, document: documents.Document, rounds: int) -> list[str]:
     """The cases that got slower; all are printed."""
-    if document.what == "network":
+    if document.what in ("network", "export"):
         require("models", ["timm"])
+    if document.what == "export":
+        require("export", MODULES)
     if document.what == "depth":
         depth.require_methods()
     kernel = kernel_text(machine.device_named(document.device))
