@@ -176,7 +176,7 @@ def _of_planes(problem: Problem) -> Launch:
     # row of the kernel no two windows share a pixel, so the sums are fewer; so they are where lanes share masks.
     sums = 45 if tap_rows > 1 else 30
     if _lanes(problem) == 64:
-        sums = 36 if tap_rows > 1 else 20
+        sums = 36 if tap_rows > 1 else 15
     sums //= 1 if problem.item <= 4 else 2
     tiles = -(-problem.height // max(1, sums // (tap_rows * window.kernel_x)))
     rows = -(-problem.height // tiles)
