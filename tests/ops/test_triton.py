@@ -5,6 +5,7 @@ That the kernels are right is shown by the other tests of this folder, interpret
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -131,14 +132,30 @@ def test_every_tile_is_one_that_the_kernels_take(kernel: str, taps, channels_inn
 
 def test_partial_sums_do_not_outgrow_the_input() -> None:
     """A part has a float a tap and channel, or a tap and position."""
-    for taps in (3, 7, 31):
-        for channels_inner in (True, False):
-            window = WINDOW._replace(kernel_y=taps, kernel_x=taps)
-            asked = problem("grad_filters", window=window, channels_inner=channels_inner, channels=1024)
-            tile = launch.heuristic(asked).tile
-            columns, channels = tile.extent
-            assert taps**2 <= tile.rows * columns
-            assert taps**2 * (asked.channels // channels) <= 2 * asked.channels
+    for taps, channels_inner, size in itertools.product((3, 5, 7, 9, 11, 31), (True, False), (16, 56, 64)):
+        window = WINDOW._replace(kernel_y=taps, kernel_x=taps)
+        options = {"channels_inner": channels_inner, "channels": 1024, "height": size, "width": size}
+        asked = problem("grad_filters", window=window, **options)
+        tile = launch.heuristic(asked).tile
+        columns, channels = tile.extent
+        assert taps**2 <= tile.rows * columns
+        assert taps**2 * (asked.channels // channels) <= 2 * asked.channels
+
+
+@pytest.mark.parametrize(
+    "tile",
+    [
+        launch.Tile(32, 64, 16, 2, 1, True, False),
+        launch.FilterTile(32, 4, 5, 8, 3),
+        launch.PlanarTile(32, 4, 5, 8, 3),
+    ],
+    ids=lambda tile: type(tile).__name__,
+)
+def test_a_table_gives_back_each_kind_of_tile(tmp_path: Path, tile: launch.Tile) -> None:
+    launch.write_table(tmp_path / "tiles.json", {"key": launch.Launch(tile, 4)})
+    [(_, found)] = launch.read_table(tmp_path / "tiles.json").items()
+    assert found == launch.Launch(tile, 4)
+    assert type(found.tile) is type(tile)
 
 
 def test_a_table_goes_before_the_heuristic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

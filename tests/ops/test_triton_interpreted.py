@@ -60,3 +60,26 @@ def test_every_candidate_gives_the_same(memory_format: torch.memory_format) -> N
         with ddfnet.ops.backend("triton"), launch.using(Table(table)):
             for got, wanted in zip(results(), expected, strict=True):
                 torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("row", range(7))
+def test_an_infinite_pixel_makes_what_it_makes_elsewhere(row: int) -> None:
+    """Also in rows that two tiles of the planar filters' gradients read, of which one must leave them alone."""
+    input = torch.randn(1, 2, 7, 5)
+    input[0, 1, row, 2] = torch.inf
+    leaves = [t.requires_grad_() for t in (input, torch.randn(1, 2, 3, 3), torch.randn(1, 9, 7, 5))]
+    weights = torch.rand(1, 2, 7, 5) + 0.1
+
+    def gradients(backend: str) -> list[torch.Tensor]:
+        tile = launch.PlanarTile(8, 2, 4, 1, 3)
+
+        class Table(dict):
+            def get(self, key: str, default: object = None) -> object:
+                return launch.Launch(tile, 1) if " grad_filters " in key else default
+
+        with ddfnet.ops.backend(backend), launch.using(Table()):
+            return list(torch.autograd.grad(ddfnet.ddf(*leaves), leaves, weights))
+
+    for got, expected in zip(gradients("triton"), gradients("reference"), strict=True):
+        assert torch.equal(got.isnan(), expected.isnan())
+        torch.testing.assert_close(got, expected, equal_nan=True)

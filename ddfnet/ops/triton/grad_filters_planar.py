@@ -54,9 +54,8 @@ def grad_filters_planar(
     there = x < sizes.width
     # The store of a channel's sum is a tile as well, of which the first lane has a part: the sum stays in its warp.
     lane = columns_from(0, TILE.columns)
-    # A last tile that reached over the map begins higher, so that each of its rows has a position; of those that are
-    # the tile's above as well, the gradient of the output counts as zero. What zero times a NaN spoils, that position
-    # has spoilt already; rows below the map would read pixels that they have no part in.
+    # A last tile that reached over the map begins higher, so that each of its rows has a position: rows below the map
+    # would read pixels that they have no part in. Those that are the tile's above as well do not count.
     own = row_tile * TILE.rows
     y = tl.minimum(own, sizes.height - TILE.rows)
     totals = ()
@@ -104,7 +103,11 @@ def grad_filters_planar(
                     term = product
                     if spatial_filter is not None and not WINDOW.add:
                         term = product * weights[tap * TILE.rows + i]
-                    sum += term
+                    # Only the last row is the tile's own for certain, see above.
+                    if i < TILE.rows - 1:
+                        sum = tl.where(y + i >= own, sum + term, sum)
+                    else:
+                        sum += term
                 if grad_spatial is not None:
                     term = product
                     if channel_filter is not None and not WINDOW.add:

@@ -186,8 +186,10 @@ def _of_planes(problem: Problem) -> Launch:
     channels = _power_of_two(problem.channels, max(1, threads // columns))
     blocks = _power_of_two(-(-problem.channels // channels))
     others = problem.batch * problem.heads * tiles * -(-problem.width // columns) * window.scale_y * window.scale_x
-    wanted, fewest = 2 * problem.processors, max(32, -(-taps // 2))  # programs, and channels of one
-    while blocks > 1 and channels * blocks > fewest and others * -(-problem.channels // (channels * blocks)) < wanted:
+    wanted, least = 2 * problem.processors, max(32, -(-taps // 2))  # programs, and channels of one
+    while blocks > 1 and channels * blocks >= 2 * least:
+        if others * -(-problem.channels // (channels * blocks)) >= wanted:
+            break
         blocks //= 2
     warps = max(1, min(4, columns * channels // _lanes(problem)))
     return Launch(PlanarTile(columns, channels, rows, blocks, tap_rows), warps)
@@ -289,7 +291,11 @@ def read_table(path: Path) -> Mapping[str, Launch]:
 
 def _launch(entry: dict[str, Any]) -> Launch:
     fields = dict(entry["tile"])
-    tile = FilterTile(**fields) if "tap_rows" in fields else Tile(**fields)
+    kinds = (kind for kind in (Tile, FilterTile, PlanarTile) if set(kind._fields) == set(fields))
+    kind = next(kinds, None)
+    if kind is None:
+        raise ValueError(f"a tile must have the fields of Tile, FilterTile or PlanarTile, got {', '.join(fields)}")
+    tile: Tile | FilterTile | PlanarTile = kind(**fields)
     for name, value in (*fields.items(), ("warps", entry["warps"])):
         if not isinstance(value, int) or value < (not isinstance(value, bool)):
             raise ValueError(f"{name} must be a positive integer, got {value!r}")
