@@ -86,10 +86,10 @@ class _CLI(LightningCLI):
         if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has said how many there are, whatever the file says
             local = int(os.environ["LOCAL_WORLD_SIZE"])
             kwargs.update(devices=local, num_nodes=int(os.environ["WORLD_SIZE"]) // local)
-        several = kwargs.get("devices", own["devices"]) != 1
-        if self.task.in_part and (own["strategy"] == "ddp" or (own["strategy"] == "auto" and several)):
-            kwargs["strategy"] = DDPStrategy(find_unused_parameters=True)
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if self.task.in_part and type(trainer.strategy) is DDPStrategy:
+            trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        return trainer
 
     def _sharded(self) -> Sharded:
         if not self.task.sharded:

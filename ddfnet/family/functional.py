@@ -419,7 +419,7 @@ def local_softmax(
     for values, own in zip(x.split(each * (x.shape[1] // groups), 1), logits.split(each, 1), strict=True):
         taps = torch.stack(list(window.taps(own, -math.inf)), 2)  # (N, G, K, Ho, Wo), taps within heads
         parts.append(_filtered(values, taps.softmax(2), window))
-    return torch.cat(parts, 1)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # which would copy it
 
 
 # --- parts --------------------------------------------------------------------------------------------------------

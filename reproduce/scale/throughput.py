@@ -50,7 +50,7 @@ def seconds(network: str, processes: int, steps: int, folder: Path) -> float:
     command = [sys.executable, "-m"]
     if processes > 1:
         command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    command += ["ddfnet", "train", "classification", f"--config={HERE.parent / 'table5' / 'paper.yaml'}"]
+    command += ["ddfnet", "train", "classification", "--config=imagenet-paper"]
     command += [f"--model.network={network}", f"--model.num_classes={CLASSES}", f"--data.path={folder}"]
     command += [f"--data.batch_size={BATCH}", "--data.workers=0", "--trainer.accelerator=cpu"]
     command += ["--trainer.precision=32-true", "--trainer.max_epochs=-1", f"--trainer.max_steps={steps}"]

@@ -22,6 +22,7 @@ pytest.importorskip("tensorboard")
 pytest.importorskip("safetensors")
 
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from safetensors.torch import load_file
 
 from ddfnet.cli.main import main
@@ -145,24 +146,40 @@ def test_broken_off_and_resumed_it_ends_with_the_same_weights(
     assert card["seconds"] == pytest.approx(first["seconds"] + second["seconds"])
 
 
-def test_two_processes_with_shares_of_the_weights_give_the_losses_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_give_the_losses_of_one(tmp_path: Path, strategy: str) -> None:
+    """Of the whole weights, and of shares of them."""
     options = {"data__workers": 0, "trainer__precision": "32-true", "trainer__accelerator": "cpu"}
     assert main(arguments(tmp_path / "one", **options)) == 0
-    torchrun(arguments(tmp_path / "two", **options, trainer__strategy="fsdp"))
+    torchrun(arguments(tmp_path / "two", **options, trainer__strategy=strategy))
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == 6 and two == pytest.approx(one, abs=1e-4) and max(one) - min(one) > 0.01
     weights, others = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     torch.testing.assert_close(others, weights, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("strategy", ["auto", "ddp"])
-def test_ddp_looks_for_what_a_step_leaves_out(tmp_path: Path, strategy: str) -> None:
+def strategy_of(tmp_path: Path, **options: object) -> Any:
     from ddfnet.cli import presets, training
 
-    options = {"trainer__devices": 2, "trainer__strategy": strategy, "trainer__accelerator": "cpu"}
-    _, task, *words = arguments(tmp_path / "run", **options)
-    cli = training.build(task, presets.FOLDER / "guided.yaml", words)
-    assert cli.trainer.strategy._ddp_kwargs["find_unused_parameters"]
+    _, task, *words = arguments(tmp_path / "run", trainer__accelerator="cpu", **options)
+    return training.build(task, presets.FOLDER / "guided.yaml", words).trainer.strategy
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+def test_ddp_looks_for_what_a_step_leaves_out(tmp_path: Path, strategy: str) -> None:
+    made = strategy_of(tmp_path, trainer__devices=2, trainer__strategy=strategy)
+    assert made._ddp_kwargs["find_unused_parameters"]
+
+
+def test_so_it_does_with_one_process_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "1", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    for name, value in (said | {"GROUP_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}).items():
+        monkeypatch.setenv(name, value)
+    assert strategy_of(tmp_path)._ddp_kwargs["find_unused_parameters"]
+
+
+def test_one_process_is_no_ddp(tmp_path: Path) -> None:
+    assert isinstance(strategy_of(tmp_path, trainer__devices=1), SingleDeviceStrategy)
 
 
 def test_another_seed_gives_other_weights(unbroken: SimpleNamespace, tmp_path: Path) -> None:
