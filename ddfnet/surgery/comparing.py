@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ddfnet.planner import plan
+from ddfnet.surgery.checking import check_model
 from ddfnet.surgery.evaluating import evaluating
 from ddfnet.surgery.report import Report, Shape, change, parameter_count
 
@@ -47,8 +48,7 @@ def compare(model: nn.Module, copy: nn.Module, input_shape: Shape | None = None)
     Source: ours.
     """
     for name, module in (("model", model), ("copy", copy)):
-        if not isinstance(module, nn.Module):
-            raise TypeError(f"{name} must be a torch.nn.Module, got {type(module).__name__}")
+        check_model(module, name)
     pairs = list(_pairs("", model, copy))
     if list(model.children()) and not any(name for name, *_ in pairs):
         raise ValueError(

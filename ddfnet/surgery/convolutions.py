@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ddfnet.nn import DDFConv2d
 from ddfnet.ops.arguments import Pair, pair
+from ddfnet.surgery.checking import check_model, is_hooked
 from ddfnet.surgery.report import Edit, Report, Shape, operate
 from ddfnet.surgery.selection import DDF_LAYERS, Where, layers, matcher
 
@@ -60,12 +61,14 @@ def replace_conv(
 
     Returns:
         A `Report`: layer by layer what was there, what is there now, whether it begins as the same, parameters and
-        multiply-adds; ``undo()`` puts the convolutions back.
+        multiply-adds; ``undo()`` puts the convolutions back. The parameters of the new layers are to be trained: they
+        require gradients, those in the place of frozen convolutions too.
 
     Raises:
         ValueError: ``where`` matches no convolution of more than one tap, or one that cannot be replaced: with groups
             but not depthwise, transposed, of one or three dimensions, with another padding than zeros, a subclass that
-            may compute something else, parametrised; or ``input_shape`` does not fit the model.
+            may compute something else, parametrised, pruned or with other forward hooks; or ``input_shape`` does not
+            fit the model.
         TypeError: a model that is not one, or a ``where`` that is none of those.
 
     Example:
@@ -85,8 +88,7 @@ def replace_conv(
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 4, for full convolutions; the identical
     start is ours.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_model(model)
     size = None if kernel_size is None else pair("kernel_size", kernel_size, 1)
     options: dict[str, Any] = {"heads": heads, "reduction": reduction, "combine": combine}
     edits = []
@@ -134,6 +136,8 @@ def _check(name: str, conv: Any) -> None:
         reason = f"groups={conv.groups} is not depthwise for {conv.in_channels} -> {conv.out_channels} channels"
     elif conv.padding_mode != "zeros":
         reason = f"it has padding_mode={conv.padding_mode!r}, and DDF layers pad with zeros"
+    elif is_hooked(conv):
+        reason = "it has forward hooks, as a pruned layer does, which would be lost: remove them"
     if reason:
         raise ValueError(f"{name} cannot be replaced: {reason}; leave it out of where")
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ddfnet.nn import DDF2d
 from ddfnet.ops.shapes import accumulate_dtype
+from ddfnet.surgery.checking import check_model
 from ddfnet.surgery.evaluating import evaluating
 from ddfnet.surgery.report import Edit, Report, Shape, operate
 
@@ -57,8 +58,7 @@ def freeze(
 
     Source: ours.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_model(model)
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be at least 0, got {tolerance}")
     names: dict[DDF2d, list[str]] = {}

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ddfnet.compat import DDFPack, DDFUpPack
-from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm
+from ddfnet.nn import DDF2d, DDFConv2d
 from ddfnet.nn.filters import ChannelBranch, SpatialBranch
-
-_LAYERS = (DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm, DDFPack, DDFUpPack)  # whose checks fx cannot follow
+from ddfnet.surgery.checking import check_model, is_hooked
+from ddfnet.surgery.selection import DDF_LAYERS
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +58,7 @@ def fuse(model: _Model) -> _Model:
         NotImplementedError: `torch.fx` cannot trace the model, or the copy, where it calls layers other than by name
             (from a plain list) or reads attributes of a batch norm.
         RuntimeError: ``copy.deepcopy`` cannot copy the model; where it is pruned, make that permanent first.
+        TypeError: a model that is not one.
 
     Example:
         >>> import torch
@@ -78,6 +78,7 @@ def fuse(model: _Model) -> _Model:
     as in Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
     CVPR 2018, section 3.2.
     """
+    check_model(model)
     fused = copy.deepcopy(model).eval().requires_grad_(False)
     wiring = _Wiring(fused)
     with torch.no_grad():
@@ -111,10 +112,6 @@ def _has_activation(norm: nn.Module) -> bool:
     return type(norm) is _loaded("timm.layers", "BatchNormAct2d")
 
 
-def _is_hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
 def _end(layer: nn.Module) -> nn.Module | None:
     """The part of a layer that a batch norm after it is folded into; None where there is none.
 
@@ -132,10 +129,10 @@ def _end(layer: nn.Module) -> nn.Module | None:
 
 
 class _Tracer(fx.Tracer):
-    """Takes the layers that are folded, and modules with hooks, as wholes."""
+    """Takes as wholes what can be folded, what has hooks, and DDF layers, whose checks fx cannot follow."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        whole = _is_hooked(m) or isinstance(m, (nn.Conv2d, *_LAYERS, *_norms()))
+        whole = is_hooked(m) or isinstance(m, (nn.Conv2d, *DDF_LAYERS, *_norms()))
         return whole or super().is_leaf_module(m, module_qualified_name)
 
 
@@ -154,7 +151,7 @@ class _Wiring:
         self._nodes: list[fx.Node] = []
         self._read: set[Tensor] = set()  # by the model itself
         self._calls: Counter[nn.Module] = Counter()  # what is in a module is called with it
-        if isinstance(model, _LAYERS):
+        if isinstance(model, DDF_LAYERS):
             self._calls.update(model.modules())
             return
         tensors = dict(model.named_parameters(remove_duplicate=False))
@@ -197,7 +194,7 @@ class _Wiring:
             (user,) = node.users
             if user.op != "call_module":
                 return None
-            if type(self._module(user)) is not nn.Identity or _is_hooked(self._module(user)):
+            if type(self._module(user)) is not nn.Identity or is_hooked(self._module(user)):
                 return user if self._is_free(self._module(user)) else None
             node = user
         return None
@@ -209,7 +206,7 @@ class _Wiring:
     def _is_free(self, module: nn.Module) -> bool:
         """Whether it can change or go without anything but the next module noticing."""
         return all(
-            self._calls[part] == 1 and not _is_hooked(part) and self._read.isdisjoint(part.parameters())
+            self._calls[part] == 1 and not is_hooked(part) and self._read.isdisjoint(part.parameters())
             for part in module.modules()
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ddfnet.nn import DDFUpsample2d
+from ddfnet.surgery.checking import check_model, is_hooked
 from ddfnet.surgery.evaluating import evaluating
 from ddfnet.surgery.report import Edit, Report, Shape, operate
 from ddfnet.surgery.selection import Where, layers, matcher
@@ -78,8 +80,7 @@ def replace_upsample(
 
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6; the identical start is ours.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_model(model)
     matches = matcher("*" if where is None else where)
     calls = _calls(model, example)
     options = {"kernel_size": kernel_size, "heads": heads, "reduction": reduction, "combine": combine}
@@ -238,9 +239,10 @@ def _served(module: nn.Module, calls: Sequence[Any], options: dict[str, Any]) ->
         )
         for call in calls
     )
-    if isinstance(module, nn.Upsample):
+    if isinstance(module, nn.Upsample) and not is_hooked(module):
         return upsamplers[0].train(module.training)
-    served = module.__new__(_serving(type(module)))
+    kind: Any = type(module)
+    served = module.__new__(_serving(kind))
     # Children, weights and hooks are shared, the places where they are kept are not.
     kept = vars(module).items()
     served.__dict__ = {key: copy.copy(value) if isinstance(value, (dict, set)) else value for key, value in kept}
@@ -248,6 +250,7 @@ def _served(module: nn.Module, calls: Sequence[Any], options: dict[str, Any]) ->
     return served
 
 
+@functools.cache
 def _serving(kind: type[nn.Module]) -> type[nn.Module]:
     """A subclass whose forward pass finds its own upsamplers where it calls interpolate."""
 
@@ -271,4 +274,15 @@ def _serving(kind: type[nn.Module]) -> type[nn.Module]:
         with _Interpolation(serve):
             return kind.forward(self, *args, **kwargs)
 
-    return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__, "__doc__": kind.__doc__})
+    def reduced(self: Any, _: Any) -> tuple[Any, ...]:
+        """A pickle knows classes by their names, and this name is the original's."""
+        return _rebuilt, (kind,), *object.__reduce_ex__(self, 2)[2:]
+
+    own = {"forward": forward, "__reduce_ex__": reduced, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind,), own)
+
+
+def _rebuilt(kind: Any) -> nn.Module:
+    """A module without its state, for a pickle or a copy to fill."""
+    serving = _serving(kind)
+    return serving.__new__(serving)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from ddfnet.nn import DDF2d, DDFConv2d
 from ddfnet.surgery import replace_conv
@@ -142,6 +143,14 @@ class TestChoice:
         assert error(model(x), expected) <= 1e-5
 
 
+def test_layers_in_the_place_of_frozen_ones_are_trainable():
+    model = nn.Sequential(depthwise(kernel_size=3)).requires_grad_(False)
+    report = replace_conv(model, "*")
+    assert all(p.requires_grad for p in model.parameters())
+    report.undo()
+    assert not any(p.requires_grad for p in model.parameters())
+
+
 class TestReport:
     def test_parameters_and_multiply_adds_before_and_after(self):
         model = blocks()
@@ -206,6 +215,25 @@ class TestWhatIsRefused:
         model = nn.Sequential(nn.Conv2d(8, 8, 3), layer)
         untouched(model, f"^1 cannot be replaced: .*{reason}.*; leave it out of where$", "*")
         assert replace_conv(model, "0")
+
+    @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+    def test_layers_with_hooks(self, register):
+        model, seen = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8)), []
+        handle = getattr(model[0], register)(lambda *_: seen.append(1))
+        untouched(model, r"^0 cannot be replaced: it has forward hooks, .* remove them; leave it out of where$", "*")
+        model(torch.randn(1, 8, 5, 5))
+        assert seen == [1]
+        handle.remove()
+        assert replace_conv(model, "*")
+
+    def test_pruned_layers(self):
+        model, x = nn.Sequential(depthwise(kernel_size=3)), torch.randn(1, 6, 9, 9)
+        prune.l1_unstructured(model[0], "weight", 0.5)
+        expected = model(x)
+        untouched(model, "^0 cannot be replaced: it has forward hooks, as a pruned layer does", "*")
+        prune.remove(model[0], "weight")
+        replace_conv(model, "*")
+        assert error(model(x), expected) <= 1e-5
 
     def test_a_pattern_that_matches_nothing(self):
         untouched(blocks(), r"where matches no convolution .* got 'layer1\.\*'; model.named_modules", "layer1.*")

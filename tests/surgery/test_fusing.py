@@ -417,6 +417,10 @@ class TestErrors:
         with pytest.raises(NotImplementedError, match="this Listed is none: module is not installed as a submodule"):
             fuse(Listed())
 
+    def test_what_is_no_model(self):
+        with pytest.raises(TypeError, match=r"^model must be a torch\.nn\.Module, got str$"):
+            fuse("x")
+
     def test_an_attribute_of_the_batch_norm(self):
         class Asks(Net):
             def forward(self, x):

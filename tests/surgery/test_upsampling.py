@@ -1,6 +1,8 @@
 """Interpolation that becomes DDF-Up: it computes the same at first, whoever called it."""
 
 import copy
+import io
+import pickle
 
 import pytest
 import torch
@@ -132,6 +134,17 @@ class TestModels:
         assert torch.equal(other(x)[0], model(x)[0])
         assert other.decoder.ddf_upsample[0] is not model.decoder.ddf_upsample[0]
 
+    def test_a_pickle_and_a_saved_model(self):
+        model, x = Net(), torch.randn(1, 3, 6, 5)
+        replace_upsample(model, x)
+        stream = io.BytesIO()
+        torch.save(model, stream)
+        stream.seek(0)
+        for other in (pickle.loads(pickle.dumps(model)), torch.load(stream, weights_only=False)):
+            assert type(other.decoder) is type(model.decoder)
+            assert torch.equal(other(x)[0], model(x)[0])
+            assert other.decoder.ddf_upsample[0] is not model.decoder.ddf_upsample[0]
+
     def test_it_compiles_and_exports(self):
         model, x = Net().eval(), torch.randn(1, 3, 6, 6)
         replace_upsample(model, x)
@@ -156,6 +169,15 @@ class TestModels:
         model(x)
         assert seen == [1, 1]
         assert model.decoder.register_forward_hook(lambda *_: None)
+
+    def test_an_upsample_layer_keeps_its_hooks(self):
+        model, x, seen = nn.Sequential(nn.Upsample(scale_factor=2)), torch.randn(1, 3, 6, 5), []
+        model[0].register_forward_hook(lambda *_: seen.append(1))
+        expected = model(x)
+        replace_upsample(model, x)
+        seen.clear()
+        assert error(model(x), expected) <= 1e-5 and seen == [1]
+        assert len(model[0].ddf_upsample) == 1
 
 
 class Wrong(nn.Module):
