@@ -138,14 +138,15 @@ def joint_bilateral(
         x: (N, C, h, w), of the guide's size or smaller by a whole factor.
         guide: (N, Cg, H, W).
         kernel_size: taps, an odd int or (h, w).
-        sigma_space: in pixels of the guide.
-        sigma_range: in units of the guide.
+        sigma_space: in pixels of the guide, above 0.
+        sigma_range: in units of the guide, above 0.
 
     Returns:
         (N, C, H, W).
 
     Raises:
-        ValueError: shapes that do not fit, an even kernel; TypeError as `ddfnet.ddf`.
+        ValueError: shapes that do not fit, an even kernel, a sigma that is not above 0 (tensors are not looked into);
+            TypeError as `ddfnet.ddf`.
 
     Example:
         >>> import torch
@@ -155,10 +156,17 @@ def joint_bilateral(
 
     Source: Kopf et al., Joint Bilateral Upsampling, SIGGRAPH 2007, equation 3; there the sum is over pixels of x.
     """
-    height, width = _shape("guide", guide)[2:]
-    h, w = _shape("x", x)[2:]
-    if height % h or width % w:
-        raise ValueError(f"the guide must be larger by a whole factor, got {(height, width)} and {(h, w)}")
+    n, _, h, w = _shape("x", x)
+    samples, _, height, width = _shape("guide", guide)
+    if samples != n:
+        raise ValueError(f"guide must have the {n} samples of x, got {samples}")
+    if 0 in (h, w, height, width) or height % h or width % w:
+        raise ValueError(
+            f"no map may be empty, and the guide must be larger by a whole factor, got {(height, width)} and {(h, w)}"
+        )
+    for name, sigma in (("sigma_space", sigma_space), ("sigma_range", sigma_range)):
+        if not isinstance(sigma, Tensor) and not sigma > 0:
+            raise ValueError(f"{name} must be above 0, got {sigma}")
     if (h, w) != (height, width):
         x = F.interpolate(x, (height, width), mode="nearest")
     window = Window((height, width), odd_pair("kernel_size", kernel_size))
@@ -210,6 +218,7 @@ def pac(
     if _shape("guide", guide)[0] != n or tuple(guide.shape[2:]) != (height, width):
         raise ValueError(f"guide must be (N, Cg, H, W) with N, H, W of x {tuple(x.shape)}, got {tuple(guide.shape)}")
     kernel = _depthwise_kernel(weight, c)
+    _check_bias(bias, c)
     window = Window((height, width), kernel, stride, padding, dilation)
     y = ddf(
         x,
@@ -243,7 +252,7 @@ def pac_transpose(
     Args:
         x: (N, C, H, W).
         guide: (N, Cg, Ho, Wo), of the output's size.
-        weight: (C, 1, kH, kW) as of a depthwise transposed convolution, odd.
+        weight: (C, 1, kH, kW) as of a depthwise transposed convolution, odd; PAC's own code has it turned, flip(2, 3).
         bias: (C,).
         stride, padding, output_padding, dilation: as in ``torch.nn.functional.conv_transpose2d``.
 
@@ -264,6 +273,7 @@ def pac_transpose(
     """
     n, c, height, width = _shape("x", x)
     kernel = _depthwise_kernel(weight, c)
+    _check_bias(bias, c)
     s, d = pair("stride", stride, 1), pair("dilation", dilation, 1)
     p, extra = pair("padding", padding, 0), pair("output_padding", output_padding, 0)
     # Where the first pixel of x lies on the grid of the output, and how large that is.
@@ -441,6 +451,15 @@ def _depthwise_kernel(weight: Tensor, channels: int) -> tuple[int, int]:
             f"weight must be (C, 1, kH, kW) with C = {channels}, as of a depthwise convolution, got {shape}"
         )
     return odd_pair("kernel_size", shape[2:])
+
+
+def _check_bias(bias: Any, channels: int) -> None:
+    if bias is None:
+        return
+    if not isinstance(bias, Tensor):
+        raise TypeError(f"bias must be a torch.Tensor or None, got {type(bias).__name__}")
+    if bias.shape != (channels,):
+        raise ValueError(f"bias must be (C,) with C = {channels}, got {tuple(bias.shape)}")
 
 
 def _square_distances(kh: int, kw: int) -> Tensor:

@@ -10,6 +10,7 @@ from ddfnet.family.functional import involution
 from ddfnet.family.taps import Window
 from ddfnet.nn.filters import TapSoftmax, check_channels, check_map
 from ddfnet.ops import ddf, ddf_upsample
+from ddfnet.ops.arguments import odd_pair, pair
 
 
 class CARAFEPack(nn.Module):
@@ -55,6 +56,8 @@ class CARAFEPack(nn.Module):
     ) -> None:
         super().__init__()
         check_channels(channels, up_group)
+        odd_pair("up_kernel", up_kernel)
+        odd_pair("encoder_kernel", encoder_kernel)
         self.channels, self.scale_factor = channels, scale_factor
         self.up_kernel, self.up_group = up_kernel, up_group
         self.channel_compressor = nn.Conv2d(channels, compressed_channels, 1)
@@ -116,8 +119,8 @@ class Involution(nn.Module):
         (N, C, H/stride, W/stride).
 
     Raises:
-        ValueError: channels that are no multiple, a stride that does not divide the map, an input of another shape;
-            TypeError: no tensor.
+        ValueError: channels that are no multiple, an even kernel, a stride that does not divide the map, an input of
+            another shape; TypeError: no tensor.
 
     Example:
         >>> import torch
@@ -139,6 +142,8 @@ class Involution(nn.Module):
                 f"channels must be a multiple of group_channels and at least reduction, got {channels=}, "
                 f"{group_channels=}, {reduction=}"
             )
+        odd_pair("kernel_size", kernel_size)
+        pair("stride", stride, 1)
         self.channels, self.kernel_size, self.stride = channels, kernel_size, stride
         self.conv1 = _ConvModule(channels, channels // reduction, norm=True)
         self.conv2 = _ConvModule(channels // reduction, kernel_size**2 * (channels // group_channels), norm=False)
@@ -166,7 +171,7 @@ class JBU(nn.Module):
 
     Args:
         guidance_dim: Cg of the guide (N, Cg, H, W).
-        feat_dim: C of the features (N, C, h, w); nothing depends on it.
+        feat_dim: C of the features (N, C, h, w); no weight depends on it.
         key_dim: channels of f.
         scale: of no effect: the guide's size is the result's.
         radius: of the window, which has 2*radius + 1 taps a side.
@@ -177,7 +182,8 @@ class JBU(nn.Module):
         (N, C, H, W).
 
     Raises:
-        ValueError: the guide is smaller than the window, another N; TypeError as `ddfnet.ddf`.
+        ValueError: features or a guide of another shape, a guide smaller than the window, another N; TypeError as
+            `ddfnet.ddf`.
 
     Example:
         >>> import torch
@@ -192,6 +198,7 @@ class JBU(nn.Module):
 
     def __init__(self, guidance_dim: int, feat_dim: int, key_dim: int, scale: int = 2, radius: int = 3) -> None:
         super().__init__()
+        self.guidance_dim, self.feat_dim = guidance_dim, feat_dim
         self.radius, self.diameter = radius, 2 * radius + 1
         taps = self.diameter**2
         self.range_temp = nn.Parameter(torch.tensor(0.0))
@@ -200,6 +207,8 @@ class JBU(nn.Module):
         self.sigma_spatial = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, source: Tensor, guidance: Tensor) -> Tensor:
+        check_map("the features of JBU", source, self.feat_dim)
+        check_map("the guide of JBU", guidance, self.guidance_dim)
         size = (guidance.shape[2], guidance.shape[3])
         if min(size) <= self.radius or source.shape[0] != guidance.shape[0]:
             raise ValueError(
@@ -256,10 +265,13 @@ class JBUStack(nn.Module):
 
     def __init__(self, feat_dim: int) -> None:
         super().__init__()
+        self.feat_dim = feat_dim
         self.up1, self.up2, self.up3, self.up4 = (JBU(3, feat_dim, 32) for _ in range(4))
         self.fixup_proj = nn.Sequential(nn.Dropout2d(0.2), nn.Conv2d(feat_dim, feat_dim, 1))
 
     def forward(self, source: Tensor, guidance: Tensor) -> Tensor:
+        check_map("the features of JBUStack", source, self.feat_dim)
+        check_map("the guide of JBUStack", guidance, 3)
         for up in (self.up1, self.up2, self.up3, self.up4):
             source = up(source, F.adaptive_avg_pool2d(guidance, (2 * source.shape[2], 2 * source.shape[3])))
         return source + 0.1 * self.fixup_proj(source)

@@ -171,12 +171,19 @@ def test_kernel_prediction():
     agree(lambda x, k: family.kernel_prediction(x, k, 3), loops, randn(2, 3, 2, 4, 5), randn(2, 3, 9, 4, 5))
 
 
-def test_dynamic_depthwise():
-    def by_sample(x, weight):
-        each = [F.conv2d(x[i : i + 1], weight[i, :, None], stride=2, padding=1, groups=3) for i in range(2)]
-        return torch.cat(each)
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+def test_dynamic_depthwise(stride, dilation):
+    def loops(x, weight):
+        def pixel(y, z):
+            places = [(y * stride + dy * dilation, z * stride + dx * dilation) for dy, dx in window(3)]
+            return sum(weight[:, :, t // 3, t % 3] * at(x, *place) for t, place in enumerate(places))
 
-    agree(lambda x, w: family.dynamic_depthwise(x, w, stride=2), by_sample, randn(2, 3, 6, 5), randn(2, 3, 3, 3))
+        return grid(pixel, -(-6 // stride), -(-5 // stride))
+
+    def ours(x, weight):
+        return family.dynamic_depthwise(x, weight, stride, dilation=dilation)
+
+    agree(ours, loops, randn(2, 3, 6, 5), randn(2, 3, 3, 3))
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -209,9 +216,51 @@ def test_large_logits_do_not_overflow():
 
 @pytest.mark.parametrize(("k", "stride"), [(3, 1), (2, 2)])
 def test_local_mean(k, stride):
-    x, padding = randn(2, 3, 6, 8), k // 2 if stride == 1 else 0
-    expected = F.avg_pool2d(x, k, stride, padding, count_include_pad=False)
-    torch.testing.assert_close(family.local_mean(x, k, stride, padding), expected)
+    padding = k // 2 if stride == 1 else 0
+
+    def loops(x):
+        def pixel(y, z):
+            rows, columns = (range(i * stride - padding, i * stride - padding + k) for i in (y, z))
+            inside = [(i, j) for i in rows for j in columns if 0 <= i < 6 and 0 <= j < 8]
+            return sum(x[:, :, i, j] for i, j in inside) / len(inside)
+
+        return grid(pixel, 6 // stride, 8 // stride)
+
+    agree(lambda x: family.local_mean(x, k, stride, padding), loops, randn(2, 3, 6, 8))
+
+
+OPERATORS = {
+    "carafe": (lambda x, masks: family.carafe(x, masks, 3), (1, 2, 2, 3), (1, 9, 4, 6)),
+    "involution": (lambda x, weight: family.involution(x, weight, 3), (1, 2, 3, 2), (1, 9, 3, 2)),
+    "adaptive_conv": (family.adaptive_conv, (1, 2, 4, 3), (1, 2, 2, 3, 2)),
+    "joint_bilateral": (lambda x, guide: family.joint_bilateral(x, guide, 3), (1, 2, 2, 3), (1, 2, 2, 3)),
+    "pac": (family.pac, (1, 2, 2, 3), (1, 2, 2, 3), (2, 1, 3, 3), (2,)),
+    "pac_transpose": (
+        lambda x, guide, weight: family.pac_transpose(x, guide, weight, padding=1),
+        *((1, 2, 2, 2), (1, 2, 3, 3), (2, 1, 3, 3)),
+    ),
+    "kernel_prediction": (lambda x, kernels: family.kernel_prediction(x, kernels, 3), (1, 2, 1, 2, 3), (1, 2, 9, 2, 3)),
+    "dynamic_depthwise": (family.dynamic_depthwise, (1, 2, 2, 3), (1, 2, 3, 3)),
+    "local_softmax": (lambda x, logits: family.local_softmax(x, logits, 3), (1, 2, 2, 3), (1, 1, 2, 3)),
+    "local_mean": (lambda x: family.local_mean(x, 3), (1, 2, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_double_backward(name):
+    operator, *shapes = OPERATORS[name]
+    assert torch.autograd.gradgradcheck(operator, [randn(*shape) for shape in shapes], fast_mode=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_half_types_are_near_float32(name, dtype):
+    operator, *shapes = OPERATORS[name]
+    tensors = [torch.randn(shape).to(dtype) for shape in shapes]
+    result, expected = operator(*tensors), operator(*(tensor.float() for tensor in tensors))
+    assert result.dtype == dtype
+    error = (result.float() - expected).abs().max() / expected.abs().max()
+    assert error <= 8 * torch.finfo(dtype).eps
 
 
 def test_dtypes_and_memory_formats_pass_through():
@@ -240,6 +289,20 @@ X = torch.randn(2, 4, 6, 8)
         (lambda: family.adaptive_conv(X, X), r"filters must be \(N, H, W, kH, kW\), got \(2, 4, 6, 8\)"),
         (lambda: family.joint_bilateral(X, torch.randn(2, 3, 9, 8), 3), r"larger by a whole factor, got \(9, 8\)"),
         (lambda: family.joint_bilateral(X, X, 4), "kernel_size must be odd, .* got 4"),
+        (lambda: family.joint_bilateral(X, X[:1], 3), "guide must have the 2 samples of x, got 1"),
+        (lambda: family.joint_bilateral(X[:, :, :0], X, 3), r"no map may be empty, .* \(6, 8\) and \(0, 8\)"),
+        (lambda: family.joint_bilateral(X, X[..., :0], 3), r"no map may be empty, .* \(6, 0\) and \(6, 8\)"),
+        (lambda: family.joint_bilateral(X, X, 3, sigma_space=0.0), r"^sigma_space must be above 0, got 0\.0$"),
+        (lambda: family.joint_bilateral(X, X, 3, sigma_range=-1), "^sigma_range must be above 0, got -1$"),
+        (lambda: family.joint_bilateral(X, X, 3, sigma_range=math.nan), "^sigma_range must be above 0, got nan$"),
+        (
+            lambda: family.pac(X, X, torch.randn(4, 1, 3, 3), torch.randn(1)),
+            r"bias must be \(C,\) with C = 4, got \(1,\)",
+        ),
+        (
+            lambda: family.pac_transpose(X, X, torch.randn(4, 1, 3, 3), torch.randn(4, 1)),
+            r"bias must be \(C,\) with C = 4, got \(4, 1\)",
+        ),
         (lambda: family.pac(X, X[:1], torch.randn(4, 1, 3, 3)), "guide must be"),
         (lambda: family.pac(X, X, torch.randn(4, 4, 3, 3)), r"weight must be \(C, 1, kH, kW\) with C = 4"),
         (lambda: family.pac_transpose(X, X, torch.randn(4, 1, 3, 3)), r"N = 2 and \(13, 17\), got"),
@@ -259,4 +322,6 @@ def test_wrong_shapes(call, message):
 def test_no_tensors():
     with pytest.raises(TypeError, match=r"features must be a torch\.Tensor, got list"):
         family.carafe([1.0], X, 3)
+    with pytest.raises(TypeError, match=r"bias must be a torch\.Tensor or None, got float"):
+        family.pac(X, X, torch.randn(4, 1, 3, 3), 0.5)
     assert math.isfinite(family.local_mean(X, 3).sum().item())

@@ -105,10 +105,24 @@ def test_they_learn():
         assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
 
 
+X = torch.randn(1, 8, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: family.CARAFEPack(8, up_group=3), "divide"),
+        (lambda: family.CARAFEPack(8, up_kernel=4), "^up_kernel must be odd, .* got 4"),
+        (lambda: family.CARAFEPack(8, encoder_kernel=2), "^encoder_kernel must be odd, .* got 2"),
+        (lambda: family.Involution(16, 4, 1), "^kernel_size must be odd, .* got 4"),
+        (lambda: family.Involution(16, 3, 0), "^stride must be at least 1, got 0"),
+        (lambda: family.JBU(3, 8, 4)(X, torch.rand(1, 4, 8, 8)), r"the guide of JBU must be .* with C = 3, got \(1, 4"),
+        (lambda: family.JBU(3, 8, 4)(X[:, :7], X[:, :3]), r"the features of JBU must be .* with C = 8, got \(1, 7"),
+        (lambda: family.JBU(3, 8, 4)(X, X[0, :3]), r"the guide of JBU must be .*; add a batch dimension"),
+        (lambda: family.JBU(3, 8, 4)(X, torch.rand(2, 3, 8, 8)), r"with N = 1, .* got \(2, 3, 8, 8\)"),
+        (lambda: family.JBUStack(8)(X[:, :7], X[:, :3]), r"the features of JBUStack must be .* with C = 8"),
+        (lambda: family.JBUStack(8)(X, X), r"the guide of JBUStack must be .* with C = 3, got \(1, 8"),
+        (lambda: family.JBUStack(8)(X, torch.rand(2, 3, 8, 8)), r"with N = 1, .* got \(2, 3, 16, 16\)"),
         (
             lambda: family.CARAFEPack(8)(torch.randn(1, 4, 5, 5)),
             r"the input of CARAFEPack must be \(N, C, H, W\) with C = 8",
@@ -121,3 +135,10 @@ def test_they_learn():
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_no_tensors():
+    with pytest.raises(TypeError, match=r"the features of JBU must be a torch\.Tensor, got list"):
+        family.JBU(3, 8, 4)([1.0], X[:, :3])
+    with pytest.raises(TypeError, match=r"the guide of JBUStack must be a torch\.Tensor, got NoneType"):
+        family.JBUStack(8)(X, None)
