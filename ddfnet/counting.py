@@ -1,13 +1,14 @@
 """What counting tools must be told of DDF layers, each in its own way, so that they agree with PyTorch's counter.
 
 `torch.utils.flop_counter.FlopCounterMode` knows the operator. fvcore is told of the operator, ptflops and thop of the
-layer, in which they would not see it:
+layer, in which they would not see it, and all three that batch norms, ReLU and pooling count nothing, as for PyTorch:
 
-    FlopCountAnalysis(model, x).set_op_handle(**ddfnet.counting.FVCORE)
+    FlopCountAnalysis(model, x).set_op_handle(**ddfnet.counting.FVCORE).total()
     get_model_complexity_info(model, (3, 224, 224), custom_modules_hooks=ddfnet.counting.PTFLOPS)
     thop.profile(model, inputs=(x,), custom_ops=ddfnet.counting.THOP)
 
-All of them count multiply-adds. A tap with both filters is 1.5 of them: the product of the two filters is an operation,
+All of them count multiply-adds, of a model in evaluation mode. What other activations and norms cost they add by their
+own rules. A tap with both filters is 1.5 of them: the product of the two filters is an operation,
 applying it is two.
 """
 
@@ -58,11 +59,27 @@ def _of_thop(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     layer.total_ops += layer_macs(layer, inputs[0], output)
 
 
-_Layers = dict[type[nn.Module], Callable[..., None]]
+def _nothing(*_: Any) -> None:
+    """ptflops's and thop's, of layers that a counter of multiply-adds leaves out."""
 
-FVCORE: dict[str, Callable[..., int]] = {"ddfnet::ddf": _of_operator}
+
+def _zero(*_: Any) -> int:
+    """fvcore's, whose own rule for an operator a None would leave in place."""
+    return 0
+
+
+_Layers = dict[type[nn.Module], Callable[..., None]]
+_UNCOUNTED: _Layers = dict.fromkeys(
+    (nn.BatchNorm2d, nn.ReLU, nn.AdaptiveAvgPool2d, nn.MaxPool2d, nn.AvgPool2d), _nothing
+)
+
+FVCORE: dict[str, Callable[..., int]] = {
+    "ddfnet::ddf": _of_operator,
+    "aten::batch_norm": _zero,
+    "aten::adaptive_avg_pool2d": _zero,
+}
 """For ``set_op_handle(**FVCORE)`` of ``fvcore.nn.FlopCountAnalysis``."""
-PTFLOPS: _Layers = {DDF2d: _of_ptflops, DDFUpsample2d: _of_ptflops}
+PTFLOPS: _Layers = _UNCOUNTED | {DDF2d: _of_ptflops, DDFUpsample2d: _of_ptflops}
 """For ``custom_modules_hooks`` of ``ptflops.get_model_complexity_info``."""
-THOP: _Layers = {DDF2d: _of_thop, DDFUpsample2d: _of_thop}
+THOP: _Layers = _UNCOUNTED | {DDF2d: _of_thop, DDFUpsample2d: _of_thop}
 """For ``custom_ops`` of ``thop.profile``."""
