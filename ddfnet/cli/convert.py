@@ -53,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"{source}: no such file")
     if output.suffix != ".safetensors":
         raise UserError(f"{output}: the result is a .safetensors file; name it so")
+    if not output.resolve().parent.is_dir():
+        raise UserError(f"cannot write {output}: there is no folder {output.resolve().parent}")
     if options.network and source.suffix == ".ckpt":
         raise UserError(f"--network is for official weights, and {source} is of a training, which says it itself")
     if output.exists() and not options.overwrite:
@@ -79,17 +81,21 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _official(file: Path, name: str | None) -> Converted:
+    import timm
+
     from ddfnet import compat
     from ddfnet.loading import load_weights
     from ddfnet.models import classifier_files
 
+    given = "--network"
     if name is None:
         found = _NAME.search(file.name)
         if found is None:
             raise UserError(f"{file}: nothing in it says which network it is of; give --network ddf_mul_resnet50")
-        name = found[0]
-    elif not _NAME.fullmatch(name):
-        raise UserError(f"--network must be a DDF-ResNet, such as ddf_mul_resnet50, got {name!r}")
+        name, given = found[0], f"{file}: its network"
+    names = [each for each in timm.list_models() if _NAME.fullmatch(each)]
+    if name not in names:
+        raise UserError(f"{given} must be {', '.join(names[:-1])} or {names[-1]}, got {name!r}")
     try:
         weights = compat.load_official(file)
         classes = len(weights["fc.weight"]) if "fc.weight" in weights else 0

@@ -124,8 +124,13 @@ def test_wrong_use(fails: Fails, checkpoint: Path) -> None:
     out = str(checkpoint.parent / "ours.safetensors")
     assert fails(1, "convert", "no.pth", out) == "ddfnet: error: no.pth: no such file"
     assert "name it so" in fails(1, "convert", str(checkpoint), "ours.pth")
-    assert "got 'resnet50'" in fails(1, "convert", str(checkpoint), out, "--network", "resnet50")
-    assert "there is no folder" in fails(1, "convert", str(checkpoint), str(checkpoint.parent / "no" / "a.safetensors"))
+    broken = checkpoint.with_name("broken.pth")
+    broken.write_bytes(b"")  # these are refused before it is opened
+    for name in ("resnet50", "ddf_mul_resnet77"):
+        line = fails(1, "convert", str(broken), out, "--network", name)
+        assert line.startswith("ddfnet: error: --network must be ddf_add_resnet18, ddf_add_resnet50, ")
+        assert line.endswith(f"ddf_mul_resnet101 or ddf_mul_resnet152, got '{name}'")
+    assert "there is no folder" in fails(1, "convert", str(broken), str(checkpoint.parent / "no" / "a.safetensors"))
     (checkpoint.parent / "last.ckpt").touch()
     training = str(checkpoint.parent / "last.ckpt")
     assert "--network is for official weights" in fails(1, "convert", training, out, "--network", "ddf_mul_resnet50")
@@ -154,7 +159,7 @@ class Trap:
     [
         ("ddf_mul_resnet18.pth", official_resnet, "the weights do not fit this DDFResNet: "),
         ("ddf_mul_resnet50.pth", lambda: nn.Linear(2, 2), "this is no checkpoint of the official DDF networks: "),
-        ("ddf_mul_resnet20.pth", official_resnet, "network must be a name that timm knows, such as "),
+        ("ddf_mul_resnet20.pth", official_resnet, "its network must be ddf_add_resnet18, "),
         ("last.ckpt", lambda: nn.Linear(2, 2), "'network'"),
     ],
     ids=["another depth", "another network", "an unknown one", "another training"],
