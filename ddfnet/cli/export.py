@@ -31,10 +31,14 @@ def add(commands: Any) -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of a network of timm's")
     parser.add_argument("--size", type=height_and_width, metavar="N|HxW", help="to trace at (by the model)")
     parser.add_argument("--batch", type=positive, default=2, metavar="N", help="to trace with, 2 or more (%(default)s)")
-    parser.add_argument("--opset", type=positive, default=18, metavar="N", help="of ONNX's operators (%(default)s)")
+    parser.add_argument(
+        "--step", type=positive, metavar="N", help="what heights and widths must be multiples of (by the model)"
+    )
+    parser.add_argument("--opset", type=positive, metavar="N", help="of ONNX's operators (18)")
     parser.add_argument("--check", action="store_true", help="run the file at three other sizes beside the model")
     parser.add_argument("--tolerance", type=float, metavar="T", help="of the check (1e-4; half types more)")
     parser.add_argument("--times", type=positive, default=0, metavar="N", help="time model and file N times, in turns")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT, and its report, if they exist")
     parser.set_defaults(run=run)
 
 
@@ -53,7 +57,14 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "onnx":
         require("export", exporting.MODULES)
     output = options.output or Path(Path(options.model).stem + (".onnx" if options.format == "onnx" else ".pt2"))
-    writable_file(output)
+    if options.tolerance is not None and not options.check:
+        raise UserError("--tolerance is of the check; give --check too")
+    if options.opset is not None and options.format != "onnx":
+        raise UserError(f"--opset is of ONNX's operators, and {options.format} has none of them")
+    for file in (output, exporting.report_of(output)):
+        writable_file(file)
+        if file.exists() and not options.overwrite:
+            raise UserError(f"{file} exists; give --overwrite to replace it, or write to another name")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of PyTorch's exporter, about itself
@@ -66,8 +77,8 @@ def run(options: argparse.Namespace) -> int:
                 output,
                 format=options.format,
                 size=(options.batch, *(options.size or chosen.size)),
-                step=chosen.step,
-                opset=options.opset,
+                step=options.step or chosen.step,
+                opset=options.opset or exporting.OPSET,
                 check=options.check,
                 tolerance=options.tolerance,
                 times=options.times,

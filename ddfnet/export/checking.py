@@ -17,17 +17,18 @@ TOLERANCES = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 1e-2, tor
 
 @dataclass(frozen=True)
 class Difference:
-    """The largest difference of one output at one size, and where it is.
+    """The difference of one output at one size that is furthest beyond what is tolerated, and where it is.
 
     Attributes:
         size: batch, height and width.
         output: its name.
-        largest: the absolute difference; infinite for another shape or type.
+        largest: the absolute difference where it is largest, at `index` or elsewhere; infinite for another shape or
+            type.
         share: of what is tolerated there, above 1 if it is too large.
         index: of the number that is furthest beyond what is tolerated.
         expected: by the model.
         got: by the file.
-        why: what is wrong with an output that cannot be compared.
+        why: what is wrong with an output that cannot be compared, or a file that does not run.
     """
 
     size: Size
@@ -48,8 +49,13 @@ class Difference:
         where = f"output {self.output!r} at {batch}x{height}x{width} (batch, height, width)"
         if self.why:
             return f"{where}: {self.why}"
-        numbers = f"{self.got:.6g} for {self.expected:.6g}"
-        return f"{where}, index {self.index}: {numbers}, largest difference {self.largest:.3g}"
+        if self.expected is None or self.got is None:
+            return f"{where}: empty"
+        here = abs(self.got - self.expected) if self.share else 0.0
+        here = math.inf if math.isnan(here) else here
+        numbers = f"difference {here:.3g}, expected {self.expected:.9g}, got {self.got:.9g}"
+        elsewhere = f"; the largest difference, {self.largest:.3g}, is elsewhere" if self.largest > here else ""
+        return f"{where}, index {self.index}: {numbers}{elsewhere}"
 
 
 def compare(
@@ -74,9 +80,9 @@ def _compare(size: Size, name: str, expected: Tensor, got: Tensor, tolerance: fl
     wanted, found = expected.double(), got.double()
     difference = (wanted - found).abs()
     same = (wanted == found) | (wanted.isnan() & found.isnan())  # infinities too, whose difference is no number
-    difference = torch.where(same, 0, difference.nan_to_num(nan=math.inf))
+    difference = torch.where(same, 0, difference.nan_to_num(nan=math.inf, posinf=math.inf))
     share = difference / (tolerance * wanted.abs().nan_to_num(nan=1.0).clamp(min=1)).clamp(min=1e-300)
-    share = torch.where(same, 0, share.nan_to_num(nan=math.inf))
+    share = torch.where(same, 0, share.nan_to_num(nan=math.inf, posinf=math.inf))
     worst = int(share.argmax())
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), expected.shape))
     return Difference(

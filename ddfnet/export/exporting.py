@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ddfnet.export.formats import Format, Run, format_of
 from ddfnet.export.inputs import Axes, Flat, Inputs, Size, axes, drawn, flatten, like, other_sizes, renamed
 
 OPSET = 18
+_CHECK = 1  # seed of the inputs of the check
 MODULES = ("onnx", "onnxscript", "onnxruntime")  # of the extra
 
 
@@ -45,6 +47,11 @@ class MismatchError(RuntimeError):
         self.report = report
 
 
+def report_of(file: Path) -> Path:
+    """Where the report of this file is."""
+    return file.with_name(f"{file.name}.json")
+
+
 @dataclass(frozen=True)
 class Report:
     """What was written, and how far it is from the model; a JSON file beside it says the same.
@@ -61,7 +68,7 @@ class Report:
 
     @property
     def json_file(self) -> Path:
-        return self.file.with_name(f"{self.file.name}.json")
+        return report_of(self.file)
 
     @property
     def worst(self) -> Difference | None:
@@ -111,9 +118,10 @@ def export(
             be 2 or more, for PyTorch takes one sample for a constant.
         step: what heights and widths must be multiples of.
         opset: of ONNX's operators, from 18 on.
-        check: whether to run the file at three other sizes and compare; or those sizes.
-        tolerance: of differences, absolute below 1 and relative above; None is 1e-4, for float16 1e-2, for bfloat16
-            5e-2.
+        check: whether to run the file at three other sizes and compare; or those sizes, at which the model is called
+            before anything is written.
+        tolerance: of differences, absolute below 1 and relative above, from 0 on; None is 1e-4, for float16 1e-2, for
+            bfloat16 5e-2.
         times: how often model and file are timed, in turns, at the traced size: a hint, for the threads of each library
             spin for a while beside the other. `ddfnet bench export` waits for them.
 
@@ -121,10 +129,13 @@ def export(
         The report.
 
     Raises:
-        ValueError: a model in training mode or on another device; a wrong option; inputs that do not fit.
+        ValueError: a model in training mode or on another device, or that cannot be called with such inputs; a wrong
+            option; inputs that do not fit.
+        TypeError: a model, inputs or sizes of another kind.
         ModuleNotFoundError: without the extra ``export``, for ONNX.
-        ExportError: PyTorch cannot trace or convert the model.
-        MismatchError: the file differs from the model by more than is tolerated. It stays where it is.
+        ExportError: PyTorch cannot trace or convert the model, or the file that is timed unchecked does not run.
+        MismatchError: the file differs from the model by more than is tolerated, or does not run here. It stays where
+            it is.
         OSError: a file cannot be written.
 
     Example:
@@ -143,26 +154,29 @@ def export(
     _check_model(model)
     if kind.name == "onnx":
         _check_onnx(opset)
+    _check_numbers(step, tolerance, times)
     if isinstance(inputs, Tensor):
-        size = size or (inputs.shape[0], *inputs.shape[2:])  # type: ignore[assignment]
-        inputs = like(inputs)
-    size = size or (2, 64, 96)
-    _check_size(size, step)
-    sizes = [] if check is False else other_sizes(size, step) if check is True else list(check)
+        example, inputs = inputs, like(inputs)
+        size = (example.shape[0], *example.shape[2:]) if size is None else size  # type: ignore[assignment]
+    elif not callable(inputs):
+        raise TypeError(f"inputs must be a tensor or a function of batch, height, width, got {type(inputs).__name__}")
+    size = _size("size", (2, 64, 96) if size is None else size, step, batch=2)
+    sizes = _sizes_to_check(check, size, step)
     given = drawn(inputs, size)
-    found, named = _outputs_of(model, given), axes(inputs, size, step)
+    found, named = _outputs_of(model, given, size, step), axes(inputs, size, step)
+    expected = [(each, _outputs_of(model, drawn(inputs, each, _CHECK), each, step)) for each in sizes]
     with torch.no_grad():
         program = _traced(model, tuple(given.values()), named, flat=list(found) != ["output"])
         symbols = _symbols(program, named)
         [results] = next(node.args for node in program.graph.nodes if node.op == "output")
         content, about = _written(kind, program, list(given), list(found), symbols)
     files.write(file, content)
-    run = _loaded(kind, file) if sizes or times else None
-    differences = (
-        []
-        if run is None
-        else [difference for each in sizes for difference in _differences(model, inputs, run, each, tolerance)]
-    )
+    run = _running(kind, file)
+    differences = [
+        difference
+        for each, outputs in expected
+        for difference in _differences(run, drawn(inputs, each, _CHECK), each, outputs, tolerance)
+    ]
     facts: dict[str, Any] = {
         "file": file.name,
         "format": kind.name,
@@ -177,7 +191,7 @@ def export(
         "versions": _versions(),
         "system": platform.platform(terse=True),
     }
-    if times and run is not None:
+    if times and all(each.agrees for each in differences):
         facts["milliseconds"] = _timed(model, run, list(given.values()), times) | {"threads": torch.get_num_threads()}
     report = Report(file, facts, tuple(differences))
     files.write(report.json_file, json.dumps(report.as_dict(), indent=2) + "\n")
@@ -213,11 +227,35 @@ def _check_onnx(opset: int) -> None:
         )
 
 
-def _check_size(size: Size, step: int) -> None:
-    if len(size) != 3 or min(size) < 1 or size[0] < 2:
-        raise ValueError(f"size must be (batch, height, width) with a batch of 2 or more, got {tuple(size)}")
+def _check_numbers(step: int, tolerance: float | None, times: int) -> None:
+    for name, value, least in (("step", step, 1), ("times", times, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number from {least} on, got {value!r}")
+    if tolerance is not None and not (isinstance(tolerance, int | float) and 0 <= tolerance < math.inf):
+        raise ValueError(f"tolerance must be a finite number from 0 on, got {tolerance!r}")
+
+
+def _size(name: str, size: Any, step: int, *, batch: int) -> Size:
+    """A size that the user gave, if it is one, and of this batch or more."""
+    if (
+        not isinstance(size, Sequence)
+        or [type(length) for length in size] != [int] * 3
+        or any(length < least for length, least in zip(size, (batch, 1, 1), strict=True))
+    ):
+        raise ValueError(
+            f"{name} must be (batch, height, width) with a batch of {batch} or more, in whole numbers, got {size!r}"
+        )
     if size[1] % step or size[2] % step:
-        raise ValueError(f"height and width must be multiples of {step}, got {size[1]}x{size[2]}")
+        raise ValueError(f"height and width of {name} must be multiples of step, {step}, got {size[1]}x{size[2]}")
+    return size[0], size[1], size[2]
+
+
+def _sizes_to_check(check: bool | Sequence[Size], size: Size, step: int) -> list[Size]:
+    if isinstance(check, bool):
+        return other_sizes(size, step) if check else []
+    if not isinstance(check, Sequence) or not check:
+        raise ValueError(f"check must be True, False or sizes (batch, height, width), got {check!r}")
+    return [_size("check", each, step, batch=1) for each in check]
 
 
 # --- the steps ----------------------------------------------------------------------------------------------------
@@ -260,27 +298,41 @@ def _written(
         raise ExportError(f"PyTorch cannot write the model as {kind.name}: {_line(error)}") from error
 
 
-def _loaded(kind: Format, file: Path) -> Run:
-    try:
-        return kind.load(file)
-    except Exception as error:
-        raise ExportError(f"{file} was written, and cannot be loaded: {_line(error)}") from error
+def _running(kind: Format, file: Path) -> Run:
+    """What runs the file. It is loaded by the first call, and what fails, loading or running, is an ExportError."""
+    load = cache(kind.load)
+
+    def run(tensors: Sequence[Tensor]) -> list[Tensor]:
+        try:
+            with torch.no_grad():
+                return load(file)(tensors)
+        except Exception as error:
+            raise ExportError(f"{file} was written, and does not run: {_line(error)}") from error
+
+    return run
 
 
-def _outputs_of(model: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
+def _outputs_of(model: nn.Module, given: dict[str, Tensor], size: Size, step: int) -> dict[str, Tensor]:
     """By names that no input has."""
-    with torch.no_grad():
-        found = flatten(model(*given.values()))
+    try:
+        with torch.no_grad():
+            outputs = model(*given.values())
+    except Exception as error:  # whatever a model's own code raises
+        raise ValueError(
+            f"the model cannot be called with {'x'.join(map(str, size))} (batch, height, width; step, what heights and "
+            f"widths must be multiples of, is {step}): {_line(error)}"
+        ) from error
+    found = flatten(outputs)
     return {f"output_{name}" if name in given else name: tensor for name, tensor in found.items()}
 
 
-def _differences(model: nn.Module, inputs: Inputs, run: Run, size: Size, tolerance: float | None) -> list[Difference]:
-    given = drawn(inputs, size, seed=1)
-    expected = _outputs_of(model, given)
+def _differences(
+    run: Run, given: dict[str, Tensor], size: Size, expected: dict[str, Tensor], tolerance: float | None
+) -> list[Difference]:
     try:
         got = run(list(given.values()))
-    except Exception as error:
-        why = f"it does not run: {_line(error)}"
+    except ExportError as error:
+        why = f"the file does not run: {_line(error)}"
         return [Difference(size, next(iter(expected)), math.inf, math.inf, why=why)]
     return compare(size, expected, got, tolerance)
 

@@ -40,11 +40,13 @@ def drawn(inputs: Inputs, size: Size, seed: int = 0) -> dict[str, Tensor]:
     """The inputs at this size, the same ones every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = dict(inputs(*size))
+        made = inputs(*size)
+    if not isinstance(made, Mapping):
+        raise TypeError(f"inputs must give tensors by names, got {type(made).__name__}")
     for name, value in made.items():
         if not isinstance(value, Tensor) or not str(name).isidentifier():
             raise TypeError(f"inputs must give tensors by names, got {type(value).__name__} by {name!r}")
-    return made
+    return dict(made)
 
 
 def axes(inputs: Inputs, size: Size, step: int) -> Axes:

@@ -178,6 +178,8 @@ def _classifier(name: str, checkpoint: Path | None) -> Subject:
 
     import ddfnet.models  # noqa: F401  (registers ours)
 
+    if checkpoint is not None and not checkpoint.is_file():
+        raise ValueError(f"{checkpoint}: no such file")
     if not timm.is_model(name):
         ours = ", ".join((*LAYERS, *NETWORKS, *timm.list_models("ddf_*"), *timm.list_models("small_resnet*")))
         raise ValueError(

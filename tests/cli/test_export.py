@@ -67,7 +67,7 @@ def test_a_network_with_weights(capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"state_dict": network.state_dict()}, "weights.pth")
     for weights in (None, "weights.safetensors", "weights.pth"):
         extra = [] if weights is None else ["--checkpoint", weights]
-        assert main(["export", "small_resnet23", "--format", "pt2", *extra]) == 0
+        assert main(["export", "small_resnet23", "--format", "pt2", "--overwrite", *extra]) == 0
         assert ("random" in capsys.readouterr().out) == (weights is None)
         assert json.loads(Path("small_resnet23.pt2.json").read_text())["outputs"]["output"]["shape"][1] == (
             1000 if weights is None else 5
@@ -91,13 +91,16 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(fails: Fails) -> None:
         (["export", "broken.safetensors"], "broken.safetensors: a network that `ddfnet train` left is required"),
         (["export", "small.safetensors"], "small.safetensors: a network that `ddfnet train` left is required"),
         ([*resnet, "--checkpoint", "broken.pth"], "broken.pth: a file of weights is required ("),
-        ([*resnet, "--checkpoint", "none.pth"], "none.pth: a file of weights is required ("),
         ([*resnet, "--checkpoint", "small.safetensors"], "small.safetensors: the weights do not fit this DDFResNet: "),
         (["export", "ddf", "--checkpoint", "small.safetensors"], "--checkpoint goes with a network of timm's, and ddf"),
         (["export", "ddf", "-o", "folder"], "cannot write folder: "),
         (["export", "ddf", "-o", "none/a.onnx"], "cannot write none/a.onnx: No such file or directory"),
         (["export", "ddf", "-o", "a.tar"], "the file of format 'onnx' must end in .onnx, got a.tar"),
         (["export", "ddf", "--batch", "1"], "size must be (batch, height, width) with a batch of 2 or more"),
+        (["export", "ddf", "--tolerance", "1"], "--tolerance is of the check; give --check too"),
+        (["export", "ddf", "--check", "--tolerance", "nan"], "tolerance must be a finite number from 0 on, got nan"),
+        (["export", "ddf", "--format", "pt2", "--opset", "18"], "--opset is of ONNX's operators, and pt2 has none"),
+        (["export", "ddf", "--step", "5"], "height and width of size must be multiples of step, 5, got 24x32"),
         (["export", "ddf", "--opset", "7"], "opset must be from 18 to "),
     ):
         line = fails(1, *arguments)
@@ -106,6 +109,30 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(fails: Fails) -> None:
     assert "argument --size: must be a number, or two as HxW, got '1x2x3'" in fails(
         2, "export", "ddf", "--size", "1x2x3"
     )
+
+
+def test_a_checkpoint_that_is_missing(fails: Fails) -> None:
+    line = fails(1, "export", "ddf_mul_resnet18", "--checkpoint", "x.pth")  # timm's own logging would add another
+    assert line == "ddfnet: error: x.pth: no such file"
+
+
+def test_a_size_that_the_network_cannot_take(fails: Fails) -> None:
+    line = fails(1, "export", "vit_tiny_patch16_224", "--size", "225", "--step", "5", "-o", "v.onnx")
+    assert line.startswith(
+        "ddfnet: error: the model cannot be called with 2x225x225 (batch, height, width; step, what "
+    )
+    assert "is 5): AssertionError: Input height (225)" in line and not list(Path().iterdir())
+
+
+def test_a_file_is_replaced_when_told_so(fails: Fails) -> None:
+    command = ["export", "FilterNorm", "--format", "pt2", "--size", "4"]
+    Path("FilterNorm.pt2").write_text("before")
+    said = "exists; give --overwrite to replace it, or write to another name"
+    assert fails(1, *command) == f"ddfnet: error: FilterNorm.pt2 {said}"
+    assert Path("FilterNorm.pt2").read_text() == "before"
+    assert main([*command, "--overwrite"]) == 0
+    Path("FilterNorm.pt2").unlink()
+    assert fails(1, *command) == f"ddfnet: error: FilterNorm.pt2.json {said}"
 
 
 def test_without_the_extra(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:

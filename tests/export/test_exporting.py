@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ddfnet import files
-from ddfnet.export import Difference, ExportError, export, exporting
+from ddfnet.export import Difference, ExportError, MismatchError, export, exporting
 from ddfnet.export.checking import compare
 from ddfnet.export.inputs import other_sizes
 from ddfnet.nn import DDF2d
 
+SIZE = "size must be (batch, height, width) with a batch of"
 PICTURE = torch.randn(2, 4, 9, 10)
 RUN = """
 import sys, torch, ddfnet
@@ -89,12 +91,30 @@ def test_a_model_that_trains_is_refused(tmp_path: Path) -> None:
         (PICTURE, {"opset": 17}, "opset must be from 18 to "),
         (PICTURE, {"opset": 99}, "opset must be from 18 to "),
         (PICTURE[0], {}, "inputs must be (N, C, H, W) where they are a tensor, got (4, 9, 10)"),
-        (PICTURE[:1], {}, "size must be (batch, height, width) with a batch of 2 or more, got (1, 9, 10)"),
-        (PICTURE, {"step": 2}, "height and width must be multiples of 2, got 9x10"),
+        (PICTURE[:1], {}, f"{SIZE} 2 or more, in whole numbers, got (1, 9, 10)"),
+        (PICTURE, {"size": (2, 9)}, f"{SIZE} 2 or more, in whole numbers, got (2, 9)"),
+        (PICTURE, {"size": (2, 9.0, 10)}, f"{SIZE} 2 or more, in whole numbers, got (2, 9.0, 10)"),
+        (PICTURE, {"size": 9}, f"{SIZE} 2 or more, in whole numbers, got 9"),
+        (PICTURE, {"step": 2}, "height and width of size must be multiples of step, 2, got 9x10"),
+        (PICTURE, {"step": 0}, "step must be a whole number from 1 on, got 0"),
+        (PICTURE, {"times": -1}, "times must be a whole number from 0 on, got -1"),
+        (PICTURE, {"check": []}, "check must be True, False or sizes (batch, height, width), got []"),
+        (PICTURE, {"check": 3}, "check must be True, False or sizes (batch, height, width), got 3"),
+        (PICTURE, {"check": [(1, 2)]}, "check must be (batch, height, width) with a batch of 1 or more, in whole"),
+        (PICTURE, {"check": (1, 9, 10)}, "check must be (batch, height, width) with a batch of 1 or more, in whole"),
+        (
+            PICTURE,
+            {"size": (2, 6, 8), "step": 2, "check": [(1, 6, 9)]},
+            "height and width of check must be multiples of step, 2, got 6x9",
+        ),
+        (PICTURE, {"tolerance": math.nan}, "tolerance must be a finite number from 0 on, got nan"),
+        (PICTURE, {"tolerance": math.inf}, "tolerance must be a finite number from 0 on, got inf"),
+        (PICTURE, {"tolerance": -1e-4}, "tolerance must be a finite number from 0 on, got -0.0001"),
+        (PICTURE, {"tolerance": "1"}, "tolerance must be a finite number from 0 on, got '1'"),
     ],
-    ids=["suffix", "format", "other suffix", "old opset", "new opset", "dimensions", "one sample", "step"],
 )
 def test_wrong_options(given: Tensor, options: dict[str, Any], said: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(DDF2d, "forward", None)  # nothing is called
     monkeypatch.chdir(tmp_path)
     options = {"file": "a.onnx", **options}
     with pytest.raises(ValueError) as raised:
@@ -109,8 +129,50 @@ def test_other_wrong_arguments(tmp_path: Path) -> None:
         export(DDF2d(4, device="meta").eval(), PICTURE, tmp_path / "a.pt2")
     with pytest.raises(TypeError, match="inputs must give tensors by names, got int by 'x'"):
         export(DDF2d(4).eval(), lambda *_: {"x": 3}, tmp_path / "a.pt2")  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="inputs must give tensors by names, got Tensor"):
+        export(DDF2d(4).eval(), lambda *_: torch.zeros(1), tmp_path / "a.pt2")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="inputs must be a tensor or a function of batch, height, width, got list"):
+        export(DDF2d(4).eval(), [PICTURE], tmp_path / "a.pt2")  # type: ignore[arg-type]
     with pytest.raises(OSError, match="cannot write .*: there is no folder"):
         export(DDF2d(4).eval(), PICTURE, tmp_path / "none" / "a.pt2", check=False)
+
+
+class Residual(nn.Module):
+    """Down by two and up again: of even heights and widths alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.Upsample(scale_factor=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.up(self.down(x))
+
+
+def test_a_size_that_the_model_cannot_take_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    file, picture = tmp_path / "a.pt2", torch.randn(2, 4, 8, 12)
+    with pytest.raises(
+        ValueError,
+        match=r"^the model cannot be called with 1x9x14 \(batch, height, width; step, what heights and widths must be "
+        r"multiples of, is 1\): RuntimeError: The size of tensor a \(9\) must match .*$",
+    ):
+        export(Residual().eval(), picture, file)
+    with pytest.raises(ValueError, match="the model cannot be called with 2x9x12 .*: RuntimeError: "):
+        export(Residual().eval(), picture, file, size=(2, 9, 12), check=False)
+    assert not list(tmp_path.iterdir())
+    assert export(Residual().eval(), picture, file, step=2).agrees
+
+
+def test_a_file_that_does_not_run_here_is_a_failed_check(tmp_path: Path) -> None:
+    file, picture = tmp_path / "a.onnx", PICTURE.bfloat16()
+    layer = nn.Conv2d(4, 4, 1).bfloat16().eval()
+    with pytest.raises(MismatchError, match="output 'output' at 1x10x12 .*: the file does not run: ") as raised:
+        export(layer, picture, file, times=1)
+    report = raised.value.report
+    assert len(report.differences) == 3 and all(each.why for each in report.differences)
+    assert json.loads(report.json_file.read_text())["agrees"] is False and file.exists()
+    assert "milliseconds" not in report.facts
+    with pytest.raises(ExportError, match="a.onnx was written, and does not run: "):
+        export(layer, picture, file, check=False, times=1)
 
 
 def test_a_model_that_cannot_be_traced_is_one_line(tmp_path: Path) -> None:
@@ -172,13 +234,17 @@ def test_differences() -> None:
     difference = _one(expected, got)
     assert not difference.agrees and difference.index == (0, 0) and difference.largest == pytest.approx(5e-3, rel=1e-2)
     assert str(difference) == (
-        "output 'y' at 1x2x3 (batch, height, width), index (0, 0): 1.0004 for 1, largest difference 0.005"
+        "output 'y' at 1x2x3 (batch, height, width), index (0, 0): difference 0.0004, expected 1, got 1.00039995; "
+        "the largest difference, 0.005, is elsewhere"
     )
     assert _one(expected, got, tolerance=1e-3).agrees
     for wrong in (float("nan"), float("inf"), -float("inf")):
         got = expected.clone()
         got[0, 0] = wrong
+        assert str(_one(expected, got)).endswith(f"(0, 0): difference inf, expected 1, got {wrong}")
         assert not _one(expected, got).agrees
+    assert str(_one(expected, expected)).endswith("(0, 0): difference 0, expected 1, got 1")
+    assert str(_one(torch.zeros(0), torch.zeros(0))).endswith(": empty")
     assert not _one(expected, torch.zeros(2, 2)).agrees
     assert not _one(torch.tensor([True]), torch.tensor([False])).agrees
 

@@ -112,11 +112,18 @@ def test_half_types_are_summed_in_float32_and_rounded_once(tmp_path: Path, inspe
     assert counted["Cast"] == (4 if dtype == torch.float16 else 0)
 
 
-def test_a_tap_is_four_nodes(tmp_path: Path) -> None:
-    options = {"plain": {"kernel_size": 5}}
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_the_nodes_of_an_operator(tmp_path: Path, kernel_size: int) -> None:
+    taps, options = kernel_size**2, {"plain": {"kernel_size": kernel_size}}
     report = export(Calls(ddfnet.ddf, options).eval(), inputs(options), tmp_path / "a.onnx", check=False)
-    operators = report.facts["operators"]
-    assert (operators["Slice"], operators["Mul"], operators["Add"]) == (25, 50, 24)
+    counted = {"Mul": 2 * taps, "Slice": taps, "Add": taps - 1, "Split": 2, "Pad": 1, "Reshape": 1}
+    assert report.facts["operators"] == counted
+    assert sum(counted.values()) == 4 * taps + 3
+
+
+def test_the_nodes_that_the_page_says() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    assert f"{4 * 3**2 + 3} nodes" in page.replace("\n", " ") and f"a 31x31 one {4 * 31**2 + 3}:" in page
 
 
 def test_a_wrong_translation_is_found_and_its_place_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
