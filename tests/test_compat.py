@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import ddfnet.models  # noqa: F401  (registers its networks as soon as timm is there)
 from ddfnet import compat
 from ddfnet.nn import DDF2d
 
