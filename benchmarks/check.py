@@ -19,7 +19,7 @@ _MEASURES: dict[str, Callable[..., Result]] = {
     "op": op.measure,
     "layer": layer.measure,
     "network": network.measure,
-    "family": family.measure,
+    "family": lambda case, direction, *, only, **options: family.measure(case, direction, **options),
     # Both have one direction, and neither OpenCV nor what is exported another device than the CPU.
     "export": lambda case, direction, *, device, only, **options: export.measure(case, **options),
     "depth": lambda case, direction, *, device, **options: depth.measure(case, **options),

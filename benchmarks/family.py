@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,10 +60,9 @@ def measure(
     direction: str,
     *,
     rounds: int = 30,
-    only: Collection[str] | None = None,
     device: str | torch.device = "cpu",
 ) -> Result:
-    """One case in one direction; see `run`. Both always take part, whatever ``only`` says."""
+    """One case in one direction; see `run`."""
     device, backward = torch.device(device), direction != DIRECTIONS[0]
     arguments = _arguments(case)
     if why := memory.too_large(_needed(case, backward), device):

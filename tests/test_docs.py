@@ -16,10 +16,7 @@ SHAPE = re.compile(r"^(\w+) = .*# \((\d[\d, ]*)\)", re.MULTILINE)
 PRINTED = re.compile(r"^ *print\(.*\)\n# (.+)$", re.MULTILINE)  # "..." at the end stands for the rest of the line
 PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if SNIPPET.search(page.read_text())]
 
-sources = pytest.mark.skipif(not PAGES, reason="the sources are not here, only the tests")
 
-
-@sources
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_snippet_runs(page, tmp_path, monkeypatch, capsys):
     pytest.importorskip("timm")
@@ -51,7 +48,6 @@ def cost(model: torch.nn.Module, *inputs: torch.Tensor) -> tuple[int, float]:
     return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() / 2
 
 
-@sources
 @pytest.mark.parametrize("depth", ["18", "50", "101", "152"])
 def test_the_networks_cost_what_their_table_says(depth):
     timm = pytest.importorskip("timm")
@@ -81,7 +77,6 @@ OPERATORS = (
 )
 
 
-@sources
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_the_operators_costs_are_their_formulas(operator):
     [(_, macs, giga, formulas, numbers, mebibytes)] = rows("operator.md", operator)
@@ -93,7 +88,6 @@ def test_the_operators_costs_are_their_formulas(operator):
         assert f"{4 * count / 2**20:,.{0 if count > 1e8 else 2}f}" == size
 
 
-@sources
 @pytest.mark.parametrize("both", [True, False])
 def test_the_operator_counts_by_its_formula(both):
     [(_, formula, *_)] = rows("operator.md", "DDF, both" if both else "DDF, one of the filters")

@@ -17,8 +17,6 @@ LAST = {
     "torchvision_detection.py": r"overlap of each digit with the best box: [01]\.\d\d, [01]\.\d\d",
 }
 
-pytestmark = pytest.mark.skipif(not (ROOT / "examples").is_dir(), reason="the sources are not here, only the tests")
-
 
 def test_all_of_them_are_here_and_in_the_documentation() -> None:
     assert sorted(path.name for path in ROOT.glob("examples/*.py")) == sorted(LAST)

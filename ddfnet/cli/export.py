@@ -9,8 +9,7 @@ from typing import Any
 
 from ddfnet.cli.arguments import positive
 from ddfnet.cli.errors import UserError, require, writable_file
-
-_FORMATS = ("onnx", "pt2", "aoti")
+from ddfnet.export.formats import FORMATS
 
 
 def add(commands: Any) -> None:
@@ -26,7 +25,7 @@ def add(commands: Any) -> None:
         help="a file that `ddfnet train` left, a name that timm knows, as ddf_mul_resnet50, GuidedUpsampler (that of "
         "the package), fasterrcnn_resnet50_fpn (its backbone and pyramid), ddf, ddf_upsample, or a layer, as DDF2d",
     )
-    parser.add_argument("--format", choices=_FORMATS, default="onnx", help="(%(default)s)")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="(%(default)s)")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="(MODEL.onnx or MODEL.pt2, here)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of a network of timm's")
     parser.add_argument("--size", type=height_and_width, metavar="N|HxW", help="to trace at (by the model)")

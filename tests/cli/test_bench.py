@@ -138,7 +138,7 @@ def test_threads_are_those_asked_for(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "r.json").read_text())["machine"]["threads"] == 1
 
 
-@pytest.mark.parametrize("what", ["op", "layer", "network", "depth", "family"])
+@pytest.mark.parametrize("what", ["op", "layer", "network", "depth", "family", "export"])
 class TestEveryCommand:
     def test_an_unknown_case(self, what: str, fails: Fails) -> None:
         assert "argument --case: invalid choice: 'huge' (choose from " in fails(2, "bench", what, "--case", "huge")
@@ -148,11 +148,6 @@ class TestEveryCommand:
         line = fails(2, "bench", what, option, "0")
         assert f"argument {option}: must be a whole number from 1 on, got '0'" in line
 
-    def test_an_unknown_competitor(self, what: str, fails: Fails) -> None:
-        line = fails(2, "bench", what, "--only", "rival")
-        assert f"ddfnet bench {what}: error: argument --only: must be some of ddf" in line
-        assert "got 'rival'" in line
-
     def test_a_file_that_cannot_be_written_is_refused_before_timing(
         self, what: str, tmp_path: Path, fails: Fails
     ) -> None:
@@ -161,6 +156,13 @@ class TestEveryCommand:
         assert line == f"ddfnet: error: cannot write {file}: No such file or directory"
         line = fails(1, "bench", what, "--json", str(tmp_path))
         assert line == f"ddfnet: error: cannot write {tmp_path}: Is a directory"
+
+
+@pytest.mark.parametrize("what", ["op", "layer", "network", "depth"])
+def test_an_unknown_competitor(what: str, fails: Fails) -> None:
+    line = fails(2, "bench", what, "--only", "rival")
+    assert f"ddfnet bench {what}: error: argument --only: must be some of ddf" in line
+    assert "got 'rival'" in line
 
 
 @pytest.mark.parametrize("what", ["op", "layer", "network", "family"])

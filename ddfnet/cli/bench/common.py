@@ -26,18 +26,19 @@ _Case = TypeVar("_Case", bound=AnyCase)
 
 
 def add_options(
-    parser: argparse.ArgumentParser, cases: Collection[str], competitors: Sequence[str], *, cpu_only: bool = False
+    parser: argparse.ArgumentParser, cases: Collection[str], competitors: Sequence[str] = (), *, cpu_only: bool = False
 ) -> None:
-    """The options of everything that is timed."""
+    """The options of everything that is timed; without competitors, where all always take part."""
     parser.add_argument(
         "--case", action="append", choices=cases, metavar="NAME", help=f"may be repeated: {', '.join(cases)}"
     )
-    parser.add_argument(
-        "--only",
-        type=names(competitors),
-        metavar="NAMES",
-        help=f"only these, of {','.join(competitors)}; ours and its baseline always take part",
-    )
+    if competitors:
+        parser.add_argument(
+            "--only",
+            type=names(competitors),
+            metavar="NAMES",
+            help=f"only these, of {','.join(competitors)}; ours and its baseline always take part",
+        )
     add_rounds(parser)
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of torch (as torch chooses)")
     parser.set_defaults(device="cpu")

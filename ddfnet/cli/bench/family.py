@@ -17,7 +17,7 @@ def add(subjects: Any) -> None:
         description="Times the operators of ddfnet.family (CARAFE, involution, PAC, ...) beside the form with F.unfold "
         "that is run where there is no kernel: interleaved round by round. Each is checked against that form first.",
     )
-    common.add_options(parser, FAMILY, family.NAMES)
+    common.add_options(parser, FAMILY)
     common.add_group(parser, FAMILY_GROUPS)
     parser.add_argument("--backward", action="store_true", help="time the forward and backward pass together as well")
     parser.set_defaults(run=run, rounds=10)  # a call of the unfold forms takes a second
