@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from ddfnet import models
-from ddfnet.models.guided import GuidedUpsampler
+from ddfnet.depth.network import GuidedUpsampler
 
 dependencies = ["torch"]  # who needs timm, torchvision or safetensors says so when it is called
 _ENTRIES = [name for name in models.__all__ if name.islower()]
@@ -25,11 +25,11 @@ def guided_upsampler(pretrained: bool = True, **options: Any) -> GuidedUpsampler
     Raises:
         ValueError: options with ``pretrained=True``.
     """
-    from ddfnet.models import guided_files
+    from ddfnet.depth import weights_files
 
     if pretrained and options:
         raise ValueError(f"pretrained=True has options of its own; give pretrained=False, or leave out {list(options)}")
-    return copy.deepcopy(guided_files.shipped()) if pretrained else GuidedUpsampler(**options).eval()
+    return copy.deepcopy(weights_files.shipped()) if pretrained else GuidedUpsampler(**options).eval()
 
 
 def __dir__() -> list[str]:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from ddfnet import nn, ops
 from ddfnet._version import __version__
 from ddfnet.ops import ddf, ddf_upsample
-from ddfnet.planner import plan
+from ddfnet.profiler.estimate import plan
 
 if TYPE_CHECKING:
-    from ddfnet.depth import upsample_depth
+    from ddfnet.depth.upsample import upsample_depth
 
 _LAZY = ("compat", "export", "family", "models", "surgery")
 

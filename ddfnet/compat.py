@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from ddfnet import nn as layers
 from ddfnet import ops
 from ddfnet.loading import load_weights
+from ddfnet.nn.branches import ChannelBranch, SpatialBranch, check_channels, check_map
 from ddfnet.nn.filter_norm import filter_norm
-from ddfnet.nn.filters import ChannelBranch, SpatialBranch, check_channels, check_map
 from ddfnet.nn.upsample import resize
 
 __all__ = ["DDFPack", "DDFUpPack", "FilterNorm", "ddf", "load_official"]

@@ -9,7 +9,7 @@ from unittest import mock
 import torch
 
 import ddfnet
-from ddfnet.models.guided import GuidedUpsampler
+from ddfnet.depth.network import GuidedUpsampler
 
 
 def network(scale_factor: int = 4, *, sharp: float = 20.0, seed: int = 0, **options: Any) -> GuidedUpsampler:
@@ -62,7 +62,7 @@ def check_threads(call: Callable[[], torch.Tensor]) -> None:
 
 
 def enlarging(size: tuple[int, int], ratio: int, tile: int) -> Callable[[], list[torch.Tensor]]:
-    """A call of `upsample_depth` for `ddfnet.benchmarks.memory`, after a small one like it."""
+    """A call of `upsample_depth` for `ddfnet.bench.memory`, after a small one like it."""
     model = network(ratio)
     depth, guide = (
         torch.rand(size) + 1,

@@ -15,7 +15,7 @@ pytest.importorskip("safetensors")
 import numpy as np
 from PIL import Image
 
-from ddfnet.data import depth_files
+from ddfnet.depth import io
 
 Run = Callable[..., "Outcome"]
 Outcome = SimpleNamespace  # status, out, err
@@ -37,7 +37,7 @@ def pair(folder: Path, name: str = "a", ending: str = ".png", depth: np.ndarray 
     paths = folder / "depth" / f"{name}{ending}", folder / "rgb" / f"{name}.jpg"
     for path in paths:
         path.parent.mkdir(exist_ok=True)
-    depth_files.write(paths[0], depth_map() if depth is None else depth)
+    io.write(paths[0], depth_map() if depth is None else depth)
     Image.effect_noise((32, 24), 60).convert("RGB").save(paths[1])
     return paths
 

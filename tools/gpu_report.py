@@ -22,7 +22,7 @@ import triton
 from gpu_compile import GPUS, compile_case
 from gpu_traffic import FILTERS, Shape, time, traffic
 
-from ddfnet.cli import machine
+from ddfnet import env_info
 
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -107,7 +107,7 @@ def report() -> dict[str, Any]:
         times = [row for rows in pool.map(_time, timed) for row in rows]
     return {
         "command": " ".join(["python", *sys.argv]),
-        "commit": machine.facts()["commit"],
+        "commit": env_info.facts()["commit"],
         "triton": triton.__version__,
         "torch": torch.__version__,
         "gpus": {name: vars(gpu) | {"target": str(gpu.target.arch)} for name, gpu in GPUS.items()},

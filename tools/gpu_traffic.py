@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from gpu_compile import Compiled, Gpu
 
-from ddfnet.ops.triton.launch import PlanarTile
+from ddfnet.ops.triton.config import PlanarTile
 
 SECTOR = 32
 FILTERS = "grad_filters", "grad_filters_planar"  # the kernels of their gradients

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddfnet import __version__
-from ddfnet.cli.errors import UserError, require
+from ddfnet.errors import UserError, require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -114,7 +114,8 @@ def _training(file: Path) -> Converted:
     """Of a checkpoint that ``ddfnet train`` left, whose weights have their names already."""
     import torch
 
-    from ddfnet.models import classifier_files, detection_files, guided_files
+    from ddfnet.depth import weights_files
+    from ddfnet.models import classifier_files, detection_files
 
     mapping = "ddfnet train"
     try:
@@ -122,7 +123,7 @@ def _training(file: Path) -> Converted:
         if "name" in network:
             module, made_of, preprocessing = classifier_files.load(file)
             return Converted(module, {"network": made_of, "preprocessing": preprocessing}, mapping)
-        of_task = detection_files if "classes" in network else guided_files
+        of_task = detection_files if "classes" in network else weights_files
         return Converted(of_task.load(file), {"network": network}, mapping)
     except Exception as error:
         raise UserError(f"{file}: {_reason(error)}") from None

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ddfnet.cli import machine
+from ddfnet import env_info
 from ddfnet.ops import backends
 
 
@@ -31,11 +31,11 @@ def run(options: argparse.Namespace) -> int:
 
 def collect() -> dict[str, Any]:
     """Everything that ``ddfnet env`` prints; never raises, for it is asked when something is wrong."""
-    return machine.facts() | {
+    return env_info.facts() | {
         "simd": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda,
         "hip": torch.version.hip,
-        "libraries": {name: machine.version(name) for name in machine.LIBRARIES},
+        "libraries": {name: env_info.version(name) for name in env_info.LIBRARIES},
         "backend": _backend(),
         "devices": [_device(device, name) for device, name in _devices()],
     }
@@ -50,7 +50,7 @@ def _backend() -> dict[str, str | None]:
 
 
 def _devices() -> list[tuple[torch.device, str]]:
-    found = [(torch.device("cpu"), machine.cpu_name())]
+    found = [(torch.device("cpu"), env_info.cpu_name())]
     for kind, module in (("cuda", torch.cuda), ("xpu", torch.xpu)):
         if module.is_available():
             found += [(torch.device(kind, i), module.get_device_name(i)) for i in range(module.device_count())]
@@ -60,7 +60,7 @@ def _devices() -> list[tuple[torch.device, str]]:
 
 
 def _device(device: torch.device, name: str) -> dict[str, Any]:
-    kernel, reason = machine.kernel(device)
+    kernel, reason = env_info.kernel(device)
     return {"device": str(device), "name": name, "kernel": kernel, "reason": reason, "kernels": _kernels(device)}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ddfnet.cli import evaluating
 from ddfnet.cli.arguments import positive
-from ddfnet.cli.errors import UserError, require
+from ddfnet.errors import UserError, require
 from ddfnet.table import table
 
 _MODULES = ("lightning", "torchmetrics", "safetensors", "timm", "torchvision", "webdataset")
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     evaluating.once(options.checkpoint)
 
     from ddfnet.cli.quiet import quiet
-    from ddfnet.data import DataError
+    from ddfnet.errors import DataError
     from ddfnet.models import network_files
 
     quiet()
@@ -91,8 +91,8 @@ def _evaluate(file: Path, options: argparse.Namespace, classes: list[str] | None
     import lightning
 
     from ddfnet.models import classifier_files
-    from ddfnet.tasks.classification import Classifier
-    from ddfnet.tasks.classification_data import ClassificationData
+    from ddfnet.tasks.classification.data import ClassificationData
+    from ddfnet.tasks.classification.module import Classifier
 
     network, made_of, preprocessing = classifier_files.load(file)
     model = Classifier(network, made_of["num_classes"])

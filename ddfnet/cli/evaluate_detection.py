@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddfnet.cli import evaluating
-from ddfnet.cli.errors import UserError, require
+from ddfnet.errors import UserError, require
 
 if TYPE_CHECKING:
-    from ddfnet.data.boxes import BoxedPictures
-    from ddfnet.tasks.detection_evaluation import Row
+    from ddfnet.data.detection.annotations import BoxedPictures
+    from ddfnet.tasks.detection.evaluation import Row
 
 _MODULES = ("safetensors", "tqdm", "timm", "torchvision", "torchmetrics", "faster_coco_eval", "defusedxml", "lightning")
 
@@ -52,10 +52,11 @@ def run(options: argparse.Namespace) -> int:
     require("train", _MODULES)
     evaluating.prepare(options)
 
-    from ddfnet.cli.machine import device_named
-    from ddfnet.data import DataError, boxes
+    from ddfnet.data.detection import annotations
+    from ddfnet.env_info import device_named
+    from ddfnet.errors import DataError
     from ddfnet.models import detection_files, network_files
-    from ddfnet.tasks import detection_evaluation
+    from ddfnet.tasks.detection import evaluation
 
     device = device_named(options.device)
     rows: list[Row] = []
@@ -66,12 +67,12 @@ def run(options: argparse.Namespace) -> int:
             detector = detection_files.load(file).to(device)
             networks.append({"file": str(file), "card": network_files.card(file)})
             if pictures is None or pictures.classes != detector.classes:
-                pictures = boxes.load(options.data, options.part, detector.classes, on_bad_box=options.on_bad_box)
-            items = detection_evaluation.items(pictures, options.on_bad_image)
-            rows.append(detection_evaluation.evaluate(name, detector, pictures, _bar(items, name, len(pictures))))
+                pictures = annotations.load(options.data, options.part, detector.classes, on_bad_box=options.on_bad_box)
+            items = evaluation.items(pictures, options.on_bad_image)
+            rows.append(evaluation.evaluate(name, detector, pictures, _bar(items, name, len(pictures))))
     except (DataError, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from None
-    print(detection_evaluation.text(rows), flush=True)
+    print(evaluation.text(rows), flush=True)
     assert pictures is not None  # a checkpoint at least is required
     data = {
         "name": pictures.name,

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ddfnet.cli import evaluating
 from ddfnet.cli.arguments import positive
-from ddfnet.cli.errors import UserError, require
+from ddfnet.errors import UserError, require
 
 if TYPE_CHECKING:
-    from ddfnet.data.scenes import Scene
-    from ddfnet.models.guided import GuidedUpsampler
-    from ddfnet.tasks.depth_evaluation import Row
-    from ddfnet.tasks.depth_methods import Method
+    from ddfnet.data.depth.scenes import Scene
+    from ddfnet.depth.network import GuidedUpsampler
+    from ddfnet.tasks.depth.baselines import Method
+    from ddfnet.tasks.depth.evaluation import Row
 
 _MODULES = ("safetensors", "tqdm", "cv2")
 _NAMED = ("motorcycle", "aloe", "nyu")
@@ -97,9 +97,9 @@ def run(options: argparse.Namespace) -> int:
     evaluating.prepare(options)
     import cv2
 
-    from ddfnet.data import DataError
-    from ddfnet.data.protocols import PROTOCOLS
-    from ddfnet.tasks import depth_evaluation
+    from ddfnet.data.depth.protocols import PROTOCOLS
+    from ddfnet.errors import DataError
+    from ddfnet.tasks.depth import evaluation
 
     if options.threads is not None:
         cv2.setNumThreads(options.threads)
@@ -115,12 +115,12 @@ def run(options: argparse.Namespace) -> int:
             origins = {scene.origin for scene in scenes[:1]}
             data.append({"name": name, "scenes": len(scenes), "origin": " ".join(origins)})
             for factor in options.factor:
-                own = depth_evaluation.evaluate(
+                own = evaluation.evaluate(
                     methods, _bar(scenes, f"{name} {factor}x"), protocol, factor, repeats=options.repeats
                 )
                 _check(name, own, factor)
-                mean = depth_evaluation.average(own) if len(scenes) > 1 else []
-                print(depth_evaluation.text([*(own if len(scenes) <= _LISTED else []), *mean]) + "\n", flush=True)
+                mean = evaluation.average(own) if len(scenes) > 1 else []
+                print(evaluation.text([*(own if len(scenes) <= _LISTED else []), *mean]) + "\n", flush=True)
                 rows += own + mean
     except (DataError, ValueError) as error:
         raise UserError(str(error)) from None
@@ -136,7 +136,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _method_names(options: argparse.Namespace) -> list[str]:
     """What the networks are compared with."""
-    from ddfnet.tasks.depth_methods import METHODS
+    from ddfnet.tasks.depth.baselines import METHODS
 
     if options.probe and not options.checkpoint:
         raise UserError("--probe requires --checkpoint with the networks to probe")
@@ -153,17 +153,18 @@ def _method_names(options: argparse.Namespace) -> list[str]:
 
 
 def _networks(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[_Network]:
-    from ddfnet.models import guided_files, network_files
+    from ddfnet.depth import weights_files
+    from ddfnet.models import network_files
 
     return [
-        _Network(name, file, guided_files.load(file), network_files.card(file))
+        _Network(name, file, weights_files.load(file), network_files.card(file))
         for name, file in zip(_labels(checkpoints, methods), checkpoints, strict=True)
     ]
 
 
 def _labels(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[str]:
     """One network is called ddfnet, unless the package's is measured too."""
-    from ddfnet.tasks.depth_methods import METHODS
+    from ddfnet.tasks.depth.baselines import METHODS
 
     if len(checkpoints) == 1 and "ddfnet" not in methods:
         return ["ddfnet"]
@@ -171,20 +172,20 @@ def _labels(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[str]:
 
 
 def _methods(names: Sequence[str], networks: Sequence[_Network], probe: bool) -> dict[str, Method]:
-    from ddfnet.tasks import depth_methods, depth_probes
+    from ddfnet.tasks.depth import baselines, probes
 
-    chosen = {name: depth_methods.METHODS[name] for name in names}
+    chosen = {name: baselines.METHODS[name] for name in names}
     for own in networks:
-        chosen[own.name] = depth_methods.ddfnet(own.network)
+        chosen[own.name] = baselines.ddfnet(own.network)
         if probe:
-            chosen[f"{own.name}, one view"] = depth_methods.ddfnet(own.network, ensemble=False)
-            chosen[f"{own.name}, guide moved"] = depth_probes.with_moved_guide(own.network)
-            chosen[f"{own.name}, no features"] = depth_probes.without_features(own.network)
+            chosen[f"{own.name}, one view"] = baselines.ddfnet(own.network, ensemble=False)
+            chosen[f"{own.name}, guide moved"] = probes.with_moved_guide(own.network)
+            chosen[f"{own.name}, no features"] = probes.without_features(own.network)
     return chosen
 
 
 def _scenes(name: str, options: argparse.Namespace) -> Sequence[Scene]:
-    from ddfnet.data import middlebury, nyu, pairs
+    from ddfnet.data.depth import middlebury, nyu, pairs
 
     if name == "motorcycle":
         return [middlebury.motorcycle()]
@@ -207,8 +208,8 @@ def _bar(scenes: Sequence[Scene], title: str) -> Iterable[Scene]:
 
 def _check(name: str, rows: Sequence[Row], factor: int) -> None:
     """What is published of NYU must come out before anything else is believed."""
-    from ddfnet.data.nyu import HALF_PIXEL_BILINEAR_CM
-    from ddfnet.tasks import depth_evaluation
+    from ddfnet.data.depth.nyu import HALF_PIXEL_BILINEAR_CM
+    from ddfnet.tasks.depth import evaluation
 
     if name == "nyu" and rows[0].protocol == "pac" and factor in HALF_PIXEL_BILINEAR_CM:
-        depth_evaluation.check_nyu(rows)
+        evaluation.check_nyu(rows)

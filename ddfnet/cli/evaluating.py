@@ -11,10 +11,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ddfnet import files
-from ddfnet.cli import machine
+from ddfnet import env_info, files
 from ddfnet.cli.arguments import positive
-from ddfnet.cli.errors import UserError, writable_file
+from ddfnet.errors import UserError, writable_file
 
 
 def add_options(parser: argparse.ArgumentParser, of: str = "torch") -> None:
@@ -64,7 +63,7 @@ def write(
     if options.json is None:
         return
     command = shlex.join(["ddfnet", *sys.argv[1:]])
-    about = {"command": command, **more, "data": data, "networks": networks, "machine": machine.facts()}
+    about = {"command": command, **more, "data": data, "networks": networks, "machine": env_info.facts()}
     try:
         files.write(options.json, json.dumps({**about, "rows": rows}, indent=2) + "\n")
     except OSError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddfnet.cli.arguments import positive
-from ddfnet.cli.errors import UserError, require, writable_file
+from ddfnet.errors import UserError, require, writable_file
 from ddfnet.export.formats import FORMATS
 
 
@@ -50,17 +50,17 @@ def height_and_width(text: str) -> tuple[int, int]:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ddfnet.export import ExportError, MismatchError, exporting
-    from ddfnet.export.subjects import subject
+    from ddfnet.export import ExportError, MismatchError, api
+    from ddfnet.export.catalog import subject
 
     if options.format == "onnx":
-        require("export", exporting.MODULES)
+        require("export", api.MODULES)
     output = options.output or Path(Path(options.model).stem + (".onnx" if options.format == "onnx" else ".pt2"))
     if options.tolerance is not None and not options.check:
         raise UserError("--tolerance is of the check; give --check too")
     if options.opset is not None and options.format != "onnx":
         raise UserError(f"--opset is of ONNX's operators, and {options.format} has none of them")
-    for file in (output, exporting.report_of(output)):
+    for file in (output, api.report_of(output)):
         writable_file(file)
         if file.exists() and not options.overwrite:
             raise UserError(f"{file} exists; give --overwrite to replace it, or write to another name")
@@ -70,14 +70,14 @@ def run(options: argparse.Namespace) -> int:
             chosen = subject(options.model, options.checkpoint)
             if chosen.note:
                 print(f"note: {chosen.note}")
-            report = exporting.export(
+            report = api.export(
                 chosen.model,
                 chosen.inputs,
                 output,
                 format=options.format,
                 size=(options.batch, *(options.size or chosen.size)),
                 step=options.step or chosen.step,
-                opset=options.opset or exporting.OPSET,
+                opset=options.opset or api.OPSET,
                 check=options.check,
                 tolerance=options.tolerance,
                 times=options.times,

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from ddfnet import __version__
 from ddfnet.cli import bench, convert, demo, env, evaluate, export, train, upsample
-from ddfnet.cli.errors import UserError
+from ddfnet.errors import UserError
 
 
 class _Parser(argparse.ArgumentParser):

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ddfnet.cli.errors import UserError, require, writable_folder
 from ddfnet.cli.quiet import quiet
+from ddfnet.errors import UserError, require, writable_folder
 
 _MODULES = ("lightning", "jsonargparse", "torchmetrics", "tensorboard", "safetensors")
 TASKS = {  # by the name of its module train_NAME: what it is, and what it needs besides
@@ -46,8 +46,9 @@ def run(options: argparse.Namespace) -> int:
     import jsonargparse
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    from ddfnet.cli import machine, presets, training
-    from ddfnet.data import DataError
+    from ddfnet import env_info
+    from ddfnet.cli import presets, training
+    from ddfnet.errors import DataError
 
     try:
         arguments = presets.resolve(options.arguments)
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(_line(error)) from None
     except OSError as error:  # weights that a network is to begin with, from a hub or a file
         raise UserError(f"the network's weights cannot be had: {_line(error) or type(error).__name__}") from None
-    facts = machine.facts()  # now: the checkout may be another by the time that the run ends
+    facts = env_info.facts()  # now: the checkout may be another by the time that the run ends
     output = _output(cli.config["output"], cli.config["ckpt_path"], cli.trainer.is_global_zero)
     checkpoint = _checkpoint(output, cli.config["ckpt_path"])
     if checkpoint is not None:

@@ -10,8 +10,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from ddfnet.cli.task import Task
 from ddfnet.models import classifier_files
 from ddfnet.models.network_files import Weights
-from ddfnet.tasks.classification import Classifier
-from ddfnet.tasks.classification_data import ClassificationData
+from ddfnet.tasks.classification.data import ClassificationData
+from ddfnet.tasks.classification.module import Classifier
 
 
 def link(parser: LightningArgumentParser) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from ddfnet.cli.task import Task
 from ddfnet.models import detection_files
 from ddfnet.models.network_files import Weights
-from ddfnet.tasks.detection import Detection, DetectionData
+from ddfnet.tasks.detection.module import Detection, DetectionData
 
 
 def link(parser: LightningArgumentParser) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ddfnet.cli.task import Task
-from ddfnet.models import guided_files
+from ddfnet.depth import weights_files
 from ddfnet.models.network_files import Weights
-from ddfnet.tasks.guided import GuidedDepth, GuidedDepthData
+from ddfnet.tasks.depth.module import GuidedDepth, GuidedDepthData
 
 
 def link(parser: LightningArgumentParser) -> None:
@@ -20,11 +20,11 @@ def link(parser: LightningArgumentParser) -> None:
 def leave(cli: LightningCLI, weights: Weights, file: Path, facts: dict[str, Any]) -> None:
     card = {
         "network": cli.model.network.options,
-        "data": "scenes composed on the fly of photographs (ddfnet.data.composed.ComposedScenes)",
+        "data": "scenes composed on the fly of photographs (ddfnet.data.depth.synthetic.ComposedScenes)",
         "factors": list(cli.model.factors),
         **facts,
     }
-    guided_files.save(cli.model.network, file, card, weights)
+    weights_files.save(cli.model.network, file, card, weights)
 
 
 TASK = Task(GuidedDepth, GuidedDepthData, link, leave, in_steps=True, in_part=True)

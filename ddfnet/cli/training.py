@@ -18,15 +18,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
-from ddfnet.cli.errors import UserError
 from ddfnet.cli.task import Task
+from ddfnet.errors import UserError
 from ddfnet.models import network_files
-from ddfnet.tasks.averaging import MovingAverage
-from ddfnet.tasks.checkpoints import WholeCheckpoints
-from ddfnet.tasks.finite import Finite
-from ddfnet.tasks.legs import Legs
-from ddfnet.tasks.pace import Pace
-from ddfnet.tasks.sharding import Sharded
+from ddfnet.training.averaging import MovingAverage
+from ddfnet.training.checkpoints import WholeCheckpoints
+from ddfnet.training.finite import Finite
+from ddfnet.training.fsdp import Sharded
+from ddfnet.training.resume_history import Legs
+from ddfnet.training.step_timer import Pace
 
 _PARTS = ("loops", "optimizer_states", "lr_schedulers", "callbacks")  # of a checkpoint, besides the weights
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
@@ -184,7 +184,7 @@ def leave(
         output: the folder of the run.
         metrics: of the last validation.
         command: that made it.
-        machine: facts of `ddfnet.cli.machine`.
+        machine: facts of `ddfnet.env_info`.
 
     Returns:
         What to tell the user, on the first process.

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ddfnet.cli import depth_job, depth_pairs
 from ddfnet.cli.arguments import positive
-from ddfnet.cli.depth_job import Done
-from ddfnet.cli.depth_pairs import Job
-from ddfnet.cli.errors import UserError, require
+from ddfnet.depth import batch, pairing
+from ddfnet.depth.batch import Done
+from ddfnet.depth.pairing import Job
+from ddfnet.errors import UserError, require
 
 _MODULES = ("numpy", "PIL", "safetensors", "tqdm")
 
@@ -107,17 +107,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _network(file: str) -> Any:
-    from ddfnet.models import guided_files
+    from ddfnet.depth import weights_files
 
     try:
-        return guided_files.load(Path(file))
+        return weights_files.load(Path(file))
     except (ValueError, OSError) as error:
         raise UserError(f"--model {error}") from None
 
 
 def _run_single(options: argparse.Namespace) -> int:
-    job = depth_pairs.single(options)
-    done = depth_job.upsample(job, options)
+    job = pairing.single(options)
+    done = batch.upsample(job, options)
     _say_notes({note: [job.depth] for note in done.notes})
     print(done.line)
     return 0
@@ -126,13 +126,13 @@ def _run_single(options: argparse.Namespace) -> int:
 def _run_folder(options: argparse.Namespace) -> int:
     from tqdm import tqdm  # type: ignore[import-untyped]
 
-    jobs, problems = depth_pairs.folder(options)
+    jobs, problems = pairing.folder(options)
     count, written, kept = len(jobs) + len(problems), 0, 0
     notes: dict[str, list[Path]] = defaultdict(list)
     interrupted = False
     try:
         with _at_a_time(options.jobs) as pool, tqdm(total=len(jobs), unit="map", disable=None, file=sys.stderr) as bar:
-            futures = {pool.submit(depth_job.upsample, job, options): job for job in jobs}
+            futures = {pool.submit(batch.upsample, job, options): job for job in jobs}
             for future in as_completed(futures):
                 job = futures[future]
                 done = _outcome(future, job)

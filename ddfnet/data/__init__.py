@@ -1,5 +1,1 @@
-"""Data sets and how they are split: one module a source, all giving the same `Splits`."""
-
-from ddfnet.data.splits import DataError, Splits
-
-__all__ = ["DataError", "Splits"]
+"""Data sets: one shelf for each task, one module for each source."""

@@ -55,7 +55,7 @@ class Onnx(Format):
     def content(
         self, program: ExportedProgram, names: Sequence[str], outputs: Sequence[str], axes: dict[str, str]
     ) -> tuple[bytes, dict[str, Any]]:
-        translations = import_module("ddfnet.export.operators").TRANSLATIONS
+        translations = import_module("ddfnet.export.onnx_ops").TRANSLATIONS
         made = torch.onnx.export(
             program,
             dynamo=True,

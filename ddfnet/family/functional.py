@@ -12,7 +12,7 @@ from torch import Tensor
 from ddfnet.family.taps import Window
 from ddfnet.nn.upsample import by_subpixel
 from ddfnet.ops import ddf, ddf_upsample
-from ddfnet.ops.arguments import Pair, odd_pair, pair
+from ddfnet.ops.geometry import Pair, odd_pair, pair
 
 _GROUPS_AT_ONCE = 16  # a few megabytes of taps on maps of 100x152
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from ddfnet.family.functional import involution
 from ddfnet.family.taps import Window
-from ddfnet.nn.filters import TapSoftmax, check_channels, check_map
+from ddfnet.nn.branches import TapSoftmax, check_channels, check_map
 from ddfnet.ops import ddf, ddf_upsample
-from ddfnet.ops.arguments import odd_pair, pair
+from ddfnet.ops.geometry import odd_pair, pair
 
 
 class CARAFEPack(nn.Module):

@@ -8,7 +8,7 @@ from itertools import product
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddfnet.ops.arguments import Pair, default_padding, grid_size, pair
+from ddfnet.ops.geometry import Pair, default_padding, grid_size, pair
 
 
 class Window:

@@ -34,10 +34,10 @@ when_imported("timm", _register)
 
 def __getattr__(name: str) -> Any:
     if name in _GUIDED:
-        return getattr(import_module("ddfnet.models.guided"), name)
+        return getattr(import_module("ddfnet.depth.network"), name)
     if name in _DETECTION:
         try:
-            return getattr(import_module("ddfnet.models.detection"), name)
+            return getattr(import_module("ddfnet.models.faster_rcnn"), name)
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 "ddfnet.models needs timm and torchvision for detection: pip install 'ddfnet[models]'", name=error.name

@@ -50,7 +50,7 @@ def save(
     Args:
         network: whose state dict is written.
         made_of: arguments of `create`; None for a module of the user's, which `load` cannot make again.
-        preprocessing: of pictures, as `ddfnet.tasks.classification_data.ClassificationData` has it.
+        preprocessing: of pictures, as `ddfnet.tasks.classification.data.ClassificationData` has it.
         file: see `network_files.save`.
         card: likewise.
         weights: likewise.

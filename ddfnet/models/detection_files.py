@@ -7,7 +7,7 @@ from typing import Any
 
 from ddfnet.loading import load_weights
 from ddfnet.models import network_files
-from ddfnet.models.detection import Detector
+from ddfnet.models.faster_rcnn import Detector
 from ddfnet.models.network_files import Weights
 
 

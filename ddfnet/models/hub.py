@@ -1,6 +1,6 @@
 """Networks in folders and on the Hugging Face Hub: what gives a network its three methods for that.
 
-Nothing of huggingface_hub is imported before one of them is called: `ddfnet.models.guided` needs torch alone.
+Nothing of huggingface_hub is imported before one of them is called: `ddfnet.depth.network` needs torch alone.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddfnet.nn.filters import TapSoftmax, check_channels, check_map
+from ddfnet.nn.branches import TapSoftmax, check_channels, check_map
 from ddfnet.ops import ddf_upsample
-from ddfnet.ops.arguments import Pair, odd_pair, pair
+from ddfnet.ops.geometry import Pair, odd_pair, pair
 
 
 class CARAFE(nn.Module):

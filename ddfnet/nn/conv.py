@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ddfnet.nn.ddf import DDF2d
-from ddfnet.ops.arguments import Pair
+from ddfnet.ops.geometry import Pair
 
 
 class DDFConv2d(nn.Module):

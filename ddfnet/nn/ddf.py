@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddfnet.nn.filters import ChannelBranch, SpatialBranch, begin_static, check_channels, check_map
-from ddfnet.nn.whole import filter_whole
+from ddfnet.nn.branches import ChannelBranch, SpatialBranch, begin_static, check_channels, check_map
+from ddfnet.nn.fused import filter_whole
 from ddfnet.ops import ddf
-from ddfnet.ops.arguments import Pair, check_combine, grid_size, pair
+from ddfnet.ops.geometry import Pair, check_combine, grid_size, pair
 
 _FILTERS = ("both", "spatial", "channel")
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ddfnet.ops.arguments import Pair, pair
+from ddfnet.ops.geometry import Pair, pair
 from ddfnet.ops.shapes import accumulate_dtype
 
 _KINDS = ("spatial", "channel")

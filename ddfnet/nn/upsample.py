@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddfnet.nn.filters import ChannelBranch, SpatialBranch, begin_static, check_channels, check_map
+from ddfnet.nn.branches import ChannelBranch, SpatialBranch, begin_static, check_channels, check_map
 from ddfnet.ops import ddf_upsample
-from ddfnet.ops.arguments import Pair, check_combine, odd_pair, pair
+from ddfnet.ops.geometry import Pair, check_combine, odd_pair, pair
 from ddfnet.ops.shapes import accumulate_dtype
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddfnet.ops import library
-from ddfnet.ops.arguments import DTYPES, Pair, check_combine, default_padding, grid_size, pair, remember
+from ddfnet.ops import registration
+from ddfnet.ops.geometry import DTYPES, Pair, check_combine, default_padding, grid_size, pair, remember
 
 Shape = Sequence[int]
 
@@ -70,7 +70,7 @@ def ddf(
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, equation 2; "add" and heads are the official
     code's.
     """
-    kernels = library.plain_kernels(input, channel_filter, spatial_filter)
+    kernels = registration.plain_kernels(input, channel_filter, spatial_filter)
     if kernels is None:
         _check_tensors(input, channel_filter, spatial_filter)
     shapes = input.shape, _shape(channel_filter), _shape(spatial_filter)
@@ -123,7 +123,7 @@ def ddf_upsample(
 
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6 and figure 5.
     """
-    kernels = library.plain_kernels(input, channel_filter, spatial_filter)
+    kernels = registration.plain_kernels(input, channel_filter, spatial_filter)
     if kernels is None:
         _check_tensors(input, channel_filter, spatial_filter)
     shapes = input.shape, _shape(channel_filter), _shape(spatial_filter)
@@ -140,8 +140,8 @@ def _call(
     geometry: tuple[Any, ...],
 ) -> Tensor:
     if kernels is not None:
-        return library.call_plain(kernels, (input, channel_filter, spatial_filter), geometry)
-    tensors = library.autocast(input, channel_filter, spatial_filter)
+        return registration.call_plain(kernels, (input, channel_filter, spatial_filter), geometry)
+    tensors = registration.autocast(input, channel_filter, spatial_filter)
     dtype = tensors[0].dtype  # type: ignore[union-attr]
     if any(tensor is not None and tensor.dtype != dtype for tensor in tensors):
         names = ("input", "channel_filter", "spatial_filter")
@@ -150,7 +150,7 @@ def _call(
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         # A trace's shapes are tensors. What becomes constant here is the kernel's size, which the trace is of.
         geometry = tuple(tuple(map(int, each)) if isinstance(each, tuple) else each for each in geometry)
-    output: Tensor = library.ddf(*tensors, *geometry)
+    output: Tensor = registration.ddf(*tensors, *geometry)
     return output
 
 

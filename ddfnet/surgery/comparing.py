@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ddfnet.planner import plan
+from ddfnet.profiler.estimate import plan
 from ddfnet.surgery.checking import check_model
 from ddfnet.surgery.evaluating import evaluating
 from ddfnet.surgery.report import Report, Shape, change, parameter_count

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ddfnet.nn import DDFConv2d
-from ddfnet.ops.arguments import Pair, pair
+from ddfnet.ops.geometry import Pair, pair
 from ddfnet.surgery.checking import check_model, is_hooked
 from ddfnet.surgery.report import Edit, Report, Shape, operate
 from ddfnet.surgery.selection import DDF_LAYERS, Where, layers, matcher

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ddfnet.nn import DDF2d, DDFConv2d
-from ddfnet.nn.filters import ChannelBranch, SpatialBranch
+from ddfnet.nn.branches import ChannelBranch, SpatialBranch
 from ddfnet.surgery.checking import check_model, is_hooked
 from ddfnet.surgery.selection import DDF_LAYERS
 

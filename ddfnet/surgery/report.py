@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ddfnet.planner import Plan, plan
+from ddfnet.profiler.estimate import Plan, plan
 from ddfnet.table import amount, table
 
 Shape = Sequence[int] | Sequence[Sequence[int]]

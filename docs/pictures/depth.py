@@ -9,9 +9,9 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from ddfnet.cli.demo.depth import FACTOR, worst_windows
-from ddfnet.data import middlebury
-from ddfnet.data.protocols import PAC
-from ddfnet.tasks.depth_methods import METHODS
+from ddfnet.data.depth import middlebury
+from ddfnet.data.depth.protocols import PAC
+from ddfnet.tasks.depth.baselines import METHODS
 
 SHOWN = {"nearest": "given: every eighth pixel", "bilinear": "bilinear", "ddfnet": "ddfnet"}
 WINDOW = (125, 185)  # pixels of the part that is shown large

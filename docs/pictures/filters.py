@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ddfnet.cli.filters import Components, record
-from ddfnet.data import photographs
+from ddfnet.data.depth import photographs
 from ddfnet.models import classifier_files
 
 HERE = Path(__file__).parent

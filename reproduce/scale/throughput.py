@@ -25,7 +25,7 @@ sys.path.insert(0, str(HERE))
 
 from communication import NETWORKS, PAGE, page  # noqa: E402
 
-from ddfnet.cli import machine  # noqa: E402
+from ddfnet import env_info  # noqa: E402
 
 BATCH, STEPS = 16, (3, 11)
 PROCESSES = (1, 2)
@@ -91,7 +91,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    facts = {"command": "python reproduce/scale/throughput.py", "batch": BATCH, "machine": machine.facts()}
+    facts = {"command": "python reproduce/scale/throughput.py", "batch": BATCH, "machine": env_info.facts()}
     with tempfile.TemporaryDirectory() as folder:
         pictures(Path(folder))
         results = facts | {"networks": measure(Path(folder))}

@@ -20,9 +20,9 @@ sys.path.insert(0, str(HERE.parent))
 from reporting import table  # noqa: E402
 
 from ddfnet import files  # noqa: E402
-from ddfnet.benchmarks import documents, layer  # noqa: E402
-from ddfnet.benchmarks.registry import LAYER_GROUPS, LayerCase  # noqa: E402
-from ddfnet.benchmarks.result import Result  # noqa: E402
+from ddfnet.bench import documents, layer  # noqa: E402
+from ddfnet.bench.registry import LAYER_GROUPS, LayerCase  # noqa: E402
+from ddfnet.bench.result import Result  # noqa: E402
 
 TABLES = ("table1", "table2", "tableA")
 TAPS = 9

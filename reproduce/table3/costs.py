@@ -27,9 +27,9 @@ from rows import ROWS  # noqa: E402
 
 import ddfnet  # noqa: E402
 import ddfnet.models  # noqa: E402
-from ddfnet.benchmarks import memory  # noqa: E402
-from ddfnet.cli import machine  # noqa: E402
-from ddfnet.tasks import comparison  # noqa: E402
+from ddfnet import env_info  # noqa: E402
+from ddfnet.bench import memory  # noqa: E402
+from ddfnet.tasks.classification import comparison  # noqa: E402
 
 SHAPE, BATCH, ROUNDS = (3, 32, 32), 128, 20
 
@@ -94,7 +94,7 @@ def main() -> None:
     if not options.planned:
         for name, own in measured().items():
             rows[name] |= own
-    facts = {"command": "python " + " ".join(sys.argv), "batch": BATCH, "machine": machine.facts()}
+    facts = {"command": "python " + " ".join(sys.argv), "batch": BATCH, "machine": env_info.facts()}
     (HERE / "costs.json").write_text(json.dumps(facts | {"rows": rows}, indent=2) + "\n")
 
 

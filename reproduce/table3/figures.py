@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE))
 
 from rows import ROWS  # noqa: E402
 
-from ddfnet.benchmarks.roofline import spread  # noqa: E402
+from ddfnet.bench.roofline import spread  # noqa: E402
 
 DRAWN = ("conv", "depthwise", "spatial", "channel", "ddf", "add")  # as curves; more would hide each other
 _METADATA = {"Date": None}

@@ -14,7 +14,7 @@ sys.path.insert(0, str(HERE.parent))
 from reporting import spread, table  # noqa: E402
 
 from ddfnet.models.upsamplers import UPSAMPLERS  # noqa: E402
-from ddfnet.tasks.detection_evaluation import upsampler_macs  # noqa: E402
+from ddfnet.tasks.detection.evaluation import upsampler_macs  # noqa: E402
 
 PAPER = {  # MACs G, AP_S, AP_M, AP_L, AP: COCO minival, Faster R-CNN with ResNet-50 and a pyramid, one run each
     "nearest": (0.0, 21.2, 41.0, 48.1, 37.4),

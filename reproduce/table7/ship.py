@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddfnet import files
 
-WEIGHTS = Path(__file__).parents[2] / "ddfnet" / "models" / "weights"
+WEIGHTS = Path(__file__).parents[2] / "ddfnet" / "depth" / "weights"
 ROWS = 6  # two scenes at three factors
 
 

@@ -53,7 +53,7 @@ def test_table_and_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 _TUNE = """
 import functools, sys
-from ddfnet.benchmarks import registry, tune
+from ddfnet.bench import registry, tune
 from ddfnet.cli.main import main
 
 registry.CASES["one"] = registry.Case("one", (1, 2, 2, 3))
@@ -65,7 +65,7 @@ sys.exit(main(["bench", "op", "--case", "one", "--rounds", "1", "--tune", sys.ar
 def test_tiles_are_tuned_where_triton_serves_the_device(tmp_path: Path) -> None:
     """By Triton's interpreter, on a map that it does not take long for."""
     pytest.importorskip("triton")
-    from ddfnet.ops.triton.launch import read_table
+    from ddfnet.ops.triton.config import read_table
 
     file = tmp_path / "tiles.json"
     command, interpreted = [sys.executable, "-c", _TUNE, str(file)], os.environ | {"TRITON_INTERPRET": "1"}
@@ -101,7 +101,7 @@ def test_tuning_times_no_competitors(tmp_path: Path, fails: Fails) -> None:
 
 def test_a_table_of_tiles_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
     pytest.importorskip("triton")
-    from ddfnet.benchmarks import tune
+    from ddfnet.bench import tune
 
     monkeypatch.setattr("ddfnet.ops.backends.can_run", lambda name, device: (True, "made up"))
     missing = tmp_path / "missing" / "tiles.json"
@@ -184,19 +184,19 @@ def test_training_is_not_compiled(fails: Fails) -> None:
 
 
 def test_networks_need_timm(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
-    monkeypatch.setattr("ddfnet.cli.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("ddfnet.errors.find_spec", lambda name: None)
     assert fails(1, "bench", "network") == "ddfnet: error: timm not installed; run: pip install 'ddfnet[models]'"
 
 
 def test_memory_where_it_cannot_be_measured(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
-    monkeypatch.setattr("ddfnet.benchmarks.memory.can_measure", lambda device: (False, "not on this system"))
+    monkeypatch.setattr("ddfnet.bench.memory.can_measure", lambda device: (False, "not on this system"))
     assert fails(1, *QUICK, "--memory") == "ddfnet: error: not on this system"
 
 
 def test_memory_is_printed_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ddfnet.benchmarks import memory
+    from ddfnet.bench import memory
 
     monkeypatch.setattr(memory, "measure", lambda name, layout, *_: memory.Memory(name, layout, 1.25, 2.0))
     monkeypatch.setattr(memory, "can_measure", lambda device: (True, ""))
@@ -228,7 +228,7 @@ def test_the_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_group_of_layers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from ddfnet.benchmarks import memory
+    from ddfnet.bench import memory
 
     monkeypatch.setattr(memory, "measure", lambda name, layout, *_: memory.Memory(name, layout, 1.25, 2.0))
     monkeypatch.setattr(memory, "can_measure", lambda device: (True, ""))
@@ -254,11 +254,11 @@ def test_the_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_the_depth_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     if not hasattr(pytest.importorskip("cv2"), "ximgproc"):
         pytest.skip("this OpenCV was built without ximgproc")
-    from ddfnet.benchmarks import documents, memory
-    from ddfnet.models import guided_files
+    from ddfnet.bench import documents, memory
+    from ddfnet.depth import weights_files
 
     model = network()
-    monkeypatch.setattr(guided_files, "shipped", lambda: model)
+    monkeypatch.setattr(weights_files, "shipped", lambda: model)
     monkeypatch.setattr(memory, "measure", lambda name, layout, *_: memory.Memory(name, layout, 1.5, 0.01))
     monkeypatch.setattr(memory, "can_measure", lambda device: (True, ""))
     file = tmp_path / "results.json"
@@ -296,21 +296,21 @@ def test_an_opencv_without_its_contributed_part(
 ) -> None:
     monkeypatch.delattr(pytest.importorskip("cv2"), "ximgproc", raising=False)
     document = SimpleNamespace(what="depth", device="cpu")
-    monkeypatch.setattr("ddfnet.benchmarks.documents.read", lambda file: document)
+    monkeypatch.setattr("ddfnet.bench.documents.read", lambda file: document)
     line = fails(1, "bench", *command)
     assert line.startswith("ddfnet: error: this OpenCV has no ximgproc; run: pip uninstall opencv-python ")
     assert line.endswith("pip install --force-reinstall opencv-contrib-python-headless")
 
 
 def test_without_opencv(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
-    monkeypatch.setattr("ddfnet.cli.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("ddfnet.errors.find_spec", lambda name: None)
     line = fails(1, "bench", "depth")
     assert line == "ddfnet: error: cv2, safetensors, skimage not installed; run: pip install 'ddfnet[train]'"
 
 
 def test_a_compiler_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
     pytest.importorskip("timm")
-    from ddfnet.benchmarks import network
+    from ddfnet.bench import network
 
     def refuse(*args: object, **options: object) -> None:
         raise network.CompileFailedError("torch.compile failed for ddf: no compiler")
@@ -340,7 +340,7 @@ def test_a_wrong_operator_is_not_timed(tmp_path: Path, fails: Fails, monkeypatch
 
 def test_a_checkout_without_symbolic_links_keeps_the_other_commands() -> None:
     code = (
-        "import sys; sys.modules['ddfnet.benchmarks'] = None; from ddfnet.cli.main import main; "
+        "import sys; sys.modules['ddfnet.bench'] = None; from ddfnet.cli.main import main; "
         "sys.exit(10 * main(['bench']) + main(['env']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from ddfnet.benchmarks import check
+from ddfnet.bench import check
 from ddfnet.cli.main import main
 
 Fails = Callable[..., str]
@@ -90,7 +90,7 @@ def test_the_threads_are_the_files(committed: Path, tmp_path: Path, monkeypatch:
 
 
 def test_a_check_of_what_is_wrong_by_now(committed: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddfnet.benchmarks.equality import WrongResultError
+    from ddfnet.bench.equality import WrongResultError
 
     def wrong(document: object, rounds: int) -> None:
         raise WrongResultError("ddf", "tiny", "the output is off")
@@ -133,7 +133,7 @@ def test_plots_that_cannot_be(committed: Path, tmp_path: Path, fails: Fails, mon
     assert "cannot draw" in fails(1, *command, str(tmp_path / "roofline.song"))
     file = changed(committed, tmp_path / "layer.json", lambda fields: [r.update(limit=None) for r in fields["results"]])
     assert "none of the results has a limit" in fails(1, "bench", "plot", file, "--out", str(tmp_path / "r.svg"))
-    monkeypatch.setattr("ddfnet.cli.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("ddfnet.errors.find_spec", lambda name: None)
     assert fails(1, *command, str(file)) == ("ddfnet: error: matplotlib not installed; run: pip install 'ddfnet[demo]'")
 
 

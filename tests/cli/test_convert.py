@@ -21,8 +21,9 @@ from torch import nn
 
 import ddfnet
 from ddfnet.cli.main import main
-from ddfnet.models import classifier_files, detection_files, guided_files
-from ddfnet.models.detection import Detector
+from ddfnet.depth import weights_files
+from ddfnet.models import classifier_files, detection_files
+from ddfnet.models.faster_rcnn import Detector
 from tests.guided_networks import network as guided_network
 from tests.official_networks import LAYERS, official_resnet
 
@@ -89,7 +90,7 @@ def classification(file: Path) -> tuple[nn.Module, Callable[[Path], Any]]:
 def guided(file: Path) -> tuple[nn.Module, Callable[[Path], Any]]:
     network = guided_network(4)
     save(file, network, network=network.options)
-    return network, guided_files.load
+    return network, weights_files.load
 
 
 def detection(file: Path) -> tuple[nn.Module, Callable[[Path], Any]]:
@@ -146,7 +147,7 @@ def test_a_result_that_exists_is_kept(fails: Fails, tmp_path: Path) -> None:
     assert "exists; give --overwrite" in fails(1, "convert", str(file), str(out))
     assert out.read_text() == "mine"
     assert main(["convert", str(file), str(out), "--overwrite"]) == 0
-    assert guided_files.load(out).scale_factor == 4
+    assert weights_files.load(out).scale_factor == 4
 
 
 class Trap:

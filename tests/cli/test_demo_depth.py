@@ -22,9 +22,9 @@ from torch import Tensor
 
 from ddfnet.cli.demo import depth, depth_pictures, page
 from ddfnet.cli.demo.depth import Enlarged, Window
-from ddfnet.data.protocols import PAC
-from ddfnet.data.scenes import Scene
-from ddfnet.tasks.depth_evaluation import evaluate
+from ddfnet.data.depth.protocols import PAC
+from ddfnet.data.depth.scenes import Scene
+from ddfnet.tasks.depth.evaluation import evaluate
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ def test_text_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_missing_library_is_shown_as_missing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddfnet.cli.machine.LIBRARIES", ("pytest", "no-such-library"))
+    monkeypatch.setattr("ddfnet.env_info.LIBRARIES", ("pytest", "no-such-library"))
     assert collected(capsys)["libraries"] == {"pytest": pytest.__version__, "no-such-library": None}
 
 

@@ -19,9 +19,10 @@ pytest.importorskip("tqdm")
 import torch
 
 from ddfnet.cli.main import main
-from ddfnet.models import detection_files, guided_files
-from ddfnet.models.detection import Detector
-from ddfnet.models.guided import GuidedUpsampler
+from ddfnet.depth import weights_files
+from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.models import detection_files
+from ddfnet.models.faster_rcnn import Detector
 from tests.detection_folders import CLASSES, truncate, voc, voc_xml
 
 Fails = Callable[..., str]
@@ -85,7 +86,7 @@ def test_a_truncated_picture(root: Path, file: Path, tmp_path: Path, fails: Fail
 
 def test_another_network_s_checkpoint(root: Path, tmp_path: Path, fails: Fails) -> None:
     file = tmp_path / "guided.safetensors"
-    guided_files.save(GuidedUpsampler(4, channels=8, guide_channels=8), file, {})
+    weights_files.save(GuidedUpsampler(4, channels=8, guide_channels=8), file, {})
     assert fails(1, *evaluate("--checkpoint", file, "--data", root)).startswith(
         f"ddfnet: error: {file}: a file that `ddfnet train detection` wrote is required, *.safetensors or *.ckpt ("
     )

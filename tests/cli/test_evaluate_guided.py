@@ -17,9 +17,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ddfnet.cli.main import main
-from ddfnet.models import guided_files
-from ddfnet.models.guided import GuidedUpsampler
-from ddfnet.tasks import depth_methods
+from ddfnet.depth import weights_files
+from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.tasks.depth import baselines
 
 Fails = Callable[..., str]
 
@@ -42,7 +42,7 @@ def pairs(tmp_path: Path) -> Path:
 def network(tmp_path: Path) -> Path:
     file = tmp_path / "own" / "model.safetensors"
     file.parent.mkdir()
-    guided_files.save(GuidedUpsampler(4, channels=8, guide_channels=8), file, {"seed": 5, "steps": 0})
+    weights_files.save(GuidedUpsampler(4, channels=8, guide_channels=8), file, {"seed": 5, "steps": 0})
     return file
 
 
@@ -95,7 +95,7 @@ def test_a_network_of_the_user(pairs: Path, network: Path, tmp_path: Path, capsy
     assert main(evaluate(*options)) == 0
     assert "ddfnet" in capsys.readouterr().out
     written = json.loads(results.read_text())
-    parameters = sum(p.numel() for p in guided_files.load(network).parameters())
+    parameters = sum(p.numel() for p in weights_files.load(network).parameters())
     card = {"seed": 5, "steps": 0}
     assert written["networks"] == [{"name": "ddfnet", "file": str(network), "parameters": parameters, "card": card}]
     assert {row["method"] for row in written["rows"]} == {"bilinear", "ddfnet"}
@@ -107,7 +107,7 @@ def test_networks_are_told_apart_by_their_paths(
 ) -> None:
     twin = tmp_path / "twin" / "model.safetensors"
     twin.parent.mkdir()
-    guided_files.save(GuidedUpsampler(4, channels=8, guide_channels=8, upsampler="bilinear"), twin, {})
+    weights_files.save(GuidedUpsampler(4, channels=8, guide_channels=8, upsampler="bilinear"), twin, {})
     options = ("--data", pairs, "--factor", "4", "--methods", "--checkpoint", network, twin)
     assert main(evaluate(*options)) == 0
     text = capsys.readouterr().out
@@ -136,7 +136,7 @@ def test_no_two_rows_have_one_name(
     files: list[str],
     names: list[str],
 ) -> None:
-    monkeypatch.setitem(depth_methods.METHODS, "ddfnet", depth_methods.nearest)  # only its name matters here
+    monkeypatch.setitem(baselines.METHODS, "ddfnet", baselines.nearest)  # only its name matters here
     paths = [tmp_path / "nets" / file for file in files]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)

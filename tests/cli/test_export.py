@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import save_file
 
 import ddfnet.models  # noqa: F401  (registers the networks)
-from ddfnet.cli import errors
+from ddfnet import errors
 from ddfnet.cli.main import main
-from ddfnet.export.subjects import LAYERS, subject
-from ddfnet.models import classifier_files, detection_files, guided_files
-from ddfnet.models.detection import Detector
-from ddfnet.models.guided import GuidedUpsampler
+from ddfnet.depth import weights_files
+from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.export.catalog import LAYERS, subject
+from ddfnet.models import classifier_files, detection_files
+from ddfnet.models.faster_rcnn import Detector
 
 Fails = Callable[..., str]
 SMALL = {"name": "small_resnet23", "num_classes": 3, "options": {}}
@@ -50,7 +51,7 @@ def test_a_failed_check_is_one_line_and_leaves_the_file(fails: Fails) -> None:
 def test_files_that_training_left(capsys: pytest.CaptureFixture[str]) -> None:
     network = classifier_files.create(**SMALL)
     classifier_files.save(network, SMALL, {"size": 32}, Path("classifier.safetensors"), {})
-    guided_files.save(GuidedUpsampler(2, channels=4, guide_channels=4), Path("guided.safetensors"), {})
+    weights_files.save(GuidedUpsampler(2, channels=4, guide_channels=4), Path("guided.safetensors"), {})
     detector = Detector(["a"], "mobilenetv3_small_050", width=8, head_width=8)
     detection_files.save(detector, Path("detector.safetensors"), {})
     cards = {path: path.read_bytes() for path in Path().glob("*.json")}

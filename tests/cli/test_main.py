@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ddfnet
-from ddfnet.cli import errors
+from ddfnet import errors
 from ddfnet.cli.main import main
 
 Fails = Callable[..., str]

@@ -26,7 +26,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from safetensors.torch import load_file
 
 from ddfnet.cli.main import main
-from ddfnet.models import guided_files
+from ddfnet.depth import weights_files
 from tests import killing
 from tests.torchrun import torchrun
 from tests.training_runs import command, losses, same, threads  # noqa: F401  (threads is a fixture)
@@ -79,9 +79,9 @@ def test_it_ends_well_and_leaves_one_folder(unbroken: SimpleNamespace) -> None:
 
 
 def test_the_network_is_read_back(unbroken: SimpleNamespace) -> None:
-    network = guided_files.load(unbroken.output / "model.safetensors")
+    network = weights_files.load(unbroken.output / "model.safetensors")
     assert network.scale_factor == 4 and network.options["channels"] == 8
-    averaged = guided_files.load(unbroken.output / "checkpoints" / "last.ckpt").state_dict()
+    averaged = weights_files.load(unbroken.output / "checkpoints" / "last.ckpt").state_dict()
     for name, value in network.state_dict().items():
         torch.testing.assert_close(averaged[name], value, rtol=0, atol=0)
     current = torch.load(unbroken.output / "checkpoints" / "last.ckpt")["current_model_state"]
@@ -120,7 +120,7 @@ def test_the_logs_have_losses_ratios_and_pictures(unbroken: SimpleNamespace) -> 
 def test_broken_off_and_resumed_it_ends_with_the_same_weights(
     unbroken: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ddfnet.tasks.guided import GuidedDepth
+    from ddfnet.tasks.depth.module import GuidedDepth
 
     step = GuidedDepth.training_step
 
@@ -207,7 +207,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
 def test_a_loss_that_is_not_a_number_stops_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ddfnet.tasks.guided import GuidedDepth
+    from ddfnet.tasks.depth.module import GuidedDepth
 
     levels = GuidedDepth.levels
 
@@ -225,7 +225,7 @@ def test_a_loss_that_is_not_a_number_stops_and_says_how_to_go_on(
         assert main(words) == 1
         [line] = capsys.readouterr().err.splitlines()
         assert line == f"ddfnet: error: the loss of step 4 is nan; the last good checkpoint is {last}. {OTHERWISE}"
-        assert guided_files.load(last)
+        assert weights_files.load(last)
     assert main([*again, "--seed_everything=1"]) == 0
     card = json.loads((output / "model.json").read_text())
     assert [(own["last_step"], own["seed"]) for own in card["legs"]] == [(3, 0), (6, 1)]
@@ -234,7 +234,7 @@ def test_a_loss_that_is_not_a_number_stops_and_says_how_to_go_on(
 def test_weights_that_are_not_numbers_take_no_good_checkpoints_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ddfnet.tasks.guided import GuidedDepth
+    from ddfnet.tasks.depth.module import GuidedDepth
 
     step = GuidedDepth.training_step
 
@@ -269,7 +269,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, full_disk: Non
         f"ddfnet: error: cannot write {folder / 'step=6.ckpt'}: No space left on device; "
         f"the last good checkpoint is {folder / 'last.ckpt'}"
     )
-    assert guided_files.load(folder / "last.ckpt")
+    assert weights_files.load(folder / "last.ckpt")
     assert torch.load(folder / "last.ckpt")["global_step"] == 3
     assert {path.name for path in folder.iterdir()} == {"step=3.ckpt", "last.ckpt"}, "nothing half"
 

@@ -282,7 +282,7 @@ def test_two_processes_measure_each_picture_of_uneven_shards_once(pictures: Path
 def test_a_loss_that_is_not_a_number_stops_and_names_the_step(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ddfnet.tasks.classification import Classifier
+    from ddfnet.tasks.classification.module import Classifier
 
     step = Classifier.training_step
 
@@ -301,7 +301,7 @@ def test_a_loss_that_is_not_a_number_stops_and_names_the_step(
 def test_weights_that_are_not_numbers_take_no_good_checkpoints_place(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ddfnet.tasks.classification import Classifier
+    from ddfnet.tasks.classification.module import Classifier
 
     step = Classifier.training_step
 
@@ -467,7 +467,7 @@ def test_a_network_that_is_given_twice(unbroken: Path, pictures: Path, fails: Fa
 def test_a_run_without_last_ckpt_goes_on_from_its_newest(
     unbroken: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
 ) -> None:
-    from ddfnet.tasks.classification import Classifier
+    from ddfnet.tasks.classification.module import Classifier
 
     step = Classifier.training_step
 

@@ -27,9 +27,9 @@ import torch
 from safetensors.torch import load_file
 
 from ddfnet.cli.main import main
-from ddfnet.data import boxes
+from ddfnet.data.detection import annotations
 from ddfnet.models import detection_files
-from ddfnet.tasks import detection_evaluation
+from ddfnet.tasks.detection import evaluation
 from tests import killing
 from tests.detection_folders import CLASSES, coco, truncate, voc, voc_xml
 from tests.torchrun import torchrun
@@ -106,7 +106,7 @@ def test_the_logs_have_all_losses_and_figures(unbroken: SimpleNamespace) -> None
 def test_broken_off_and_resumed_it_ends_with_the_same_weights(
     unbroken: SimpleNamespace, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ddfnet.tasks.detection import Detection
+    from ddfnet.tasks.detection.module import Detection
 
     step = Detection.training_step
 
@@ -139,7 +139,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
 def test_a_loss_that_is_not_a_number_stops_and_names_the_step(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
 ) -> None:
-    from ddfnet.models.detection import Detector
+    from ddfnet.models.faster_rcnn import Detector
 
     forward = Detector.forward
 
@@ -203,9 +203,9 @@ def test_two_processes_share_a_batch_and_measure_all_pictures(tmp_path: Path, st
     [log] = (tmp_path / "run" / "csv").iterdir()  # one run, not two
     assert log.name == "version_0"
     metrics = json.loads((tmp_path / "run" / "model.json").read_text())["metrics"]
-    pictures = boxes.load(squares, "val", CLASSES)
+    pictures = annotations.load(squares, "val", CLASSES)
     detector = detection_files.load(tmp_path / "run" / "model.safetensors")
-    row = detection_evaluation.evaluate("it", detector, pictures, detection_evaluation.items(pictures))
+    row = evaluation.evaluate("it", detector, pictures, evaluation.items(pictures))
     assert metrics["AP50"] > 0 and metrics == pytest.approx(row.precision, rel=0.02, abs=2e-5)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddfnet.data import depth_files
-from ddfnet.models.guided import GuidedUpsampler
+from ddfnet.depth import io
+from ddfnet.depth.network import GuidedUpsampler
 from tests.upsampling import Run, depth_map, pair, refused
 
 
@@ -24,7 +24,7 @@ def test_type_and_unit_are_kept(tmp_path: Path, calls: list, run: Run, ending: s
     done = run(depth, "--guide", guide, "-o", tmp_path / f"out{ending}")
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith(f"{tmp_path / f'out{ending}'}: 32 x 24, {dtype}, in ")
-    result = depth_files.read(tmp_path / f"out{ending}").values
+    result = io.read(tmp_path / f"out{ending}").values
     assert result.dtype == values.dtype and np.array_equal(result, np.kron(values, np.ones((4, 4), dtype)))
 
 
@@ -55,7 +55,7 @@ def test_what_counts_as_missing(tmp_path: Path, calls: list, run: Run) -> None:
     assert done.status == 0 and np.array_equal(calls[0]["valid"], mask)
     assert done.err == f"ddfnet: note: {depth}: nan or inf counts as missing\n"
     assert "12.5% missing" in done.out  # 6 of 48
-    assert np.isnan(depth_files.read(out).values).sum() == 6 * 16
+    assert np.isnan(io.read(out).values).sum() == 6 * 16
 
 
 def test_the_largest_number_is_a_depth_unless_it_is_said_to_be_none(tmp_path: Path, calls: list, run: Run) -> None:
@@ -78,7 +78,7 @@ def test_numbers_for_each_axis_or_both(tmp_path: Path, calls: list, run: Run, gi
 def test_eight_bits_are_allowed_and_said(tmp_path: Path, calls: list, run: Run) -> None:
     depth, guide = pair(tmp_path, depth=depth_map(dtype="uint8"))
     done = run(depth, "--guide", guide, "-o", tmp_path / "out.png")
-    assert done.status == 0 and depth_files.read(tmp_path / "out.png").values.dtype == np.uint8
+    assert done.status == 0 and io.read(tmp_path / "out.png").values.dtype == np.uint8
     [note] = done.err.splitlines()
     assert note.startswith(f"ddfnet: note: {depth}: 8-bit depth")
 
@@ -97,7 +97,7 @@ def test_what_exists_is_replaced_only_when_asked(tmp_path: Path, calls: list, ru
     refused(run(depth, "--guide", guide, "-o", out), f"{out} exists; give --overwrite")
     assert out.read_bytes() == b"precious" and not calls
     assert run(depth, "--guide", guide, "-o", out, "--overwrite").status == 0
-    assert depth_files.read(out).values.shape == (24, 32)
+    assert io.read(out).values.shape == (24, 32)
     for source in (depth, guide):
         before = source.read_bytes()
         refused(run(depth, "--guide", guide, "-o", source, "--overwrite"), f"{source} would replace an input")

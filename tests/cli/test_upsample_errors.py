@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddfnet.cli import depth_job, depth_pairs, upsample
-from ddfnet.cli.errors import UserError
+from ddfnet.cli import upsample
+from ddfnet.depth import batch, pairing
+from ddfnet.errors import UserError
 from tests.upsampling import Run, depth_map, pair, refused
 
 
@@ -87,16 +88,16 @@ def test_bad_outputs(tmp_path: Path, calls: list, run: Run, monkeypatch: pytest.
     ],
 )
 def test_sizes_that_fit_by_rounding(small: tuple[int, int], large: tuple[int, int]) -> None:
-    job = depth_pairs.Job(Path("d"), Path("g"), None, Path("o"), None)
-    depth_job.check_sizes(job, small, large, stretch=False)
+    job = pairing.Job(Path("d"), Path("g"), None, Path("o"), None)
+    batch.check_sizes(job, small, large, stretch=False)
 
 
 @pytest.mark.parametrize("small", [(93, 63), (60, 93), (66, 93), (63, 99), (125, 247)])
 def test_sizes_that_do_not_fit(small: tuple[int, int]) -> None:
-    job = depth_pairs.Job(Path("d"), Path("g"), None, Path("o"), None)
+    job = pairing.Job(Path("d"), Path("g"), None, Path("o"), None)
     with pytest.raises(UserError, match="aspect ratio is required; it is 741 x 500"):
-        depth_job.check_sizes(job, small, (500, 741), stretch=False)
-    depth_job.check_sizes(job, small, (500, 741), stretch=True)
+        batch.check_sizes(job, small, (500, 741), stretch=False)
+    batch.check_sizes(job, small, (500, 741), stretch=True)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_a_preview_that_cannot_be_written_leaves_the_result(
     def full(self: Image.Image, *_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ddfnet.cli.depth_preview.preview", lambda *_, **__: Image.new("RGB", (1, 1)))
+    monkeypatch.setattr("ddfnet.depth.preview.preview", lambda *_, **__: Image.new("RGB", (1, 1)))
     depth, guide = pair(tmp_path, ending=".npy")
     monkeypatch.setattr(Image.Image, "save", full)
     out, seen = tmp_path / "out.npy", tmp_path / "seen.png"

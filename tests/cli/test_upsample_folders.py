@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ddfnet.data import depth_files
+from ddfnet.depth import io
 from tests.upsampling import Run, arguments, depth_map, names, nearest, pair, refused
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_folders_pair_by_stem(folder: Path, calls: list, run: Run, jobs: int) -> None:
-    depth_files.write(folder / "depth" / "e.npy", depth_map(dtype="float32"))
+    io.write(folder / "depth" / "e.npy", depth_map(dtype="float32"))
     Image.new("L", (32, 24)).save(folder / "rgb" / "e.webp")
     (folder / "depth" / "notes.txt").touch()
     (folder / "depth" / "._a.png").touch()
@@ -61,11 +61,11 @@ def test_jobs_run_at_the_same_time(folder: Path, run: Run, monkeypatch: pytest.M
 def test_the_rest_goes_on(folder: Path, calls: list, run: Run, jobs: int) -> None:
     depth, rgb = folder / "depth", folder / "rgb"
     (depth / "a.png").write_bytes(b"")
-    depth_files.write(depth / "b.png", depth_map((30, 40)))
-    depth_files.write(depth / "lonely.png", depth_map())
+    io.write(depth / "b.png", depth_map((30, 40)))
+    io.write(depth / "lonely.png", depth_map())
     Image.new("RGB", (32, 24)).save(rgb / "single.png")
     pair(folder, "twice")
-    depth_files.write(depth / "twice.npy", depth_map())
+    io.write(depth / "twice.npy", depth_map())
     done = run(*arguments(folder, "--jobs", jobs))
     assert done.status == 1 and done.out == f"2 of 7 written to {folder / 'out'}\n"
     assert names(folder / "out") == ["c.png", "d.png"]
@@ -116,13 +116,13 @@ def test_an_interrupt_keeps_what_is_whole(folder: Path, run: Run, monkeypatch: p
     monkeypatch.setitem(sys.modules, "ddfnet.depth", SimpleNamespace(upsample_depth=nearest))
     done = run(*arguments(folder))
     assert done.status == 130 and "of 5 written" in done.out
-    assert all(depth_files.read(path).values.shape == (24, 32) for path in (folder / "out").iterdir())
+    assert all(io.read(path).values.shape == (24, 32) for path in (folder / "out").iterdir())
     assert f"{folder}/depth/0.png: there is no guide" in done.err
 
 
 def test_notes_are_gathered(folder: Path, calls: list, run: Run) -> None:
     for name in "abcd":
-        depth_files.write(folder / "depth" / f"{name}.png", depth_map(dtype="uint8"))
+        io.write(folder / "depth" / f"{name}.png", depth_map(dtype="uint8"))
     [note] = run(*arguments(folder)).err.splitlines()
     start = ", ".join(str(folder / "depth" / f"{name}.png") for name in "abc")
     assert note.startswith(f"ddfnet: note: {start} and 1 more: 8-bit depth")

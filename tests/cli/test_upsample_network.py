@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddfnet.data import depth_files
+from ddfnet.depth import io
 from tests.upsampling import Run, arguments, depth_map, pair
 
 
@@ -23,7 +23,7 @@ def test_a_network_keeps_the_range_and_the_type(
     more = ("--model", network, "--preview", tmp_path / "seen.png")
     done = run(depth, "--guide", guide, "-o", tmp_path / f"out{ending}", *more)
     assert done.status == 0, done.err
-    result = depth_files.read(tmp_path / f"out{ending}").values
+    result = io.read(tmp_path / f"out{ending}").values
     assert result.shape == (24, 32) and result.dtype == dtype
     assert result.min() >= values[values > 0].min() and result.max() <= values.max()
     assert (tmp_path / "seen.png").stat().st_size > 1000
@@ -34,7 +34,7 @@ def test_jobs_do_not_change_the_results(folder: Path, run: Run, network: Path) -
         out = folder / str(jobs)
         assert run(*arguments(folder)[:3], "-o", out, "--jobs", jobs, "--model", network).status == 0
     for name in "abcd":
-        first, second = (depth_files.read(folder / jobs / f"{name}.png").values for jobs in "13")
+        first, second = (io.read(folder / jobs / f"{name}.png").values for jobs in "13")
         assert np.array_equal(first, second)
 
 

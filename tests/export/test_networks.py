@@ -15,10 +15,10 @@ import timm
 import torch
 from torch import nn
 
+from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.export import export, pictures
-from ddfnet.export.subjects import LAYERS, _classifier, _guided, subject
-from ddfnet.models.guided import GuidedUpsampler
-from ddfnet.models.pyramid import PyramidBackbone
+from ddfnet.export.catalog import LAYERS, _classifier, _guided, subject
+from ddfnet.models.fpn import PyramidBackbone
 from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d
 
 

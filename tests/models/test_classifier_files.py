@@ -13,7 +13,8 @@ pytest.importorskip("safetensors")
 import torch
 from torch import nn
 
-from ddfnet.models import classifier_files, guided_files, network_files
+from ddfnet.depth import weights_files
+from ddfnet.models import classifier_files, network_files
 from tests.guided_networks import network as guided_network
 
 MADE_OF = {"name": "small_resnet23", "num_classes": 3, "options": {"layers": [1, 1, 1], "channels": [2, 2, 4]}}
@@ -61,7 +62,7 @@ def test_other_files(network: nn.Module, tmp_path: Path) -> None:
     assert fails(checkpoint(file, network, network={**MADE_OF, "num_classes": 4})) == f"{MEND} (ValueError: {misfit})"
     assert fails(checkpoint(file, network, network={**MADE_OF, "name": "wings"})).startswith(f"{MEND} (ValueError: ")
     guided = tmp_path / "guided.safetensors"
-    guided_files.save(guided_network(4), guided, {})
+    weights_files.save(guided_network(4), guided, {})
     assert fails(guided) == f"{MEND} (KeyError: 'preprocessing')"
 
 

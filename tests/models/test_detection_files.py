@@ -14,9 +14,10 @@ pytest.importorskip("safetensors")
 import torch
 from safetensors.torch import save_file
 
-from ddfnet.models import detection_files, guided_files, network_files
-from ddfnet.models.detection import Detector
-from ddfnet.models.guided import GuidedUpsampler
+from ddfnet.depth import weights_files
+from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.models import detection_files, network_files
+from ddfnet.models.faster_rcnn import Detector
 
 OPTIONS = {"backbone": "mobilenetv3_small_050", "width": 16, "head_width": 32, "min_size": 64}
 
@@ -70,7 +71,7 @@ def test_a_broken_file(tmp_path: Path, name: str) -> None:
 
 def test_another_network_s(tmp_path: Path) -> None:
     file = tmp_path / "guided.safetensors"
-    guided_files.save(GuidedUpsampler(4, channels=8, guide_channels=8), file, {})
+    weights_files.save(GuidedUpsampler(4, channels=8, guide_channels=8), file, {})
     assert fails(file).startswith(f"{file}: {MEND} (TypeError: ")
     torch.save({"network": {"scale_factor": 4}, "state_dict": {}}, tmp_path / "guided.ckpt")
     assert fails(tmp_path / "guided.ckpt").startswith(f"{tmp_path / 'guided.ckpt'}: {MEND} (TypeError: ")

@@ -20,8 +20,9 @@ import torch
 from torch import nn
 
 import ddfnet.models
-from ddfnet.models import DDFResNet, Detector, classifier_files, detection_files, guided_files
-from ddfnet.models.guided import GuidedUpsampler
+from ddfnet.depth import weights_files
+from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.models import DDFResNet, Detector, classifier_files, detection_files
 from tests.guided_networks import network as guided_network
 
 RESNET = {"layers": (1, 1, 1, 1), "block_args": {"heads": 2}, "in_chans": 4}
@@ -77,7 +78,7 @@ def test_a_folder_and_back(network: Any, tmp_path: Path, capfd: pytest.CaptureFi
 
 def test_the_weights_are_files_of_the_other_readers(network: Any, tmp_path: Path) -> None:
     network.save_pretrained(tmp_path)
-    readers = {"DDFResNet": classifier_files, "GuidedUpsampler": guided_files, "Detector": detection_files}
+    readers = {"DDFResNet": classifier_files, "GuidedUpsampler": weights_files, "Detector": detection_files}
     loaded: Any = readers[type(network).__name__].load(tmp_path / "model.safetensors")  # type: ignore[attr-defined]
     assert same(loaded[0] if isinstance(loaded, tuple) else loaded, network)
 

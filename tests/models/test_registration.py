@@ -78,7 +78,7 @@ def test_timm_lists_the_networks_whichever_is_imported_first(order: str) -> None
 
 
 def test_the_guided_network_does_without_timm_and_huggingface_hub() -> None:
-    code = "import sys, ddfnet.models.guided, ddfnet.depth; print({'timm', 'huggingface_hub'} & set(sys.modules))"
+    code = "import sys, ddfnet.depth.network, ddfnet.depth; print({'timm', 'huggingface_hub'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ddfnet.models.upsamplers import UPSAMPLERS, upsampler
-from ddfnet.tasks.detection_evaluation import upsampler_macs
+from ddfnet.tasks.detection.evaluation import upsampler_macs
 
 PAPER = {"nearest": 0.0, "bilinear": 0.02, "deconv": 12.57, "pixelshuffle": 50.18, "carafe": 2.14, "ddf": 0.58}
 CHANNELS = 256

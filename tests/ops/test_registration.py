@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import ddfnet
-from ddfnet.ops import library
+from ddfnet.ops import registration
 from tests.ops.cases import Case, kernel, kernels
 
 OPCHECK = [
@@ -38,17 +38,17 @@ def test_opcheck(case: Case, memory_format: str, name: str) -> None:
     case = dataclasses.replace(case, batch=1, size=(4, 5)) if name == "triton" else case
     tensors = operator_arguments(case, memory_format)
     with kernel(name):
-        torch.library.opcheck(library.ddf, (*tensors, *case.geometry))
+        torch.library.opcheck(registration.ddf, (*tensors, *case.geometry))
         leaves = [None if t is None else t.requires_grad_() for t in tensors]
-        torch.library.opcheck(library.ddf, (*leaves, *case.geometry))
-        grad = library.ddf(*leaves, *case.geometry).detach().requires_grad_()
+        torch.library.opcheck(registration.ddf, (*leaves, *case.geometry))
+        grad = registration.ddf(*leaves, *case.geometry).detach().requires_grad_()
         mask = [t is not None for t in tensors]
-        torch.library.opcheck(library.ddf_backward, (grad, *leaves, *case.geometry, mask))
+        torch.library.opcheck(registration.ddf_backward, (grad, *leaves, *case.geometry, mask))
 
 
 def test_opcheck_of_a_dense_permuted_input() -> None:
     x = torch.randn(2, 5, 6, 4).permute(0, 3, 2, 1).requires_grad_()
-    torch.library.opcheck(library.ddf, (x, torch.randn(2, 4, 3, 3), None, *Case("3x3").geometry))
+    torch.library.opcheck(registration.ddf, (x, torch.randn(2, 4, 3, 3), None, *Case("3x3").geometry))
 
 
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])

@@ -18,14 +18,14 @@ import torch
 import ddfnet
 import ddfnet.ops.triton as gpu
 from ddfnet.ops import backends
-from ddfnet.ops.triton import launch
-from ddfnet.ops.triton.tiles import Window
+from ddfnet.ops.triton import config
+from ddfnet.ops.triton.common import Window
 
 CUDA = torch.device("cuda", 0)
 WINDOW = Window(3, 3, 1, 1, 1, 1, 1, 1, False)
 
 
-def problem(kernel: str = "forward", **changes: object) -> launch.Problem:
+def problem(kernel: str = "forward", **changes: object) -> config.Problem:
     options = {
         "kernel": kernel,
         "channels_inner": True,
@@ -39,7 +39,7 @@ def problem(kernel: str = "forward", **changes: object) -> launch.Problem:
         "architecture": "sm_90",
         "processors": 132,
     }
-    return launch.Problem(**(options | changes))
+    return config.Problem(**(options | changes))
 
 
 # --- who is served ------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_every_tile_is_one_that_the_kernels_take(kernel: str, taps, channels_inn
             item=item,
             channels_inner=channels_inner,
         )
-        for tile, warps in launch.candidates(asked):
+        for tile, warps in config.candidates(asked):
             for size in (tile.columns, tile.channels, warps):
                 assert size & (size - 1) == 0
                 assert size >= 1
@@ -136,7 +136,7 @@ def test_partial_sums_do_not_outgrow_the_input() -> None:
         window = WINDOW._replace(kernel_y=taps, kernel_x=taps)
         options = {"channels_inner": channels_inner, "channels": 1024, "height": size, "width": size}
         asked = problem("grad_filters", window=window, **options)
-        tile = launch.heuristic(asked).tile
+        tile = config.heuristic(asked).tile
         columns, channels = tile.extent
         assert taps**2 <= tile.rows * columns
         assert taps**2 * (asked.channels // channels) <= 2 * asked.channels
@@ -145,31 +145,31 @@ def test_partial_sums_do_not_outgrow_the_input() -> None:
 @pytest.mark.parametrize(
     "tile",
     [
-        launch.Tile(32, 64, 16, 2, 1, True, False),
-        launch.FilterTile(32, 4, 5, 8, 3),
-        launch.PlanarTile(32, 4, 5, 8, 3),
+        config.Tile(32, 64, 16, 2, 1, True, False),
+        config.FilterTile(32, 4, 5, 8, 3),
+        config.PlanarTile(32, 4, 5, 8, 3),
     ],
     ids=lambda tile: type(tile).__name__,
 )
-def test_a_table_gives_back_each_kind_of_tile(tmp_path: Path, tile: launch.Tile) -> None:
-    launch.write_table(tmp_path / "tiles.json", {"key": launch.Launch(tile, 4)})
-    [(_, found)] = launch.read_table(tmp_path / "tiles.json").items()
-    assert found == launch.Launch(tile, 4)
+def test_a_table_gives_back_each_kind_of_tile(tmp_path: Path, tile: config.Tile) -> None:
+    config.write_table(tmp_path / "tiles.json", {"key": config.Launch(tile, 4)})
+    [(_, found)] = config.read_table(tmp_path / "tiles.json").items()
+    assert found == config.Launch(tile, 4)
     assert type(found.tile) is type(tile)
 
 
 def test_a_table_goes_before_the_heuristic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = problem()
-    chosen = launch.heuristic(asked)
+    chosen = config.heuristic(asked)
     other = chosen._replace(warps=2 * chosen.warps)
     file = tmp_path / "tiles.json"
-    launch.write_table(file, {asked.key: other})
-    monkeypatch.setenv(launch.ENVIRONMENT_VARIABLE, str(file))
-    assert launch.choose(asked) == other
-    assert launch.choose(problem(batch=64)) == launch.heuristic(problem(batch=64))
-    with launch.using({}):
-        assert launch.choose(asked) == chosen
-    assert launch.choose(asked) == other
+    config.write_table(file, {asked.key: other})
+    monkeypatch.setenv(config.ENVIRONMENT_VARIABLE, str(file))
+    assert config.choose(asked) == other
+    assert config.choose(problem(batch=64)) == config.heuristic(problem(batch=64))
+    with config.using({}):
+        assert config.choose(asked) == chosen
+    assert config.choose(asked) == other
 
 
 @pytest.mark.parametrize(
@@ -182,14 +182,14 @@ def test_a_table_goes_before_the_heuristic(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_a_table_with_something_else_in_it_is_refused(tmp_path: Path, change: dict, why: str) -> None:
-    tile, warps = launch.heuristic(problem())
+    tile, warps = config.heuristic(problem())
     entry = {"tile": tile._asdict() | change.get("tile", {}), "warps": change.get("warps", warps)}
     file = tmp_path / "tiles.json"
     file.write_text(json.dumps({"key": entry}))
     with pytest.raises(ValueError, match=f"DDFNET_TRITON_TILES must name a table .*{why}"):
-        launch.read_table(file)
+        config.read_table(file)
 
 
 def test_a_table_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="DDFNET_TRITON_TILES must name a table .* No such file"):
-        launch.read_table(tmp_path / "none.json")
+        config.read_table(tmp_path / "none.json")

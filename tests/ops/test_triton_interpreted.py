@@ -7,7 +7,7 @@ import torch
 
 import ddfnet
 import ddfnet.ops.triton as gpu
-from ddfnet.ops.triton import launch
+from ddfnet.ops.triton import config
 
 
 @pytest.mark.parametrize("far", [False, True], ids=["32 bits", "64 bits"])
@@ -43,21 +43,21 @@ def test_every_candidate_gives_the_same(memory_format: torch.memory_format) -> N
     with ddfnet.ops.backend("reference"):
         expected = results()
     tiles = [
-        {"forward": launch.Tile(2, 4, 2, 1, 1, True, False), "grad_input": launch.Tile(4, 2, 4, 4, 1, True, True)},
-        {"forward": launch.Tile(8, 2, 3, 3, 1, True, False), "grad_input": launch.Tile(2, 8, 1, 1, 1, False, False)},
-        {"grad_filters": launch.FilterTile(2, 2, 3, 2, 3)},
-        {"grad_filters": launch.FilterTile(1, 4, 2, 4, 1)},
-        {"grad_filters": launch.PlanarTile(2, 2, 3, 2, 3)},
-        {"grad_filters": launch.PlanarTile(4, 4, 2, 1, 1)},
-        {"grad_filters": launch.PlanarTile(8, 1, 32, 8, 3)},  # for a larger map
+        {"forward": config.Tile(2, 4, 2, 1, 1, True, False), "grad_input": config.Tile(4, 2, 4, 4, 1, True, True)},
+        {"forward": config.Tile(8, 2, 3, 3, 1, True, False), "grad_input": config.Tile(2, 8, 1, 1, 1, False, False)},
+        {"grad_filters": config.FilterTile(2, 2, 3, 2, 3)},
+        {"grad_filters": config.FilterTile(1, 4, 2, 4, 1)},
+        {"grad_filters": config.PlanarTile(2, 2, 3, 2, 3)},
+        {"grad_filters": config.PlanarTile(4, 4, 2, 1, 1)},
+        {"grad_filters": config.PlanarTile(8, 1, 32, 8, 3)},  # for a larger map
     ]
 
     class Table(dict):
         def get(self, key: str, default: object = None) -> object:
-            return next((launch.Launch(tile, 1) for kernel, tile in self.items() if f" {kernel} " in key), default)
+            return next((config.Launch(tile, 1) for kernel, tile in self.items() if f" {kernel} " in key), default)
 
     for table in tiles:
-        with ddfnet.ops.backend("triton"), launch.using(Table(table)):
+        with ddfnet.ops.backend("triton"), config.using(Table(table)):
             for got, wanted in zip(results(), expected, strict=True):
                 torch.testing.assert_close(got, wanted)
 
@@ -71,13 +71,13 @@ def test_an_infinite_pixel_makes_what_it_makes_elsewhere(row: int) -> None:
     weights = torch.rand(1, 2, 7, 5) + 0.1
 
     def gradients(backend: str) -> list[torch.Tensor]:
-        tile = launch.PlanarTile(8, 2, 4, 1, 3)
+        tile = config.PlanarTile(8, 2, 4, 1, 3)
 
         class Table(dict):
             def get(self, key: str, default: object = None) -> object:
-                return launch.Launch(tile, 1) if " grad_filters " in key else default
+                return config.Launch(tile, 1) if " grad_filters " in key else default
 
-        with ddfnet.ops.backend(backend), launch.using(Table()):
+        with ddfnet.ops.backend(backend), config.using(Table()):
             return list(torch.autograd.grad(ddfnet.ddf(*leaves), leaves, weights))
 
     for got, expected in zip(gradients("triton"), gradients("reference"), strict=True):

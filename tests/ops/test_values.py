@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ddfnet.ops import library
+from ddfnet.ops import registration
 from tests.ops.cases import FORMATS, Case, assert_close, kernel, kernels, values
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -41,8 +41,8 @@ def test_each_gradient_alone_is_the_same(name: str, memory_format: str, mask: tu
     tensors = case.tensors(torch.float32, memory_format)
     grad = torch.randn_like(tensors[0])
     with kernel(name):
-        every = library.ddf_backward(grad, *tensors, *case.geometry, [True] * 3)
-        some = library.ddf_backward(grad, *tensors, *case.geometry, [bool(m) for m in mask])
+        every = registration.ddf_backward(grad, *tensors, *case.geometry, [True] * 3)
+        some = registration.ddf_backward(grad, *tensors, *case.geometry, [bool(m) for m in mask])
     for wanted, a, b in zip(mask, every, some, strict=True):
         assert torch.equal(a, b) if wanted else b.numel() == 0
 

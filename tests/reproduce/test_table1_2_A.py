@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddfnet.benchmarks import documents, layer
-from ddfnet.benchmarks.memory import Memory
-from ddfnet.benchmarks.registry import LAYER_GROUPS, LayerCase
-from ddfnet.benchmarks.result import Result
-from ddfnet.benchmarks.timing import Timing
+from ddfnet.bench import documents, layer
+from ddfnet.bench.memory import Memory
+from ddfnet.bench.registry import LAYER_GROUPS, LayerCase
+from ddfnet.bench.result import Result
+from ddfnet.bench.timing import Timing
 
 HERE = Path(__file__).parents[2] / "reproduce" / "table1-2-A"
 MACHINE = {"cpu": "a processor", "torch": "2.14", "threads": 2, "cpu_kernel": "cpu", "commit": "abc"}

@@ -12,16 +12,16 @@ from gpu_traffic import SECTOR, Shape, traffic
 from triton.runtime.interpreter import interpreter_builder
 
 import ddfnet.ops.triton as kernels
-from ddfnet.ops.triton import launch
+from ddfnet.ops.triton import config
 from tests.ops.cases import FORMATS
 
 
-def tile_of(kernel: str, channels_last: bool) -> launch.Tile | launch.FilterTile | launch.PlanarTile:
+def tile_of(kernel: str, channels_last: bool) -> config.Tile | config.FilterTile | config.PlanarTile:
     if kernel == "grad_filters_planar":
-        return launch.PlanarTile(8, 8, 4, 2, 3)
+        return config.PlanarTile(8, 8, 4, 2, 3)
     if kernel == "grad_filters":
-        return launch.FilterTile(2, 8, 4, 4, 3) if channels_last else launch.FilterTile(8, 8, 4, 1, 1)
-    return launch.Tile(4, 8, 4, 2, 1, True, True) if channels_last else launch.Tile(8, 8, 4, 2, 1, True, False)
+        return config.FilterTile(2, 8, 4, 4, 3) if channels_last else config.FilterTile(8, 8, 4, 1, 1)
+    return config.Tile(4, 8, 4, 2, 1, True, True) if channels_last else config.Tile(8, 8, 4, 2, 1, True, False)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_formula_and_accesses_agree_on_triton(kernel: str, memory_format: str, m
 
     monkeypatch.setattr(interpreter_builder, "create_masked_load", noted_load)
     monkeypatch.setattr(interpreter_builder, "create_masked_store", noted_store)
-    monkeypatch.setattr(kernels, "choose", lambda problem: launch.Launch(tile, 1))
+    monkeypatch.setattr(kernels, "choose", lambda problem: config.Launch(tile, 1))
 
     shapes = (n, c, h, w), (n, c, k, k), (n, k * k, h, w), (n, c, h, w)
     input, channel, spatial, grad = (

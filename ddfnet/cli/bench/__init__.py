@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ddfnet.cli.errors import UserError
+from ddfnet.errors import UserError
 
 
 def add(commands: Any) -> None:
@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
     try:
         from ddfnet.cli.bench import check, depth, export, family, layer, network, op, plot
     except ModuleNotFoundError as error:  # a checkout without symbolic links, as git makes it on Windows
-        if not str(error.name).startswith("ddfnet.benchmarks"):
+        if not str(error.name).startswith("ddfnet.bench"):
             raise
         bench = commands.add_parser("bench", help=f"{help} (not in this checkout)", add_help=False)
         bench.set_defaults(run=_missing)

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from ddfnet.benchmarks import check, documents
-from ddfnet.benchmarks.equality import WrongResultError
-from ddfnet.cli import machine
+from ddfnet import env_info
+from ddfnet.bench import check, documents
+from ddfnet.bench.equality import WrongResultError
 from ddfnet.cli.bench import depth
 from ddfnet.cli.bench.common import add_rounds, kernel_text
-from ddfnet.cli.errors import UserError, require
-from ddfnet.export.exporting import MODULES
+from ddfnet.errors import UserError, require
+from ddfnet.export.api import MODULES
 from ddfnet.table import table
 
 
@@ -51,7 +51,7 @@ def _check(file: Path, document: documents.Document, rounds: int) -> list[str]:
         require("export", MODULES)
     if document.what == "depth":
         depth.require_methods()
-    kernel = kernel_text(machine.device_named(document.device))
+    kernel = kernel_text(env_info.device_named(document.device))
     if kernel != document.kernel:
         raise UserError(
             f"{file} was made by the {document.kernel} and this machine runs the {kernel}: their ratios cannot be "
@@ -59,7 +59,7 @@ def _check(file: Path, document: documents.Document, rounds: int) -> list[str]:
         )
     torch.set_num_threads(document.machine["threads"])
     print(f"{file}: {kernel}, {torch.get_num_threads()} threads")
-    here = machine.facts()
+    here = env_info.facts()
     for name in ("cpu", "torch"):
         if here[name] != document.machine[name]:
             print(f"note: another {name}, {document.machine[name]} there and {here[name]} here; ratios may differ")

@@ -10,17 +10,16 @@ from typing import Any, TypeVar
 
 import torch
 
-from ddfnet.benchmarks import documents
-from ddfnet.benchmarks.equality import WrongResultError
-from ddfnet.benchmarks.memory import MemoryUnavailableError
-from ddfnet.benchmarks.registry import AnyCase
-from ddfnet.benchmarks.result import Result
-from ddfnet.benchmarks.summary import summarise
-from ddfnet.cli import machine
+from ddfnet import env_info
+from ddfnet.bench import documents
+from ddfnet.bench.equality import WrongResultError
+from ddfnet.bench.memory import MemoryUnavailableError
+from ddfnet.bench.registry import AnyCase
+from ddfnet.bench.result import Result
+from ddfnet.bench.summary import summarise
 from ddfnet.cli.arguments import names, positive
 from ddfnet.cli.bench.text import result_text, summary_text
-from ddfnet.cli.errors import UserError, writable_file
-from ddfnet.data.splits import DataError
+from ddfnet.errors import DataError, UserError, writable_file
 
 _Case = TypeVar("_Case", bound=AnyCase)
 
@@ -76,8 +75,8 @@ def measure(
         writable_file(options.json)
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = machine.device_named(options.device)
-    about = machine.facts()
+    device = env_info.device_named(options.device)
+    about = env_info.facts()
     kernel = kernel_text(device)
     print(f"ddfnet {about['ddfnet']} ({about['commit'] or 'no checkout'}), torch {about['torch']}, {about['system']}")
     print(f"{about['cpu']}, {about['threads']} of {about['cores']} cores, load {about['load']}")
@@ -103,7 +102,7 @@ def measure(
 
 def kernel_text(device: torch.device) -> str:
     """The kernel that serves this device, its vector instructions included."""
-    name, reason = machine.kernel(device)
+    name, reason = env_info.kernel(device)
     return f"{name} kernel ({reason})"
 
 

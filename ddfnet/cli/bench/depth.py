@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ddfnet.benchmarks import depth
-from ddfnet.benchmarks.registry import DEPTHS
+from ddfnet.bench import depth
+from ddfnet.bench.registry import DEPTHS
 from ddfnet.cli.bench import common
 from ddfnet.cli.bench.text import depth_text
-from ddfnet.cli.errors import UserError, require
+from ddfnet.errors import UserError, require
 
 
 def add(subjects: Any) -> None:

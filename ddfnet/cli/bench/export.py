@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ddfnet.benchmarks import export
-from ddfnet.benchmarks.registry import NETWORKS
+from ddfnet.bench import export
+from ddfnet.bench.registry import NETWORKS
 from ddfnet.cli.bench import common
-from ddfnet.cli.errors import require
-from ddfnet.export.exporting import MODULES
+from ddfnet.errors import require
+from ddfnet.export.api import MODULES
 
 
 def add(subjects: Any) -> None:

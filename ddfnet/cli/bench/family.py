@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ddfnet.benchmarks import family
-from ddfnet.benchmarks.registry import FAMILY, FAMILY_GROUPS
+from ddfnet.bench import family
+from ddfnet.bench.registry import FAMILY, FAMILY_GROUPS
 from ddfnet.cli.bench import common
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ddfnet.benchmarks import layer
-from ddfnet.benchmarks.registry import LAYER_GROUPS, LAYERS
+from ddfnet.bench import layer
+from ddfnet.bench.registry import LAYER_GROUPS, LAYERS
 from ddfnet.cli.bench import common
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ddfnet.benchmarks import network
-from ddfnet.benchmarks.registry import COMPILED, INFERENCE, NETWORKS, TRAINING
+from ddfnet.bench import network
+from ddfnet.bench.registry import COMPILED, INFERENCE, NETWORKS, TRAINING
 from ddfnet.cli.bench import common
-from ddfnet.cli.errors import UserError, require
+from ddfnet.errors import UserError, require
 
 
 def add(subjects: Any) -> None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddfnet.benchmarks import op
-from ddfnet.benchmarks.competitors import NAMES
-from ddfnet.benchmarks.registry import CASES, GROUPS, Case
-from ddfnet.cli import machine
+from ddfnet import env_info
+from ddfnet.bench import op
+from ddfnet.bench.competitors import NAMES
+from ddfnet.bench.registry import CASES, GROUPS, Case
 from ddfnet.cli.bench import common
-from ddfnet.cli.errors import UserError, writable_file
+from ddfnet.errors import UserError, writable_file
 from ddfnet.ops import backends
 
 _OF_COMPETITORS = ("only", "threads", "json", "backward", "memory", "no_compile")  # options that --tune has no use for
@@ -73,12 +73,12 @@ def _tune(options: argparse.Namespace) -> int:
     useless = [f"--{name.replace('_', '-')}" for name in _OF_COMPETITORS if getattr(options, name)]
     if useless:
         raise UserError(f"--tune times no competitors: leave out {', '.join(useless)}")
-    device = machine.device_named(options.device)
+    device = env_info.device_named(options.device)
     possible, why = backends.can_run("triton", device)
     if not possible:
         raise UserError(f"--tune is for the Triton kernels, which cannot serve {device}: {why}")
-    from ddfnet.benchmarks import tune  # imports Triton
-    from ddfnet.ops.triton.launch import write_table
+    from ddfnet.bench import tune  # imports Triton
+    from ddfnet.ops.triton.config import write_table
 
     writable_file(options.tune)
     print(f"{device}: {why}")

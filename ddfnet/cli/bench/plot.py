@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ddfnet.benchmarks import documents, roofline
-from ddfnet.cli.errors import UserError, require, writable_file
+from ddfnet.bench import documents, roofline
+from ddfnet.errors import UserError, require, writable_file
 
 
 def add(subjects: Any) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ddfnet.benchmarks.costs import costs
-from ddfnet.benchmarks.limits import Limit
-from ddfnet.benchmarks.result import Result
-from ddfnet.benchmarks.summary import LARGE, Summary
+from ddfnet.bench.costs import costs
+from ddfnet.bench.limits import Limit
+from ddfnet.bench.result import Result
+from ddfnet.bench.summary import LARGE, Summary
 from ddfnet.table import table
 
 

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ddfnet.cli import machine
+from ddfnet import env_info
 from ddfnet.cli.arguments import positive
-from ddfnet.cli.errors import UserError, require, writable_folder
 from ddfnet.cli.quiet import quiet
+from ddfnet.errors import UserError, require, writable_folder
 
 _MODULES = (
     "lightning",
@@ -76,8 +76,8 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from ddfnet.cli.demo import depth, depth_pictures, page, twins
-    from ddfnet.data import DataError
-    from ddfnet.tasks.comparison import SMALL
+    from ddfnet.errors import DataError
+    from ddfnet.tasks.classification.comparison import SMALL
 
     start = time.perf_counter()
     try:
@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
         "command": " ".join(["ddfnet", *sys.argv[1:]]) if sys.argv[1:] else "ddfnet demo",
         "depth": enlarged.results(),
         **trained.results(),
-        "machine": machine.facts(),
+        "machine": env_info.facts(),
         "seconds": round(time.perf_counter() - start, 1),
     }
     written = page.write(options.output, results, shown, [enlarged.table(), trained.table()])

@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ddfnet.cli.errors import UserError
-from ddfnet.data import middlebury
-from ddfnet.data.protocols import PAC
-from ddfnet.data.scenes import Scene
-from ddfnet.models import guided_files, network_files
-from ddfnet.models.guided import GuidedUpsampler
+from ddfnet.data.depth import middlebury
+from ddfnet.data.depth.protocols import PAC
+from ddfnet.data.depth.scenes import Scene
+from ddfnet.depth import weights_files
+from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.errors import UserError
+from ddfnet.models import network_files
 from ddfnet.table import table
-from ddfnet.tasks import depth_methods
-from ddfnet.tasks.depth_evaluation import Row, evaluate
-from ddfnet.tasks.depth_methods import METHODS, Method
+from ddfnet.tasks.depth import baselines
+from ddfnet.tasks.depth.baselines import METHODS, Method
+from ddfnet.tasks.depth.evaluation import Row, evaluate
 
 FACTOR = 8
 TITLES = {
@@ -136,7 +137,7 @@ def load(model: str) -> Network:
     own = files("ddfnet.models") / "weights" / "guided.safetensors"
     file = Path(str(own)) if model == "auto" else Path(model)
     try:
-        network = guided_files.load(file)
+        network = weights_files.load(file)
         card = network_files.card(file)
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from None
@@ -158,7 +159,7 @@ def measure(network: Network, *, short: bool) -> Enlarged:
     if short:
         scene = _middle(scene, _SHORT)
     maps: dict[str, Tensor] = {}
-    methods = {**{name: METHODS[name] for name in TITLES}, "ddfnet": depth_methods.ddfnet(network.model)}
+    methods = {**{name: METHODS[name] for name in TITLES}, "ddfnet": baselines.ddfnet(network.model)}
     threads = torch.get_num_threads()
     before = cv2.getNumThreads()
     cv2.setNumThreads(threads)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ddfnet.cli import pictures
 from ddfnet.cli.demo.depth import TITLES, Enlarged, Window
-from ddfnet.cli.point_view import point_views
-from ddfnet.data.composed import ComposedScenes
+from ddfnet.data.depth.synthetic import ComposedScenes
+from ddfnet.depth.point_view import point_views
 
 _DEPTHS, _ERRORS = "viridis", "magma"
 _NO_DEPTH, _NOT_SCORED = 150, 70  # greys

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ddfnet import files
-from ddfnet.cli.errors import UserError
+from ddfnet.errors import UserError
 
 TEMPLATES = Environment(loader=PackageLoader("ddfnet", "cli/demo"), autoescape=True, undefined=StrictUndefined)
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from ddfnet.cli import filters, pictures
-from ddfnet.data import Splits, photographs
+from ddfnet.data.classification.splits import Splits
+from ddfnet.data.depth import photographs
 from ddfnet.models.twins import TwinNet
 
 _POINTS = 4  # marked on each photograph

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ddfnet.cli.demo import predicted_filters
-from ddfnet.data import Splits, cifar10, digits, fashion_mnist, folder
+from ddfnet.data.classification import cifar10, digits, fashion_mnist, folder
+from ddfnet.data.classification.splits import Splits
 from ddfnet.models.twins import MIXERS, TwinNet
 from ddfnet.table import table
-from ddfnet.tasks import comparison
-from ddfnet.tasks.comparison import SMALL, Row
+from ddfnet.tasks.classification import comparison
+from ddfnet.tasks.classification.comparison import SMALL, Row
 
 _EPOCHS = {"digits": 45, "fashion-mnist": 3, "cifar10": 10}  # a folder: 20
 _TITLES = {"conv": "3x3 convolution", "depthwise": "depthwise 3x3 convolution", "ddf": "decoupled dynamic filter"}

@@ -11,12 +11,12 @@ import triton.language as tl
 from torch import Tensor
 
 from ddfnet.ops.shapes import accumulate_dtype, empty_output, empty_result
-from ddfnet.ops.triton.forward import forward
-from ddfnet.ops.triton.grad_filters import grad_filters
-from ddfnet.ops.triton.grad_filters_planar import grad_filters_planar
-from ddfnet.ops.triton.grad_input import grad_input
-from ddfnet.ops.triton.launch import FilterTile, Launch, PlanarTile, Problem, Tile, choose
-from ddfnet.ops.triton.tiles import Map, Sizes, Window
+from ddfnet.ops.triton.bwd_filters import grad_filters
+from ddfnet.ops.triton.bwd_filters_planar import grad_filters_planar
+from ddfnet.ops.triton.bwd_input import grad_input
+from ddfnet.ops.triton.common import Map, Sizes, Window
+from ddfnet.ops.triton.config import FilterTile, Launch, PlanarTile, Problem, Tile, choose
+from ddfnet.ops.triton.fwd import forward
 
 _OLDEST = (8, 0)  # compute capability that Triton supports
 _SUM = {torch.float32: tl.float32, torch.float64: tl.float64}

@@ -1,0 +1,1 @@
+"""Benchmarks: the timed cases, the runners, and their results documents."""

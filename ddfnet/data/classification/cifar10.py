@@ -1,0 +1,101 @@
+"""CIFAR-10: 60000 photographs in ten classes, 32x32 pixels, from torchvision's files or from an archive of JPEGs."""
+
+from __future__ import annotations
+
+import logging
+import lzma
+import tarfile
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ddfnet.data.classification.splits import Labelled, Splits
+from ddfnet.errors import DataError
+
+_SIZE = (32, 32)
+
+_log = logging.getLogger(__name__)
+
+
+def load(root: Path, *, download: bool = False, skip: bool = False) -> Splits:
+    """CIFAR-10 with its own test part.
+
+    Args:
+        root: torchvision's root, which holds ``cifar-10-batches-py``; or a tar file, compressed or not, of
+            ``train/CLASS/NAME.jpg`` and ``test/CLASS/NAME.jpg``.
+        download: let torchvision fetch into ``root`` what is not there.
+        skip: leave broken pictures of an archive out, and say so, where they are an error otherwise.
+
+    Returns:
+        Splits of pictures (N, 3, 32, 32), 50000 and 10000 of them, in ten classes; in an archive's order of names.
+
+    Raises:
+        DataError: not found, damaged, or the download failed.
+    """
+    if root.is_file():
+        return _archive(root, skip)
+    from torchvision.datasets import CIFAR10
+
+    try:
+        parts = [CIFAR10(root, train=train, download=download) for train in (True, False)]
+    except (OSError, RuntimeError) as error:
+        if download:
+            raise DataError(f"cifar10: the download to {root} failed: {error}") from None
+        raise DataError(
+            f"cifar10: no intact cifar-10-batches-py in {root}; give torchvision's root, or an archive of train/CLASS "
+            "and test/CLASS; the demo fetches it with --download"
+        ) from None
+    train, test = (
+        Labelled(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
+        for part in parts
+    )
+    return Splits(
+        name="cifar10",
+        train=train,
+        test=test,
+        classes=tuple(parts[0].classes),
+        origin="CIFAR-10, 32x32 pixels, with its own test part.",
+        flip=True,
+    )
+
+
+def _archive(file: Path, skip: bool) -> Splits:
+    from ddfnet.data.classification.images import read
+
+    pictures: list[tuple[str, str, str, Image.Image]] = []  # part, class, name, picture
+    try:
+        with tarfile.open(file) as archive:
+            for member in archive:
+                stream = archive.extractfile(member)
+                if stream is not None and member.name.count("/") == 2:
+                    part, label, name = member.name.split("/")
+                    try:
+                        pictures.append((part, label, name, read(stream, f"{file}/{member.name}")))
+                    except DataError as error:
+                        if not skip:
+                            raise
+                        _log.warning("%s; skipped", error)
+    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
+        raise DataError(f"{file} is no archive of CIFAR-10, or a broken one: {error}") from None
+    pictures.sort(key=lambda each: each[:3])  # whatever the archive's order is
+    classes = sorted({label for _, label, *_ in pictures})
+    if {part for part, *_ in pictures} != {"train", "test"} or {p.size for *_, p in pictures} != {_SIZE}:
+        raise DataError(
+            f"{file} is no archive of CIFAR-10: train/CLASS and test/CLASS with 32x32 pictures are required"
+        )
+
+    def labelled(name: str) -> Labelled:
+        own = [each for each in pictures if each[0] == name]
+        images = torch.stack([torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8) for *_, p in own])
+        labels = torch.tensor([classes.index(label) for _, label, *_ in own])
+        return Labelled(images.view(-1, *_SIZE, 3).permute(0, 3, 1, 2).contiguous(), labels)
+
+    return Splits(
+        name="cifar10",
+        train=labelled("train"),
+        test=labelled("test"),
+        classes=tuple(classes),
+        origin=f"CIFAR-10, 32x32 pixels, as JPEGs ({file.name}), with its own test part.",
+        flip=True,
+    )

@@ -1,0 +1,88 @@
+"""Fashion-MNIST: 70000 pictures of clothes, 28x28 pixels, from the idx files of torchvision or of Debian."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddfnet.data.classification.splits import Labelled, Splits
+from ddfnet.errors import DataError
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
+_TORCHVISION = Path("FashionMNIST/raw")
+_CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
+
+def load(root: Path, *, download: bool = False) -> Splits:
+    """Fashion-MNIST with its own test part.
+
+    Args:
+        root: the folder that holds the four idx files, plain or gzipped; or torchvision's root, which holds them in
+            ``FashionMNIST/raw``. Debian's folder is looked into as well.
+        download: let torchvision fetch into ``root`` what is not there.
+
+    Returns:
+        Splits of pictures (N, 1, 28, 28), 60000 and 10000 of them, in ten classes.
+
+    Raises:
+        DataError: not found, or a file is not what it should be.
+    """
+    if download:
+        _download(root)
+    folders = (root, root / _TORCHVISION, DEBIAN)
+    folder = next((folder for folder in folders if _find(folder, "train-images-idx3-ubyte")), None)
+    if folder is None:
+        raise DataError(
+            f"fashion-mnist: no train-images-idx3-ubyte(.gz) in {', '.join(map(str, folders))}; install Debian's "
+            f"dataset-fashion-mnist, give the folder with --root, or add --download"
+        )
+    return Splits(
+        name="fashion-mnist",
+        train=_part(folder, "train"),
+        test=_part(folder, "t10k"),
+        classes=_CLASSES,
+        origin="Fashion-MNIST, 28x28 pixels, with its own test part.",
+        flip=True,
+    )
+
+
+def _part(folder: Path, part: str) -> Labelled:
+    images, labels = _read(folder, f"{part}-images-idx3-ubyte"), _read(folder, f"{part}-labels-idx1-ubyte")
+    if images.dim() != 3 or labels.dim() != 1 or len(images) != len(labels):
+        raise DataError(f"{folder}: {part} has pictures {tuple(images.shape)} and labels {tuple(labels.shape)}")
+    return Labelled(images.unsqueeze(1), labels.long())
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def _read(folder: Path, name: str) -> Tensor:
+    """An idx file of bytes: 0, 0, 8 (unsigned byte), the number of dimensions, each as a big-endian int32, the data."""
+    path = _find(folder, name)
+    if path is None:
+        raise DataError(f"{folder / name}(.gz) is missing")
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if content[:3] != b"\0\0\x08" or len(content) < 4:
+        raise DataError(f"{path} is no idx file of bytes")
+    start = 4 + 4 * content[3]
+    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
+    if len(content) != start + math.prod(shape):
+        raise DataError(f"{path} says {shape} and holds {len(content) - start} bytes: it is cut short or damaged")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).reshape(shape)
+
+
+def _download(root: Path) -> None:
+    from torchvision.datasets import FashionMNIST
+
+    try:
+        FashionMNIST(root, download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"fashion-mnist: the download to {root} failed: {error}") from None

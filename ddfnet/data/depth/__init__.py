@@ -1,0 +1,1 @@
+"""Scenes: images with their depth maps, one module for each source."""

@@ -1,0 +1,64 @@
+"""The photographs that scikit-image carries inside its package, without the others that it would download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddfnet.errors import DataError
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph, (3, H, W), uint8, and whom it is by."""
+
+    name: str
+    image: Tensor
+    credit: str
+
+
+_CREDITS = {  # all CC0 or in the public domain, as scikit-image's documentation states
+    "chelsea.png": "Chelsea the cat, by Stéfan van der Walt (CC0)",
+    "coffee.png": "A cup of coffee, by Rachel Michetti, Pikolo Espresso Bar (CC0)",
+    "astronaut.png": "Eileen Collins, NASA (public domain)",
+}
+
+
+def load(size: int) -> list[Photograph]:
+    """The photographs, cut to their central square.
+
+    Args:
+        size: pixels a side.
+
+    Returns:
+        Photographs of (3, size, size), uint8.
+
+    Raises:
+        DataError: this scikit-image was packaged without them.
+    """
+    return [Photograph(Path(file).stem, _read(file, size), credit) for file, credit in _CREDITS.items()]
+
+
+def carried(file: str) -> bytes:
+    """A file of scikit-image's data, by its name.
+
+    Raises:
+        DataError: this scikit-image was packaged without it.
+    """
+    # Not skimage.data.chelsea() and the like: those would download a file that is not there.
+    try:
+        return (files("skimage.data") / file).read_bytes()
+    except OSError as error:
+        raise DataError(f"scikit-image was installed without its {file}: {error}") from None
+
+
+def _read(file: str, size: int) -> Tensor:
+    from PIL import Image, ImageOps
+
+    picture = ImageOps.fit(Image.open(BytesIO(carried(file))).convert("RGB"), (size, size), Image.Resampling.LANCZOS)
+    return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(size, size, 3).permute(2, 0, 1)

@@ -1,0 +1,173 @@
+"""How a test map is made small and how a result is scored: two protocols of the field, which no table may mix.
+
+`PAC` (PAC-Net, DDF-Up-Net) takes every f-th pixel; `BICUBIC` (DKN, SGNet, DORNet) averages with Pillow's bicubic
+filter, an easier input. Both leave out 6 pixels at the border, take the root mean square of each picture, and average
+those; metres are reported as centimetres. `ddfnet.depth.alignment.aligned_bilinear` is the reference of both.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddfnet.data.depth.scenes import Scene
+from ddfnet.depth.alignment import nearest_valid
+from ddfnet.errors import DataError
+
+
+class LowRes(NamedTuple):
+    """A map made small by a factor: its sample i lies on pixel ``i * factor + offset`` of the map it was made from.
+
+    Args:
+        depth: (h, w), float32; 0 where not valid.
+        valid: (h, w), bool.
+        offset: the pixel of sample 0, the same along both axes.
+    """
+
+    depth: Tensor
+    valid: Tensor
+    offset: float
+
+
+class Protocol(ABC):
+    """A protocol: how maps are made small (`lowres`), and what is scored (`scored`) and how (`rmse`)."""
+
+    name: ClassVar[str]
+    border: ClassVar[int] = 6  # pixels that are not scored, at each side
+
+    @abstractmethod
+    def offset(self, factor: int) -> float:
+        """The pixel on which sample 0 lies, along both axes."""
+
+    def crop(self, scene: Scene, factor: int) -> Scene:
+        """The part of a scene that is used at this factor."""
+        return scene
+
+    @abstractmethod
+    def lowres(self, depth: Tensor, valid: Tensor, factor: int) -> LowRes:
+        """Make a map small.
+
+        Args:
+            depth: (H, W), any unit.
+            valid: (H, W), bool.
+            factor: from 1 up.
+
+        Returns:
+            The small map; what was not valid is marked, and is 0 in it.
+
+        Raises:
+            ValueError: the factor, or a map that it does not fit.
+        """
+
+    def scored(self, scene: Scene) -> Tensor:
+        """Which pixels count: those with a true value, inside the border; (H, W), bool.
+
+        Raises:
+            DataError: there are none.
+        """
+        inside = torch.zeros_like(scene.valid)
+        inside[self.border : -self.border, self.border : -self.border] = True
+        scored = scene.valid & inside
+        if not scored.any():
+            raise DataError(
+                f"{scene.name}: a valid pixel further than {self.border} from the border is required to score a "
+                f"result, got none in {scene.size[0]}x{scene.size[1]} pixels"
+            )
+        return scored
+
+    def rmse(self, prediction: Tensor, scene: Scene) -> float:
+        """Root mean square error of a picture, in `unit`.
+
+        Args:
+            prediction: (H, W), in the scene's unit.
+            scene: has the true map (H, W).
+
+        Returns:
+            The error over the pixels that are `scored`, computed in float64.
+
+        Raises:
+            ValueError: another size, or a scored pixel is nan or inf: a method must fill what it does not know.
+        """
+        if prediction.shape != scene.depth.shape:
+            raise ValueError(f"{scene.name}: a map {scene.size} is required, got {tuple(prediction.shape)}")
+        scored = self.scored(scene)
+        error = prediction[scored].double() - scene.depth[scored].double()
+        if not error.isfinite().all():
+            missing = int((~error.isfinite()).sum())
+            raise ValueError(f"{scene.name}: a value at every scored pixel is required, got nan or inf at {missing}")
+        return error.square().mean().sqrt().item() * (100 if scene.unit == "m" else 1)
+
+    def unit(self, scene: Scene) -> str:
+        """The unit of `rmse`: cm for metres, else the scene's own."""
+        return "cm" if scene.unit == "m" else scene.unit
+
+
+class _Pac(Protocol):
+    name = "pac"
+
+    def offset(self, factor: int) -> float:
+        return (factor - 1) // 2
+
+    def lowres(self, depth: Tensor, valid: Tensor, factor: int) -> LowRes:
+        _check(depth, valid, factor)
+        first = (factor - 1) // 2
+        small, known = depth[first::factor, first::factor].float(), valid[first::factor, first::factor].clone()
+        return LowRes(_zero_where_not(known, small), known, first)
+
+
+class _Bicubic(Protocol):
+    name = "bicubic"
+
+    def offset(self, factor: int) -> float:
+        return (factor - 1) / 2
+
+    def crop(self, scene: Scene, factor: int) -> Scene:
+        """The scene without the last rows and columns that do not fill a block, as that family crops."""
+        rows, columns = (size - size % factor for size in scene.size)
+        if (rows, columns) == scene.size:
+            return scene
+        return replace(
+            scene,
+            guide=scene.guide[:, :rows, :columns],
+            depth=scene.depth[:rows, :columns],
+            valid=scene.valid[:rows, :columns],
+        )
+
+    def lowres(self, depth: Tensor, valid: Tensor, factor: int) -> LowRes:
+        """See `Protocol.lowres`. The family's data has no holes; here a sample is valid where half of its block is or
+        more, and where the filter meets a hole it reads the nearest valid pixel instead."""
+        import numpy as np
+        from PIL import Image
+
+        _check(depth, valid, factor)
+        height, width = depth.shape
+        if height % factor or width % factor:
+            raise ValueError(f"a map that {factor} divides is required, got {height}x{width}; crop it first (`crop`)")
+        blocks = valid.reshape(height // factor, factor, width // factor, factor)
+        known = 2 * blocks.sum((1, 3)) >= factor * factor
+        filled = depth.float() if valid.all() or not valid.any() else nearest_valid(depth.float(), valid)
+        size = width // factor, height // factor
+        small = np.array(Image.fromarray(filled.numpy(force=True)).resize(size, Image.Resampling.BICUBIC))
+        return LowRes(_zero_where_not(known, torch.from_numpy(small).to(depth.device)), known, (factor - 1) / 2)
+
+
+def _check(depth: Tensor, valid: Tensor, factor: int) -> None:
+    if depth.ndim != 2 or valid.shape != depth.shape or valid.dtype != torch.bool:
+        raise ValueError(
+            f"a map (H, W) and a bool mask of its size are required, got {tuple(depth.shape)}, {tuple(valid.shape)}"
+        )
+    if factor < 1 or min(depth.shape) <= (factor - 1) // 2:
+        raise ValueError(f"a factor from 1 up to the map's size is required, got {factor} for {tuple(depth.shape)}")
+
+
+def _zero_where_not(valid: Tensor, depth: Tensor) -> Tensor:
+    return torch.where(valid, depth, torch.zeros((), device=depth.device))
+
+
+PAC: Protocol = _Pac()
+BICUBIC: Protocol = _Bicubic()
+PROTOCOLS = {protocol.name: protocol for protocol in (PAC, BICUBIC)}

@@ -1,0 +1,78 @@
+"""What every source of depth maps gives: a photograph and the depth that belongs to it, pixel by pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddfnet.errors import DataError
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A photograph with its depth map.
+
+    Args:
+        name: what it is called in results.
+        guide: the photograph (3, H, W), uint8.
+        depth: (H, W), float32, in ``unit``; 0 where not valid.
+        valid: (H, W), bool: where the depth was measured.
+        unit: "m", "px" for disparities, "" where it is not known.
+        origin: where the scene comes from, as a sentence for whoever reads a result.
+    """
+
+    name: str
+    guide: Tensor
+    depth: Tensor
+    valid: Tensor
+    unit: str
+    origin: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self.depth.shape
+        return height, width
+
+
+def from_arrays(name: str, guide: Any, depth: Any, unit: str, origin: str) -> Scene:
+    """A scene out of NumPy arrays; depth is valid where it is finite and not 0.
+
+    Args:
+        name: what it is called in results and in messages.
+        guide: (H, W, 3), uint8.
+        depth: (H, W), any real dtype.
+        unit: of the depth.
+        origin: where it comes from, a sentence.
+
+    Returns:
+        The scene.
+
+    Raises:
+        DataError: the two differ in size, or no pixel is valid.
+
+    Example:
+        >>> import numpy as np
+        >>> scene = from_arrays("wall", np.zeros((4, 6, 3), np.uint8), np.full((4, 6), 2.5), "m", "A wall.")
+        >>> scene.size, scene.valid.all().item()
+        ((4, 6), True)
+    """
+    if depth.ndim != 2 or guide.shape != (*depth.shape, 3):
+        raise DataError(
+            f"{name}: a photograph (H, W, 3) and a depth map (H, W) of one size are required, "
+            f"got {tuple(guide.shape)} and {tuple(depth.shape)}; resize the photograph to the depth map"
+        )
+    values = torch.tensor(depth.astype("float32"))
+    valid = values.isfinite() & (values != 0)
+    if not valid.any():
+        raise DataError(f"{name}: a depth map with a valid pixel is required, got only 0, nan and inf")
+    return Scene(
+        name=name,
+        guide=torch.tensor(guide).permute(2, 0, 1).contiguous(),
+        depth=torch.where(valid, values, torch.zeros(())),
+        valid=valid,
+        unit=unit,
+        origin=origin,
+    )

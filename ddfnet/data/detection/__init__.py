@@ -1,0 +1,1 @@
+"""Images with annotated boxes, one module for each format."""

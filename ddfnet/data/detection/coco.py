@@ -1,0 +1,148 @@
+"""Pictures with boxes in the format of COCO: one JSON file for all pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ddfnet.data.detection.annotations import Box, BoxedPictures, Collector, label_of
+from ddfnet.errors import DataError
+
+_LISTS = ("images", "annotations", "categories")
+
+
+def load(
+    file: str | Path, folder: str | Path, classes: Sequence[str] | None = None, *, on_bad_box: str = "stop"
+) -> BoxedPictures:
+    """The pictures and boxes of a COCO file.
+
+    Args:
+        file: the JSON, with ``images`` (id, file_name, height, width), ``annotations`` (image_id, category_id, ``bbox``
+            as x, y, width, height, and optionally area and iscrowd) and ``categories`` (id, name).
+        folder: that file_name begins from.
+        classes: the names that the labels stand for, in their order; None for those of the file, by their id.
+        on_bad_box: ``"stop"`` or ``"skip"``, see `ddfnet.data.detection.annotations.Collector`. COCO itself has a few without area.
+
+    Returns:
+        The pictures, in the file's order, and their boxes.
+
+    Raises:
+        DataError: the file is missing or broken; pictures are missing; an annotation has a picture or a class that
+            there is not; a box is bad and ``on_bad_box`` is ``"stop"``.
+    """
+    file, folder = Path(file), Path(folder)
+    content = _read(file)
+    if classes is None:
+        classes = [str(_get(each, "name", str, file)) for each in sorted(content["categories"], key=_id_of(file))]
+    collector = Collector(classes, on_bad_box)
+    boxes = _boxes(content, classes, file)
+    for number, picture in enumerate(content["images"]):
+        where = f"{file}: picture {number}"
+        path = Path(_get(picture, "file_name", str, where))
+        if path.is_absolute() or ".." in path.parts:
+            raise DataError(f"{where} must have a file_name within the folder of pictures, got {str(path)!r}")
+        sides = [_get(picture, key, (int, float), where) for key in ("height", "width")]
+        if not all(math.isfinite(side) for side in sides):
+            raise DataError(f"{where} must have a finite height and width, got {sides}")
+        height, width = map(int, sides)
+        collector.add(folder / path, height, width, boxes.pop(picture["id"], []), str(file))
+    if boxes:
+        raise DataError(f"{file}: an annotation is for the picture {next(iter(boxes))!r}, which images does not have")
+    if missing := [path for path in collector.files if not path.is_file()]:
+        raise DataError(
+            f"{file}: {len(missing)} of its {len(collector.files)} pictures are missing in {folder}, such as "
+            f"{missing[0].name}"
+        )
+    return collector.done(file.stem, f"The pictures of {file.name}, in the format of COCO.")
+
+
+def load_part(
+    root: str | Path, part: str, classes: Sequence[str] | None = None, *, on_bad_box: str = "stop"
+) -> BoxedPictures:
+    """A part of a folder in one of two layouts of COCO files.
+
+    Args:
+        root: with ``annotations/instances_PART.json`` and pictures in ``PART`` or ``images/PART``, as COCO has it; or
+            with ``PART/_annotations.coco.json`` among its pictures.
+        part: such as ``"val2017"``.
+        classes: see `load`.
+        on_bad_box: see `load`.
+
+    Returns:
+        As `load`.
+
+    Raises:
+        DataError: neither layout is there; as `load`.
+    """
+    root = Path(root)
+    inside = root / part / "_annotations.coco.json"
+    if inside.is_file():
+        return load(inside, inside.parent, classes, on_bad_box=on_bad_box)
+    file = root / "annotations" / f"instances_{part}.json"
+    if not file.is_file():
+        raise DataError(f"{root}: {file.relative_to(root)} or {inside.relative_to(root)} is required, got neither")
+    folders = (root / part, root / "images" / part)
+    folder = next((each for each in folders if each.is_dir()), None)
+    if folder is None:
+        raise DataError(f"{file}: its pictures are required in {' or '.join(map(str, folders))}, there is neither")
+    return load(file, folder, classes, on_bad_box=on_bad_box)
+
+
+def _read(file: Path) -> dict[str, list[Any]]:
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file} is no JSON, or broken: {error}") from None
+    for key in _LISTS:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise DataError(f"{file}: lists by the names of {', '.join(_LISTS)} are required, {key} is none")
+    return content
+
+
+def _boxes(content: dict[str, list[Any]], classes: Sequence[str], file: Path) -> dict[Any, list[Box]]:
+    """By the id of the picture. Every picture has an entry only if it has a box."""
+    names = {_get(each, "id", int, file): _get(each, "name", str, file) for each in content["categories"]}
+    _check_ids(content["images"], file)
+    boxes: dict[Any, list[Box]] = defaultdict(list)
+    for number, each in enumerate(content["annotations"]):
+        where = f"{file}: annotation {number}"
+        category = _get(each, "category_id", int, where)
+        if category not in names:
+            raise DataError(f"{where} is of the category {category}, which categories does not have")
+        bbox = _get(each, "bbox", list, where)
+        if len(bbox) != 4 or not all(isinstance(value, int | float) for value in bbox):
+            raise DataError(f"{where} must have x, y, width and height for its bbox, got {bbox}")
+        x, y, width, height = bbox
+        area = each.get("area")
+        boxes[_get(each, "image_id", (int, str), where)].append(
+            Box(
+                (x, y, x + width, y + height),
+                label_of(names[category], classes, where),
+                bool(each.get("iscrowd", 0)),
+                float(area) if isinstance(area, int | float) else None,
+            )
+        )
+    return boxes
+
+
+def _check_ids(pictures: list[Any], file: Path) -> None:
+    ids = [_get(each, "id", (int, str), f"{file}: picture {number}") for number, each in enumerate(pictures)]
+    if len(set(ids)) != len(ids):
+        raise DataError(f"{file}: each picture must have an id of its own, some have the same")
+
+
+def _get(item: Any, key: str, kind: type | tuple[type, ...], where: object) -> Any:
+    value = item.get(key) if isinstance(item, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise DataError(f"{where} must have {key}, got {value!r}")
+    return value
+
+
+def _id_of(file: Path) -> Any:
+    return lambda category: _get(category, "id", int, file)

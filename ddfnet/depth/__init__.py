@@ -1,0 +1,6 @@
+"""The depth tool: guided upsampling of depth maps, its network, its files and its batch jobs."""
+
+from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.depth.upsample import upsample_depth
+
+__all__ = ["GuidedUpsampler", "upsample_depth"]

@@ -1,0 +1,275 @@
+"""DDF-Up-Net: a depth map enlarged with the help of a photograph, by one DDF-Up for each factor of two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddfnet.depth.layers import channels_last, convs
+from ddfnet.depth.stage import Stage
+from ddfnet.models.hub import Hub
+from ddfnet.nn.branches import check_map, check_norm
+from ddfnet.ops.geometry import check_combine
+
+_HINTS = 4  # channels that describe the depth itself, see `_describe`
+_RADIUS = 2  # of the window in which the depth is described, low-resolution pixels on each side
+_FILTERS = ("both", "spatial", "channel")
+_UPSAMPLERS = ("ddf", "bilinear")
+
+
+class Level(NamedTuple):
+    """The depth (N, 1, H, W) after a stage, and where it is known."""
+
+    depth: Tensor
+    valid: Tensor
+
+
+class GuidedUpsampler(nn.Module, Hub):
+    r"""Enlarge a depth map with filters that are predicted from it and from a photograph of the same scene.
+
+    .. math::
+        t_s = \mathrm{trunk}(f_s, g_s), \qquad D^{sp}_s = \mathrm{softmax}(W_s\, t_s), \\
+        d_{s+1} = \mathrm{ddf\_upsample}(d_s, -, D^{sp}_s), \qquad
+        f_{s+1} = \mathrm{ddf\_upsample}(t_s, D^{ch}_s, D^{sp}_s)
+
+    for each factor of two, where g is the guidance branch's map at the stage's input size and f the target branch's
+    features. The depth is carried from stage to stage by filters that are positive with sum 1, so that every output is
+    an average of valid depths near it: constants stay, nothing overshoots, and a pixel whose filter chooses one side of
+    an edge is on that side. ``carry=False`` is the form of the paper, in which the features alone bring the depth to
+    the prediction head. It says what bilinear interpolation lacks, in units of how far the depths nearby reach; each
+    stage has one, so that a training can ask for the depth at every size. Without either it hardly learns. There the
+    output has no such bounds.
+
+    One network serves several factors: the finest stages of an 8x network are a 4x network, and are trained as one
+    where a training draws its factor step by step.
+
+    Args:
+        scale_factor: the largest factor, a power of two from 2 on.
+        channels: of the features.
+        guide_channels: of the guidance branch.
+        kernel_size: taps of all filters, odd.
+        blocks: residual blocks of a stage's trunk.
+        filters: the features' DDF-Up has ``"both"`` filters, or the ``"spatial"`` or the ``"channel"`` one alone.
+        combine: how the two meet, ``"mul"`` or ``"add"``.
+        norm: of the features' spatial filters, see `DDF2d`. With ``"softmax"`` they are those that carry the depth;
+            with another the features have spatial filters of their own. With ``"filter"`` it is the channel filters'
+            norm too; otherwise a channel filter is a learnt one plus what the pooled target features add to it.
+        carry: whether the softmax filters carry the depth.
+        upsampler: ``"bilinear"`` is the plain twin that DDF-Up is compared with: features and depth are enlarged
+            bilinearly, and the trunks, which read the same guide, correct the depth by what they add to it. It has no
+            filters, so that ``filters``, ``combine``, ``norm`` and ``carry`` must be left alone.
+
+    ``forward(depth, guide, valid=None, *, scale_factor=None)`` takes depth (N, 1, h, w), floating, in any unit; a guide
+    (N, 3, s*h, s*w), floating, from 0 to 1; which depths are valid, (N, 1, h, w), bool, all of them by default, and
+    never nan or inf; and s, a power of two up to the network's own, which is the default. What an invalid depth holds
+    does not matter. Sample i of the depth lies on pixel ``i*s + (s - 1)//2`` of the guide.
+
+    Returns:
+        `Level`: the depth (N, 1, s*h, s*w) in the same unit, in float32, 0 where no valid depth is near; and where it
+        is valid, bool.
+
+    Raises:
+        ValueError: a wrong option; maps of other shapes.
+        TypeError: what is not a tensor, or not floating.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.depth.network import GuidedUpsampler
+        >>> network = GuidedUpsampler(scale_factor=4)
+        >>> depth, valid = network(torch.rand(2, 1, 24, 32), torch.rand(2, 3, 96, 128))
+        >>> depth.shape
+        torch.Size([2, 1, 96, 128])
+
+    Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6, figure 6b and table 7: one DDF-Up a
+    factor of two between a target branch, a guidance branch and a prediction head. Channels, kernel sizes and where the
+    guide is read are open there; the carried depth is ours.
+    """
+
+    def __init__(
+        self,
+        scale_factor: int = 8,
+        *,
+        channels: int = 32,
+        guide_channels: int = 32,
+        kernel_size: int = 3,
+        blocks: int = 1,
+        filters: str = "both",
+        combine: str = "mul",
+        norm: str = "softmax",
+        carry: bool = True,
+        upsampler: str = "ddf",
+    ) -> None:
+        super().__init__()
+        stages = scale_factor.bit_length() - 1 if isinstance(scale_factor, int) else 0
+        if stages < 1 or scale_factor != 2**stages:
+            raise ValueError(f"scale_factor must be a power of two from 2 on, got {scale_factor!r}")
+        if kernel_size < 3 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd and at least 3, got {kernel_size}")
+        if filters not in _FILTERS:
+            raise ValueError(f"filters must be 'both', 'spatial' or 'channel', got {filters!r}")
+        if upsampler not in _UPSAMPLERS:
+            raise ValueError(f"upsampler must be 'ddf' or 'bilinear', got {upsampler!r}")
+        check_combine(combine)
+        check_norm(norm)
+        for name, value in (("channels", channels), ("guide_channels", guide_channels)):
+            if value < 2:
+                raise ValueError(f"{name} must be at least 2, got {value}")
+        if blocks < 0:
+            raise ValueError(f"blocks must not be negative, got {blocks}")
+        if upsampler == "bilinear" and (filters, combine, norm, carry) != ("both", "mul", "softmax", True):
+            raise ValueError(
+                "upsampler='bilinear' has no filters: leave filters, combine, norm and carry as they are, "
+                f"got {filters=}, {combine=}, {norm=}, {carry=}"
+            )
+        self.options: dict[str, Any] = {
+            "scale_factor": scale_factor,
+            "channels": channels,
+            "guide_channels": guide_channels,
+            "kernel_size": kernel_size,
+            "blocks": blocks,
+            "filters": filters,
+            "combine": combine,
+            "norm": norm,
+            "carry": carry,
+            "upsampler": upsampler,
+        }
+        self.scale_factor = scale_factor
+        self.target = nn.Sequential(*convs(_HINTS, channels, channels, channels))
+        self.guidance = nn.ModuleList([nn.Sequential(*convs(12, guide_channels, guide_channels))])
+        for _ in range(stages - 1):
+            self.guidance.append(nn.Sequential(*convs(guide_channels, guide_channels, guide_channels, stride=2)))
+        head = not carry and upsampler == "ddf"
+        ways: dict[str, Any] = {"filters": filters, "combine": combine, "norm": norm, "kernel_size": kernel_size}
+        self.stages = nn.ModuleList(
+            # The last stage gives the depth itself, or the features that its head reads.
+            Stage(channels, guide_channels, blocks, carry, upsampler, features_too=number > 0 or head, **ways)
+            for number in range(stages)
+        )
+        # Those of the coarse stages are for the training alone: what they say is not handed on.
+        self.heads = nn.ModuleList([_head(channels) for _ in range(stages)]) if head else None
+
+    def forward(
+        self, depth: Tensor, guide: Tensor, valid: Tensor | None = None, *, scale_factor: int | None = None
+    ) -> Level:
+        return self.levels(depth, guide, valid, scale_factor=scale_factor)[-1]
+
+    def levels(
+        self, depth: Tensor, guide: Tensor, valid: Tensor | None = None, *, scale_factor: int | None = None
+    ) -> list[Level]:
+        """What `forward` gives, and what lies between: the depth after each stage, from coarse to fine."""
+        scale_factor = self.scale_factor if scale_factor is None else scale_factor
+        self._check(depth, guide, valid, scale_factor)
+        depth = depth.float()
+        finite = depth.isfinite()
+        known = (finite if valid is None else finite & valid).to(depth.dtype)
+        lowest = depth.masked_fill(known == 0, math.inf).amin((2, 3), keepdim=True)
+        highest = depth.masked_fill(known == 0, -math.inf).amax((2, 3), keepdim=True)
+        span = highest - lowest
+        # Also where all depths are equal, or none is valid.
+        usable = (span > 0) & span.isfinite()
+        lowest, span = torch.where(lowest.isfinite(), lowest, 0), torch.where(usable, span, 1)
+        scaled = torch.where(known > 0, (depth - lowest) / span, 0)
+        return [
+            Level(torch.where(level.valid, level.depth * span + lowest, 0), level.valid)
+            for level in self.scaled_levels(scaled, known, guide, self.context(scaled, known), scale_factor)
+        ]
+
+    def context(self, scaled: Tensor, known: Tensor) -> Tensor:
+        """The target features' average, from which the channel filters are predicted: (N, C, 1, 1).
+
+        Args:
+            scaled: the depth (N, 1, h, w), from 0 to 1 over the map's valid depths, 0 where it is not valid.
+            known: 1 where it is valid and 0 elsewhere, of the same shape.
+        """
+        return self.features(scaled, known).mean((2, 3), keepdim=True)
+
+    def features(self, scaled: Tensor, known: Tensor) -> Tensor:
+        """What the target branch sees in the depth, (N, C, h, w); for the arguments see `context`."""
+        features: Tensor = self.target(_describe(scaled, known))
+        return features
+
+    def scaled_levels(
+        self, scaled: Tensor, known: Tensor, guide: Tensor, context: Tensor, scale_factor: int
+    ) -> Iterator[Level]:
+        """The stages alone, for whoever cuts a map into tiles: nothing in here looks at the map as a whole."""
+        stages = scale_factor.bit_length() - 1
+        maps = [self.guidance[0](channels_last(F.pixel_unshuffle(guide - 0.5, 2)))]
+        for number in range(1, stages):
+            maps.append(self.guidance[number](maps[-1]))
+        features = self.features(scaled, known)
+        step = None if self.heads is None else _nearby(scaled, known, radius=1)[1]
+        for number in reversed(range(stages)):
+            stage = self.stages[number]
+            scaled, known, features = stage(scaled, known, features, maps[number], context)
+            level = scaled
+            if self.heads is not None and step is not None:
+                step = F.interpolate(step, scale_factor=2, mode="nearest")
+                level = scaled + self.heads[number](features) * step
+            yield Level(level, known > 0)
+
+    @property
+    def target_reach(self) -> int:
+        """How many low-resolution pixels away an input may lie and still change `features`."""
+        return _RADIUS + 3
+
+    @property
+    def reach(self) -> int:
+        """How many low-resolution pixels away an input may lie and still change an output, at any factor."""
+        own = 2 * self.options["blocks"] + 1 + self.options["kernel_size"] // 2  # the trunk and the filters
+        stages = sum(own * 2.0**-number for number in range(len(self.stages)))
+        return self.target_reach + math.ceil(stages) + 1
+
+    def _check(self, depth: Tensor, guide: Tensor, valid: Tensor | None, scale_factor: int) -> None:
+        if not isinstance(scale_factor, int) or scale_factor not in (2**n for n in range(1, len(self.stages) + 1)):
+            raise ValueError(
+                f"scale_factor must be a power of two from 2 to this network's {self.scale_factor}, got {scale_factor}"
+            )
+        check_map("depth", depth, 1)
+        check_map("guide", guide, 3)
+        for name, given in (("depth", depth), ("guide", guide)):
+            if not given.is_floating_point():
+                raise TypeError(f"{name} must be floating, got {given.dtype}; convert it, as in {name}.float()")
+        batch, _, height, width = depth.shape
+        expected = (batch, 3, height * scale_factor, width * scale_factor)
+        if guide.shape != expected or not depth.numel():
+            raise ValueError(
+                f"guide must be (N, 3, s*h, s*w) with s = {scale_factor} for depth {tuple(depth.shape)}, got "
+                f"{tuple(guide.shape)}; ddfnet.upsample_depth takes any sizes"
+            )
+        if valid is not None and not isinstance(valid, Tensor):
+            raise TypeError(f"valid must be a torch.Tensor, got {type(valid).__name__}")
+        if valid is not None and (valid.dtype != torch.bool or valid.shape != depth.shape):
+            raise ValueError(
+                f"valid must be bool and of depth's shape {tuple(depth.shape)}, got {valid.dtype} {tuple(valid.shape)}"
+            )
+
+
+def _describe(scaled: Tensor, known: Tensor) -> Tensor:
+    """Depth as features (N, 4, h, w): itself, its place within its neighbourhood, how far that reaches, and validity.
+
+    The place is what tells on which side of an edge a pixel lies, however small the step is beside the whole map's.
+    """
+    lowest, step = _nearby(scaled, known, _RADIUS)
+    place = torch.where(known > 0, (scaled - lowest) / (step + 1e-3) - 0.5, 0)
+    return channels_last(torch.cat([scaled * known, place, torch.log1p(20 * step), known], 1))
+
+
+def _nearby(scaled: Tensor, known: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """The lowest of the valid depths around each sample, and how far they reach above it: 0 where there is none."""
+    there = known > 0
+    highest = F.max_pool2d(scaled.masked_fill(~there, -math.inf), 2 * radius + 1, 1, radius)
+    lowest = -F.max_pool2d((-scaled).masked_fill(~there, -math.inf), 2 * radius + 1, 1, radius)
+    return lowest, torch.where(there, highest - lowest, 0)
+
+
+def _head(channels: int) -> nn.Conv2d:
+    """From features to what bilinear interpolation lacks: hardly anything at first."""
+    head = nn.Conv2d(channels, 1, 3, padding=1)
+    nn.init.normal_(head.weight, std=1e-2)
+    nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+    return head

@@ -1,0 +1,383 @@
+"""The public call: trace, write, check, report."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+import ddfnet
+from ddfnet import files
+from ddfnet.export.formats import Format, Run, format_of
+from ddfnet.export.inputs import Axes, Flat, Inputs, Size, axes, drawn, flatten, like, other_sizes, renamed
+from ddfnet.export.verify import Difference, compare
+
+OPSET = 18
+_CHECK = 1  # seed of the inputs of the check
+MODULES = ("onnx", "onnxscript", "onnxruntime")  # of the extra
+
+
+class ExportError(RuntimeError):
+    """PyTorch cannot trace the model, or cannot write it in this format."""
+
+
+class MismatchError(RuntimeError):
+    """A file does not give what the model gives; it is left where it is, its report too.
+
+    Attributes:
+        report: of the file.
+    """
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(f"{report.file} does not agree with the model: {report.worst}")
+        self.report = report
+
+
+def report_of(file: Path) -> Path:
+    """Where the report of this file is."""
+    return file.with_name(f"{file.name}.json")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written, and how far it is from the model; a JSON file beside it says the same.
+
+    Attributes:
+        file: that was written.
+        facts: what the JSON file says, the differences aside.
+        differences: one a size and output; none where it was not checked.
+    """
+
+    file: Path
+    facts: dict[str, Any]
+    differences: tuple[Difference, ...]
+
+    @property
+    def json_file(self) -> Path:
+        return report_of(self.file)
+
+    @property
+    def worst(self) -> Difference | None:
+        """The difference that is the largest beside what is tolerated; None where it was not checked."""
+        return max(self.differences, key=lambda each: each.share, default=None)
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether every difference is tolerated; None where it was not checked."""
+        return None if self.worst is None else self.worst.agrees
+
+    def as_dict(self) -> dict[str, Any]:
+        differences = [
+            # JSON has no such numbers as nan and inf.
+            {name: str(v) if isinstance(v, float) and not math.isfinite(v) else v for name, v in asdict(each).items()}
+            for each in self.differences
+        ]
+        return self.facts | {"agrees": self.agrees, "differences": differences}
+
+
+def export(
+    model: nn.Module,
+    inputs: Tensor | Inputs,
+    file: str | Path,
+    *,
+    format: str | None = None,
+    size: Size | None = None,
+    step: int = 1,
+    opset: int = OPSET,
+    check: bool | Sequence[Size] = True,
+    tolerance: float | None = None,
+    times: int = 0,
+) -> Report:
+    """Write a model as ONNX, as a program of ``torch.export``'s or as a compiled library, and check what was written.
+
+    Batch, height and width stay open. ONNX has the standard operators alone: a DDF is a Slice, a product for each of
+    its filters and a sum for each tap.
+
+    Args:
+        model: in evaluation mode, on the CPU. A tuple, list or dictionary of outputs becomes one output a tensor.
+        inputs: a tensor (N, C, H, W) that stands for all of them, where the model takes one map; else a function of
+            batch, height and width that gives the model's inputs by name, in their order, as `pictures` gives one.
+        file: to write; ``FILE.json`` beside it is the report. Both are written whole or not at all.
+        format: ``"onnx"``, ``"pt2"`` (``torch.export.load``, after ``import ddfnet``) or ``"aoti"``
+            (``torch._inductor.aoti_load_package``, after ``import ddfnet``); None goes by the suffix.
+        size: batch, height and width at which the model is traced; None is the tensor's, or (2, 64, 96). The batch must
+            be 2 or more, for PyTorch takes one sample for a constant.
+        step: what heights and widths must be multiples of.
+        opset: of ONNX's operators, from 18 on.
+        check: whether to run the file at three other sizes and compare; or those sizes, at which the model is called
+            before anything is written.
+        tolerance: of differences, absolute below 1 and relative above, from 0 on; None is 1e-4, for float16 1e-2, for
+            bfloat16 5e-2.
+        times: how often model and file are timed, in turns, at the traced size: a hint, for the threads of each library
+            spin for a while beside the other. `ddfnet bench export` waits for them.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: a model in training mode or on another device, or that cannot be called with such inputs; a wrong
+            option; inputs that do not fit.
+        TypeError: a model, inputs or sizes of another kind.
+        ModuleNotFoundError: without the extra ``export``, for ONNX.
+        ExportError: PyTorch cannot trace or convert the model, or the file that is timed unchecked does not run.
+        MismatchError: the file differs from the model by more than is tolerated, or does not run here. It stays where
+            it is.
+        OSError: a file cannot be written.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from ddfnet.export import export
+        >>> from ddfnet.nn import DDF2d
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     report = export(DDF2d(8).eval(), torch.randn(2, 8, 12, 16), f"{folder}/layer.pt2")
+        >>> report.agrees, report.facts["inputs"]
+        (True, {'input': {'dtype': 'float32', 'shape': ['batch', 8, 'height', 'width']}})
+
+    Source: ours; tracing and conversion are PyTorch's.
+    """
+    file = Path(file)
+    kind = format_of(format, file, opset)
+    _check_model(model)
+    if kind.name == "onnx":
+        _check_onnx(opset)
+    _check_numbers(step, tolerance, times)
+    if isinstance(inputs, Tensor):
+        example, inputs = inputs, like(inputs)
+        size = (example.shape[0], *example.shape[2:]) if size is None else size  # type: ignore[assignment]
+    elif not callable(inputs):
+        raise TypeError(f"inputs must be a tensor or a function of batch, height, width, got {type(inputs).__name__}")
+    size = _size("size", (2, 64, 96) if size is None else size, step, batch=2)
+    sizes = _sizes_to_check(check, size, step)
+    given = drawn(inputs, size)
+    found, named = _outputs_of(model, given, size, step), axes(inputs, size, step)
+    expected = [(each, _outputs_of(model, drawn(inputs, each, _CHECK), each, step)) for each in sizes]
+    with torch.no_grad():
+        program = _traced(model, tuple(given.values()), named, flat=list(found) != ["output"])
+        symbols = _symbols(program, named)
+        [results] = next(node.args for node in program.graph.nodes if node.op == "output")
+        content, about = _written(kind, program, list(given), list(found), symbols)
+    files.write(file, content)
+    run = _running(kind, file)
+    differences = [
+        difference
+        for each, outputs in expected
+        for difference in _differences(run, drawn(inputs, each, _CHECK), each, outputs, tolerance)
+    ]
+    facts: dict[str, Any] = {
+        "file": file.name,
+        "format": kind.name,
+        **about,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "inputs": _described(given, _placeholders(program, named), symbols),
+        "outputs": _described(found, results, symbols),
+        "traced": size,
+        "step": step,
+        "tolerance": tolerance,
+        "versions": _versions(),
+        "system": platform.platform(terse=True),
+    }
+    if times and all(each.agrees for each in differences):
+        facts["milliseconds"] = _timed(model, run, list(given.values()), times) | {"threads": torch.get_num_threads()}
+    report = Report(file, facts, tuple(differences))
+    files.write(report.json_file, json.dumps(report.as_dict(), indent=2) + "\n")
+    if report.agrees is False:
+        raise MismatchError(report)
+    return report
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+def _check_model(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    training = next((name or "it" for name, module in model.named_modules() if module.training), None)
+    if training is not None:
+        raise ValueError(f"the model must be in evaluation mode, got one of which {training} trains: call model.eval()")
+    device = next((each.device for each in (*model.parameters(), *model.buffers()) if each.device.type != "cpu"), None)
+    if device is not None:
+        raise ValueError(f"the model must be on the CPU, got one on {device}: call model.cpu(), the file runs anywhere")
+
+
+def _check_onnx(opset: int) -> None:
+    missing = [name for name in MODULES if find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(f"{', '.join(missing)} not installed; run: pip install 'ddfnet[export]'")
+    import onnx
+
+    newest = onnx.defs.onnx_opset_version()
+    if not OPSET <= opset <= newest:
+        raise ValueError(
+            f"opset must be from {OPSET} to {newest}, the newest that onnx {onnx.__version__} knows, got {opset}"
+        )
+
+
+def _check_numbers(step: int, tolerance: float | None, times: int) -> None:
+    for name, value, least in (("step", step, 1), ("times", times, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number from {least} on, got {value!r}")
+    if tolerance is not None and not (isinstance(tolerance, int | float) and 0 <= tolerance < math.inf):
+        raise ValueError(f"tolerance must be a finite number from 0 on, got {tolerance!r}")
+
+
+def _size(name: str, size: Any, step: int, *, batch: int) -> Size:
+    """A size that the user gave, if it is one, and of this batch or more."""
+    if (
+        not isinstance(size, Sequence)
+        or [type(length) for length in size] != [int] * 3
+        or any(length < least for length, least in zip(size, (batch, 1, 1), strict=True))
+    ):
+        raise ValueError(
+            f"{name} must be (batch, height, width) with a batch of {batch} or more, in whole numbers, got {size!r}"
+        )
+    if size[1] % step or size[2] % step:
+        raise ValueError(f"height and width of {name} must be multiples of step, {step}, got {size[1]}x{size[2]}")
+    return size[0], size[1], size[2]
+
+
+def _sizes_to_check(check: bool | Sequence[Size], size: Size, step: int) -> list[Size]:
+    if isinstance(check, bool):
+        return other_sizes(size, step) if check else []
+    if not isinstance(check, Sequence) or not check:
+        raise ValueError(f"check must be True, False or sizes (batch, height, width), got {check!r}")
+    return [_size("check", each, step, batch=1) for each in check]
+
+
+# --- the steps ----------------------------------------------------------------------------------------------------
+
+
+def _traced(model: nn.Module, given: tuple[Tensor, ...], named: Axes, *, flat: bool) -> ExportedProgram:
+    dynamic = tuple(
+        {axis: Dim.DYNAMIC for axis, length in enumerate(lengths) if isinstance(length, str)}
+        for lengths in named.values()
+    )
+    traced = Flat(model).eval() if flat else model
+    shapes = {"inputs": dynamic} if flat else dynamic
+    try:
+        return torch.export.export(traced, given, dynamic_shapes=shapes)
+    except Exception as error:  # whatever a model's own code raises
+        raise ExportError(f"torch.export cannot trace the model: {_line(error)}") from error
+
+
+def _placeholders(program: ExportedProgram, named: Axes) -> list[torch.fx.Node]:
+    return [node for node in program.graph.nodes if node.op == "placeholder"][-len(named) :]
+
+
+def _symbols(program: ExportedProgram, named: Axes) -> dict[str, str]:
+    """The program's symbols, and what they are called: two that it keeps apart have two names."""
+    symbols: dict[str, str] = {}
+    for node, (name, lengths) in zip(_placeholders(program, named), named.items(), strict=True):
+        for own, length in zip(node.meta["val"].shape, lengths, strict=True):
+            if isinstance(length, str) and str(own).isidentifier():
+                called = length if length not in symbols.values() else f"{name}_{length}"
+                symbols.setdefault(str(own), called)
+    return symbols
+
+
+def _written(
+    kind: Format, program: ExportedProgram, names: list[str], outputs: list[str], symbols: dict[str, str]
+) -> tuple[bytes, dict[str, Any]]:
+    try:
+        return kind.content(program, names, outputs, symbols)
+    except Exception as error:
+        raise ExportError(f"PyTorch cannot write the model as {kind.name}: {_line(error)}") from error
+
+
+def _running(kind: Format, file: Path) -> Run:
+    """What runs the file. It is loaded by the first call, and what fails, loading or running, is an ExportError."""
+    load = cache(kind.load)
+
+    def run(tensors: Sequence[Tensor]) -> list[Tensor]:
+        try:
+            with torch.no_grad():
+                return load(file)(tensors)
+        except Exception as error:
+            raise ExportError(f"{file} was written, and does not run: {_line(error)}") from error
+
+    return run
+
+
+def _outputs_of(model: nn.Module, given: dict[str, Tensor], size: Size, step: int) -> dict[str, Tensor]:
+    """By names that no input has."""
+    try:
+        with torch.no_grad():
+            outputs = model(*given.values())
+    except Exception as error:  # whatever a model's own code raises
+        raise ValueError(
+            f"the model cannot be called with {'x'.join(map(str, size))} (batch, height, width; step, what heights and "
+            f"widths must be multiples of, is {step}): {_line(error)}"
+        ) from error
+    found = flatten(outputs)
+    return {f"output_{name}" if name in given else name: tensor for name, tensor in found.items()}
+
+
+def _differences(
+    run: Run, given: dict[str, Tensor], size: Size, expected: dict[str, Tensor], tolerance: float | None
+) -> list[Difference]:
+    try:
+        got = run(list(given.values()))
+    except ExportError as error:
+        why = f"the file does not run: {_line(error)}"
+        return [Difference(size, next(iter(expected)), math.inf, math.inf, why=why)]
+    return compare(size, expected, got, tolerance)
+
+
+def _timed(model: nn.Module, run: Run, given: list[Tensor], times: int) -> dict[str, float]:
+    def milliseconds(call: Callable[[], Any]) -> float:
+        before = time.perf_counter()
+        call()
+        return (time.perf_counter() - before) * 1e3
+
+    def eager() -> Any:
+        with torch.inference_mode():
+            return model(*given)
+
+    rounds = [(milliseconds(eager), milliseconds(lambda: run(given))) for _ in range(times + 1)][1:]
+    return {"model": statistics.median(own for own, _ in rounds), "file": statistics.median(own for _, own in rounds)}
+
+
+# --- the report ---------------------------------------------------------------------------------------------------
+
+
+def _described(names: Iterable[str], nodes: Iterable[torch.fx.Node], symbols: dict[str, str]) -> dict[str, Any]:
+    values = (node.meta["val"] for node in nodes)
+    return {
+        name: {
+            "dtype": str(value.dtype).removeprefix("torch."),
+            "shape": [renamed(length, symbols) for length in value.shape],
+        }
+        for name, value in zip(names, values, strict=True)
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"ddfnet": ddfnet.__version__, "python": platform.python_version()}
+    for name in ("torch", *MODULES):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _line(error: Exception) -> str:
+    """An exception in one line: the first cause, which says most."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,0 +1,178 @@
+"""Object detection: torchvision's Faster R-CNN on any of timm's backbones, its pyramid with any of six upsamplers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from ddfnet.models.fpn import REDUCTIONS, PyramidBackbone
+from ddfnet.models.hub import Hub
+
+_RATIOS = (0.5, 1.0, 2.0)
+_POOLED = 7  # pixels a side of what the head sees of a box
+_FORWARDED = ("rpn_", "box_", "image_")  # how the names begin of torchvision's arguments that are taken as they are
+
+
+class Detector(FasterRCNN, Hub):
+    """Faster R-CNN with a feature pyramid, whose top-down path takes any of six upsamplers.
+
+    Args:
+        classes: names of what is to be found; the labels of the network count them from 1 on, for 0 is the background.
+        backbone: of timm, such as ``"resnet50.tv_in1k"``, ``"mobilenetv3_small_100"`` or ``"ddf_mul_resnet50"``.
+        upsampler: ``"nearest"``, ``"bilinear"``, ``"deconv"``, ``"pixelshuffle"``, ``"carafe"`` or ``"ddf"``, see
+            `ddfnet.models.upsamplers.upsampler`.
+        width: channels of the pyramid.
+        head_width: of the two layers that see each box.
+        min_size: pixels that a picture's shorter side is scaled to; several are chosen from at random in training.
+        max_size: pixels that the longer side may have then.
+        anchor_scale: side of a level's anchors in that level's pixels.
+        pretrained: let timm fetch the backbone's weights, or the file with them.
+        frozen_stages: of the backbone, of which not even the first learns from 1 on, with all that comes before it.
+        norm: ``"batch"`` trains the backbone's batch normalisation; ``"frozen"`` keeps its statistics and weights, as
+            small batches ask for where there are pretrained ones.
+        backbone_options: more arguments of ``timm.create_model``.
+        rcnn: more arguments of ``torchvision.models.detection.FasterRCNN``, by name: those that begin with ``rpn_`` or
+            ``box_``, ``image_mean`` and ``image_std``.
+
+    Returns:
+        From ``forward(images)`` in evaluation mode, with a list of images (3, H, W) from 0 to 1: for each image a
+        dictionary of ``boxes`` (n, 4), x0, y0, x1, y1 in its pixels, ``labels`` (n,) and ``scores`` (n,).
+        From ``forward(images, targets)`` in training mode, with a list of ``{"boxes": (n, 4), "labels": (n,)}``: the
+        four losses by name.
+
+    Raises:
+        ValueError: an option out of range, or a name that there is not.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.models.faster_rcnn import Detector
+        >>> detector = Detector(["cat"], "mobilenetv3_small_050", "ddf", width=32, min_size=64).eval()
+        >>> [found] = detector([torch.rand(3, 64, 80)])
+        >>> sorted(found)
+        ['boxes', 'labels', 'scores']
+
+    Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6 and table 6, which name neither the
+    kernel of DDF-Up (3 here) nor the backbone. The paper's network is mmdetection's; this one is torchvision's, which
+    pools its last level from the last map, where mmdetection's pyramid with upsamplers begins its top-down path.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        backbone: str = "resnet50",
+        upsampler: str = "ddf",
+        *,
+        width: int = 256,
+        head_width: int = 1024,
+        min_size: int | Sequence[int] = 800,
+        max_size: int = 1333,
+        anchor_scale: float = 8.0,
+        pretrained: bool | str = False,
+        frozen_stages: int = 0,
+        norm: str = "batch",
+        backbone_options: dict[str, Any] | None = None,
+        rcnn: dict[str, Any] | None = None,
+    ) -> None:
+        names = (classes,) if isinstance(classes, str) else tuple(classes)
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"classes must be one name or more, each of them once, got {list(names)}")
+        least = min_size if isinstance(min_size, int) else min(min_size, default=0)
+        for name, value in (("width", width), ("head_width", head_width), ("anchor_scale", anchor_scale)):
+            if value <= 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
+        if not 0 < least <= max_size:
+            raise ValueError(f"min_size must be from 1 to max_size, {max_size}, got {min_size}")
+        if not 0 <= frozen_stages <= len(REDUCTIONS):
+            raise ValueError(f"frozen_stages must be from 0 to {len(REDUCTIONS)}, got {frozen_stages}")
+        _check_forwarded(rcnn or {})
+        sides = [anchor_scale * reduction for reduction in (*REDUCTIONS, 2 * REDUCTIONS[-1])]
+        super().__init__(
+            PyramidBackbone(
+                backbone,
+                upsampler,
+                width=width,
+                pretrained=pretrained,
+                frozen_stages=frozen_stages,
+                norm=norm,
+                options=backbone_options or {},
+            ),
+            min_size=min_size if isinstance(min_size, int) else tuple(min_size),
+            max_size=max_size,
+            rpn_anchor_generator=AnchorGenerator(tuple((side,) for side in sides), (_RATIOS,) * len(sides)),
+            box_roi_pool=MultiScaleRoIAlign(
+                ["0", "1", "2", "3"],
+                _POOLED,
+                sampling_ratio=2,
+                canonical_scale=round(28 * anchor_scale),  # which level serves a box: 224 for anchors of scale 8
+            ),
+            box_head=TwoMLPHead(width * _POOLED**2, head_width),
+            box_predictor=FastRCNNPredictor(head_width, len(names) + 1),
+            **(rcnn or {}),
+        )
+        self.classes = names
+        self.options: dict[str, Any] = {
+            "classes": list(names),
+            "backbone": backbone,
+            "upsampler": upsampler,
+            "width": width,
+            "head_width": head_width,
+            "min_size": min_size if isinstance(min_size, int) else list(min_size),
+            "max_size": max_size,
+            "anchor_scale": anchor_scale,
+            "pretrained": False,  # whoever builds the network again has weights for all of it
+            "frozen_stages": frozen_stages,
+            "norm": norm,
+            "backbone_options": backbone_options,
+            "rcnn": rcnn,
+        }
+
+
+def fasterrcnn_resnet50_fpn(
+    upsampler: str = "ddf", *, classes: Sequence[str] | None = None, **options: Any
+) -> Detector:
+    """Faster R-CNN with ResNet-50 and a feature pyramid: the network of the paper's table 6.
+
+    Args:
+        upsampler: of the top-down path, see `Detector`.
+        classes: names of what is to be found; None for the 80 of COCO.
+        options: of `Detector`.
+
+    Returns:
+        A `Detector`. With ``upsampler="nearest"`` it has the weights, by name and shape, and the results of
+        ``torchvision.models.detection.fasterrcnn_resnet50_fpn`` for as many classes.
+
+    Raises:
+        ValueError: as `Detector`.
+
+    Example:
+        >>> from ddfnet.models import fasterrcnn_resnet50_fpn
+        >>> detector = fasterrcnn_resnet50_fpn("ddf", classes=["RBC", "WBC", "Platelets"])
+        >>> f"{sum(p.numel() for p in detector.parameters()) / 1e6:.1f} M parameters"
+        '43.0 M parameters'
+
+    Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, table 6.
+    """
+    return Detector(coco_classes() if classes is None else classes, "resnet50", upsampler, **options)
+
+
+def coco_classes() -> list[str]:
+    """The 80 names of COCO's detection classes, in its order, which torchvision has among those of all 91 numbers."""
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+    names: list[str] = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    return [name for name in names if name not in ("__background__", "N/A")]
+
+
+def _check_forwarded(arguments: dict[str, Any]) -> None:
+    """Refuse what torchvision's network does not take, or what is made here."""
+    signature = inspect.signature(FasterRCNN.__init__).parameters
+    modules = ("box_roi_pool", "box_head", "box_predictor", "rpn_anchor_generator", "rpn_head")
+    allowed = [name for name in signature if name.startswith(_FORWARDED) and name not in modules]
+    if unknown := [name for name in arguments if name not in allowed]:
+        raise ValueError(f"rcnn must have names among {', '.join(allowed)}, got {', '.join(unknown)}")

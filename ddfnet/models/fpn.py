@@ -1,0 +1,142 @@
+"""Feature pyramids whose top-down path takes any of six upsamplers, and the backbones that they stand on."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import timm
+from timm.layers import freeze_batch_norm_2d
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool
+
+import ddfnet.models.resnet  # noqa: F401  (DDF-ResNets are backbones too)
+from ddfnet.models.upsamplers import upsampler as build_upsampler
+
+REDUCTIONS = [4, 8, 16, 32]
+"""Pixels of the picture that one of each map stands for."""
+_NORMS = ("batch", "frozen")
+
+
+class UpsamplingPyramid(FeaturePyramidNetwork):
+    r"""torchvision's feature pyramid, whose top-down path may enlarge the maps by other means than nearest neighbours.
+
+    .. math::
+        m_l = W_l c_l + \mathrm{up}_l(m_{l+1}), \qquad p_l = V_l m_l
+
+    with an upsampler of its own on each level. What a map of odd size gets too much is cut off.
+
+    Args:
+        in_channels_list: channels of the maps, from the finest to the coarsest.
+        out_channels: C of all results.
+        upsampler: see `ddfnet.models.upsamplers.upsampler`.
+        extra_blocks: torchvision's, for levels above.
+        norm_layer: torchvision's.
+
+    Returns:
+        From ``forward(maps)`` with maps (N, C_l, H_l, W_l) by name, each half as large as the one before, rounded up:
+        the pyramid (N, C, H_l, W_l) by name.
+
+    Raises:
+        ValueError: no upsampler of this name; maps that do not halve.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.models.fpn import UpsamplingPyramid
+        >>> maps = {"fine": torch.randn(1, 8, 25, 30), "coarse": torch.randn(1, 16, 13, 15)}
+        >>> {name: tuple(p.shape) for name, p in UpsamplingPyramid([8, 16], 32, "ddf")(maps).items()}
+        {'fine': (1, 32, 25, 30), 'coarse': (1, 32, 13, 15)}
+
+    Source: Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017; the upsamplers are those of table 6 of
+    Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021. With ``"nearest"`` the weights and the results are those
+    of torchvision's.
+    """
+
+    def __init__(
+        self,
+        in_channels_list: Sequence[int],
+        out_channels: int,
+        upsampler: str = "ddf",
+        extra_blocks: ExtraFPNBlock | None = None,
+        norm_layer: Callable[..., nn.Module] | None = None,
+    ) -> None:
+        super().__init__(list(in_channels_list), out_channels, extra_blocks, norm_layer)
+        self.upsamplers = nn.ModuleList(build_upsampler(upsampler, out_channels) for _ in in_channels_list[1:])
+
+    def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        names, maps = list(x), list(x.values())
+        merged = [block(level) for block, level in zip(self.inner_blocks, maps, strict=True)]
+        for finer in reversed(range(len(merged) - 1)):
+            height, width = merged[finer].shape[2:]
+            larger = self.upsamplers[finer](merged[finer + 1])
+            if larger.shape[2] not in (height, height + 1) or larger.shape[3] not in (width, width + 1):
+                raise ValueError(
+                    f"each map must be half as large as the one before, rounded up, got {height}x{width} and then "
+                    f"{tuple(merged[finer + 1].shape[2:])}"
+                )
+            merged[finer] = merged[finer] + larger[:, :, :height, :width]
+        results = [block(level) for block, level in zip(self.layer_blocks, merged, strict=True)]
+        if self.extra_blocks is not None:
+            results, names = self.extra_blocks(results, maps, names)
+        return OrderedDict(zip(names, results, strict=True))
+
+
+class PyramidBackbone(nn.Module):
+    """A network of timm's and the pyramid on its maps of 1/4 to 1/32, with one more level pooled from the last.
+
+    Args: see `ddfnet.models.faster_rcnn.Detector`.
+
+    Returns:
+        From ``forward(x)`` with x (N, 3, H, W): the levels (N, width, H/4, W/4) to (N, width, H/64, W/64), by name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        upsampler: str,
+        *,
+        width: int,
+        pretrained: bool | str,
+        frozen_stages: int,
+        norm: str,
+        options: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        if norm not in _NORMS:
+            raise ValueError(f"norm must be {' or '.join(map(repr, _NORMS))}, got {norm!r}")
+        if not timm.is_model(timm.models.split_model_name_tag(name)[0]):
+            raise ValueError(f"backbone must be the name of a network of timm (timm.list_models()), got {name!r}")
+        if isinstance(pretrained, str):
+            options = {**options, "pretrained_cfg_overlay": {"file": pretrained}}
+        body = timm.create_model(
+            name, pretrained=bool(pretrained), features_only=True, out_indices=(-4, -3, -2, -1), **options
+        )
+        if body.feature_info.reduction() != REDUCTIONS:
+            raise ValueError(
+                f"backbone must have maps of 1/4, 1/8, 1/16 and 1/32 of the picture, got {name!r} with "
+                + ", ".join(f"1/{reduction}" for reduction in body.feature_info.reduction())
+            )
+        _freeze(body, frozen_stages)
+        self.body = freeze_batch_norm_2d(body) if norm == "frozen" else body
+        self.fpn = UpsamplingPyramid(body.feature_info.channels(), width, upsampler, LastLevelMaxPool())
+        self.out_channels = width
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        levels: dict[str, Tensor] = self.fpn({str(level): each for level, each in enumerate(self.body(x))})
+        return levels
+
+
+def _freeze(body: nn.Module, stages: int) -> None:
+    """Let neither the first stages learn nor what comes before them."""
+    if not stages:
+        return
+    last = body.feature_info.module_name()[stages - 1]  # type: ignore[operator, union-attr]
+    parameters = list(body.named_parameters())
+    # timm flattens some networks, whose modules then have a line for each point in their name.
+    own = [i for i, (name, _) in enumerate(parameters) if name.startswith((f"{last}.", f"{last.replace('.', '_')}."))]
+    if not own:
+        raise ValueError(f"frozen_stages must be 0 for a backbone whose stages timm does not name, got {stages}")
+    for _, parameter in parameters[: own[-1] + 1]:
+        parameter.requires_grad_(False)

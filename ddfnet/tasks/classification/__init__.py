@@ -1,0 +1,1 @@
+"""Image classification: the Lightning module, its data and its evaluation."""

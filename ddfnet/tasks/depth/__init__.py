@@ -1,0 +1,1 @@
+"""Guided depth upsampling: the Lightning module, its metrics and its evaluation."""

@@ -1,0 +1,249 @@
+"""How well depth maps are upsampled: error, flying pixels and time of every method on the same small maps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddfnet.data.depth.nyu import HALF_PIXEL_BILINEAR_CM
+from ddfnet.data.depth.protocols import Protocol
+from ddfnet.data.depth.scenes import Scene
+from ddfnet.errors import DataError
+from ddfnet.table import table
+from ddfnet.tasks.depth.baselines import Method, bilinear
+from ddfnet.tasks.depth.flying_pixels import FlyingPixels
+
+REFERENCE = "bilinear"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one method: on one scene, or, of `average`, on several.
+
+    Args:
+        protocol: its name.
+        factor: pixels a sample.
+        scene: its name, or how many.
+        method: its name.
+        rmse: by the protocol, in ``unit``.
+        unit: "cm", "px", ...
+        ratio: of the error to aligned bilinear's.
+        flying: share of the scored pixels that fly, 0 to 1; see `FlyingPixels`.
+        flying_near_edges: share of the pixels near depth edges that fly.
+        near_edges: share of the scored pixels that are near depth edges.
+        seconds: wall time of one call.
+        megapixels: of the result.
+    """
+
+    protocol: str
+    factor: int
+    scene: str
+    method: str
+    rmse: float
+    unit: str
+    ratio: float
+    flying: float
+    flying_near_edges: float
+    near_edges: float
+    seconds: float
+    megapixels: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate(
+    methods: Mapping[str, Method], scenes: Iterable[Scene], protocol: Protocol, factor: int, *, repeats: int = 1
+) -> list[Row]:
+    """Measure methods on scenes, all from the same small map; aligned bilinear is the first row of every scene.
+
+    Args:
+        methods: by the names that the rows get; see `ddfnet.tasks.depth.baselines.METHODS`.
+        scenes: read one at a time.
+        protocol: `PAC` or `BICUBIC`.
+        factor: pixels a sample.
+        repeats: calls of each method, the fastest of which is its time.
+
+    Returns:
+        A row a scene and method, in that order.
+
+    Raises:
+        DataError: a scene has nothing to score, or no valid sample at this factor.
+        ValueError: a method gave another size, or nan or inf at a scored pixel; its name is in the message.
+
+    Example:
+        >>> from ddfnet.data.depth.protocols import PAC
+        >>> guide, depth = torch.zeros(3, 32, 32, dtype=torch.uint8), torch.ones(32, 32)
+        >>> wall = Scene("wall", guide, depth, depth > 0, "m", "A wall.")
+        >>> [(row.method, row.rmse) for row in evaluate({}, [wall], PAC, 4)]
+        [('bilinear', 0.0)]
+    """
+    rows = []
+    for whole in scenes:
+        scene = protocol.crop(whole, factor)
+        scored = protocol.scored(scene)
+        low = protocol.lowres(scene.depth, scene.valid, factor)
+        if not low.valid.any():
+            raise DataError(f"{scene.name}: a valid sample at {factor}x is required, got none")
+        flying = FlyingPixels(scene.depth, scene.valid, scored)
+        reference: float | None = None
+        for name, method in {REFERENCE: bilinear, **methods}.items():
+            prediction, seconds = _timed(method, low.depth, low.valid, scene.guide, factor, low.offset, repeats)
+            try:
+                rmse = protocol.rmse(prediction, scene)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            reference = rmse if reference is None else reference
+            count = flying(prediction)
+            rows.append(
+                Row(
+                    protocol=protocol.name,
+                    factor=factor,
+                    scene=scene.name,
+                    method=name,
+                    rmse=rmse,
+                    unit=protocol.unit(scene),
+                    ratio=_ratio(rmse, reference),
+                    flying=count.share,
+                    flying_near_edges=count.share_near_edges,
+                    near_edges=count.near_edges / count.pixels,
+                    seconds=seconds,
+                    megapixels=scene.depth.numel() / 1e6,
+                )
+            )
+    return rows
+
+
+def average(rows: Sequence[Row]) -> list[Row]:
+    """One row a method: means over its scenes, as the protocols average; the ratio is that of the mean errors.
+
+    The share of flying pixels near edges is all of the scenes' flying ones over all of their pixels near edges, scenes
+    weighing alike.
+
+    Args:
+        rows: of one protocol, factor and unit, every method on the same scenes.
+
+    Returns:
+        Rows in the order of the methods; empty for none.
+
+    Raises:
+        ValueError: rows that must not be averaged.
+    """
+    _one_protocol(rows)
+    for name, values in (("factor", {row.factor for row in rows}), ("unit", {row.unit for row in rows})):
+        if len(values) > 1:
+            raise ValueError(f"rows of one {name} are required for an average, got {', '.join(map(str, values))}")
+    by_method: dict[str, list[Row]] = {}
+    for row in rows:
+        by_method.setdefault(row.method, []).append(row)
+    scenes = {method: [row.scene for row in own] for method, own in by_method.items()}
+    if any(each != scenes[REFERENCE] for each in scenes.values()):
+        raise ValueError("every method must have been measured on the same scenes as bilinear, in the same order")
+    result = []
+    for method, own in by_method.items():
+        rmse, flying, near_edges = (_mean(own, name) for name in ("rmse", "flying", "near_edges"))
+        result.append(
+            Row(
+                protocol=own[0].protocol,
+                factor=own[0].factor,
+                scene=f"mean of {len(own)}",
+                method=method,
+                rmse=rmse,
+                unit=own[0].unit,
+                ratio=_ratio(rmse, _mean(by_method[REFERENCE], "rmse")),
+                flying=flying,
+                flying_near_edges=flying / near_edges if near_edges else 0.0,
+                near_edges=near_edges,
+                seconds=_mean(own, "seconds"),
+                megapixels=_mean(own, "megapixels"),
+            )
+        )
+    return result
+
+
+def text(rows: Sequence[Row]) -> str:
+    """Rows as a table of plain text.
+
+    Args:
+        rows: of one protocol, with bilinear among each scene's.
+
+    Returns:
+        The table, its first line the protocol.
+
+    Raises:
+        ValueError: rows of two protocols, or a scene without bilinear.
+    """
+    name = _one_protocol(rows)
+    groups = {(row.scene, row.factor) for row in rows}
+    if missing := groups - {(row.scene, row.factor) for row in rows if row.method == REFERENCE}:
+        raise ValueError(f"bilinear is required in every table, there is none for {sorted(missing)[0][0]}")
+    headers = ["scene", "method", "factor", "RMSE", "of bilinear", "flying near edges", "flying of all", "s/megapixel"]
+    cells = [
+        [
+            row.scene,
+            row.method,
+            f"{row.factor}x",
+            f"{row.rmse:.3f} {row.unit}".rstrip(),
+            f"{row.ratio:.3f}",
+            f"{row.flying_near_edges:.1%}",
+            f"{row.flying:.2%}",
+            f"{row.seconds / row.megapixels:.2f}",
+        ]
+        for row in rows
+    ]
+    return f"protocol {name}\n\n{table(headers, cells, left=2)}" if rows else ""
+
+
+def check_nyu(rows: Sequence[Row]) -> None:
+    """On NYU's test part under `pac` the published bilinear error must come out before anything else is believed.
+
+    Args:
+        rows: of all the test pictures at one factor, ``bilinear-half-pixel`` among the methods: the published rows are
+            half a pixel off.
+
+    Raises:
+        DataError: another error came out, to 0.01 cm.
+        ValueError: rows that say nothing about it.
+    """
+    mine = next((row for row in average(rows) if row.method == "bilinear-half-pixel"), None)
+    expected = None if mine is None else HALF_PIXEL_BILINEAR_CM.get(mine.factor)
+    if mine is None or expected is None or mine.protocol != "pac":
+        raise ValueError("bilinear-half-pixel under pac at 4x, 8x or 16x is required to check the protocol on NYU")
+    if abs(mine.rmse - expected) > 0.01:
+        raise DataError(f"bilinear on NYU at {mine.factor}x must come to {expected} cm, got {mine.rmse:.3f}")
+
+
+def _timed(
+    method: Method, depth: Tensor, valid: Tensor, guide: Tensor, factor: int, offset: float, repeats: int
+) -> tuple[Tensor, float]:
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        with torch.inference_mode():
+            prediction = method(depth, valid, guide, factor=factor, offset=offset)
+        seconds.append(time.perf_counter() - start)
+    return prediction, min(seconds)
+
+
+def _one_protocol(rows: Sequence[Row]) -> str:
+    names = sorted({row.protocol for row in rows})
+    if len(names) > 1:
+        raise ValueError(
+            f"results of one protocol are required in a table, got {' and '.join(names)}; print them apart"
+        )
+    return "".join(names)
+
+
+def _ratio(rmse: float, reference: float) -> float:
+    if reference == 0:
+        return 1.0 if rmse == 0 else float("inf")
+    return rmse / reference
+
+
+def _mean(rows: Sequence[Row], name: str) -> float:
+    return sum(getattr(row, name) for row in rows) / len(rows)

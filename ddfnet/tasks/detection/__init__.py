@@ -1,0 +1,1 @@
+"""Object detection: the Lightning module and its evaluation."""

@@ -1,0 +1,1 @@
+"""Training parts that all tasks share: callbacks, samplers, schedules, FSDP."""

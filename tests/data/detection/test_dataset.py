@@ -1,0 +1,155 @@
+"""Data sets of pictures with boxes: what is read, repeated and changed, and pictures that are broken."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torchvision")
+pytest.importorskip("defusedxml")
+
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from ddfnet.data.detection import annotations
+from ddfnet.data.detection.annotations import BoxedPictures
+from ddfnet.data.detection.dataset import BoxPictures, RepeatedPictures, read
+from ddfnet.errors import DataError
+from tests.detection_folders import CLASSES, truncate, voc, voc_xml
+
+PLAIN = v2.Identity()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return voc(tmp_path / "cells", {"train": 4})
+
+
+@pytest.fixture
+def pictures(root: Path) -> BoxedPictures:
+    return annotations.load(root, "train", CLASSES)
+
+
+def red(image: torch.Tensor) -> tuple[int, ...]:
+    """Where the red square is: x0, y0, x1, y1."""
+    found = (image[0] > 0.7) & (image[2] < 0.3)
+    rows, columns = found.any(1).nonzero(), found.any(0).nonzero()
+    return (*(int(each.min()) for each in (columns, rows)), *(int(each.max()) + 1 for each in (columns, rows)))
+
+
+def test_a_picture_and_its_objects(pictures: BoxedPictures) -> None:
+    items = BoxPictures(pictures)
+    assert len(items) == 4
+    for index in range(4):
+        item = items[index]
+        assert item is not None
+        image, target = item
+        assert image.shape == (3, 48, 64) and image.dtype == torch.float32 and 0 <= image.min() < image.max() <= 1
+        assert target["labels"].tolist() == [1, 2], "0 is the background"
+        assert max(abs(a - b) for a, b in zip(red(image), target["boxes"][0].tolist(), strict=True)) <= 1
+        assert target["iscrowd"].tolist() == [0, 0]
+        sides = target["boxes"][:, 2:] - target["boxes"][:, :2]
+        torch.testing.assert_close(target["area"], sides.prod(1).as_subclass(torch.Tensor))
+
+
+def test_grey_pictures_get_three_channels(tmp_path: Path) -> None:
+    Image.new("L", (6, 4), 9).save(tmp_path / "grey.png")
+    assert read(tmp_path / "grey.png", 4, 6).tolist() == [[[9] * 6] * 4] * 3
+
+
+def test_boxes_follow_their_pictures(pictures: BoxedPictures) -> None:
+    flips = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
+    items = RepeatedPictures(pictures, 16, flips)
+    sides = set()
+    for index in range(16):
+        image, target = items[index]
+        assert type(target["boxes"]) is torch.Tensor and target.keys() == {"boxes", "labels"}
+        corners = target["boxes"][target["labels"] == 1][0].tolist()
+        assert max(abs(a - b) for a, b in zip(red(image), corners, strict=True)) <= 1
+        sides.add(corners[0] > 32)
+    assert sides == {True, False}, "some are mirrored"
+
+
+def test_each_epoch_has_each_picture_in_another_order(pictures: BoxedPictures) -> None:
+    items = RepeatedPictures(pictures, 40, PLAIN)
+    firsts = [tuple(items[index][1]["boxes"][0].tolist()) for index in range(40)]
+    epochs = [firsts[begin : begin + 4] for begin in range(0, 40, 4)]
+    assert all(len(set(epoch)) == 4 and set(epoch) == set(epochs[0]) for epoch in epochs)
+    assert len(set(map(tuple, epochs))) > 3
+
+
+def test_an_item_is_the_same_whenever_it_is_made(pictures: BoxedPictures) -> None:
+    flips = v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(0.5)])
+    forward, backward = (RepeatedPictures(pictures, 12, flips, seed=3) for _ in range(2))
+    made = {index: forward[index] for index in range(12)}
+    torch.rand(5)
+    state = torch.get_rng_state()
+    for index in reversed(range(12)):
+        image, target = backward[index]
+        assert torch.equal(image, made[index][0]) and torch.equal(target["boxes"], made[index][1]["boxes"])
+    assert torch.equal(torch.get_rng_state(), state), "nobody else's random numbers are used"
+    other = RepeatedPictures(pictures, 12, flips, seed=4)
+    assert any(not torch.equal(other[index][0], made[index][0]) for index in range(12))
+
+
+def test_crowds_and_pictures_without_objects_are_not_trained_with(root: Path) -> None:
+    (root / "Annotations" / "train0.xml").write_text(voc_xml("train0", []))
+    crowd = (root / "Annotations" / "train1.xml").read_text().replace("<difficult>0", "<difficult>1", 1)
+    (root / "Annotations" / "train1.xml").write_text(crowd)
+    items = RepeatedPictures(annotations.load(root, "train", CLASSES), 3, PLAIN)
+    assert sorted(len(items[index][1]["labels"]) for index in range(3)) == [1, 2, 2]
+
+
+def test_nothing_to_train_with(root: Path) -> None:
+    for file in (root / "Annotations").iterdir():
+        file.write_text(voc_xml(file.stem, []))
+    with pytest.raises(DataError, match="cells: a picture with an object is required to train with, got none"):
+        RepeatedPictures(annotations.load(root, "train", CLASSES), 3, PLAIN)
+
+
+# --- broken pictures ----------------------------------------------------------------------------------------------
+
+
+def test_a_truncated_picture_stops(root: Path, pictures: BoxedPictures) -> None:
+    file = truncate(root / "JPEGImages" / "train2.jpg")
+    with pytest.raises(DataError) as caught:
+        BoxPictures(pictures)[2]
+    assert str(caught.value).startswith(f"{file} is a broken picture: ") and "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="train2.jpg is a broken picture"):
+        [RepeatedPictures(pictures, 4, PLAIN)[index] for index in range(4)]
+
+
+def test_a_truncated_picture_is_skipped(root: Path, pictures: BoxedPictures, caplog: pytest.LogCaptureFixture) -> None:
+    file = truncate(root / "JPEGImages" / "train2.jpg")
+    with caplog.at_level(logging.WARNING):
+        items = BoxPictures(pictures, "skip")
+        assert [items[index] is None for index in range(4)] == [False, False, True, False]
+    [line] = caplog.messages
+    assert line.startswith(f"{file} is a broken picture: ") and line.endswith("; skipped")
+    repeated = RepeatedPictures(pictures, 8, PLAIN, "skip")
+    assert len({repeated[index][0].sum().item() for index in range(8)}) == 3
+
+
+def test_all_pictures_are_broken(root: Path, pictures: BoxedPictures) -> None:
+    for file in (root / "JPEGImages").iterdir():
+        file.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="cells: none of its pictures can be read"):
+        RepeatedPictures(pictures, 4, PLAIN, "skip")[0]
+
+
+def test_a_picture_that_went_missing_or_has_another_size(root: Path, pictures: BoxedPictures) -> None:
+    file = root / "JPEGImages" / "train0.jpg"
+    Image.new("RGB", (32, 48)).save(file)
+    with pytest.raises(DataError, match="train0.jpg must be 64x48, as its annotation says, got 32x48"):
+        BoxPictures(pictures)[0]
+    file.unlink()
+    with pytest.raises(DataError, match="train0.jpg: no such picture"):
+        BoxPictures(pictures)[0]
+
+
+def test_wrong_use(pictures: BoxedPictures) -> None:
+    with pytest.raises(ValueError, match="on_bad_image must be 'stop' or 'skip', got 'perhaps'"):
+        BoxPictures(pictures, "perhaps")

@@ -1,0 +1,266 @@
+"""What is refused, what is written and what is said about it; programs of PyTorch's run in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+
+import torch
+from torch import Tensor, nn
+
+from ddfnet import files
+from ddfnet.export import Difference, ExportError, MismatchError, api, export
+from ddfnet.export.inputs import other_sizes
+from ddfnet.export.verify import compare
+from ddfnet.nn import DDF2d
+
+SIZE = "size must be (batch, height, width) with a batch of"
+PICTURE = torch.randn(2, 4, 9, 10)
+RUN = """
+import sys, torch, ddfnet
+file, how, data = sys.argv[1:]
+given, expected = torch.load(data)
+run = torch.export.load(file).module() if how == "pt2" else torch._inductor.aoti_load_package(file)
+with torch.no_grad():
+    for x, y in zip(given, expected, strict=True):
+        torch.testing.assert_close(run(x), y, rtol=1e-4, atol=1e-4)
+assert "ddfnet.nn.ddf" in sys.modules and "ddfnet.models" not in sys.modules and "onnx" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("format", ["pt2", "aoti"])
+def test_programs_run_in_another_process(tmp_path: Path, format: str) -> None:
+    layer = DDF2d(4, stride=2, norm="none").eval()  # which has little to compile
+    report = export(layer, PICTURE, tmp_path / "a.pt2", format=format)
+    assert report.agrees and report.facts["operators"]["ddfnet.ddf.default"] == 1
+    given = [torch.randn(shape) for shape in ((1, 4, 7, 12), (5, 4, 20, 6))]
+    with torch.no_grad():
+        torch.save((given, [layer(x) for x in given]), tmp_path / "data.pt")
+    command = [sys.executable, "-c", RUN, str(report.file), format, str(tmp_path / "data.pt")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_report(tmp_path: Path) -> None:
+    import hashlib
+
+    report = export(DDF2d(4).eval(), PICTURE, tmp_path / "a.onnx", times=1)
+    said = json.loads((tmp_path / "a.onnx.json").read_text())
+    assert said == json.loads(json.dumps(report.as_dict()))
+    assert (said["format"], said["opset"], said["file"], said["traced"]) == ("onnx", 18, "a.onnx", [2, 9, 10])
+    assert said["sha256"] == hashlib.sha256(report.file.read_bytes()).hexdigest()
+    own = {"dtype": "float32", "shape": ["batch", 4, "height", "width"]}
+    assert (said["inputs"], said["outputs"]) == ({"input": own}, {"output": own})
+    assert all(said["versions"][name] for name in ("ddfnet", "torch", "onnx", "onnxscript", "onnxruntime"))
+    assert said["agrees"] and [each["size"] for each in said["differences"]] == [
+        list(s) for s in other_sizes((2, 9, 10))
+    ]
+    assert set(said["milliseconds"]) == {"model", "file", "threads"}
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.onnx", "a.onnx.json"]
+
+
+def test_another_opset(tmp_path: Path) -> None:
+    assert export(DDF2d(4).eval(), PICTURE, tmp_path / "a.onnx", opset=21, check=[(1, 5, 6)]).facts["opset"] == 21
+
+
+def test_a_model_that_trains_is_refused(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Dropout()).eval()
+    model[1].train()
+    for trains, name in ((DDF2d(4), "it"), (model, "1")):
+        with pytest.raises(
+            ValueError, match=f"must be in evaluation mode, got one of which {name} trains: call model.eval"
+        ):
+            export(trains, PICTURE, tmp_path / "a.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "said"),
+    [
+        (PICTURE, {"file": "a.tar"}, "format must be 'onnx', 'pt2', 'aoti', or the file *.onnx or *.pt2, got a.tar"),
+        (PICTURE, {"format": "tar"}, "format must be 'onnx', 'pt2', 'aoti', got 'tar'"),
+        (PICTURE, {"format": "aoti"}, "the file of format 'aoti' must end in .pt2, got a.onnx"),
+        (PICTURE, {"opset": 17}, "opset must be from 18 to "),
+        (PICTURE, {"opset": 99}, "opset must be from 18 to "),
+        (PICTURE[0], {}, "inputs must be (N, C, H, W) where they are a tensor, got (4, 9, 10)"),
+        (PICTURE[:1], {}, f"{SIZE} 2 or more, in whole numbers, got (1, 9, 10)"),
+        (PICTURE, {"size": (2, 9)}, f"{SIZE} 2 or more, in whole numbers, got (2, 9)"),
+        (PICTURE, {"size": (2, 9.0, 10)}, f"{SIZE} 2 or more, in whole numbers, got (2, 9.0, 10)"),
+        (PICTURE, {"size": 9}, f"{SIZE} 2 or more, in whole numbers, got 9"),
+        (PICTURE, {"step": 2}, "height and width of size must be multiples of step, 2, got 9x10"),
+        (PICTURE, {"step": 0}, "step must be a whole number from 1 on, got 0"),
+        (PICTURE, {"times": -1}, "times must be a whole number from 0 on, got -1"),
+        (PICTURE, {"check": []}, "check must be True, False or sizes (batch, height, width), got []"),
+        (PICTURE, {"check": 3}, "check must be True, False or sizes (batch, height, width), got 3"),
+        (PICTURE, {"check": [(1, 2)]}, "check must be (batch, height, width) with a batch of 1 or more, in whole"),
+        (PICTURE, {"check": (1, 9, 10)}, "check must be (batch, height, width) with a batch of 1 or more, in whole"),
+        (
+            PICTURE,
+            {"size": (2, 6, 8), "step": 2, "check": [(1, 6, 9)]},
+            "height and width of check must be multiples of step, 2, got 6x9",
+        ),
+        (PICTURE, {"tolerance": math.nan}, "tolerance must be a finite number from 0 on, got nan"),
+        (PICTURE, {"tolerance": math.inf}, "tolerance must be a finite number from 0 on, got inf"),
+        (PICTURE, {"tolerance": -1e-4}, "tolerance must be a finite number from 0 on, got -0.0001"),
+        (PICTURE, {"tolerance": "1"}, "tolerance must be a finite number from 0 on, got '1'"),
+    ],
+)
+def test_wrong_options(given: Tensor, options: dict[str, Any], said: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(DDF2d, "forward", None)  # nothing is called
+    monkeypatch.chdir(tmp_path)
+    options = {"file": "a.onnx", **options}
+    with pytest.raises(ValueError) as raised:
+        export(DDF2d(4).eval(), given, options.pop("file"), **options)
+    assert str(raised.value).startswith(said) and not list(tmp_path.iterdir())
+
+
+def test_other_wrong_arguments(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got str"):
+        export("DDF2d", PICTURE, tmp_path / "a.pt2")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must be on the CPU, got one on meta"):
+        export(DDF2d(4, device="meta").eval(), PICTURE, tmp_path / "a.pt2")
+    with pytest.raises(TypeError, match="inputs must give tensors by names, got int by 'x'"):
+        export(DDF2d(4).eval(), lambda *_: {"x": 3}, tmp_path / "a.pt2")  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="inputs must give tensors by names, got Tensor"):
+        export(DDF2d(4).eval(), lambda *_: torch.zeros(1), tmp_path / "a.pt2")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="inputs must be a tensor or a function of batch, height, width, got list"):
+        export(DDF2d(4).eval(), [PICTURE], tmp_path / "a.pt2")  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="cannot write .*: there is no folder"):
+        export(DDF2d(4).eval(), PICTURE, tmp_path / "none" / "a.pt2", check=False)
+
+
+class Residual(nn.Module):
+    """Down by two and up again: of even heights and widths alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.Upsample(scale_factor=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.up(self.down(x))
+
+
+def test_a_size_that_the_model_cannot_take_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    file, picture = tmp_path / "a.pt2", torch.randn(2, 4, 8, 12)
+    with pytest.raises(
+        ValueError,
+        match=r"^the model cannot be called with 1x9x14 \(batch, height, width; step, what heights and widths must be "
+        r"multiples of, is 1\): RuntimeError: The size of tensor a \(9\) must match .*$",
+    ):
+        export(Residual().eval(), picture, file)
+    with pytest.raises(ValueError, match="the model cannot be called with 2x9x12 .*: RuntimeError: "):
+        export(Residual().eval(), picture, file, size=(2, 9, 12), check=False)
+    assert not list(tmp_path.iterdir())
+    assert export(Residual().eval(), picture, file, step=2).agrees
+
+
+def test_a_file_that_does_not_run_here_is_a_failed_check(tmp_path: Path) -> None:
+    file, picture = tmp_path / "a.onnx", PICTURE.bfloat16()
+    layer = nn.Conv2d(4, 4, 1).bfloat16().eval()
+    with pytest.raises(MismatchError, match="output 'output' at 1x10x12 .*: the file does not run: ") as raised:
+        export(layer, picture, file, times=1)
+    report = raised.value.report
+    assert len(report.differences) == 3 and all(each.why for each in report.differences)
+    assert json.loads(report.json_file.read_text())["agrees"] is False and file.exists()
+    assert "milliseconds" not in report.facts
+    with pytest.raises(ExportError, match="a.onnx was written, and does not run: "):
+        export(layer, picture, file, check=False, times=1)
+
+
+def test_a_model_that_cannot_be_traced_is_one_line(tmp_path: Path) -> None:
+    class Decides(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ExportError, match="torch.export cannot trace the model: ") as raised:
+        export(Decides().eval(), PICTURE, tmp_path / "a.pt2")
+    assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
+
+
+def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"onnxruntime not installed; run: pip install 'ddfnet\[export\]'"):
+        export(DDF2d(4).eval(), PICTURE, tmp_path / "a.onnx")
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        with files.whole(path) as stream:
+            stream.write(content[:10])
+            raise OSError(28, "No space left on device")
+
+    (tmp_path / "a.pt2").write_text("before")
+    monkeypatch.setattr(api, "files", type("Files", (), {"write": staticmethod(full)}))
+    with pytest.raises(OSError, match="No space left on device"):
+        export(DDF2d(4).eval(), PICTURE, tmp_path / "a.pt2")
+    assert [each.name for each in tmp_path.iterdir()] == ["a.pt2"] and (tmp_path / "a.pt2").read_text() == "before"
+
+
+def test_names_of_axes_that_the_program_keeps_apart(tmp_path: Path) -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
+            return x * 2, guide.mean((2, 3))
+
+    def inputs(batch: int, height: int, width: int) -> dict[str, Tensor]:
+        return {"x": torch.randn(batch, 2, height, width), "guide": torch.randn(batch, 3, 2 * height, width)}
+
+    report = export(Two().eval(), inputs, tmp_path / "a.onnx", size=(2, 6, 8))
+    assert report.facts["inputs"]["guide"]["shape"] == ["guide_batch", 3, "guide_height", "guide_width"]
+    assert set(report.facts["outputs"]) == {"output_0", "output_1"}
+
+
+# --- comparing ------------------------------------------------------------------------------------------------------
+
+
+def _one(expected: Tensor, got: Tensor, tolerance: float | None = None) -> Difference:
+    [difference] = compare((1, 2, 3), {"y": expected}, [got], tolerance)
+    return difference
+
+
+def test_differences() -> None:
+    expected = torch.tensor([[1.0, 100.0], [float("nan"), float("inf")]])
+    assert _one(expected, expected.clone()).largest == 0
+    got = expected.clone()
+    got[0, 1] += 5e-3  # tolerated, for the number is large
+    got[0, 0] += 4e-4
+    difference = _one(expected, got)
+    assert not difference.agrees and difference.index == (0, 0) and difference.largest == pytest.approx(5e-3, rel=1e-2)
+    assert str(difference) == (
+        "output 'y' at 1x2x3 (batch, height, width), index (0, 0): difference 0.0004, expected 1, got 1.00039995; "
+        "the largest difference, 0.005, is elsewhere"
+    )
+    assert _one(expected, got, tolerance=1e-3).agrees
+    for wrong in (float("nan"), float("inf"), -float("inf")):
+        got = expected.clone()
+        got[0, 0] = wrong
+        assert str(_one(expected, got)).endswith(f"(0, 0): difference inf, expected 1, got {wrong}")
+        assert not _one(expected, got).agrees
+    assert str(_one(expected, expected)).endswith("(0, 0): difference 0, expected 1, got 1")
+    assert str(_one(torch.zeros(0), torch.zeros(0))).endswith(": empty")
+    assert not _one(expected, torch.zeros(2, 2)).agrees
+    assert not _one(torch.tensor([True]), torch.tensor([False])).agrees
+
+
+def test_outputs_that_cannot_be_compared() -> None:
+    assert str(_one(torch.zeros(2), torch.zeros(3))).endswith("shape (3,) for (2,)")
+    assert str(_one(torch.zeros(2), torch.zeros(2).half())).endswith("dtype torch.float16 for torch.float32")
+    [difference] = compare((1, 2, 3), {"y": torch.zeros(1)}, [], None)
+    assert difference.why == "0 outputs for 1" and not difference.agrees
+    report = api.Report(Path("a.onnx"), {}, (difference,))
+    assert report.agrees is False and report.as_dict()["differences"][0]["largest"] == "inf"
+    assert json.loads(json.dumps(report.as_dict(), allow_nan=False))
+
+
+@pytest.mark.parametrize(("size", "step"), [((2, 224, 224), 1), ((2, 3, 3), 1), ((4, 64, 96), 32)])
+def test_other_sizes_are_three_others(size: tuple[int, int, int], step: int) -> None:
+    others = other_sizes(size, step)
+    assert len({*others, size}) == 4 and min(batch for batch, _, _ in others) == 1
+    assert all(height % step == width % step == 0 for _, height, width in others)
