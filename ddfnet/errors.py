@@ -1,4 +1,4 @@
-"""What a user can put right: said in one line, without a traceback."""
+"""Errors that a user can mend: one line, without a traceback."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 class DataError(ValueError):
-    """Data that is missing, empty or broken: which file or folder, why, and the mend, in one line.
+    """Missing, empty or broken data: the file or folder, the reason and the mend, in one line.
 
-    A DataLoader's worker hands on an error with its own traceback as the text; of that the line alone is kept.
+    A DataLoader's worker passes an error on with its own traceback as the text; only the line itself is kept.
     """
 
     def __init__(self, line: str) -> None:
@@ -18,18 +18,18 @@ class DataError(ValueError):
 
 
 class UserError(Exception):
-    """Ends the command with this line on stderr and exit status 1."""
+    """Error that ends a command: its line goes to stderr, and the exit status is 1."""
 
 
 def require(extra: str, modules: Iterable[str]) -> None:
-    """Refuse, and say what to install, where modules of an extra are missing."""
+    """Raise a UserError that says what to install if modules of an extra are missing."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise UserError(f"{', '.join(missing)} not installed; run: pip install 'ddfnet[{extra}]'")
 
 
 def writable_folder(folder: Path) -> Path:
-    """This folder, made if need be; refused now rather than after the work whose results should go there."""
+    """Return ``folder``, created if needed; raise a UserError now if results could not be written to it later."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".ddfnet-probe"
@@ -41,7 +41,7 @@ def writable_folder(folder: Path) -> Path:
 
 
 def writable_file(file: Path) -> Path:
-    """This file, if it can be written to; refused now rather than after the work whose results should go there."""
+    """Return ``file``; raise a UserError now if results could not be written to it later."""
     existed = file.exists()
     try:
         with file.open("a"):
@@ -51,5 +51,5 @@ def writable_file(file: Path) -> Path:
     if not existed:
         file.unlink()
     elif file.is_file():
-        writable_folder(file.resolve().parent)  # in which `ddfnet.files.whole` writes the one that takes its place
+        writable_folder(file.resolve().parent)  # `ddfnet.files.atomic_open` writes its temporary file there
     return file

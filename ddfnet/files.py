@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import BinaryIO
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
-    """A stream to a temporary file beside ``path``, which takes its place when the block ends well and else vanishes.
+def atomic_open(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path``; it replaces ``path`` when the block succeeds, and vanishes when it fails.
 
-    The file has the permissions of the one that it replaces, or those of any new file. A link stays, and what it points
-    to is replaced. A device or a pipe, which nothing can take the place of, is written to directly.
+    The new file keeps the permissions of the file that it replaces; otherwise it has those of any new file. A symbolic
+    link stays, and its target is replaced. A device or a pipe cannot be replaced, so it is written to directly.
 
     Args:
-        path: of the file; its folder must exist.
+        path: file to write; its folder must exist.
 
     Yields:
-        The stream, of bytes.
+        Binary stream of the temporary file.
 
     Raises:
-        OSError: ``cannot write PATH: why``, in one line; the file is as it was.
+        OSError: ``cannot write PATH: reason``, in one line; the old file is unchanged.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with whole(Path(folder) / "a") as stream:
+        ...     with atomic_open(Path(folder) / "a") as stream:
         ...         _ = stream.write(b"all of it")
         ...     (Path(folder) / "a").read_text()
         'all of it'
@@ -60,7 +60,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def write(path: Path, content: str | bytes) -> None:
-    """Write a file of this content, text as UTF-8, as `whole` does."""
-    with whole(path) as stream:
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to a file with `atomic_open`; text is encoded as UTF-8."""
+    with atomic_open(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)

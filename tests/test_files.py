@@ -15,29 +15,29 @@ FULL = OSError(28, "No space left on device")
 def message(path: Path) -> str:
     """What is said, in one line, of a file that cannot be written."""
     with pytest.raises(OSError) as raised:
-        files.write(path, "new")
+        files.atomic_write(path, "new")
     text = str(raised.value)
     assert text.startswith(f"cannot write {path}: ") and "\n" not in text
     return text.removeprefix(f"cannot write {path}: ")
 
 
 def test_the_name_is_taken_only_at_the_end(tmp_path: Path) -> None:
-    with files.whole(tmp_path / "a.bin") as stream:
+    with files.atomic_open(tmp_path / "a.bin") as stream:
         stream.write(b"part")
         assert not (tmp_path / "a.bin").exists()
     assert (tmp_path / "a.bin").read_bytes() == b"part" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_text_is_utf_8_and_bytes_are_as_they_are(tmp_path: Path) -> None:
-    files.write(tmp_path / "a", "1 ± 2\n")
-    files.write(tmp_path / "b", "1 ± 2\n".encode())
+    files.atomic_write(tmp_path / "a", "1 ± 2\n")
+    files.atomic_write(tmp_path / "b", "1 ± 2\n".encode())
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == b"1 \xc2\xb1 2\n"
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), ValueError("a bug"), FULL], ids=repr)
 def test_a_block_that_stops_leaves_what_was_there(tmp_path: Path, stop: BaseException) -> None:
     (tmp_path / "a").write_text("old")
-    with pytest.raises(type(stop)), files.whole(tmp_path / "a") as stream:
+    with pytest.raises(type(stop)), files.atomic_open(tmp_path / "a") as stream:
         stream.write(b"half of it")
         raise stop
     assert (tmp_path / "a").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
@@ -68,13 +68,13 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "a").symlink_to(tmp_path / "there" / "b")
-    files.write(tmp_path / "a", "all of it")
+    files.atomic_write(tmp_path / "a", "all of it")
     assert (tmp_path / "a").is_symlink() and (tmp_path / "there" / "b").read_text() == "all of it"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="files of Unix")
 def test_a_device_is_written_to_and_stays() -> None:
-    files.write(Path(os.devnull), "anything")
+    files.atomic_write(Path(os.devnull), "anything")
     assert Path(os.devnull).is_char_device()
 
 
@@ -83,9 +83,9 @@ def test_a_device_is_written_to_and_stays() -> None:
 def test_permissions_are_those_of_any_new_file_or_of_the_one_before(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        files.write(tmp_path / "new", "")
+        files.atomic_write(tmp_path / "new", "")
         (tmp_path / "private").touch(0o600)
-        files.write(tmp_path / "private", "")
+        files.atomic_write(tmp_path / "private", "")
     finally:
         os.umask(before)
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o666 & ~umask

@@ -61,7 +61,7 @@ def write(file: Path, document: Document) -> None:
     if document.what == "depth":
         threads = {"threads": document.machine["threads"]}
         fields["rows"] = [asdict(cost) | threads for result in document.results for cost in costs(result)]
-    files.write(file, json.dumps(fields, indent=2) + "\n")
+    files.atomic_write(file, json.dumps(fields, indent=2) + "\n")
 
 
 def read(file: Path) -> Document:

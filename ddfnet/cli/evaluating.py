@@ -65,6 +65,6 @@ def write(
     command = shlex.join(["ddfnet", *sys.argv[1:]])
     about = {"command": command, **more, "data": data, "networks": networks, "machine": env_info.facts()}
     try:
-        files.write(options.json, json.dumps({**about, "rows": rows}, indent=2) + "\n")
+        files.atomic_write(options.json, json.dumps({**about, "rows": rows}, indent=2) + "\n")
     except OSError as error:
         raise UserError(str(error)) from None

@@ -136,14 +136,14 @@ def _write_preview(
     from ddfnet.depth.alignment import aligned_bilinear
     from ddfnet.depth.preview import preview
     from ddfnet.depth.upsample import places
-    from ddfnet.files import whole
+    from ddfnet.files import atomic_open
 
     y, x = places(depth.shape, guide.shape, options.ratio, options.offset)
     size = (guide.shape[0], guide.shape[1])
     bilinear = aligned_bilinear(depth, size, valid=valid, ratio=(y.ratio, x.ratio), offset=(y.offset, x.offset))
     picture = preview(depth, valid, guide, bilinear, result, nearer="large" if options.disparity else "small")
     try:
-        with whole(path) as stream:
+        with atomic_open(path) as stream:
             picture.save(stream, "PNG")
     except OSError as error:
         raise UserError(str(error)) from None

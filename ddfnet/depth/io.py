@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ddfnet.errors import DataError
-from ddfnet.files import whole
+from ddfnet.files import atomic_open
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,7 +132,7 @@ def write(path: str | Path, values: Array) -> None:
     check_holds(path, values.dtype)
     kind = format_of(path)
     try:
-        with whole(path) as stream:
+        with atomic_open(path) as stream:
             if kind == "NPY":
                 from numpy.lib import format
 

@@ -170,7 +170,7 @@ def export(
         symbols = _symbols(program, named)
         [results] = next(node.args for node in program.graph.nodes if node.op == "output")
         content, about = _written(kind, program, list(given), list(found), symbols)
-    files.write(file, content)
+    files.atomic_write(file, content)
     run = _running(kind, file)
     differences = [
         difference
@@ -194,7 +194,7 @@ def export(
     if times and all(each.agrees for each in differences):
         facts["milliseconds"] = _timed(model, run, list(given.values()), times) | {"threads": torch.get_num_threads()}
     report = Report(file, facts, tuple(differences))
-    files.write(report.json_file, json.dumps(report.as_dict(), indent=2) + "\n")
+    files.atomic_write(report.json_file, json.dumps(report.as_dict(), indent=2) + "\n")
     if report.agrees is False:
         raise MismatchError(report)
     return report

@@ -62,7 +62,7 @@ class Parcel(PyTorchModelHubMixin, library_name="ddfnet", model_card_template=_C
     def _save_pretrained(self, save_directory: Path) -> None:
         file = save_directory / SAFETENSORS_SINGLE_FILE
         network_files.save(self.network, file, None, self.network.hub_header())
-        files.write(save_directory / CONFIG_NAME, self.written)
+        files.atomic_write(save_directory / CONFIG_NAME, self.written)
 
     @classmethod
     def _from_pretrained(  # type: ignore[override]

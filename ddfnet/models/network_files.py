@@ -38,9 +38,9 @@ def save(
     state = network.state_dict() if weights is None else weights
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     metadata = {name: json.dumps(value) for name, value in header.items()}
-    files.write(file, serialise(tensors, metadata=metadata))
+    files.atomic_write(file, serialise(tensors, metadata=metadata))
     if card is not None:
-        files.write(file.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
+        files.atomic_write(file.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
-from ddfnet.table import amount, scaled, table
+from ddfnet.table import format_bytes, format_si, table
 
 __all__ = ["LayerPlan", "Plan", "Totals", "plan"]
 
@@ -130,7 +130,8 @@ class Plan:
         dtype = str(self.dtype).removeprefix("torch.")
         title = (
             f"{self.kind} on {_shapes(self.input_shapes)} {dtype}, in {mode} mode: "
-            f"{amount(self.parameters)} parameters ({_size(self.parameter_bytes)}), inputs {_size(self.input_bytes)}"
+            f"{format_si(self.parameters)} parameters ({format_bytes(self.parameter_bytes)}), "
+            f"inputs {format_bytes(self.input_bytes)}"
         )
         return "\n\n".join([title, self._layer_table(), self._total_table()])
 
@@ -141,10 +142,10 @@ class Plan:
                 layer.name,
                 layer.kind,
                 f"{_shapes(layer.inputs)} -> {_shapes(layer.outputs)}",
-                amount(layer.parameters),
-                amount(layer.macs),
-                _size(layer.output_bytes),
-                _size(layer.kept_bytes),
+                format_si(layer.parameters),
+                format_si(layer.macs),
+                format_bytes(layer.output_bytes),
+                format_bytes(layer.kept_bytes),
             ]
             for layer in self.layers
         ]
@@ -153,12 +154,12 @@ class Plan:
     def _total_table(self) -> str:
         columns = {"predicted": self.predicted} | ({"measured": self.measured} if self.measured else {})
         lines: dict[str, Callable[[Totals], str]] = {
-            "forward MACs": lambda totals: amount(totals.macs),
-            "forward FLOPs": lambda totals: amount(totals.flops),
-            "forward + backward FLOPs": lambda totals: amount(totals.training_flops),
-            "kept for backward": lambda totals: _size(totals.kept_bytes),
-            "peak, inference": lambda totals: _size(totals.peak_bytes),
-            "peak, forward + backward": lambda totals: _size(totals.training_peak_bytes),
+            "forward MACs": lambda totals: format_si(totals.macs),
+            "forward FLOPs": lambda totals: format_si(totals.flops),
+            "forward + backward FLOPs": lambda totals: format_si(totals.training_flops),
+            "kept for backward": lambda totals: format_bytes(totals.kept_bytes),
+            "peak, inference": lambda totals: format_bytes(totals.peak_bytes),
+            "peak, forward + backward": lambda totals: format_bytes(totals.training_peak_bytes),
         }
         if self.measured:
             lines["time, inference"] = lambda totals: _time(totals.seconds)
@@ -169,10 +170,6 @@ class Plan:
 
 def _shapes(shapes: Sequence[Shape]) -> str:
     return " + ".join("x".join(map(str, shape)) or "scalar" for shape in shapes) or "none"
-
-
-def _size(number: int) -> str:
-    return scaled(number, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
 
 
 def _time(seconds: float | None) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ddfnet.profiler.estimate import Plan, plan
-from ddfnet.table import amount, table
+from ddfnet.table import format_si, table
 
 Shape = Sequence[int] | Sequence[Sequence[int]]
 Pair = tuple[float, float]
@@ -192,4 +192,4 @@ def _macs(of: Plan, names: Sequence[str]) -> float:
 
 
 def _from_to(pair: Pair) -> str:
-    return " -> ".join(map(amount, pair))
+    return " -> ".join(map(format_si, pair))

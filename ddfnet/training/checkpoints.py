@@ -23,7 +23,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with files.whole(Path(path)) as stream:
+        with files.atomic_open(Path(path)) as stream:
             try:
                 torch.save(checkpoint, stream)
             except RuntimeError as error:

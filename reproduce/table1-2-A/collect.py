@@ -345,8 +345,8 @@ def main(folder: Path = HERE) -> None:
     sources = {name: folder / "results" / f"{name}.json" for name in TABLES}
     results = collect({name: documents.read(file) for name, file in sources.items() if file.is_file()})
     lines = tables(results)
-    files.write(folder / "results.json", json.dumps(results, indent=2) + "\n")
-    files.write(folder / "table.md", "\n".join(lines) + "\n")
+    files.atomic_write(folder / "results.json", json.dumps(results, indent=2) + "\n")
+    files.atomic_write(folder / "table.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

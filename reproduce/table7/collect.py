@@ -124,8 +124,8 @@ def main(folder: Path = HERE, costs: Path = COSTS) -> None:
     if "cost" in found:
         tables.append(cost(found["cost"]))
     text = "\n\n".join(tables)
-    files.write(folder / "results.json", json.dumps(kept, indent=2) + "\n")
-    files.write(folder / "table.md", text + "\n")
+    files.atomic_write(folder / "results.json", json.dumps(kept, indent=2) + "\n")
+    files.atomic_write(folder / "table.md", text + "\n")
     print(text)
 
 

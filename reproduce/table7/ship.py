@@ -20,8 +20,8 @@ def main(network: str, results: str, method: str) -> None:
     card = json.loads(Path(network).with_suffix(".json").read_text())
     card["test"] = {f"{row['scene']}_x{row['factor']}": round(row["ratio"], 4) for row in rows}
     card["test_is"] = "RMSE as a share of aligned bilinear's, protocol pac, scenes never trained on"
-    files.write(WEIGHTS / "guided.safetensors", Path(network).read_bytes())
-    files.write(WEIGHTS / "guided.json", json.dumps(card, indent=2) + "\n")
+    files.atomic_write(WEIGHTS / "guided.safetensors", Path(network).read_bytes())
+    files.atomic_write(WEIGHTS / "guided.json", json.dumps(card, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -279,7 +279,7 @@ def test_a_full_disk_at_the_end_leaves_the_checkpoint(
 ) -> None:
     from ddfnet import files
 
-    whole = files.whole
+    atomic_open = files.atomic_open
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -287,9 +287,9 @@ def test_a_full_disk_at_the_end_leaves_the_checkpoint(
     def full_for_networks(path: Path) -> Any:
         if path.suffix == ".safetensors":
             monkeypatch.setattr("ddfnet.files.os.fsync", full)
-        return whole(path)
+        return atomic_open(path)
 
-    monkeypatch.setattr(files, "whole", full_for_networks)
+    monkeypatch.setattr(files, "atomic_open", full_for_networks)
     output = tmp_path / "run"
     last = output / "checkpoints" / "last.ckpt"
     assert fails(1, *arguments(output)) == (

@@ -193,7 +193,7 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> None:
-        with files.whole(path) as stream:
+        with files.atomic_open(path) as stream:
             stream.write(content[:10])
             raise OSError(28, "No space left on device")
 

@@ -29,9 +29,9 @@ def write(output: Path, results: dict[str, Any], shown: dict[str, Any], tables: 
     """
     page = TEMPLATES.get_template("page.html.jinja").render(results=results, **shown)
     try:
-        files.write(output / "table.txt", "\n\n".join(tables) + "\n")
-        files.write(output / "results.json", json.dumps(results, indent=2) + "\n")
-        files.write(output / "index.html", page)
+        files.atomic_write(output / "table.txt", "\n\n".join(tables) + "\n")
+        files.atomic_write(output / "results.json", json.dumps(results, indent=2) + "\n")
+        files.atomic_write(output / "index.html", page)
     except OSError as error:
         raise UserError(str(error)) from None
     return output / "index.html"

@@ -308,4 +308,4 @@ def _launch(entry: dict[str, Any]) -> Launch:
 
 def write_table(path: Path, table: Mapping[str, Launch]) -> None:
     entries = {key: {"tile": launch.tile._asdict(), "warps": launch.warps} for key, launch in sorted(table.items())}
-    files.write(path, json.dumps(entries, indent=1) + "\n")
+    files.atomic_write(path, json.dumps(entries, indent=1) + "\n")
