@@ -42,13 +42,14 @@ MIXERS: dict[str, type[Bottleneck]] = {"conv": Bottleneck, "depthwise": Depthwis
 
 
 class SmallResNet(DDFResNet):
-    """timm's ResNet for small pictures: three stages, and a 3x3 stem of stride 2 without pooling.
+    """timm's ResNet for small pictures: three stages, and a 3x3 stem without pooling.
 
     Args:
         mixer: what lies between a block's 1x1 convolutions: ``"conv"`` (3x3), ``"depthwise"`` (depthwise 3x3) or
             ``"ddf"`` (`ddfnet.nn.DDF2d`, whose options ``block_args`` takes). Nothing else depends on it.
         layers: blocks of each stage.
         channels: of each stage's mixers; four times as many leave its blocks.
+        stem_stride: 2, or 1 for images of fewer than 16 pixels, such as digits of 8x8.
         kwargs: of ``timm.models.ResNet``; ``block_args={"attn_layer": "se"}`` is squeeze and excitation.
 
     Returns:
@@ -66,6 +67,7 @@ class SmallResNet(DDFResNet):
         layers: tuple[int, ...] = (1, 3, 3),
         channels: tuple[int, ...] = (16, 32, 96),
         in_chans: int = 3,
+        stem_stride: int = 2,
         **kwargs: Any,
     ) -> None:
         if mixer not in MIXERS:
@@ -75,7 +77,7 @@ class SmallResNet(DDFResNet):
         super().__init__(MIXERS[mixer], tuple(layers), in_chans=in_chans, channels=tuple(channels), **kwargs)
         stem: nn.Conv2d = self.conv1
         where: Any = {"device": stem.weight.device, "dtype": stem.weight.dtype}
-        self.conv1 = nn.Conv2d(in_chans, stem.out_channels, 3, stride=2, padding=1, bias=False, **where)
+        self.conv1 = nn.Conv2d(in_chans, stem.out_channels, 3, stem_stride, padding=1, bias=False, **where)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm does all others
         self.maxpool = nn.Identity()
         self.layer4 = nn.Identity()  # which forward calls

@@ -51,6 +51,12 @@ def test_forward_and_backward(mixer: str) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize(("stride", "size"), [(1, 2), (2, 1)])
+def test_digits_keep_their_size_in_the_stem(stride: int, size: int) -> None:
+    model = timm.create_model("small_resnet23", in_chans=1, stem_stride=stride)
+    assert model.forward_features(torch.randn(2, 1, 8, 8)).shape == (2, 384, size, size)
+
+
 def test_options_of_the_blocks() -> None:
     model = timm.create_model("small_resnet23", block_args={"filters": "spatial", "heads": 4, "norm": "none"})
     assert model.layer2[0].conv2.heads == 4 and model.layer2[0].conv2.channel is None
