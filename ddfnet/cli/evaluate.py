@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddfnet.cli import evaluate_classification, evaluate_detection, evaluate_guided
+from ddfnet.cli import evaluate_classification, evaluate_detection, evaluate_depth
 
 
 def add(commands: Any) -> None:
@@ -14,5 +14,5 @@ def add(commands: Any) -> None:
         description="Measures trained networks on data that none was trained on, beside what they are compared with.",
     )
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
-    for task in (evaluate_guided, evaluate_classification, evaluate_detection):
+    for task in (evaluate_depth, evaluate_classification, evaluate_detection):
         task.add(tasks)

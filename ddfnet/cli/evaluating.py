@@ -1,4 +1,4 @@
-"""What ``ddfnet evaluate guided``, ``classification`` and ``detection`` share: options, names and the results file."""
+"""What ``ddfnet evaluate depth``, ``classification`` and ``detection`` share: options, names and the results file."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from ddfnet.errors import UserError, require, writable_folder
 
 _MODULES = ("lightning", "jsonargparse", "torchmetrics", "tensorboard", "safetensors")
 TASKS = {  # by the name of its module train_NAME: what it is, and what it needs besides
-    "guided": ("guided depth upsampling: DDF-Up-Net on composed scenes", ("cv2", "skimage")),
+    "depth": ("guided depth upsampling: DDF-Up-Net on composed scenes", ("cv2", "skimage")),
     "classification": ("any of timm's networks on labelled pictures", ("timm", "torchvision", "webdataset")),
     "detection": (
         "object detection: Faster R-CNN with DDF-Up in its feature pyramid",

@@ -67,7 +67,7 @@ def upsample_depth(
             r-th pixel of a map of the guide's size.
         offset: the guide's pixel, for both axes or (y, x), on which the first sample lies. None: the middle of its
             block, (ratio - 1) / 2. With both, every sample must lie within half a ratio of the guide's pixels.
-        model: ``"auto"`` for the weights that come with the package, a safetensors file of ``ddfnet train guided``, or
+        model: ``"auto"`` for the weights that come with the package, a safetensors file of ``ddfnet train depth``, or
             a network.
         tile: pixels of the guide, a side, that are worked on at once; None is 1024. It bounds the memory.
         fill: give outputs that are not valid the depth of the nearest sample that is.

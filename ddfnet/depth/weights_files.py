@@ -25,7 +25,7 @@ def load(file: Path) -> GuidedUpsampler:
         ValueError: the file is missing, broken or of another model.
         ModuleNotFoundError: no safetensors, which the extra ``upsample`` has.
     """
-    with network_files.opened(file, "guided", "network") as ([options], weights):
+    with network_files.opened(file, "depth", "network") as ([options], weights):
         network = GuidedUpsampler(**options)
         load_weights(network, weights)
     return network.eval()

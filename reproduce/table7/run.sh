@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that results.json is made of, from training to the table. A run whose network is there already is kept.
 #   reproduce/table7/run.sh            all of it: about two and a half hours on two cores
-#   reproduce/table7/run.sh ablation   one part: guided, ablation or evaluate
+#   reproduce/table7/run.sh ablation   one part: depth, ablation or evaluate
 # JOBS trainings at a time (2), each with one thread.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -15,16 +15,16 @@ train() { # NAME CONFIG ARGUMENTS...
     if [ -f "runs/$name/model.safetensors" ]; then
         return
     elif [ -f "runs/$name/checkpoints/last.ckpt" ]; then
-        ddfnet train guided --config "runs/$name/config.yaml" --ckpt_path last >> "runs/$name.log" 2>&1
+        ddfnet train depth --config "runs/$name/config.yaml" --ckpt_path last >> "runs/$name.log" 2>&1
     else
         rm -rf "runs/$name"
-        ddfnet train guided --config "$here/$config.yaml" --output "runs/$name" "$@" > "runs/$name.log" 2>&1
+        ddfnet train depth --config "$here/$config.yaml" --output "runs/$name" "$@" > "runs/$name.log" 2>&1
     fi
 }
 
-guided() { # the weights that are shipped, and the plain twin of their size
-    start train guided guided
-    start train twin guided --model.network.init_args.upsampler bilinear --model.network.init_args.channels 53 \
+depth() { # the weights that are shipped, and the plain twin of their size
+    start train depth depth
+    start train twin depth --model.network.init_args.upsampler bilinear --model.network.init_args.channels 53 \
         --model.learning_rate 1.5e-3
     finish
 }
@@ -53,25 +53,25 @@ ablation() { # rows of about as many parameters each, by their channels
 
 evaluate() {
     mkdir -p "$here/results"
-    ddfnet evaluate guided --data motorcycle aloe --checkpoint runs/guided/model.safetensors runs/twin/model.safetensors \
+    ddfnet evaluate depth --data motorcycle aloe --checkpoint runs/depth/model.safetensors runs/twin/model.safetensors \
         --json "$here/results/pac.json"
-    ddfnet evaluate guided --data motorcycle aloe --protocol bicubic \
-        --checkpoint runs/guided/model.safetensors runs/twin/model.safetensors --json "$here/results/bicubic.json"
-    ddfnet evaluate guided --data motorcycle aloe --methods --probe --checkpoint runs/guided/model.safetensors \
+    ddfnet evaluate depth --data motorcycle aloe --protocol bicubic \
+        --checkpoint runs/depth/model.safetensors runs/twin/model.safetensors --json "$here/results/bicubic.json"
+    ddfnet evaluate depth --data motorcycle aloe --methods --probe --checkpoint runs/depth/model.safetensors \
         --json "$here/results/probe.json"
     if compgen -G "runs/ablation/*/model.safetensors" > /dev/null; then
-        ddfnet evaluate guided --data motorcycle aloe --factor 8 --methods \
+        ddfnet evaluate depth --data motorcycle aloe --factor 8 --methods \
             --checkpoint runs/ablation/*/model.safetensors --json "$here/results/ablation.json"
     fi
-    python "$here/ship.py" runs/guided/model.safetensors "$here/results/pac.json" guided/model
+    python "$here/ship.py" runs/depth/model.safetensors "$here/results/pac.json" depth/model
     python "$here/collect.py"
 }
 
 mkdir -p runs/ablation
-[ $# -gt 0 ] || set -- guided ablation evaluate
+[ $# -gt 0 ] || set -- depth ablation evaluate
 for part in "$@"; do
     case $part in
-        guided | ablation | evaluate) "$part" ;;
-        *) echo "run.sh: guided, ablation or evaluate is required, got $part" >&2 && exit 2 ;;
+        depth | ablation | evaluate) "$part" ;;
+        *) echo "run.sh: depth, ablation or evaluate is required, got $part" >&2 && exit 2 ;;
     esac
 done

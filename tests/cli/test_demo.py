@@ -282,7 +282,7 @@ def test_a_depth_network_that_is_broken(tmp_path: Path, fails: Fails, suffix: st
     broken = tmp_path / f"broken{suffix}"
     broken.write_bytes(b"no network")
     line = fails(1, "demo", "--short", "--depth-model", str(broken), "--output", str(tmp_path / "out"))
-    assert line.startswith(f"ddfnet: error: {broken}: a file that `ddfnet train guided` wrote is required, ")
+    assert line.startswith(f"ddfnet: error: {broken}: a file that `ddfnet train depth` wrote is required, ")
 
 
 def test_a_broken_model_card_is_named(tmp_path: Path, fails: Fails) -> None:

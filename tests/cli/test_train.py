@@ -51,7 +51,7 @@ SMALL = {
 
 
 def arguments(output: Path, **others: Any) -> list[str]:
-    return command("guided", SMALL | {"output": output}, **others)
+    return command("depth", SMALL | {"output": output}, **others)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_the_network_is_read_back(unbroken: SimpleNamespace) -> None:
 def test_the_card_says_what_made_it(unbroken: SimpleNamespace) -> None:
     card = unbroken.card
     assert (card["steps"], card["seed"], card["factors"]) == (6, 0, [2, 4])
-    assert card["command"].startswith("ddfnet train guided --model.network.scale_factor=4")
+    assert card["command"].startswith("ddfnet train depth --model.network.scale_factor=4")
     assert card["machine"]["torch"] == torch.__version__ and "commit" in card["machine"]
     assert 0 < card["metrics"]["ratio_x2"] < 2 and 0 < card["metrics"]["ratio_x4"] < 2
     assert 0 <= card["metrics"]["dead_units"] < 1
@@ -136,7 +136,7 @@ def test_broken_off_and_resumed_it_ends_with_the_same_weights(
     assert not (output / "model.safetensors").exists()
     assert {path.name for path in (output / "checkpoints").iterdir()} == {"step=3.ckpt", "last.ckpt"}
     [kept] = torch.load(output / "checkpoints" / "last.ckpt")["legs"]
-    assert main(["train", "guided", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
+    assert main(["train", "depth", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
     assert same(output / "model.safetensors", unbroken.output / "model.safetensors")
     assert "Traceback" not in capsys.readouterr().err
     card = json.loads((output / "model.json").read_text())
@@ -162,7 +162,7 @@ def strategy_of(tmp_path: Path, **options: object) -> Any:
     from ddfnet.cli import presets, training
 
     _, task, *words = arguments(tmp_path / "run", trainer__accelerator="cpu", **options)
-    return training.build(task, presets.FOLDER / "guided.yaml", words).trainer.strategy
+    return training.build(task, presets.FOLDER / "depth.yaml", words).trainer.strategy
 
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp"])
@@ -200,7 +200,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     output = tmp_path / "run"
     assert killing.run(arguments(output, data__workers=0), moment, number) == -signal.SIGKILL
     assert torch.load(output / "checkpoints" / "last.ckpt")["global_step"] == 3
-    assert main(["train", "guided", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
+    assert main(["train", "depth", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
     assert same(output / "model.safetensors", unbroken.output / "model.safetensors")
 
 
@@ -220,7 +220,7 @@ def test_a_loss_that_is_not_a_number_stops_and_says_how_to_go_on(
     monkeypatch.setattr(GuidedDepth, "levels", broken)
     output = tmp_path / "run"
     last = output / "checkpoints" / "last.ckpt"
-    again = ["train", "guided", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]
+    again = ["train", "depth", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]
     for words in (arguments(output), again):  # what is gone on with as it was ends as it did
         assert main(words) == 1
         [line] = capsys.readouterr().err.splitlines()
@@ -324,7 +324,7 @@ def test_a_folder_that_holds_a_run(unbroken: SimpleNamespace, fails: Fails) -> N
 )
 def test_a_wrong_key_or_type(tmp_path: Path, fails: Fails, extra: str, message: str) -> None:
     line = fails(2, *arguments(tmp_path / "run"), extra)
-    assert line == f"ddfnet train guided: error: {message} (see ddfnet train guided --help)"
+    assert line == f"ddfnet train depth: error: {message} (see ddfnet train depth --help)"
     assert not list(tmp_path.iterdir())
 
 
@@ -332,7 +332,7 @@ def test_a_wrong_key_in_the_file(tmp_path: Path, fails: Fails) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("model:\n  learnin_rate: 0.1\n")
     line = fails(2, *arguments(tmp_path / "run"), f"--config={file}")
-    assert line.startswith("ddfnet train guided: error: ") and "learnin_rate" in line
+    assert line.startswith("ddfnet train depth: error: ") and "learnin_rate" in line
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_epochs_where_a_run_is_counted_in_steps(tmp_path: Path, fails: Fails) ->
 
 def test_another_network(tmp_path: Path, fails: Fails) -> None:
     line = fails(2, *arguments(tmp_path / "run"), "--model.network=torch.nn.Identity")
-    assert line.startswith('ddfnet train guided: error: Parser key "model.network"')
+    assert line.startswith('ddfnet train depth: error: Parser key "model.network"')
     assert not list(tmp_path.iterdir())
 
 
@@ -420,7 +420,7 @@ def test_an_unknown_task(fails: Fails) -> None:
     assert "invalid choice: 'fly'" in fails(2, "train", "fly")
 
 
-@pytest.mark.parametrize("words", [("train", "--help"), ("train", "guided", "--help")])
+@pytest.mark.parametrize("words", [("train", "--help"), ("train", "depth", "--help")])
 def test_help(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     text = capsys.readouterr().out
@@ -434,7 +434,7 @@ def test_the_allocator_is_set_in_a_process_of_the_commands_own(
 
     set_ = []
     monkeypatch.setattr(train, "keep_memory", lambda: set_.append(True))
-    words = ["train", "guided", "--nothing=3"]
+    words = ["train", "depth", "--nothing=3"]
     assert main(words) == 2 and not set_
     monkeypatch.setattr(sys, "argv", ["ddfnet", *words])
     assert main() == 2 and set_ == [True]

@@ -147,7 +147,7 @@ def test_value_errors(wrong: dict[str, Any], message: str) -> None:
 
 def test_a_broken_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"not one")
-    with pytest.raises(ValueError, match="broken.safetensors: a file that `ddfnet train guided` wrote is required"):
+    with pytest.raises(ValueError, match="broken.safetensors: a file that `ddfnet train depth` wrote is required"):
         enlarge(model=tmp_path / "broken.safetensors")
 
 

@@ -22,7 +22,7 @@ from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.models import network_files
 from tests.guided_networks import network
 
-CARD = {"seed": 0, "metrics": {"x4": [1.5, None]}, "command": "ddfnet train guided"}
+CARD = {"seed": 0, "metrics": {"x4": [1.5, None]}, "command": "ddfnet train depth"}
 
 
 def same(a: GuidedUpsampler, b: GuidedUpsampler) -> bool:
@@ -188,7 +188,7 @@ def test_a_broken_file(saved: Path, spoil: Callable[[Path], None], suffix: str) 
     if suffix != ".safetensors":
         checkpoint(file, network(4))
     spoil(file)
-    assert "a file that `ddfnet train guided` wrote is required, *.safetensors or *.ckpt (" in message(file)
+    assert "a file that `ddfnet train depth` wrote is required, *.safetensors or *.ckpt (" in message(file)
 
 
 def foreign_safetensors(file: Path, metadata: dict[str, str] | None, **weights: torch.Tensor) -> str:
@@ -211,8 +211,8 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
         {"network": json.dumps({**options, "channels": 9})},
         {"network": json.dumps({**options, "upsampler": "bilinear"})},
     ):
-        assert "`ddfnet train guided`" in foreign_safetensors(file, metadata, **ours)
-    assert "`ddfnet train guided`" in foreign_safetensors(file, {"network": json.dumps(options)}, **other)
+        assert "`ddfnet train depth`" in foreign_safetensors(file, metadata, **ours)
+    assert "`ddfnet train depth`" in foreign_safetensors(file, {"network": json.dumps(options)}, **other)
     assert "wings" in foreign_safetensors(file, {"network": json.dumps({**options, "wings": 2})}, **ours)
     reason = "scale_factor must be a power of two from 2 on, got 3"
     assert reason in foreign_safetensors(file, {"network": json.dumps({**options, "scale_factor": 3})}, **ours)
@@ -233,7 +233,7 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_training(tmp_path: Path, whole: Any) -> None:
     file = tmp_path / "last.ckpt"
     torch.save(whole, file)
-    assert "`ddfnet train guided`" in message(file)
+    assert "`ddfnet train depth`" in message(file)
 
 
 def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
 
     file = tmp_path / "last.ckpt"
     checkpoint(file, network(4), callbacks=Payload())
-    assert "`ddfnet train guided`" in message(file)
+    assert "`ddfnet train depth`" in message(file)
     assert not (tmp_path / "ran").exists()
 
 

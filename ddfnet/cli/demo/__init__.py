@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
         "--depth-model",
         default="auto",
         metavar="FILE",
-        help="weights of the depth network, as `ddfnet train guided` leaves them, *.safetensors or *.ckpt (those of "
+        help="weights of the depth network, as `ddfnet train depth` leaves them, *.safetensors or *.ckpt (those of "
         "the package)",
     )
     parser.add_argument(

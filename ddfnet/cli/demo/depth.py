@@ -134,7 +134,7 @@ class Network:
 
 def load(model: str) -> Network:
     """The network of a file, or the package's for "auto"."""
-    own = files("ddfnet.models") / "weights" / "guided.safetensors"
+    own = files("ddfnet.depth") / "weights" / "guided.safetensors"
     file = Path(str(own)) if model == "auto" else Path(model)
     try:
         network = weights_files.load(file)

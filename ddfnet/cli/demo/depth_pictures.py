@@ -83,7 +83,7 @@ def shown(enlarged: Enlarged) -> dict[str, Any]:
 
 
 def _composed() -> list[dict[str, str]]:
-    """The first scenes that `ddfnet train guided` would compose of scikit-image's photographs."""
+    """The first scenes that `ddfnet train depth` would compose of scikit-image's photographs."""
     scenes = ComposedScenes(_COMPOSED, _COMPOSED_SIZE)
     result = []
     for scene in (scenes[number] for number in range(_COMPOSED)):

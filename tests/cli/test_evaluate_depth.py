@@ -1,4 +1,4 @@
-"""`ddfnet evaluate guided`: tables and results of small scenes, and every way of using it wrongly."""
+"""`ddfnet evaluate depth`: tables and results of small scenes, and every way of using it wrongly."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def checkpoint(file: Path) -> Path:
 
 
 def evaluate(*arguments: str | Path) -> tuple[str, ...]:
-    return ("evaluate", "guided", *map(str, arguments))
+    return ("evaluate", "depth", *map(str, arguments))
 
 
 def test_tables_and_results(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,7 +204,7 @@ def test_a_checkpoint_that_is_missing_or_broken(
     for content in (b"", b"no network", whole[: len(whole) // 2], whole[:20]):
         file.write_bytes(content)
         line = fails(1, *evaluate(*options))
-        assert line.startswith(f"ddfnet: error: {file}: a file that `ddfnet train guided` wrote is required")
+        assert line.startswith(f"ddfnet: error: {file}: a file that `ddfnet train depth` wrote is required")
 
 
 def test_a_checkpoint_of_another_model(pairs: Path, tmp_path: Path, fails: Fails) -> None:
@@ -220,7 +220,7 @@ def test_a_checkpoint_of_another_model(pairs: Path, tmp_path: Path, fails: Fails
         torch.save(content, tmp_path / f"{name}.ckpt")
     for file in (weights, *(tmp_path / f"{name}.ckpt" for name in held)):
         line = fails(1, *evaluate("--data", pairs, "--methods", "--checkpoint", file))
-        assert line.startswith(f"ddfnet: error: {file}: a file that `ddfnet train guided` wrote is required")
+        assert line.startswith(f"ddfnet: error: {file}: a file that `ddfnet train depth` wrote is required")
 
 
 def test_a_network_that_is_given_twice(pairs: Path, network: Path, fails: Fails) -> None:
@@ -243,7 +243,7 @@ def test_an_unwritable_results_file(pairs: Path, tmp_path: Path, fails: Fails) -
 
 @pytest.mark.parametrize("words", [("--factor", "0"), ("--protocol", "dkn"), ("--factor", "x")])
 def test_wrong_words(words: tuple[str, ...], fails: Fails) -> None:
-    assert fails(2, *evaluate(*words)).startswith("ddfnet evaluate guided: error: argument --")
+    assert fails(2, *evaluate(*words)).startswith("ddfnet evaluate depth: error: argument --")
 
 
 def test_a_factor_that_is_too_large(pairs: Path, fails: Fails) -> None:

@@ -1,4 +1,4 @@
-"""``ddfnet evaluate guided``: trained networks, and what they are compared with, on scenes none was trained on."""
+"""``ddfnet evaluate depth``: trained networks, and what they are compared with, on scenes none was trained on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LISTED = 20  # scenes: of more, the table has the averages alone
 
 def add(tasks: Any) -> None:
     parser = tasks.add_parser(
-        "guided",
+        "depth",
         help="depth maps that are upsampled with a photograph",
         description="Upsamples depth maps by each method from the same small map, and prints their errors, as ratios "
         "to aligned bilinear interpolation too, flying pixels and time: one table for each data set and factor.",
@@ -54,7 +54,7 @@ def add(tasks: Any) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help="networks that `ddfnet train guided` left, *.safetensors or *.ckpt (default: the package's own). One is "
+        help="networks that `ddfnet train depth` left, *.safetensors or *.ckpt (default: the package's own). One is "
         "called ddfnet, more by the ends of their paths",
     )
     parser.add_argument(

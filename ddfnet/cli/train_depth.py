@@ -1,4 +1,4 @@
-"""``ddfnet train guided``: what is its own."""
+"""``ddfnet train depth``: what is its own."""
 
 from __future__ import annotations
 
