@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING, Any
 from ddfnet import nn, ops
 from ddfnet._version import __version__
 from ddfnet.ops import ddf, ddf_upsample
-from ddfnet.profiler.estimate import plan
 
 if TYPE_CHECKING:
     from ddfnet.depth.upsample import upsample_depth
 
-_LAZY = ("compat", "export", "family", "models", "surgery")
+_LAZY = ("compat", "export", "family", "models", "profiler", "surgery")
 
-__all__ = ["__version__", "ddf", "ddf_upsample", "nn", "ops", "plan", "upsample_depth", *_LAZY]
+__all__ = ["__version__", "ddf", "ddf_upsample", "nn", "ops", "upsample_depth", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:
-    """What is imported when it is first used: `models` and what stands on it bring timm with them where it is."""
+    """Import a part when it is first used: `models`, for example, needs timm."""
     if name in _LAZY:
         return importlib.import_module(f"ddfnet.{name}")
     if name == "upsample_depth":

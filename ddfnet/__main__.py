@@ -1,4 +1,4 @@
-"""``python -m ddfnet`` is the command ``ddfnet``."""
+"""Command ``ddfnet`` as ``python -m ddfnet``."""
 
 import sys
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ddfnet.profiler.estimate import plan
+from ddfnet.profiler import estimate
 from ddfnet.surgery.checking import check_model
 from ddfnet.surgery.evaluating import evaluating
 from ddfnet.surgery.report import Report, Shape, change, parameter_count
@@ -25,7 +25,7 @@ def compare(model: nn.Module, copy: nn.Module, input_shape: Shape | None = None)
         model: as it was.
         copy: of it, whose layers have the names of the model's.
         input_shape: of the model's input, or of its inputs. With it the report has the multiply-adds before and after,
-            see `ddfnet.plan`, and e, on random numbers in evaluation mode. None runs neither.
+            see `ddfnet.profiler.estimate`, and e, on random numbers in evaluation mode. None runs neither.
 
     Returns:
         A `Report` with a `Change` for each layer that is of another class or has other parameters or buffers. It has
@@ -55,16 +55,16 @@ def compare(model: nn.Module, copy: nn.Module, input_shape: Shape | None = None)
             f"copy must be a copy of the model, with the same names; this {type(copy).__name__} shares none with the "
             f"{type(model).__name__}"
         )
-    plans = None if input_shape is None else (plan(model, input_shape), plan(copy, input_shape))
+    costs = None if input_shape is None else (estimate(model, input_shape), estimate(copy, input_shape))
     changes = tuple(
-        change((name,), before, after, "", plans) for name, before, after in pairs if _differ(before, after)
+        change((name,), before, after, "", costs) for name, before, after in pairs if _differ(before, after)
     )
     return Report(
         model,
         (),
         changes,
         (parameter_count(model), parameter_count(copy)),
-        None if plans is None else (plans[0].predicted.macs, plans[1].predicted.macs),
+        None if costs is None else (costs[0].predicted.macs, costs[1].predicted.macs),
         begins="" if input_shape is None else f"within {_off(model, copy, input_shape):.2g}",
     )
 

@@ -54,7 +54,7 @@ def replace_conv(
         where: which convolutions: a pattern of names (``"layer3.*.conv2"``, ``"*"`` for all), a class, a function of
             name and layer, or several of them.
         kernel_size: only those with this kernel, an int or (h, w).
-        input_shape: of the model, for multiply-adds in the report, see `ddfnet.plan`.
+        input_shape: of the model, for multiply-adds in the report, see `ddfnet.profiler.estimate`.
         heads, reduction, combine: of the new layers, see `ddfnet.nn.DDF2d`.
         norm: of those that take the place of full convolutions.
         pointwise: see `ddfnet.nn.DDFConv2d`, for the same.

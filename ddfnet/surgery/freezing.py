@@ -36,7 +36,7 @@ def freeze(
         data: batches that the model is called with, each a tensor or a tuple of arguments; gone through twice, so a
             list or a loader, not an iterator.
         tolerance: the error that is allowed, from 0 on; 0.01 is one per cent of the layer's output.
-        input_shape: of the model, for multiply-adds in the report, see `ddfnet.plan`.
+        input_shape: of the model, for multiply-adds in the report, see `ddfnet.profiler.estimate`.
 
     Returns:
         A `Report` with the error of each layer that was folded, and in ``skipped`` that of each that stays; ``undo()``

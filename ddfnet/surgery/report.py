@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ddfnet.profiler.estimate import Plan, plan
+from ddfnet.profiler import Estimate, estimate
 from ddfnet.table import format_si, table
 
 Shape = Sequence[int] | Sequence[Sequence[int]]
@@ -108,42 +108,42 @@ class Report:
 def operate(
     model: nn.Module, edits: Sequence[Edit], input_shape: Shape | None, skipped: Sequence[tuple[str, str]] = ()
 ) -> Report:
-    """Put the new layers into the model, all of them or, where the model cannot be planned with them, none.
+    """Put the new layers into the model, all of them or, where the model cannot be estimated with them, none.
 
     Args:
         model: whose layers they are.
         edits: what is to be done.
-        input_shape: of the model, for multiply-adds before and after, see `ddfnet.plan`; None counts none.
+        input_shape: of the model, for multiply-adds before and after, see `ddfnet.profiler.estimate`; None counts none.
         skipped: see `Report`.
     """
-    before = None if input_shape is None else plan(model, input_shape)
+    before = None if input_shape is None else estimate(model, input_shape)
     parameters = [parameter_count(model)]
     for edit in edits:
         _put(model, edit.names, edit.new)
     try:
-        after = None if input_shape is None else plan(model, input_shape)
+        after = None if input_shape is None else estimate(model, input_shape)
     except Exception:
         for edit in edits:
             _put(model, edit.names, edit.old)
         raise
     parameters.append(parameter_count(model))
-    plans = None if before is None or after is None else (before, after)
-    macs = None if plans is None else (plans[0].predicted.macs, plans[1].predicted.macs)
-    changes = tuple(change(edit.names, edit.old, edit.new, edit.begins, plans) for edit in edits)
+    costs = None if before is None or after is None else (before, after)
+    macs = None if costs is None else (costs[0].predicted.macs, costs[1].predicted.macs)
+    changes = tuple(change(edit.names, edit.old, edit.new, edit.begins, costs) for edit in edits)
     return Report(model, edits, changes, (parameters[0], parameters[1]), macs, skipped)
 
 
 def change(
-    names: tuple[str, ...], old: nn.Module, new: nn.Module, begins: str, plans: tuple[Plan, Plan] | None
+    names: tuple[str, ...], old: nn.Module, new: nn.Module, begins: str, costs: tuple[Estimate, Estimate] | None
 ) -> Change:
-    """A layer before and after, with its multiply-adds in the plans of the model before and after."""
+    """A layer before and after, with its multiply-adds in the costs of the model before and after."""
     return Change(
         name=names[0],
         before=describe(old),
         after=describe(new),
         begins=begins,
         parameters=(parameter_count(old), parameter_count(new)),
-        macs=None if plans is None else (_macs(plans[0], names), _macs(plans[1], names)),
+        macs=None if costs is None else (_macs(costs[0], names), _macs(costs[1], names)),
     )
 
 
@@ -184,10 +184,12 @@ def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _macs(of: Plan, names: Sequence[str]) -> float:
+def _macs(cost: Estimate, names: Sequence[str]) -> float:
     """Of all calls of a layer and of what is in it."""
     inside = tuple(f"{name}." for name in names)
-    called = (layer for layer in of.layers if (own := layer.name.partition("#")[0]) in names or own.startswith(inside))
+    called = (
+        layer for layer in cost.layers if (own := layer.name.partition("#")[0]) in names or own.startswith(inside)
+    )
     return sum(layer.macs for layer in called)
 
 

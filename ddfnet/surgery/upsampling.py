@@ -52,7 +52,7 @@ def replace_upsample(
             interpolates what: a tensor, or a tuple of arguments.
         where: the modules whose calls are replaced: a pattern of names, a class, a function of name and module, or
             several of them. None is all of them but for those that cannot be, which the report names.
-        input_shape: of the model, for multiply-adds in the report, see `ddfnet.plan`.
+        input_shape: of the model, for multiply-adds in the report, see `ddfnet.profiler.estimate`.
         kernel_size: taps of the new layers, odd, from 3 on.
         heads, reduction, combine: of the new layers, see `ddfnet.nn.DDFUpsample2d`.
 

@@ -39,15 +39,15 @@ def network(name: str) -> dict[str, Any]:
     """A network's size, and what it sends."""
     with torch.device("meta"):
         model = timm.create_model(name)
-    plan = ddfnet.plan(model.eval(), (1, 3, 224, 224))
+    cost = ddfnet.profiler.estimate(model.eval(), (1, 3, 224, 224))
     return {
-        "parameters": plan.parameters,
+        "parameters": cost.parameters,
         "buffers": sum(buffer.numel() for buffer in model.buffers()),
-        "macs": plan.predicted.macs,
-        "sent_a_step": {gpus: all_reduce(plan.parameters, gpus) for gpus in GPUS},
-        "sent_a_step_sharded": {gpus: sharded(plan.parameters, gpus) for gpus in GPUS},
+        "macs": cost.predicted.macs,
+        "sent_a_step": {gpus: all_reduce(cost.parameters, gpus) for gpus in GPUS},
+        "sent_a_step_sharded": {gpus: sharded(cost.parameters, gpus) for gpus in GPUS},
         "sent_a_run": {
-            recipe: {gpus: PICTURES // batch * epochs * all_reduce(plan.parameters, gpus) for gpus in GPUS}
+            recipe: {gpus: PICTURES // batch * epochs * all_reduce(cost.parameters, gpus) for gpus in GPUS}
             for recipe, (batch, epochs) in RECIPES.items()
         },
     }

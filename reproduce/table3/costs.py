@@ -1,4 +1,4 @@
-"""Writes costs.json: each row's parameters and MACs by `ddfnet.plan`; time and memory measured, the rows in turn.
+"""Costs of the networks: parameters and MACs by `ddfnet.profiler.estimate`; time and memory measured in turn.
 
 python reproduce/table3/costs.py            # some ten minutes, on a machine that does nothing else
 python reproduce/table3/costs.py --planned  # parameters and MACs alone
@@ -41,8 +41,8 @@ def network(name: str) -> nn.Module:
 
 
 def planned(name: str) -> dict[str, Any]:
-    plan = ddfnet.plan(network(name).eval(), (1, *SHAPE))
-    return {"parameters": plan.parameters, "macs": plan.predicted.macs}
+    cost = ddfnet.profiler.estimate(network(name).eval(), (1, *SHAPE))
+    return {"parameters": cost.parameters, "macs": cost.predicted.macs}
 
 
 def step(name: str) -> Callable[[], tuple[Tensor, ...]]:

@@ -17,8 +17,10 @@ from ddfnet.nn import DDF2d
 
 
 def costs(**options: object) -> tuple[int, float]:
-    plan = ddfnet.plan(timm.create_model("small_resnet23", num_classes=10, **options).eval(), (1, 3, 32, 32))
-    return plan.parameters, plan.predicted.macs
+    cost = ddfnet.profiler.estimate(
+        timm.create_model("small_resnet23", num_classes=10, **options).eval(), (1, 3, 32, 32)
+    )
+    return cost.parameters, cost.predicted.macs
 
 
 def test_parameters_and_macs() -> None:

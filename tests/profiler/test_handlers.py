@@ -1,4 +1,4 @@
-"""Four counting tools agree on what networks with DDF cost."""
+"""Agreement of four counting tools on the costs of networks with DDF."""
 
 import pytest
 import torch

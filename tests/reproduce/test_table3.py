@@ -62,9 +62,9 @@ def test_each_row_is_a_network_of_its_stated_costs() -> None:
     rows = script("rows").ROWS
     for name, row in rows.items():
         network = timm.create_model("small_resnet23", num_classes=10, **row.options)
-        plan = ddfnet.plan(network.eval(), (1, 3, 32, 32))
+        cost = ddfnet.profiler.estimate(network.eval(), (1, 3, 32, 32))
         stated = costs()["rows"][name]
-        assert (stated["parameters"], stated["macs"]) == (plan.parameters, plan.predicted.macs), name
+        assert (stated["parameters"], stated["macs"]) == (cost.parameters, cost.predicted.macs), name
     assert costs()["rows"].keys() == rows.keys()
 
 

@@ -1,4 +1,4 @@
-"""What a plan predicts, against numbers worked out by hand and against what PyTorch counts in real runs."""
+"""Predicted costs against numbers worked out by hand and against what PyTorch counts in real runs."""
 
 import copy
 import random
@@ -11,17 +11,17 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-import ddfnet
 from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d
+from ddfnet.profiler import estimate
 
 
-def row(plan, name):
-    (found,) = [layer for layer in plan.layers if layer.name == name]
+def layer_named(cost, name):
+    (found,) = [layer for layer in cost.layers if layer.name == name]
     return found
 
 
-def really_kept(module, *inputs):
-    """Bytes behind the tensors that autograd saves in a real forward pass, the module's own and the inputs apart."""
+def actual_saved_bytes(module, *inputs):
+    """Return the bytes that autograd saves in a real forward pass, without the module's own and the inputs."""
     saved = []
     with saved_tensors_hooks(lambda tensor: saved.append(tensor.detach()) or saved[-1], lambda tensor: tensor):
         module(*inputs)
@@ -31,7 +31,7 @@ def really_kept(module, *inputs):
     return sum(memory.values())
 
 
-def really_counted(module, *inputs):
+def actual_flops(module, *inputs):
     with FlopCounterMode(display=False) as counter:
         output = module(*inputs)
         forward = counter.get_total_flops()
@@ -53,45 +53,45 @@ class TestByHand:
     )
 
     @pytest.fixture
-    def plan(self):
-        return ddfnet.plan(DDF2d(8, norm="none"), (2, 8, 5, 6))
+    def cost(self):
+        return estimate(DDF2d(8, norm="none"), (2, 8, 5, 6))
 
-    def test_parameters(self, plan):
-        assert plan.parameters == (8 + 1) + (72 + 72) + (8 * 9 + 9)
-        assert plan.parameter_bytes == 4 * plan.parameters
-        assert [layer.parameters for layer in plan.layers] == [9, 0, 144, 81, 0]
+    def test_parameters(self, cost):
+        assert cost.parameters == (8 + 1) + (72 + 72) + (8 * 9 + 9)
+        assert cost.parameter_bytes == 4 * cost.parameters
+        assert [layer.parameters for layer in cost.layers] == [9, 0, 144, 81, 0]
 
-    def test_flops(self, plan):
+    def test_flops(self, cost):
         forward = self.reduce + self.expand + self.spatial + self.ddf
-        assert plan.predicted.flops == forward
-        assert plan.predicted.macs == forward / 2
+        assert cost.predicted.flops == forward
+        assert cost.predicted.macs == forward / 2
         # As much again for each weight, and for the maps that come from a weight: expand's input and both filters.
-        assert plan.predicted.training_flops == 2 * forward + self.expand + self.ddf
+        assert cost.predicted.training_flops == 2 * forward + self.expand + self.ddf
 
-    def test_kept_for_backward(self, plan):
+    def test_saved_for_backward(self, cost):
         kept = self.pooled + self.narrow + self.channel_filter + self.spatial_filter
-        assert plan.predicted.kept_bytes == kept
-        assert plan.input_bytes == 2 * 8 * 30 * 4
+        assert cost.predicted.saved_bytes == kept
+        assert cost.input_bytes == 2 * 8 * 30 * 4
 
-    def test_peak(self, plan):
-        assert plan.predicted.peak_bytes == self.channel_filter + self.spatial_filter + self.output
+    def test_peak(self, cost):
+        assert cost.predicted.peak_bytes == self.channel_filter + self.spatial_filter + self.output
 
-    def test_rows(self, plan):
-        assert [(layer.name, layer.kind, layer.flops, layer.kept_bytes) for layer in plan.layers] == [
+    def test_rows(self, cost):
+        assert [(layer.name, layer.kind, layer.flops, layer.saved_bytes) for layer in cost.layers] == [
             ("channel.reduce", "Conv2d", self.reduce, self.pooled),
             ("channel.act", "ReLU", 0, self.narrow),
             ("channel.expand", "Conv2d", self.expand, 0),
             ("spatial.conv", "Conv2d", self.spatial, 0),
             ("(root)", "DDF2d", self.ddf, self.channel_filter + self.spatial_filter),
         ]
-        last = plan.layers[-1]
+        last = cost.layers[-1]
         assert (last.inputs, last.outputs, last.output_bytes) == (((2, 8, 5, 6),), ((2, 8, 5, 6),), self.output)
         assert last.macs == 1.5 * 9 * 2 * 8 * 30
 
     @pytest.mark.parametrize("filters", ["spatial", "channel"])
     def test_one_filter_is_two_flops_a_tap(self, filters):
-        plan = ddfnet.plan(DDF2d(8, filters=filters), (2, 8, 5, 6))
-        assert row(plan, "(root)").flops == 2 * 9 * 2 * 8 * 30
+        cost = estimate(DDF2d(8, filters=filters), (2, 8, 5, 6))
+        assert layer_named(cost, "(root)").flops == 2 * 9 * 2 * 8 * 30
 
 
 @pytest.mark.parametrize(
@@ -107,55 +107,55 @@ class TestByHand:
     ids=["DDF2d", "DDF2d add", "DDFConv2d", "DDFUpsample2d", "DDFUpsample2d guide", "Sequential"],
 )
 def test_predictions_come_true(layer, shapes):
-    plan = ddfnet.plan(layer, shapes, measure=True)
+    cost = estimate(layer, shapes, measure=True)
     inputs = [torch.randn(shape) for shape in shapes]
-    flops, training_flops = really_counted(copy.deepcopy(layer), *inputs)
-    kept = really_kept(copy.deepcopy(layer), *inputs)
-    for totals in (plan.predicted, plan.measured):
-        assert (totals.flops, totals.training_flops, totals.kept_bytes) == (flops, training_flops, kept)
-    assert 0 < plan.predicted.peak_bytes <= plan.measured.peak_bytes
-    assert plan.predicted.peak_bytes < plan.predicted.training_peak_bytes <= plan.measured.training_peak_bytes
+    flops, training_flops = actual_flops(copy.deepcopy(layer), *inputs)
+    saved = actual_saved_bytes(copy.deepcopy(layer), *inputs)
+    for totals in (cost.predicted, cost.measured):
+        assert (totals.flops, totals.training_flops, totals.saved_bytes) == (flops, training_flops, saved)
+    assert 0 < cost.predicted.peak_bytes <= cost.measured.peak_bytes
+    assert cost.predicted.peak_bytes < cost.predicted.training_peak_bytes <= cost.measured.training_peak_bytes
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("name", ["ddf_mul_resnet50", "resnet50"])
 def test_resnets(name, training):
     timm = pytest.importorskip("timm")
-    import ddfnet.models
+    import ddfnet.models  # noqa: F401  (registers them)
 
     model, x = timm.create_model(name, num_classes=10).train(training), torch.randn(2, 3, 64, 64)
-    plan = ddfnet.plan(model, tuple(x.shape), measure=training)
-    flops, training_flops = really_counted(model, x)
-    for totals in (plan.predicted, plan.measured) if training else (plan.predicted,):
+    cost = estimate(model, tuple(x.shape), measure=training)
+    flops, training_flops = actual_flops(model, x)
+    for totals in (cost.predicted, cost.measured) if training else (cost.predicted,):
         assert (totals.flops, totals.training_flops) == (flops, training_flops)
-        assert totals.kept_bytes == really_kept(model, x)
-    assert sum(layer.flops for layer in plan.layers) == flops
-    assert sum(layer.kept_bytes for layer in plan.layers) == plan.predicted.kept_bytes
-    assert sum(layer.parameters for layer in plan.layers) == plan.parameters
-    assert plan.parameters == sum(parameter.numel() for parameter in model.parameters())
+        assert totals.saved_bytes == actual_saved_bytes(model, x)
+    assert sum(layer.flops for layer in cost.layers) == flops
+    assert sum(layer.saved_bytes for layer in cost.layers) == cost.predicted.saved_bytes
+    assert sum(layer.parameters for layer in cost.layers) == cost.parameters
+    assert cost.parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_nothing_is_computed_or_allocated():
-    plan = ddfnet.plan(DDF2d(64, device="meta"), (2**10, 64, 2**14, 2**14))
-    assert plan.predicted.peak_bytes > 2**46
-    # The filters, and not the taps times the input: 9 values a pixel for all 64 channels.
-    assert row(plan, "(root)").kept_bytes == 4 * 2**10 * 9 * (2**28 + 64)
+    cost = estimate(DDF2d(64, device="meta"), (2**10, 64, 2**14, 2**14))
+    assert cost.predicted.peak_bytes > 2**46
+    # The filters, and not the taps times the input: 9 values per pixel for all 64 channels.
+    assert layer_named(cost, "(root)").saved_bytes == 4 * 2**10 * 9 * (2**28 + 64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_inputs_have_the_modules_dtype(dtype):
-    plan = ddfnet.plan(DDF2d(8, norm="none", dtype=dtype), (2, 8, 5, 6))
-    assert plan.dtype == dtype
+    cost = estimate(DDF2d(8, norm="none", dtype=dtype), (2, 8, 5, 6))
+    assert cost.dtype == dtype
     assert (
-        plan.predicted.kept_bytes
+        cost.predicted.saved_bytes
         == TestByHand().channel_filter * dtype.itemsize // 4 + (64 + 8 + 2160) * (dtype.itemsize) // 4
     )
 
 
 def test_dtype_of_the_inputs():
-    plan = ddfnet.plan(nn.Embedding(10, 8), (5, 2), dtype=torch.long, measure=True)
-    assert plan.input_bytes == 5 * 2 * 8
-    assert plan.predicted.peak_bytes == plan.measured.peak_bytes == 5 * 2 * 8 * 4
+    cost = estimate(nn.Embedding(10, 8), (5, 2), dtype=torch.long, measure=True)
+    assert cost.input_bytes == 5 * 2 * 8
+    assert cost.predicted.peak_bytes == cost.measured.peak_bytes == 5 * 2 * 8 * 4
 
 
 class TestTheModuleIsLeftAlone:
@@ -183,7 +183,7 @@ class TestTheModuleIsLeftAlone:
         state = copy.deepcopy(model.state_dict())
         attributes, hooks = dict(vars(model)), [dict(each._forward_hooks) for each in model.modules()]
         drawn, drawn_by_python = torch.get_rng_state(), random.getstate()
-        ddfnet.plan(model, (2, 3, 9, 9), measure=measure)
+        estimate(model, (2, 3, 9, 9), measure=measure)
         assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in state.items())
         assert vars(model) == attributes
         assert [dict(each._forward_hooks) for each in model.modules()] == hooks
@@ -198,39 +198,41 @@ class TestTheModuleIsLeftAlone:
         model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(4, 8, 3))
         state = copy.deepcopy(model.state_dict())
         with pytest.raises(ValueError):
-            ddfnet.plan(model, (2, 3, 9, 9))
+            estimate(model, (2, 3, 9, 9))
         assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in state.items())
         assert not any(each._forward_hooks or each._forward_pre_hooks for each in model.modules())
 
     @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
-    def test_gradients_are_planned_where_they_are_off(self, off):
+    def test_gradients_are_estimated_where_they_are_off(self, off):
         model = DDF2d(8)
-        expected = ddfnet.plan(model, (2, 8, 5, 6)).predicted
+        expected = estimate(model, (2, 8, 5, 6)).predicted
         with off():
-            assert ddfnet.plan(model, (2, 8, 5, 6)).predicted == expected
+            assert estimate(model, (2, 8, 5, 6)).predicted == expected
 
 
 def test_on_the_meta_device_it_is_as_on_the_cpu():
-    on_meta, on_cpu = (ddfnet.plan(DDF2d(8, device=device), (2, 8, 5, 6)) for device in ("meta", "cpu"))
+    on_meta, on_cpu = (estimate(DDF2d(8, device=device), (2, 8, 5, 6)) for device in ("meta", "cpu"))
     assert on_meta == on_cpu
 
 
 def test_a_layer_that_is_called_twice_has_two_rows():
     conv = nn.Conv2d(8, 8, 3)
-    plan = ddfnet.plan(nn.Sequential(conv, nn.ReLU(), conv), (2, 8, 9, 9))
-    assert [(layer.name, layer.parameters) for layer in plan.layers] == [("0", 584), ("1", 0), ("0#2", 0)]
-    assert [layer.flops for layer in plan.layers] == [2 * 2 * 8 * 8 * 9 * size * size for size in (7, 0, 5)]
-    assert plan.parameters == 584
+    cost = estimate(nn.Sequential(conv, nn.ReLU(), conv), (2, 8, 9, 9))
+    assert [(layer.name, layer.parameters) for layer in cost.layers] == [("0", 584), ("1", 0), ("0#2", 0)]
+    assert [layer.flops for layer in cost.layers] == [2 * 2 * 8 * 8 * 9 * size * size for size in (7, 0, 5)]
+    assert cost.parameters == 584
 
 
 def test_without_flops_or_parameters():
-    plan = ddfnet.plan(nn.ReLU(), (4, 3), measure=True)
-    assert (plan.parameters, plan.predicted.flops, plan.predicted.training_flops, plan.predicted.kept_bytes) == (0,) * 4
-    assert plan.predicted.peak_bytes == plan.measured.peak_bytes == 4 * 3 * 4
+    cost = estimate(nn.ReLU(), (4, 3), measure=True)
+    assert (cost.parameters, cost.predicted.flops, cost.predicted.training_flops, cost.predicted.saved_bytes) == (
+        0,
+    ) * 4
+    assert cost.predicted.peak_bytes == cost.measured.peak_bytes == 4 * 3 * 4
 
 
-def test_frozen_parameters_keep_nothing():
-    assert ddfnet.plan(DDF2d(8).requires_grad_(False), (2, 8, 5, 6), measure=True).predicted.kept_bytes == 0
+def test_frozen_parameters_save_nothing():
+    assert estimate(DDF2d(8).requires_grad_(False), (2, 8, 5, 6), measure=True).predicted.saved_bytes == 0
 
 
 class Undone(nn.Module):
@@ -245,14 +247,14 @@ class Undone(nn.Module):
         return self.used(x).sigmoid()
 
 
-def test_what_is_let_go_of_is_not_kept():
-    plan = ddfnet.plan(Undone(), (2, 3, 9, 9), measure=True)
-    assert plan.predicted.kept_bytes == plan.measured.kept_bytes == 2 * 8 * 81 * 4
+def test_a_released_tensor_is_not_saved():
+    cost = estimate(Undone(), (2, 3, 9, 9), measure=True)
+    assert cost.predicted.saved_bytes == cost.measured.saved_bytes == 2 * 8 * 81 * 4
 
 
 def test_the_training_peak_has_the_gradients_of_the_parameters():
-    plan = ddfnet.plan(nn.Sequential(nn.Linear(99, 99), nn.Linear(99, 99)), (1, 99), measure=True)
-    assert plan.parameter_bytes < plan.predicted.training_peak_bytes <= plan.measured.training_peak_bytes
+    cost = estimate(nn.Sequential(nn.Linear(99, 99), nn.Linear(99, 99)), (1, 99), measure=True)
+    assert cost.parameter_bytes < cost.predicted.training_peak_bytes <= cost.measured.training_peak_bytes
 
 
 class Checkpointed(nn.Sequential):
@@ -260,39 +262,39 @@ class Checkpointed(nn.Sequential):
         return checkpoint(super().forward, x, use_reentrant=False)
 
 
-def test_checkpointing_keeps_what_goes_in_and_computes_twice():
+def test_checkpointing_saves_its_input_and_computes_twice():
     layers = [nn.Conv2d(3, 8, 1), nn.Sigmoid(), nn.Conv2d(8, 8, 1), nn.Sigmoid()]
-    plain = ddfnet.plan(nn.Sequential(*layers), (2, 3, 9, 9))
-    plan = ddfnet.plan(nn.Sequential(layers[0], Checkpointed(*layers[1:])), (2, 3, 9, 9), measure=True)
-    assert plan.predicted.kept_bytes == plan.measured.kept_bytes == 2 * 8 * 81 * 4 < plain.predicted.kept_bytes
-    assert plan.predicted.training_flops == plan.measured.training_flops > plain.predicted.training_flops
-    assert [layer.name for layer in plan.layers] == ["0", "1.0", "1.1", "1.2", "1"]
+    plain = estimate(nn.Sequential(*layers), (2, 3, 9, 9))
+    cost = estimate(nn.Sequential(layers[0], Checkpointed(*layers[1:])), (2, 3, 9, 9), measure=True)
+    assert cost.predicted.saved_bytes == cost.measured.saved_bytes == 2 * 8 * 81 * 4 < plain.predicted.saved_bytes
+    assert cost.predicted.training_flops == cost.measured.training_flops > plain.predicted.training_flops
+    assert [layer.name for layer in cost.layers] == ["0", "1.0", "1.1", "1.2", "1"]
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
 @pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.spectral_norm])
 def test_computed_weights(norm):
-    plan = ddfnet.plan(norm(nn.Linear(4, 8)), (5, 4), measure=True)
-    assert plan.predicted.kept_bytes == plan.measured.kept_bytes > 0
+    cost = estimate(norm(nn.Linear(4, 8)), (5, 4), measure=True)
+    assert cost.predicted.saved_bytes == cost.measured.saved_bytes > 0
 
 
-def test_a_compiled_module_is_planned_as_it_was():
+def test_a_compiled_module_is_estimated_as_the_original():
     layer = nn.Linear(3, 4)
-    assert ddfnet.plan(torch.compile(layer), (2, 3)) == ddfnet.plan(layer, (2, 3))
+    assert estimate(torch.compile(layer), (2, 3)) == estimate(layer, (2, 3))
 
 
 def test_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
-        plan = ddfnet.plan(DDF2d(16), (2, 16, 9, 9), measure=True)
-    assert plan.predicted.kept_bytes == plan.measured.kept_bytes
-    assert row(plan, "(root)").output_bytes == 2 * 16 * 81 * 2
+        cost = estimate(DDF2d(16), (2, 16, 9, 9), measure=True)
+    assert cost.predicted.saved_bytes == cost.measured.saved_bytes
+    assert layer_named(cost, "(root)").output_bytes == 2 * 16 * 81 * 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu():
-    plan = ddfnet.plan(DDF2d(16, device="cuda"), (2, 16, 64, 64), measure=True)
-    assert plan.predicted.kept_bytes == plan.measured.kept_bytes
-    assert 0 < plan.predicted.peak_bytes <= plan.measured.peak_bytes
+    cost = estimate(DDF2d(16, device="cuda"), (2, 16, 64, 64), measure=True)
+    assert cost.predicted.saved_bytes == cost.measured.saved_bytes
+    assert 0 < cost.predicted.peak_bytes <= cost.measured.peak_bytes
 
 
 class Undecided(nn.Module):
@@ -331,7 +333,7 @@ SHAPE = r"^input_shape must be a shape, as in \(8, 3, 224, 224\), or for several
             nn.Sequential(nn.Tanh(), Undecided()),
             (2, 3),
             ValueError,
-            r"^1 \(Undecided\) decides by the values of a tensor, .*; plan the layers before and after it",
+            r"^1 \(Undecided\) decides by the values of a tensor, .*; estimate the layers before and after it",
         ),
         (nn.LazyLinear(3), (2, 3), ValueError, "^weight must have a shape, got a lazy one; run the module once"),
         (Locked(), (2, 3), TypeError, "copy.deepcopy can copy, .* Locked is not: cannot pickle"),
@@ -341,22 +343,22 @@ SHAPE = r"^input_shape must be a shape, as in \(8, 3, 224, 224\), or for several
 )
 def test_errors(module, shape, error, message):
     with pytest.raises(error, match=message):
-        ddfnet.plan(module, shape)
+        estimate(module, shape)
 
 
 def test_errors_of_the_options():
     with pytest.raises(TypeError, match="^dtype must be a torch.dtype or None, got 'float32'$"):
-        ddfnet.plan(nn.ReLU(), (2, 3), dtype="float32")
+        estimate(nn.ReLU(), (2, 3), dtype="float32")
     with pytest.raises(ValueError, match="^measure=True needs a module with memory, .* see nn.Module.to_empty$"):
-        ddfnet.plan(nn.Linear(3, 3, device="meta"), (2, 3), measure=True)
+        estimate(nn.Linear(3, 3, device="meta"), (2, 3), measure=True)
 
 
 def test_it_prints_as_a_table():
-    text = str(ddfnet.plan(DDF2d(64), (2, 64, 56, 56), measure=True))
+    text = str(estimate(DDF2d(64), (2, 64, 56, 56), measure=True))
     title, layers, totals = text.split("\n\n")
     assert title == ("DDF2d on 2x64x56x56 float32, in training mode: 9.43 k parameters (36.83 KiB), inputs 1.53 MiB")
     assert "channel.norm    FilterNorm  2x576x1x1 -> 2x576x1x1" in layers
     assert "(root)          DDF2d       2x64x56x56 -> 2x64x56x56           0   5.42 M   1.53 MiB" in layers
     assert "forward FLOPs               18.09 M    18.09 M" in totals
     assert totals.splitlines()[-1].startswith("time, forward + backward          -  ")
-    assert "measured" not in str(ddfnet.plan(DDF2d(64).eval(), (2, 64, 56, 56)))
+    assert "measured" not in str(estimate(DDF2d(64).eval(), (2, 64, 56, 56)))
