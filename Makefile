@@ -1,22 +1,22 @@
-# `make demo` and `make test` are complete on a machine with Python, a C++ compiler and make. The rest are their parts.
+# `make demo` and `make test` need only Python, a C++ compiler and make. The other targets are their parts.
 
 PYTHON ?= python3
 TORCH ?= torch==2.14.1 torchvision==0.29.1
-# The second torch: the wheel is built with TORCH and must run with this one too.
+# Second torch: the wheel is built with TORCH and must run with this one too.
 OTHER_TORCH ?= torch==2.13.0
 DEMO ?=
-# The results that the regression guard compares with.
+# Results with which `make bench-check` compares.
 BENCH_CHECK ?= benchmarks/results/op-resnet50-fpn.json
 
 VENV := .venv
 OTHER_VENV := .venv-other
 BIN := $(VENV)/bin
-# The build runs in the environment's own tools: an isolated one would fetch another torch.
+# Build with the environment's own tools: an isolated build would fetch another torch.
 INSTALL := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*/*)
 CXX_FILES := $(wildcard csrc/*/*) $(wildcard tests/cpp/*.cpp)
 
-.PHONY: demo test lint types docs docs-serve pictures unit reference triton gpu-report other-torch bench bench-check format clean
+.PHONY: demo test lint types docs docs-serve images unit reference triton gpu-report other-torch bench bench-check format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/ddfnet demo $(DEMO)
@@ -31,34 +31,34 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
-# The site, in build/site. A warning, such as a link that leads nowhere, is an error (not so with --quiet).
+# Build the site into build/site. A warning, such as a broken link, is an error (but not with --quiet).
 docs: $(VENV)/dev.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-serve: $(VENV)/dev.stamp
 	$(BIN)/mkdocs serve
 
-# What docs/ shows, drawn anew: the drawing, and what the committed weights make of scikit-image's pictures.
-pictures: $(VENV)/dev.stamp
-	for picture in docs/pictures/*.py; do $(BIN)/python $$picture || exit 1; done
+# Draw the images of docs/ again: the operator's figure, and results of the committed weights on scikit-image's images.
+images: $(VENV)/dev.stamp
+	for script in docs/images/*.py; do $(BIN)/python $$script || exit 1; done
 
-# One thread a test process, two processes: tests that are about threads set their number themselves.
+# Two test processes with one thread each; tests of threading set the number of threads themselves.
 unit: $(VENV)/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --support-table=docs/support.md
 
-# The suite without the compiled kernel. What never reaches a kernel is not run again.
+# Run the tests that reach a kernel again, without the compiled kernel.
 reference: $(VENV)/dev.stamp
 	OMP_NUM_THREADS=1 DDFNET_BACKEND=reference $(BIN)/python -m pytest -n 2 tests/ops tests/nn tests/test_compat.py
 
-# The GPU kernels, interpreted on the CPU, and the bytes that they touch.
+# Test the GPU kernels in Triton's interpreter on the CPU, and count the bytes that they touch.
 triton: $(VENV)/dev.stamp
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/ops tests/tools -k triton --support-table=docs/support.md
 
-# The GPU kernels, compiled for GPUs that are not there, and their least times.
+# Compile the GPU kernels for GPUs that are not present, and compute their shortest possible times.
 gpu-report: $(VENV)/dev.stamp
 	$(BIN)/python tools/gpu_report.py --write benchmarks/results
 
-# One wheel for every torch from 2.10 on: built with one, tested with another, away from the sources.
+# Build one wheel with one torch, and test it with another, away from the sources.
 other-torch: $(OTHER_VENV)/stamp $(VENV)/dev.stamp
 	rm -rf dist build/other-torch && mkdir -p build/other-torch && cp -r tests pyproject.toml build/other-torch
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
@@ -68,7 +68,7 @@ other-torch: $(OTHER_VENV)/stamp $(VENV)/dev.stamp
 bench: $(VENV)/demo.stamp
 	$(BIN)/ddfnet bench op
 
-# Ratios, never absolute times, against a committed file of the kernel that this machine runs.
+# Compare ratios, never absolute times, with a committed file of the kernel that this machine runs.
 bench-check: $(VENV)/demo.stamp
 	$(BIN)/ddfnet bench check $(BENCH_CHECK)
 

@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and the support table that a run can write of itself (``--support-table FILE``)."""
+"""Fixtures of all tests, and the support table that a run can write (``--support-table FILE``)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def seed() -> None:
 
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every uninitialised result starts as NaN: a kernel that leaves out a pixel is seen."""
+    """Fill every uninitialised tensor with NaN, which shows a pixel that a kernel does not write."""
     empty = torch.empty
 
     def empty_of_nan(*args, **kwargs):
@@ -40,7 +40,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--support-table", type=Path, help="write what the run has shown, by feature and kernel, to FILE")
+    parser.addoption(
+        "--support-table", type=Path, help="write the number of passed tests of each feature and kernel to FILE"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _say_what_it_shows(request: pytest.FixtureRequest, record_property) -> None:
+def _record_feature(request: pytest.FixtureRequest, record_property) -> None:
     marker = request.node.get_closest_marker("supports")
     if marker is not None:
         parameters = request.node.callspec.params
@@ -61,9 +63,9 @@ def _say_what_it_shows(request: pytest.FixtureRequest, record_property) -> None:
 
 
 class SupportTable:
-    """Counts the tests of each feature and kernel, passed and failed, and writes them as a Markdown table.
+    """Markdown table of the passed and failed tests of each feature and kernel.
 
-    The column of a kernel that the run does not have stays as it was: the GPU kernels have a run of their own.
+    The column of a kernel that did not run stays unchanged: the GPU kernels have a run of their own.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,11 +91,11 @@ class SupportTable:
         kept = {feature for feature, column in self.before if column not in ran}
         features = sorted(kept.union(feature for feature, _ in counted))
         lines = [
-            "# What is supported, as tested",
+            "# Support, as tested",
             "",
             "Written by the test run (`make test`), not by hand: the number of tests of each feature that passed on",
-            "each kernel. A cell without a number was not run on the machine that wrote this. The GPU's kernels are",
-            "interpreted on the CPU, on smaller maps; they were not yet run on a GPU.",
+            "each kernel. A cell without a number was not run on the machine that wrote this page. The GPU kernels run",
+            "in Triton's interpreter on the CPU, on smaller maps; they were not yet run on a GPU.",
             "",
             "| feature | " + " | ".join(COLUMNS.values()) + " |",
             "|---" * (len(COLUMNS) + 1) + "|",

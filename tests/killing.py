@@ -1,4 +1,4 @@
-"""A training in a process of its own that kills itself at a given moment.
+"""Training runs in processes of their own that kill themselves at a given moment.
 
 The processes are forked from a server that has imported what they need and has never trained: PyTorch refuses to train
 in a fork of a process that has.
@@ -18,11 +18,11 @@ import torch
 
 from ddfnet.cli.main import main
 
-Moment = Callable[[type[lightning.LightningModule], int], None]  # of the task's module
+Moment = Callable[[type[lightning.LightningModule], int], None]  # takes the class of the task's module
 
 
 def run(words: Sequence[str], moment: Moment, number: int) -> int | None:
-    """The exit code of the command, which is killed at this moment."""
+    """Run a command that is killed at this moment, and return its exit code."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.killing", f"ddfnet.cli.train_{words[1]}", "tensorboard"])
     process = context.Process(target=_run, args=(words, moment, number))
@@ -41,8 +41,8 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def in_step(model: type[lightning.LightningModule], number: int) -> None:
-    """When a step of this number begins."""
+def at_step(model: type[lightning.LightningModule], number: int) -> None:
+    """Kill the process when the step of this number begins."""
     step = model.training_step
 
     def dies(self: lightning.LightningModule, batch: Any, index: int) -> Any:
@@ -53,8 +53,8 @@ def in_step(model: type[lightning.LightningModule], number: int) -> None:
     model.training_step = dies  # type: ignore[method-assign, assignment]
 
 
-def in_validation(model: type[lightning.LightningModule], epoch: int) -> None:
-    """In the middle of the measuring after an epoch."""
+def at_validation(model: type[lightning.LightningModule], epoch: int) -> None:
+    """Kill the process in the middle of the validation after an epoch."""
     step = model.validation_step
 
     def dies(self: lightning.LightningModule, batch: Any, index: int) -> Any:
@@ -65,8 +65,8 @@ def in_validation(model: type[lightning.LightningModule], epoch: int) -> None:
     model.validation_step = dies  # type: ignore[method-assign, assignment]
 
 
-def in_save(model: type[lightning.LightningModule], number: int) -> None:
-    """When half of a checkpoint is written, or of the copy that is called last."""
+def at_save(model: type[lightning.LightningModule], number: int) -> None:
+    """Kill the process when half of a checkpoint is written, counting the copy ``last.ckpt`` as one."""
     calls, save = [], torch.save
 
     def dies(checkpoint: Any, stream: Any) -> None:

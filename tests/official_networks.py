@@ -1,4 +1,4 @@
-"""An official DDF-ResNet, made as its authors made theirs: DDFPack in the place of the 3x3 convolution of timm's."""
+"""Official DDF-ResNets, built as their authors did: DDFPack replaces the 3x3 convolution of timm's bottleneck."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LAYERS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 def official_resnet(layers: tuple[int, ...] = (1, 1, 1, 1), num_classes: int = 10, combine: str = "mul") -> ResNet:
-    """The network with these blocks a stage, in evaluation mode."""
+    """Build the network with these numbers of blocks per stage, in evaluation mode."""
     network = ResNet(Bottleneck, layers, num_classes=num_classes)
     for block in network.modules():
         if isinstance(block, Bottleneck):

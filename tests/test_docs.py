@@ -1,4 +1,4 @@
-"""What the documentation shows runs, and what it states is so: snippets, shapes, figures that can be counted."""
+"""Snippets, shapes and countable figures of the documentation."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import ddfnet
 
 ROOT = Path(__file__).parents[1]
-# A block of text right behind a snippet is what it prints.
+# A block of text right after a snippet is its output.
 SNIPPET = re.compile(r"^```python\n(.*?)^```(?:\n\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
 SHAPE = re.compile(r"^(\w+) = .*# \((\d[\d, ]*)\)", re.MULTILINE)
 PRINTED = re.compile(r"^ *print\(.*\)\n# (.+)$", re.MULTILINE)  # "..." at the end stands for the rest of the line
@@ -23,7 +23,7 @@ def test_every_snippet_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     scope = {}
     for snippet, output in SNIPPET.findall(page.read_text()):
-        exec(compile(snippet, page.name, "exec"), scope)  # each goes on from the one before
+        exec(compile(snippet, page.name, "exec"), scope)  # each snippet continues the one before
         for name, shape in SHAPE.findall(snippet):
             assert tuple(scope[name].shape) == tuple(map(int, shape.strip(", ").split(","))), name
         printed = capsys.readouterr().out
@@ -35,14 +35,14 @@ def test_every_snippet_runs(page, tmp_path, monkeypatch, capsys):
 
 
 def rows(page: str, first: str) -> list[list[str]]:
-    """The rows of a page's tables whose first cell begins so."""
+    """Return the rows of a page's tables whose first cell begins with ``first``."""
     lines = [line for line in (ROOT / "docs" / page).read_text().splitlines() if line.startswith("| ")]
     cells = [[cell.strip(" *`") for cell in line.strip("|").split("|")] for line in lines]
     return [row for row in cells if row[0].startswith(first)]
 
 
 def cost(model: torch.nn.Module, *inputs: torch.Tensor) -> tuple[int, float]:
-    """Parameters, and multiply-adds of a forward pass."""
+    """Count the parameters, and the MACs of a forward pass."""
     with FlopCounterMode(display=False) as counter:
         model(*inputs)
     return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() / 2
@@ -55,15 +55,15 @@ def test_the_networks_cost_what_their_table_says(depth):
 
     [row] = rows("models.md", f"ddf_mul_resnet{depth}")
     with torch.device("meta"):
-        picture = torch.empty(1, 3, 224, 224)
+        image = torch.empty(1, 3, 224, 224)
         for name, millions, giga in (row[:3], row[3:6]):
-            parameters, macs = cost(timm.create_model(name).eval(), picture)
+            parameters, macs = cost(timm.create_model(name).eval(), image)
             assert f"{parameters / 1e6:.2f} M" == millions
             assert f"{macs / 1e9:.2f} G" == giga
 
 
 def evaluated(formula: str) -> float:
-    """A formula of the operator's page for its map: 256 channels, 200 x 300 pixels, 3x3."""
+    """Evaluate a formula of the operator's page for its map: 256 channels, 200 x 300 pixels, 3x3."""
     return eval(formula.replace("·", "*").replace("²", "**2"), {"n": 200 * 300, "C": 256, "K": 9})
 
 
@@ -71,9 +71,9 @@ OPERATORS = (
     "depthwise convolution",
     "DDF, one of the filters",
     "DDF, both",
-    "a filter a pixel and channel",
+    "a filter per pixel and channel",
     "convolution",
-    "a filter a pixel and pair of channels",
+    "a filter per pixel and pair of channels",
 )
 
 

@@ -1,4 +1,4 @@
-"""What a command refuses before it begins, so that no work is lost at its end."""
+"""Checks that a command makes before it begins, so that no work is lost at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each file of `examples/` runs in its short form, and the documentation shows them all."""
+"""Programs of `examples/`: each runs in its short form, and the documentation shows them all."""
 
 from __future__ import annotations
 

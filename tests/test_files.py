@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: what was there survives whatever stops the writing."""
+"""Atomic file writes: the old file survives whatever stops the writing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FULL = OSError(28, "No space left on device")
 
 
 def message(path: Path) -> str:
-    """What is said, in one line, of a file that cannot be written."""
+    """Return the error, without its beginning, for a file that cannot be written."""
     with pytest.raises(OSError) as raised:
         files.atomic_write(path, "new")
     text = str(raised.value)

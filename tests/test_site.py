@@ -1,4 +1,4 @@
-"""What turns the repository into a site: links, docstrings, formulas. `make docs` builds it and takes no warning."""
+"""Hooks that turn the repository into a site: links, docstrings, formulas. `make docs` fails on a warning."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def test_where_a_file_lies_on_the_site(path, place):
         ("reproduce/table7/README.md", "results", "results/index.md"),
         ("reproduce/table7/README.md", "../../README.md", "../../overview.md"),
         ("docs/index.md", "https://arxiv.org/abs/2104.14107", "https://arxiv.org/abs/2104.14107"),
-        ("docs/index.md", "no-such-page.md", "no-such-page.md"),  # which MkDocs then complains about
+        ("docs/index.md", "no-such-page.md", "no-such-page.md"),  # MkDocs then warns
         ("docs/index.md", "../../outside.md", "../../outside.md"),
-        ("docs/index.md", "#what-for", "#what-for"),
+        ("docs/index.md", "#where-to-begin", "#where-to-begin"),
     ],
 )
 def test_links_lead_from_page_to_page(page, before, after):

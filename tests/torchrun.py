@@ -1,4 +1,4 @@
-"""The command in two processes of torchrun's."""
+"""Commands in two processes of torchrun."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Docstrings are written for ``help()``, with Sphinx's formulas; here they become Markdown before they are rendered."""
+"""Extension of griffe that turns docstrings, written for ``help()`` with Sphinx's formulas, into Markdown."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _NAME = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)`(?!`)")
 
 
 class Docstrings(griffe.Extension):
-    """Formulas, examples, and links where a name in backticks is one of the package's."""
+    """Rewriter of formulas, of examples, and of names of the package in backticks, which become links."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        """When all is loaded, so that every name can be looked up."""
+        """Rewrite the docstrings when the whole package is loaded, because every name must be known."""
         self._rewrite(pkg)
 
     def _rewrite(self, thing: griffe.Object) -> None:
@@ -30,17 +30,17 @@ class Docstrings(griffe.Extension):
 
 
 def markdown(text: str, thing: griffe.Object) -> str:
-    """A docstring in Markdown."""
+    """Convert a docstring to Markdown."""
     text = _FORMULA.sub(_formula, text)
     text = _INLINE_FORMULA.sub(r"$\1$", text)
-    # Prose, in which a section would look for a type before the first colon.
+    # A section would take the text before the first colon for a type; Returns is prose.
     text = _RETURNS.sub(lambda returns: f"**Returns:**\n\n{textwrap.dedent(returns[1])}", text)
-    text = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)  # a section that is code
+    text = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)  # a section with code
     return _NAME.sub(lambda name: _link(name[1], thing), text)
 
 
 def _formula(directive: re.Match[str]) -> str:
-    """A formula by itself; of several lines, as Sphinx takes one, where it has line breaks."""
+    """Return a displayed formula; one with line breaks becomes a split environment, as in Sphinx."""
     formula = textwrap.dedent(directive[1]).strip()
     if "\\\\\n" in formula:
         formula = f"\\begin{{split}}\n{formula}\n\\end{{split}}"
@@ -48,7 +48,7 @@ def _formula(directive: re.Match[str]) -> str:
 
 
 def _link(name: str, thing: griffe.Object) -> str:
-    """A link to where the name is explained, if it is anywhere; in code as it stands."""
+    """Return a link to the documentation of a name; a name that is not documented stays code."""
     try:
         path = thing.resolve(name) if not name.startswith("ddfnet.") else name
     except griffe.NameResolutionError:

@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers draw themselves: no script, and nothing to fetch."""
+"""Hook that turns formulas into MathML, which browsers draw without a script and without a download."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
-# What pymdownx.arithmatex makes of $...$ and $$...$$.
+# Output of pymdownx.arithmatex for $...$ and $$...$$.
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Turn the formulas of a page, those of its docstrings too, into MathML."""
+    """Turn the formulas of a page, including those of its docstrings, into MathML."""
     return _FORMULA.sub(_drawn, content)
 
 

@@ -1,8 +1,8 @@
-"""The site shows the repository's files where they are: nothing is copied into docs/, links stay as they are written.
+"""Hook that adds files outside of docs/ to the site, without copies and with links that also work in the repository.
 
-Markdown outside of docs/, such as README.md and what lies beside the results, becomes a page at the same path. Links
-lead from file to file, so that they work where the repository is read; here they are turned into the way from page to
-page. What else is linked (configurations, results, a folder) comes onto the site as it is.
+Markdown outside of docs/, such as README.md and the pages beside the results, becomes a page at the same path. Links
+lead from file to file, so that they work where the repository is read; this hook turns them into links from page to
+page. Other linked files (configurations, results, folders) are added to the site unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LINK = re.compile(r"(?<=\]\()(?P<path>[^)\s#:]+)(?P<rest>#[^)\s]*)?(?=\))")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that lie outside of docs/, and what pages link to."""
+    """Add the pages outside of docs/, and the files that pages link to."""
     for path in sorted(path for pattern in PAGES for path in ROOT.glob(pattern)):
         files.append(File.generated(config, place(path), abs_src_path=str(path)))
     for page in list(files.documentation_pages()):
@@ -34,13 +34,13 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Turn links between files of the repository into links between pages."""
-    if page.file.abs_src_path is None:  # a list of files, made here
+    if page.file.abs_src_path is None:  # a list of files that `_add` has made
         return markdown
     source, here = Path(page.file.abs_src_path), Path(page.file.src_uri).parent
 
     def moved(link: re.Match[str]) -> str:
         target = _target(source, link["path"])
-        if target is None:  # nothing of the repository: MkDocs says what it thinks of it
+        if target is None:  # no file of the repository: MkDocs reports it
             return link[0]
         return Path(os.path.relpath(place(target), here)).as_posix() + (link["rest"] or "")
 
@@ -48,7 +48,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def place(path: Path) -> str:
-    """Where a file of the repository, or what stands for a folder, lies among the site's sources."""
+    """Return the site's path of a file of the repository; a folder has that of its README or of its list of files."""
     if path.is_dir():
         path = path / ("README.md" if (path / "README.md").exists() else "index.md")
     if path == ROOT / "README.md":
@@ -64,13 +64,13 @@ def _linked(page: Path) -> Iterator[Path]:
 
 
 def _target(page: Path, link: str) -> Path | None:
-    """The file or folder of the repository that a link leads to."""
+    """Return the file or folder of the repository to which a link leads."""
     target = (page.parent / link).resolve()
     return target if target.exists() and target.is_relative_to(ROOT) else None
 
 
 def _add(files: Files, target: Path, config: Any) -> None:
-    """A file as it is; a folder that has no README as a list of its files."""
+    """Add a file unchanged, and a folder without a README as a list of its files."""
     if files.get_file_from_path(place(target)) is not None:
         return
     if target.is_file():

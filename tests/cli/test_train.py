@@ -193,7 +193,7 @@ OTHERWISE = (
 )
 
 
-@pytest.mark.parametrize(("moment", "number"), [(killing.in_step, 4), (killing.in_save, 3)])
+@pytest.mark.parametrize(("moment", "number"), [(killing.at_step, 4), (killing.at_save, 3)])
 def test_killed_and_resumed_it_ends_with_the_same_weights(
     unbroken: SimpleNamespace, tmp_path: Path, moment: killing.Moment, number: int
 ) -> None:

@@ -148,13 +148,13 @@ def test_another_seed_gives_other_weights(unbroken: Path, pictures: Path, tmp_pa
 @pytest.mark.parametrize(
     ("moment", "number", "left"),
     [
-        (killing.in_step, 3, 2),  # at the beginning of an epoch
-        (killing.in_step, 5, 4),
-        (killing.in_step, 6, 6),  # at the beginning of one, with the checkpoint of the end of the one before
-        (killing.in_validation, 1, 6),
-        (killing.in_save, 3, 2),
-        (killing.in_save, 4, 2),
-        (killing.in_save, 7, 6),
+        (killing.at_step, 3, 2),  # at the beginning of an epoch
+        (killing.at_step, 5, 4),
+        (killing.at_step, 6, 6),  # at the beginning of one, with the checkpoint of the end of the one before
+        (killing.at_validation, 1, 6),
+        (killing.at_save, 3, 2),
+        (killing.at_save, 4, 2),
+        (killing.at_save, 7, 6),
     ],
 )
 def test_killed_and_resumed_it_ends_with_the_same_weights(
@@ -172,7 +172,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
 
 
 @pytest.mark.parametrize(
-    "kills", [((killing.in_step, 4), (killing.in_save, 3)), ((killing.in_save, 5), (killing.in_step, 7))]
+    "kills", [((killing.at_step, 4), (killing.at_save, 3)), ((killing.at_save, 5), (killing.at_step, 7))]
 )
 def test_killed_twice(
     unbroken: Path, pictures: Path, tmp_path: Path, kills: tuple[tuple[killing.Moment, int], ...]

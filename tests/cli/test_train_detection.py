@@ -125,7 +125,7 @@ def test_broken_off_and_resumed_it_ends_with_the_same_weights(
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(("moment", "number"), [(killing.in_step, 3), (killing.in_save, 3)])
+@pytest.mark.parametrize(("moment", "number"), [(killing.at_step, 3), (killing.at_save, 3)])
 def test_killed_and_resumed_it_ends_with_the_same_weights(
     unbroken: SimpleNamespace, root: Path, tmp_path: Path, moment: killing.Moment, number: int
 ) -> None:

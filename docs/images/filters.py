@@ -1,4 +1,4 @@
-"""Draw filters.jpg: the spatial filters that the classifier of table 3 predicts for photographs."""
+"""Script that draws filters.jpg: the spatial filters that the classifier of table 3 predicts for photographs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ddfnet.models import classifier_files
 
 HERE = Path(__file__).parent
 CLASSIFIER = HERE.parents[1] / "reproduce" / "table3" / "model.safetensors"
-SIZE = 320  # pixels a side of a photograph
-FURTHEST = 0.99  # of the pixels' distances from the mean filter: the brightest colour
+SIZE = 320  # height and width of a photograph in pixels
+FURTHEST = 0.99  # quantile of the distances from the mean filter that gets the brightest colour
 
 
 def main() -> None:
     network, _, preprocessing = classifier_files.load(CLASSIFIER)
     mean, deviation = (torch.tensor(preprocessing[name])[:, None, None] for name in ("mean", "std"))
     seen = [photograph.image.float() / 255 for photograph in photographs.load(SIZE)]
-    recorded = [record(network.eval(), (picture - mean) / deviation) for picture in seen]
+    recorded = [record(network.eval(), (image - mean) / deviation) for image in seen]
     firsts, lasts = ([layers[index].spatial for layers in recorded] for index in (0, -1))
     colours = [Components.fit(maps) for maps in (firsts, lasts)]
     departures = [colours[0].departure(spatial) for spatial in firsts]
@@ -30,8 +30,8 @@ def main() -> None:
     figure = Figure(figsize=(10, 7.9), facecolor="white", layout="constrained")
     axes = figure.subplots(3, 4)
     layers = "filters of the first layer", "... their distance from the mean", "filters of the last layer"
-    for row, (picture, first, departure, last) in enumerate(zip(seen, firsts, departures, lasts, strict=True)):
-        axes[row, 0].imshow(picture.permute(1, 2, 0))
+    for row, (image, first, departure, last) in enumerate(zip(seen, firsts, departures, lasts, strict=True)):
+        axes[row, 0].imshow(image.permute(1, 2, 0))
         axes[row, 1].imshow(colours[0].colours(first), interpolation="nearest")
         axes[row, 2].imshow(departure, cmap="magma", vmin=0, vmax=furthest, interpolation="nearest")
         axes[row, 3].imshow(colours[1].colours(last), interpolation="nearest")

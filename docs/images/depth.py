@@ -1,4 +1,4 @@
-"""Draw depth.jpg: a real depth map made eight times smaller, and enlarged again without and with the photograph."""
+"""Script that draws depth.jpg: a real depth map, eight times smaller, upsampled without and with the photograph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ddfnet.data.depth.protocols import PAC
 from ddfnet.tasks.depth.baselines import METHODS
 
 SHOWN = {"nearest": "given: every eighth pixel", "bilinear": "bilinear", "ddfnet": "ddfnet"}
-WINDOW = (125, 185)  # pixels of the part that is shown large
+WINDOW = (125, 185)  # height and width of the enlarged part in pixels
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     maps = {name: METHODS[name](low.depth, low.valid, scene.guide, factor=FACTOR, offset=low.offset) for name in SHOWN}
     [window] = worst_windows(torch.where(PAC.scored(scene), maps["bilinear"] - scene.depth, 0), WINDOW, 1)
     known = scene.depth[scene.valid]
-    colours = colormaps["viridis"].with_extremes(bad="0.6")  # grey where nothing is known
+    colours = colormaps["viridis"].with_extremes(bad="0.6")  # grey where the depth is unknown
     limits = {"cmap": colours, "vmin": known.quantile(0.01).item(), "vmax": known.quantile(0.99).item()}
 
     columns = [

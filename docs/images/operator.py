@@ -1,4 +1,4 @@
-"""Draw operator.svg: a few spatial and channel filters, and the products of them that are applied."""
+"""Script that draws operator.svg: a few spatial and channel filters, and the products that are applied."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ matplotlib.rcParams["svg.hashsalt"] = "ddfnet"  # the same drawing gives the sam
 
 COLOURS = "RdBu_r"  # blue below zero, red above, as in `ddfnet demo`
 INK, QUIET, MARK = "#1c2733", "#5b6b7b", "#e8590c"
-# Pixels of the drawn map, (row, column): on the edge, in the flat part, at the spot.
+# Pixels of the example map as (row, column): on the edge, in the flat part, at the spot.
 PIXELS = ((4, 6), (9, 9), (8, 2))
 SPATIAL = np.array(
     [
@@ -32,16 +32,16 @@ CHANNEL = np.array(
 )
 
 
-def the_map() -> np.ndarray:
-    """Twelve pixels a side: bright and dark with an edge between them, and a spot."""
+def example_map() -> np.ndarray:
+    """Return a map of 12x12 pixels: a bright and a dark part with an edge between them, and a spot."""
     rows, columns = np.mgrid[:12, :12]
-    picture = np.where(columns < 6.5 - 0.3 * (rows - 5), 0.78, 0.35) + 0.015 * rows
+    values = np.where(columns < 6.5 - 0.3 * (rows - 5), 0.78, 0.35) + 0.015 * rows
     spot = np.exp(-((rows - PIXELS[2][0]) ** 2 + (columns - PIXELS[2][1]) ** 2) / 1.2)
-    return picture - 0.55 * spot
+    return values - 0.55 * spot
 
 
 class Drawing:
-    """Places on one sheet, in inches from its lower left corner."""
+    """Sheet whose positions are in inches from its lower left corner."""
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
@@ -76,7 +76,7 @@ def main() -> None:
 
     large = down[0] + side - down[-1]
     axes = sheet.axes(0.3, down[-1], large)
-    axes.imshow(the_map(), cmap="gray", vmin=0, vmax=1)
+    axes.imshow(example_map(), cmap="gray", vmin=0, vmax=1)
     for number, (row, column) in enumerate(PIXELS, start=1):
         corner = column - 1.5, row - 1.5
         axes.add_patch(Rectangle(corner, 3, 3, fill=False, color=MARK, linewidth=1.8))
@@ -93,9 +93,9 @@ def main() -> None:
             sheet.kernel(taps * own, across[channel], down[index], side)
     middle = (across[0] + across[-1] + side) / 2
     sheet.text(beside + side / 2, top + side / 2, r"$\times$", size=26)
-    sheet.text(middle, top + side + 0.5, "channel filters: one a channel,\nthe same for all pixels")
-    sheet.text(beside - 0.12, top + side / 2, "spatial filters: one a pixel,\nthe same for all channels", ha="right")
-    applied = "applied: their products, tap by tap,\none a pixel and channel, none of them stored"
+    sheet.text(middle, top + side + 0.5, "channel filters: one per channel,\nthe same for all pixels")
+    sheet.text(beside - 0.12, top + side / 2, "spatial filters: one per pixel,\nthe same for all channels", ha="right")
+    applied = "applied: their products, tap by tap,\none per pixel and channel, none of them stored"
     sheet.text(middle, down[-1] - 0.32, applied)
 
     sheet.figure.savefig(Path(__file__).with_suffix(".svg"), metadata={"Date": None})
