@@ -24,6 +24,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 import ddfnet.ops.triton as kernels
+from ddfnet.ops.geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def compile_case(
 ) -> list[Compiled]:
     """The three kernels of a call and its backward: forward, grad_input, grad_filters."""
     (n, c, h, w), k = shape, kernel_size
-    geometry = (k, k), (1, 1), (k // 2, k // 2), (1, 1), (1, 1), "mul"
+    geometry = Geometry((k, k), padding=(k // 2, k // 2))
 
     def empty(*sizes: int, memory_format: torch.memory_format = torch.contiguous_format) -> torch.Tensor:
         return torch.empty(sizes, dtype=dtype, device="meta", memory_format=memory_format)
@@ -114,8 +115,8 @@ def compile_case(
     input, grad = (empty(n, c, h, w, memory_format=memory_format) for _ in range(2))
     channel, spatial = empty(n, c, k, k), empty(n, k * k, h, w, memory_format=memory_format)
     with compiling_for(gpu) as found:
-        kernels.ddf(input, channel, spatial, *geometry)
-        kernels.ddf_backward(grad, input, channel, spatial, *geometry, [True, True, True])
+        kernels.ddf(input, channel, spatial, geometry)
+        kernels.ddf_backward(grad, input, channel, spatial, geometry, [True, True, True])
     return found
 
 

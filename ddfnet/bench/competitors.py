@@ -16,6 +16,7 @@ from torch import Tensor
 import ddfnet
 from ddfnet.bench.registry import SEED, Case
 from ddfnet.bench.timing import turns
+from ddfnet.ops.geometry import Combine
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _wide(filters: Tensor) -> Tensor:
 
 
 def _combine(channel_filter: Tensor, spatial_filter: Tensor, case: Case) -> Tensor:
-    return channel_filter * spatial_filter if case.combine == "mul" else channel_filter + spatial_filter
+    return Combine(case.combine)(channel_filter, spatial_filter)
 
 
 def _unfold(input: Tensor, channel_filter: Tensor, spatial_filter: Tensor, case: Case) -> Tensor:

@@ -24,7 +24,7 @@ import torch
 
 from ddfnet.bench.registry import DIRECTIONS, Case
 from ddfnet.bench.timing import in_turn, turns
-from ddfnet.ops.shapes import accumulate_dtype
+from ddfnet.ops.geometry import accumulate_dtype
 
 _MATMUL_SIZE = {"cpu": 1024}  # large enough for the peak, small enough for every round
 _MATMUL_SIZE_ELSEWHERE = 4096

@@ -18,7 +18,7 @@ from ddfnet.bench.limits import Probes
 from ddfnet.bench.registry import DIRECTIONS, SEED, Case
 from ddfnet.bench.result import Result, reason
 from ddfnet.bench.timing import FORMATS, Milliseconds, by_format, in_turn, interleave, median_ratio, timings
-from ddfnet.ops.shapes import accumulate_dtype
+from ddfnet.ops.geometry import accumulate_dtype
 
 PARTS = ("output", "gradient of input", "gradient of channel_filter", "gradient of spatial_filter")
 _FORWARD = f"{OURS} forward"

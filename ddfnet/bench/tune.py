@@ -10,7 +10,6 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from ddfnet.bench.registry import Case
 from ddfnet.bench.result import reason
 from ddfnet.bench.timing import FORMATS, in_turn, interleave, median_ratio, turns
 from ddfnet.ops import registration
-from ddfnet.ops.shapes import accumulate_dtype, empty_result
+from ddfnet.ops.geometry import Combine, Geometry, accumulate_dtype, default_padding, empty_result
 from ddfnet.ops.triton.config import Launch, Problem, candidates, recording, using
 
 _MASKS = {"grad_input": (True, False, False), "grad_filters": (False, True, True)}
@@ -157,17 +156,17 @@ def _text(launch: Launch) -> str:
 # --- one kernel alone -----------------------------------------------------------------------------------------------
 
 
-def _geometry(case: Case) -> tuple[Any, ...]:
-    """As the operators take it."""
-    padding = case.dilation * (case.kernel_size - 1) // 2
-    sides = case.kernel_size, case.stride, padding, case.dilation, 1
-    return (*((side, side) for side in sides), case.combine)
+def _geometry(case: Case) -> Geometry:
+    """Return the geometry of a case, with the default padding."""
+    kernel_size, stride, dilation = ((side, side) for side in (case.kernel_size, case.stride, case.dilation))
+    padding = default_padding(kernel_size, dilation)
+    return Geometry(kernel_size, stride, padding, dilation, combine=Combine(case.combine))
 
 
 def _arguments(case: Case, kernel: str, tensors: Tensors) -> Sequence[Tensor]:
     if kernel == "forward":
         return tensors.filters()
-    output = empty_result(tensors.input, *_geometry(case))
+    output = empty_result(tensors.input, _geometry(case))
     return torch.randn_like(output), *tensors.filters()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddfnet.cli import evaluate_classification, evaluate_detection, evaluate_depth
+from ddfnet.cli import evaluate_classification, evaluate_depth, evaluate_detection
 
 
 def add(commands: Any) -> None:

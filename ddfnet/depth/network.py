@@ -14,7 +14,7 @@ from ddfnet.depth.layers import channels_last, convs
 from ddfnet.depth.stage import Stage
 from ddfnet.models.hub import Hub
 from ddfnet.nn.branches import check_map, check_norm
-from ddfnet.ops.geometry import check_combine
+from ddfnet.ops.geometry import Combine
 
 _HINTS = 4  # channels that describe the depth itself, see `_describe`
 _RADIUS = 2  # of the window in which the depth is described, low-resolution pixels on each side
@@ -114,14 +114,14 @@ class GuidedUpsampler(nn.Module, Hub):
             raise ValueError(f"filters must be 'both', 'spatial' or 'channel', got {filters!r}")
         if upsampler not in _UPSAMPLERS:
             raise ValueError(f"upsampler must be 'ddf' or 'bilinear', got {upsampler!r}")
-        check_combine(combine)
+        Combine(combine)  # raises where there is no such mode
         check_norm(norm)
         for name, value in (("channels", channels), ("guide_channels", guide_channels)):
             if value < 2:
                 raise ValueError(f"{name} must be at least 2, got {value}")
         if blocks < 0:
             raise ValueError(f"blocks must not be negative, got {blocks}")
-        if upsampler == "bilinear" and (filters, combine, norm, carry) != ("both", "mul", "softmax", True):
+        if upsampler == "bilinear" and (filters, combine, norm, carry) != ("both", Combine.mul, "softmax", True):
             raise ValueError(
                 "upsampler='bilinear' has no filters: leave filters, combine, norm and carry as they are, "
                 f"got {filters=}, {combine=}, {norm=}, {carry=}"

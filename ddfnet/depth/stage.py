@@ -13,6 +13,7 @@ from ddfnet.depth.layers import SLOPE, Block, convs
 from ddfnet.nn.branches import SpatialBranch
 from ddfnet.nn.filter_norm import FilterNorm
 from ddfnet.ops import ddf_upsample
+from ddfnet.ops.geometry import Combine
 
 _NEVER = -1e30  # the logit of a sample that is not valid: finite, so that a window without any has a softmax
 
@@ -101,7 +102,7 @@ class _DDFUp(nn.Module):
         if filters != "channel" and not self.carried:
             self.spatial = SpatialBranch(channels, 4, kernel, norm=norm, nonlinearity="leaky_relu")
         if filters != "spatial":
-            self.channel = _ChannelFilters(channels, kernel, norm=norm, around=float(combine == "mul"))
+            self.channel = _ChannelFilters(channels, kernel, norm=norm, around=Combine(combine).identity)
         self.kernel = kernel
 
     def forward(self, trunk: Tensor, context: Tensor, taps: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from onnxscript import BFLOAT16, FLOAT, FLOAT16
 from onnxscript import opset18 as op
 from onnxscript.onnx_types import TensorType
 
+from ddfnet.ops.geometry import Combine
+
 Size = Sequence[int]
 
 _HALF = (FLOAT16.dtype, BFLOAT16.dtype)  # combined and summed in float32
@@ -33,6 +35,7 @@ def ddf(
     combine: str,
 ) -> TensorType:
     """``ddfnet::ddf``, see `ddfnet.ops.registration`: nodes of any N, H and W."""
+    mode = Combine(combine)
     channels, taps, subpixels = input.shape[1], math.prod(kernel_size), math.prod(upscale)
     heads = 1 if spatial_filter is None else spatial_filter.shape[1] // (subpixels * taps)
     dtype = input.dtype
@@ -56,7 +59,7 @@ def ddf(
     for pixels, channel, spatial in zip(
         _windows(padded, kernel_size, stride, dilation), channel_taps, spatial_taps, strict=True
     ):
-        if combine == "add" and channel is not None and spatial is not None:
+        if mode is Combine.add and channel is not None and spatial is not None:
             term = op.Mul(pixels, op.Add(channel, spatial))
         else:  # first what reads the least besides
             term = pixels if channel is None else op.Mul(pixels, channel)

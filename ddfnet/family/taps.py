@@ -8,7 +8,7 @@ from itertools import product
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddfnet.ops.geometry import Pair, default_padding, grid_size, pair
+from ddfnet.ops.geometry import Pair, conv_output_size, default_padding, pair
 
 
 class Window:
@@ -36,7 +36,7 @@ class Window:
             self.padding = default_padding(self.kernel_size, self.dilation)
         else:
             self.padding = pair("padding", padding, 0)
-        self.size = grid_size(size, self.kernel_size, self.stride, self.padding, self.dilation)
+        self.size = conv_output_size(size, self.kernel_size, self.stride, self.padding, self.dilation)
 
     def taps(self, x: Tensor, value: float = 0.0) -> Iterator[Tensor]:
         """What each tap reads, (N, C, Ho, Wo), ``value`` outside of the map: views of one padded copy."""

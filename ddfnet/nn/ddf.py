@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch, begin_static, check_channels, check_map
 from ddfnet.nn.fused import filter_whole
 from ddfnet.ops import ddf
-from ddfnet.ops.geometry import Pair, check_combine, grid_size, pair
+from ddfnet.ops.geometry import Combine, Pair, conv_output_size, pair
 
 _FILTERS = ("both", "spatial", "channel")
 
@@ -84,10 +84,9 @@ class DDF2d(nn.Module):
     ) -> None:
         super().__init__()
         check_channels(channels, heads)
-        check_combine(combine)
         if filters not in _FILTERS:
             raise ValueError(f"filters must be 'both', 'spatial' or 'channel', got {filters!r}")
-        self.channels, self.heads, self.combine, self.filters = channels, heads, combine, filters
+        self.channels, self.heads, self.combine, self.filters = channels, heads, Combine(combine), filters
         self.kernel_size = pair("kernel_size", kernel_size, 1)
         self.stride = pair("stride", stride, 1)
         self.dilation = pair("dilation", dilation, 1)
@@ -128,7 +127,7 @@ class DDF2d(nn.Module):
         start = None
         if self.norm == "none" and self.filters == "both":
             # Equal taps leave the channel filter as it is; alone, or to a norm, they would be no filter.
-            start = torch.tensor(1.0 if self.combine == "mul" else 0.0)
+            start = torch.tensor(self.combine.identity)
         if self.spatial is not None:
             begin_static(self.spatial.conv, start, self.norm, self.kernel_size, "relu")
         if self.channel is not None:
@@ -141,7 +140,7 @@ class DDF2d(nn.Module):
             return whole
         padded = F.pad(x, (0, self.extra[1], 0, self.extra[0])) if any(self.extra) else x
         # Raises where nothing would come out, before the branches are asked for filters of no positions.
-        grid_size(padded.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
+        conv_output_size(padded.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
         y = ddf(
             padded,
             None if self.channel is None else self.channel(x),

@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ddfnet.ops.geometry import Pair, pair
-from ddfnet.ops.shapes import accumulate_dtype
+from ddfnet.ops.geometry import Pair, accumulate_dtype, pair
 
 _KINDS = ("spatial", "channel")
 

@@ -15,7 +15,7 @@ from torch.nn.modules import module as registry
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch
 from ddfnet.nn.filter_norm import FilterNorm
 from ddfnet.ops import registration
-from ddfnet.ops.shapes import is_channels_last
+from ddfnet.ops.geometry import Geometry, is_channels_last
 
 if TYPE_CHECKING:
     from ddfnet.nn.ddf import DDF2d
@@ -51,7 +51,7 @@ def filter_whole(layer: DDF2d, x: Tensor) -> Tensor | None:
         return None
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *weights, *scales, *after)):
         return None
-    geometry = layer.kernel_size, layer.stride, layer.padding, layer.dilation, (1, 1), layer.combine
+    geometry = Geometry(layer.kernel_size, layer.stride, layer.padding, layer.dilation, combine=layer.combine)
     numbers = [
         number
         for norm in norms

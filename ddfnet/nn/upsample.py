@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch, begin_static, check_channels, check_map
 from ddfnet.ops import ddf_upsample
-from ddfnet.ops.geometry import Pair, check_combine, odd_pair, pair
-from ddfnet.ops.shapes import accumulate_dtype
+from ddfnet.ops.geometry import Combine, Pair, accumulate_dtype, odd_pair, pair
 
 
 class DDFUpsample2d(nn.Module):
@@ -87,14 +86,14 @@ class DDFUpsample2d(nn.Module):
     ) -> None:
         super().__init__()
         check_channels(channels, heads)
-        check_combine(combine)
         if guide_channels is not None and guide_channels < 1:
             raise ValueError(f"guide_channels must be None or at least 1, got {guide_channels}")
         if guide_at not in ("input", "output"):
             raise ValueError(f"guide_at must be 'input' or 'output', got {guide_at!r}")
         if guide_at == "output" and guide_channels is None:
             raise ValueError("guide_at='output' needs a guide: give guide_channels")
-        self.channels, self.guide_channels, self.heads, self.combine = channels, guide_channels, heads, combine
+        self.channels, self.guide_channels, self.heads = channels, guide_channels, heads
+        self.combine = Combine(combine)
         self.guide_at = guide_at
         self.scale_factor = pair("scale_factor", scale_factor, 1)
         self.kernel_size = odd_pair("kernel_size", kernel_size)
@@ -115,7 +114,7 @@ class DDFUpsample2d(nn.Module):
         self.spatial = SpatialBranch(width, subpixels * heads, self.kernel_size, groups=groups, **options)
         self.channel = ChannelBranch(channels, self.kernel_size, copies=subpixels, reduction=reduction, **options)
         if taps is not None:
-            neutral = torch.tensor(1.0 if combine == "mul" else 0.0)
+            neutral = torch.tensor(self.combine.identity)
             begin_static(self.spatial.conv, taps, norm, self.kernel_size, "linear")
             begin_static(self.channel.expand, neutral, norm, self.kernel_size, "linear")
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ddfnet.ops.geometry import Geometry
 
 _FOLDER = Path(__file__).parent
 
@@ -43,19 +46,14 @@ def can_run(device: torch.device) -> tuple[bool, str]:
 
 
 @functools.cache
-def _geometry(*geometry: Any) -> int:
-    """The number under which the kernel knows this geometry."""
+def _geometry(geometry: Geometry) -> int:
+    """Return the number under which the kernel knows this geometry."""
     number: int = torch.ops.ddfnet_cpu.geometry.default(*geometry)
     return number
 
 
-def _number(geometry: tuple[Any, ...]) -> int:
-    *sizes, combine = geometry
-    return _geometry(*map(tuple, sizes), combine)  # the dispatcher makes lists of them, which cannot be looked up
-
-
-def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, *geometry: Any) -> Tensor:
-    output: Tensor = torch.ops.ddfnet_cpu.forward.default(input, channel_filter, spatial_filter, _number(geometry))
+def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, geometry: Geometry) -> Tensor:
+    output: Tensor = torch.ops.ddfnet_cpu.forward.default(input, channel_filter, spatial_filter, _geometry(geometry))
     return output
 
 
@@ -64,11 +62,11 @@ def ddf_backward(
     input: Tensor,
     channel_filter: Tensor | None,
     spatial_filter: Tensor | None,
-    *geometry_and_mask: Any,
+    geometry: Geometry,
+    output_mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    *geometry, mask = geometry_and_mask
     gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.ddfnet_cpu.backward.default(
-        grad_output, input, channel_filter, spatial_filter, _number(tuple(geometry)), *mask
+        grad_output, input, channel_filter, spatial_filter, _geometry(geometry), *output_mask
     )
     return gradients
 
@@ -76,5 +74,5 @@ def ddf_backward(
 def layer(*arguments: Any) -> Tensor:
     """A whole layer, as ``csrc/binding/cpu.cpp`` takes it; the geometry is the ninth argument."""
     before, geometry, after = arguments[:8], arguments[8], arguments[9:]
-    output: Tensor = torch.ops.ddfnet_cpu.layer.default(*before, _number(geometry), *after)
+    output: Tensor = torch.ops.ddfnet_cpu.layer.default(*before, _geometry(geometry), *after)
     return output

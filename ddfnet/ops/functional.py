@@ -1,18 +1,25 @@
-"""The public calls: what they compute, what they accept, and what they say about what they do not."""
+"""The public calls of the operator: ``ddf`` and ``ddf_upsample``, with their argument checks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddfnet.ops import registration
-from ddfnet.ops.geometry import DTYPES, Pair, check_combine, default_padding, grid_size, pair, remember
-
-Shape = Sequence[int]
+from ddfnet.ops.geometry import (
+    DTYPES,
+    Combine,
+    Geometry,
+    Pair,
+    Shape,
+    cache_static_args,
+    check_filters,
+    check_input,
+    default_padding,
+    pair,
+)
 
 
 def ddf(
@@ -137,7 +144,7 @@ def _call(
     input: Tensor,
     channel_filter: Tensor | None,
     spatial_filter: Tensor | None,
-    geometry: tuple[Any, ...],
+    geometry: Geometry,
 ) -> Tensor:
     if kernels is not None:
         return registration.call_plain(kernels, (input, channel_filter, spatial_filter), geometry)
@@ -149,7 +156,7 @@ def _call(
         raise TypeError(f"input and filters must have one dtype, got {got}; cast them with .to(dtype)")
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         # A trace's shapes are tensors. What becomes constant here is the kernel's size, which the trace is of.
-        geometry = tuple(tuple(map(int, each)) if isinstance(each, tuple) else each for each in geometry)
+        geometry = Geometry(*((int(h), int(w)) for h, w in geometry[:-1]), geometry.combine)
     output: Tensor = registration.ddf(*tensors, *geometry)
     return output
 
@@ -183,7 +190,7 @@ def _shape(tensor: Tensor | None) -> Shape | None:
     return None if tensor is None else tensor.shape
 
 
-@remember
+@cache_static_args
 def _ddf_geometry(
     input: Shape,
     channel: Shape | None,
@@ -193,19 +200,19 @@ def _ddf_geometry(
     padding: Pair | None,
     dilation: Pair,
     combine: str,
-) -> tuple[Any, ...]:
-    """Check the shapes and values of a call of `ddf`; the geometry as the registered operator takes it."""
-    _check_input(input, channel, spatial)
-    check_combine(combine)
+) -> Geometry:
+    """Check the shapes and values of a call of `ddf` and return its geometry."""
+    _check_shapes(input, channel, spatial)
+    mode = Combine(combine)
     kernel = _kernel_size(kernel_size, channel, "(N, C, kH, kW)", 4)
     strides, dilations = pair("stride", stride, 1), pair("dilation", dilation, 1)
     paddings = default_padding(kernel, dilations) if padding is None else pair("padding", padding, 0)
-    grid = grid_size(input[2:], kernel, strides, paddings, dilations)
-    _check_filters(input, channel, spatial, kernel, grid, subpixels=None)
-    return kernel, strides, paddings, dilations, (1, 1), combine
+    geometry = Geometry(kernel, strides, paddings, dilations, combine=mode)
+    check_filters(input, channel, spatial, geometry)
+    return geometry
 
 
-@remember
+@cache_static_args
 def _upsample_geometry(
     input: Shape,
     channel: Shape | None,
@@ -214,31 +221,29 @@ def _upsample_geometry(
     kernel_size: Pair | None,
     dilation: Pair,
     combine: str,
-) -> tuple[Any, ...]:
-    """The same for `ddf_upsample`."""
-    _check_input(input, channel, spatial)
-    check_combine(combine)
+) -> Geometry:
+    """Check the shapes and values of a call of `ddf_upsample` and return its geometry."""
+    _check_shapes(input, channel, spatial)
+    mode = Combine(combine)
     scale = pair("scale_factor", scale_factor, 1)
     kernel = _kernel_size(kernel_size, channel, "(N, s*s, C, kH, kW)", 5)
     if kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
         raise ValueError(f"ddf_upsample needs an odd kernel, whose centre is the pixel, got kernel_size={kernel}")
     dilations = pair("dilation", dilation, 1)
-    paddings = default_padding(kernel, dilations)
-    grid = grid_size(input[2:], kernel, (1, 1), paddings, dilations)
-    _check_filters(input, channel, spatial, kernel, grid, subpixels=scale[0] * scale[1])
-    return kernel, (1, 1), paddings, dilations, scale, combine
+    geometry = Geometry(kernel, (1, 1), default_padding(kernel, dilations), dilations, scale, mode)
+    check_filters(input, channel, spatial, geometry, upsamples=True)
+    return geometry
 
 
-def _check_input(input: Shape, channel: Shape | None, spatial: Shape | None) -> None:
+def _check_shapes(input: Shape, channel: Shape | None, spatial: Shape | None) -> None:
+    """Check the shapes as far as no geometry is needed."""
     if channel is None and spatial is None:
         raise ValueError("channel_filter and spatial_filter must not both be None: give at least one of them")
-    if len(input) != 4:
-        raise ValueError(f"input must be (N, C, H, W), got {tuple(input)}; add a batch dimension with unsqueeze(0)")
-    if input[1] < 1:
-        raise ValueError(f"input must have at least one channel, got (N, C, H, W) = {tuple(input)}")
+    check_input(input)
 
 
 def _kernel_size(kernel_size: Pair | None, channel: Shape | None, layout: str, dimensions: int) -> tuple[int, int]:
+    """Return the kernel size, which a channel filter has in its shape."""
     if channel is None:
         if kernel_size is None:
             raise ValueError("kernel_size is required where channel_filter is None: it cannot be read off a shape")
@@ -254,40 +259,3 @@ def _kernel_size(kernel_size: Pair | None, channel: Shape | None, layout: str, d
             f"got {kernel_size=}; leave kernel_size out"
         )
     return height, width
-
-
-def _check_filters(
-    input: Shape,
-    channel: Shape | None,
-    spatial: Shape | None,
-    kernel: tuple[int, int],
-    grid: tuple[int, int],
-    *,
-    subpixels: int | None,
-) -> None:
-    """Filters must fit the input exactly: nothing broadcasts. ``subpixels`` is None for `ddf`."""
-    batch, channels = input[:2]
-    taps = kernel[0] * kernel[1]
-    if channel is not None:
-        sub = () if subpixels is None else (subpixels,)
-        expected = (batch, *sub, channels, *kernel)
-        if tuple(channel) != expected:
-            layout = "(N, C, kH, kW)" if subpixels is None else "(N, s*s, C, kH, kW)"
-            raise ValueError(f"channel_filter must be {layout} = {expected}, got {tuple(channel)}")
-    if spatial is None:
-        return
-    layout = "(N, G*kH*kW, Ho, Wo)" if subpixels is None else "(N, s*s*G*kH*kW, H, W)"
-    shape = tuple(spatial)
-    if len(shape) != 4:
-        raise ValueError(f"spatial_filter must be {layout}, got {shape}")
-    if shape[0] != batch or shape[2:] != grid:
-        raise ValueError(f"spatial_filter must be {layout} with N = {batch} and size {grid}, got {shape}")
-    unit = taps * (subpixels or 1)
-    if shape[1] < 1 or shape[1] % unit:
-        what = f"kH*kW = {taps}" if subpixels is None else f"s*s*kH*kW = {unit}"
-        raise ValueError(f"spatial_filter must be {layout}, its channels a multiple of {what}, got {shape}")
-    heads = shape[1] // unit
-    if channels % heads:
-        raise ValueError(
-            f"the heads of spatial_filter must divide the {channels} channels of input, got {heads} of {shape}"
-        )

@@ -1,25 +1,105 @@
-"""Arguments that the operator and the layers share: what they accept, and what they say about what they do not."""
+"""The typed arguments of the operator: geometry, combine mode, and the checks that every backend shares."""
 
 from __future__ import annotations
 
+import enum
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-
-from ddfnet.ops.shapes import output_size
+from torch import Tensor
 
 Pair = int | tuple[int, int]
+Shape = Sequence[int]
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_COMBINE = ("mul", "add")
-_MOST = 2**31 - 1  # sizes computed from it stay within 64 bits
+_LARGEST = 2**31 - 1  # products of two such numbers stay within 64 bits
 _Result = TypeVar("_Result")
 
 
+class Combine(str, enum.Enum):
+    """The way in which a tap of the channel filter and a tap of the spatial filter become one weight.
+
+    A member is its name as well: it compares and hashes as the string that the operator's schema takes.
+
+    Example:
+        >>> from ddfnet.ops.geometry import Combine
+        >>> Combine("mul")(3.0, 4.0), Combine("add")(3.0, 4.0)
+        (12.0, 7.0)
+        >>> Combine("mul").identity
+        1.0
+    """
+
+    mul = "mul"
+    add = "add"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Combine:
+        raise ValueError(f"combine must be {' or '.join(repr(each.value) for each in cls)}, got {value!r}")
+
+    @property
+    def identity(self) -> float:
+        """The tap that leaves the other filter's tap as it is; a missing filter is made of it."""
+        return 1.0 if self is Combine.mul else 0.0
+
+    @property
+    def is_bilinear(self) -> bool:
+        """Whether the derivative in one filter contains the other filter."""
+        return self is Combine.mul
+
+    def __call__(self, channel: Any, spatial: Any) -> Any:
+        """Return the weight of two taps, numbers or tensors."""
+        return channel * spatial if self is Combine.mul else channel + spatial
+
+    __str__ = str.__str__
+    __repr__ = str.__repr__
+
+
+class Geometry(NamedTuple):
+    """All arguments of the operator besides its tensors, in the schema's order: ``*geometry`` is their flat form."""
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    upscale: tuple[int, int] = (1, 1)
+    combine: Combine = Combine.mul
+
+    @property
+    def taps(self) -> int:
+        """The number of taps of a filter, kH*kW."""
+        return self.kernel_size[0] * self.kernel_size[1]
+
+    @property
+    def subpixels(self) -> int:
+        """The number of filters, and of output pixels, per filter position."""
+        return self.upscale[0] * self.upscale[1]
+
+    def positions(self, size: Shape) -> tuple[int, int]:
+        """Return the number of filter positions, rows and columns, on a map of ``size`` (H, W)."""
+        return conv_output_size(size, self.kernel_size, self.stride, self.padding, self.dilation)
+
+    def output_size(self, size: Shape) -> tuple[int, int]:
+        """Return the output's (H, W) for an input of ``size`` (H, W)."""
+        rows, columns = self.positions(size)
+        return rows * self.upscale[0], columns * self.upscale[1]
+
+    def heads(self, spatial_filter: Tensor | None) -> int:
+        """Return the number of heads of a spatial filter; 1 without one."""
+        return 1 if spatial_filter is None else spatial_filter.shape[1] // (self.subpixels * self.taps)
+
+
+# --- pairs and sizes ------------------------------------------------------------------------------------------------
+
+
 def pair(name: str, value: Pair, least: int) -> tuple[int, int]:
-    """An int or (h, w) as (h, w), each of them at least ``least``."""
+    """Return an int or (h, w) as (h, w).
+
+    Raises:
+        ValueError: not two values, or one below ``least`` or above 2**31 - 1.
+        TypeError: a value that is not an int.
+    """
     values = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(values) != 2:
         raise ValueError(f"{name} must be an int or (h, w), got {value!r}")
@@ -28,51 +108,111 @@ def pair(name: str, value: Pair, least: int) -> tuple[int, int]:
             raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
         if v < least:
             raise ValueError(f"{name} must be at least {least}, got {value!r}")
-        if v > _MOST:
-            raise ValueError(f"{name} must be at most {_MOST}, got {value!r}")
+        if v > _LARGEST:
+            raise ValueError(f"{name} must be at most {_LARGEST}, got {value!r}")
     return values[0], values[1]
 
 
-def check_combine(combine: str) -> None:
-    if combine not in _COMBINE:
-        raise ValueError(f"combine must be 'mul' or 'add', got {combine!r}")
-
-
 def odd_pair(name: str, value: Pair) -> tuple[int, int]:
-    """A kernel's size as (h, w), for one whose middle tap is the pixel itself."""
+    """Return a kernel size as (h, w), where the middle tap must lie on a pixel.
+
+    Raises:
+        ValueError: an even number; whatever `pair` refuses.
+    """
     height, width = pair(name, value, 1)
     if height % 2 == 0 or width % 2 == 0:
         raise ValueError(f"{name} must be odd, for its middle is the pixel, got {value}")
     return height, width
 
 
-def default_padding(kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
-    """What keeps the size of an odd kernel at stride 1."""
-    return (dilation[0] * (kernel[0] - 1)) // 2, (dilation[1] * (kernel[1] - 1)) // 2
+def default_padding(kernel_size: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
+    """Return the padding that keeps the size of the map for an odd kernel at stride 1."""
+    return (dilation[0] * (kernel_size[0] - 1)) // 2, (dilation[1] * (kernel_size[1] - 1)) // 2
 
 
-def grid_size(
-    size: Sequence[int],
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
+def conv_output_size(
+    size: Shape, kernel_size: Shape, stride: Shape, padding: Shape, dilation: Shape
 ) -> tuple[int, int]:
-    """The number of filter positions each way, for a map that has room for one."""
-    size = tuple(size)
-    height, width = output_size(size, kernel, stride, padding, dilation)
+    """Return conv2d's output size, ``floor((size + 2*padding - dilation*(kernel_size-1) - 1) / stride) + 1``.
+
+    Raises:
+        ValueError: an empty input, or a kernel that does not fit into it.
+    """
+    height, width = (
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(size, kernel_size, stride, padding, dilation, strict=True)
+    )
     if size[0] < 1 or size[1] < 1 or height < 1 or width < 1:
         raise ValueError(
-            f"the output would be empty: input is (H, W) = {size} and kernel_size={kernel} with dilation={dilation}, "
-            f"padding={padding}, stride={stride} does not fit in it; use a larger map or more padding"
+            f"the output would be empty: input is (H, W) = {tuple(size)} and kernel_size={tuple(kernel_size)} with "
+            f"dilation={tuple(dilation)}, padding={tuple(padding)}, stride={tuple(stride)} does not fit in it; use a "
+            f"larger map or more padding"
         )
     return height, width
 
 
-def remember(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    """Keep what a pure function of shapes and options gave: the checks of a call are half of a small call's time.
+# --- checks ---------------------------------------------------------------------------------------------------------
 
-    What cannot be hashed, as symbolic sizes and lists, is computed afresh; under torch.compile everything is.
+
+def check_input(input: Shape) -> None:
+    """Check the shape of the input.
+
+    Raises:
+        ValueError: not (N, C, H, W), or no channels.
+    """
+    if len(input) != 4:
+        raise ValueError(f"input must be (N, C, H, W), got {tuple(input)}; add a batch dimension with unsqueeze(0)")
+    if input[1] < 1:
+        raise ValueError(f"input must have at least one channel, got (N, C, H, W) = {tuple(input)}")
+
+
+def check_filters(
+    input: Shape, channel: Shape | None, spatial: Shape | None, geometry: Geometry, *, upsamples: bool = False
+) -> None:
+    """Check that the filters fit the input exactly: nothing broadcasts.
+
+    Args:
+        input: (N, C, H, W).
+        channel: (N, S*C, kH, kW), or (N, S, C, kH, kW) as `ddfnet.ddf_upsample` takes it; or None.
+        spatial: (N, S*G*kH*kW, Ho, Wo), or None.
+        geometry: of the call; S is its number of sub-pixels.
+        upsamples: whether the shapes are those of `ddfnet.ddf_upsample`, which the messages then name.
+
+    Raises:
+        ValueError: a filter of another shape, or an empty output.
+    """
+    batch, channels = input[:2]
+    positions = geometry.positions(input[2:])
+    subpixels, unit = geometry.subpixels, geometry.subpixels * geometry.taps
+    if channel is not None:
+        layout = "(N, s*s, C, kH, kW)" if upsamples else "(N, C, kH, kW)"
+        middle = (subpixels, channels) if upsamples else (subpixels * channels,)
+        expected = (batch, *middle, *geometry.kernel_size)
+        if tuple(channel) != expected:
+            raise ValueError(f"channel_filter must be {layout} = {expected}, got {tuple(channel)}")
+    if spatial is None:
+        return
+    layout = "(N, s*s*G*kH*kW, H, W)" if upsamples else "(N, G*kH*kW, Ho, Wo)"
+    shape = tuple(spatial)
+    if len(shape) != 4:
+        raise ValueError(f"spatial_filter must be {layout}, got {shape}")
+    if shape[0] != batch or shape[2:] != positions:
+        raise ValueError(f"spatial_filter must be {layout} with N = {batch} and size {positions}, got {shape}")
+    if shape[1] < 1 or shape[1] % unit:
+        product = f"s*s*kH*kW = {unit}" if upsamples else f"kH*kW = {unit}"
+        raise ValueError(f"spatial_filter must be {layout}, its channels a multiple of {product}, got {shape}")
+    heads = shape[1] // unit
+    if channels % heads:
+        raise ValueError(
+            f"the heads of spatial_filter must divide the {channels} channels of input, got {heads} of {shape}"
+        )
+
+
+def cache_static_args(function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """Cache a pure function of shapes and options: checking a call takes half of the time of a small call.
+
+    Arguments that cannot be hashed, such as symbolic sizes and lists, are computed afresh, and so is everything under
+    ``torch.compile``.
     """
     cached = functools.lru_cache(1024, typed=True)(function)
 
@@ -81,13 +221,49 @@ def remember(function: Callable[..., _Result]) -> Callable[..., _Result]:
         if torch.compiler.is_compiling():
             return function(*args)
         for argument in args:
-            # To a dictionary 2, 2.0 and True are one: within a tuple the types must be looked at.
+            # A dictionary takes 2, 2.0 and True for one key: the types inside a tuple must be looked at.
             if type(argument) is tuple and any(type(value) is not int for value in argument):
                 return function(*args)
         try:
             return cached(*args)
         except TypeError:
-            pass  # not to be hashed, or wrong: computed afresh, and said again
+            pass  # an argument that cannot be hashed, or a wrong one: the call below raises its error again
         return function(*args)
 
     return call
+
+
+# --- tensors --------------------------------------------------------------------------------------------------------
+
+
+def is_channels_last(input: Tensor) -> bool:
+    """Return whether the result of an operator on this input is channels_last.
+
+    A tensor with one channel or of one pixel has both formats at once. Like every tensor that is not dense, it counts
+    as contiguous.
+    """
+    return input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
+
+
+def empty_output(input: Tensor, size: Shape) -> Tensor:
+    """Return an uninitialised result of this size in the input's dtype, device and memory format."""
+    memory_format = torch.channels_last if is_channels_last(input) else torch.contiguous_format
+    return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=memory_format)
+
+
+def empty_result(input: Tensor, geometry: Geometry) -> Tensor:
+    """Return the operator's result for this input, uninitialised."""
+    return empty_output(input, (*input.shape[:2], *geometry.output_size(input.shape[2:])))
+
+
+def empty_gradients(tensors: Sequence[Tensor | None], mask: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """Return an uninitialised gradient for each tensor that is there and wanted, else None."""
+    return tuple(
+        empty_output(tensor, tensor.shape) if wanted and tensor is not None else None
+        for tensor, wanted in zip(tensors, mask, strict=True)
+    )
+
+
+def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which taps are combined and summed: float32 for half types, else the dtype itself."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

@@ -2,10 +2,10 @@
 
     out[n,c,y,x] = sum_t w[n,c,t,y,x] * in[n, c, y*sy - py + ky*dy, x*sx - px + kx*dx],     t = ky*kW + kx
 
-where the weight ``w`` is the channel filter's tap and the spatial filter's tap, multiplied or added. One tap at a time
-the input is shifted, weighted and accumulated where it is inside the map: never unfolded, never padded, so nothing of
-kH*kW times the input's size exists. With ``upscale = (sh, sw)`` there are sh*sw such filters a pixel, and filter
-``q = qy*sw + qx`` writes the output pixels ``(y*sh + qy, x*sw + qx)``.
+where the weight ``w`` combines the channel filter's tap and the spatial filter's tap (`ddfnet.ops.geometry.Combine`).
+The input is shifted, weighted and accumulated one tap at a time, where the tap is inside the map. It is never unfolded
+and never padded, so nothing of kH*kW times the input's size exists. With ``upscale = (sh, sw)`` there are sh*sw such
+filters per pixel, and filter ``q = qy*sw + qx`` writes the output pixels ``(y*sh + qy, x*sw + qx)``.
 
 Half types are combined and accumulated in float32 and rounded once.
 """
@@ -13,14 +13,12 @@ Half types are combined and accumulated in float32 and rounded once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddfnet.ops.shapes import accumulate_dtype, empty_output, output_size
+from ddfnet.ops.geometry import Geometry, accumulate_dtype, empty_output, empty_result
 
-Size = Sequence[int]
 Region = tuple[slice, slice]  # rows and columns
 
 
@@ -29,54 +27,44 @@ def _at(map: Tensor, region: Region) -> Tensor:
 
 
 class _Taps:
-    """Where each tap reads, and with which weight: the views that forward and backward walk over.
+    """The positions that each tap joins and its weight there: views that forward and backward loop over.
 
-    Maps are seen as (N, G, C/G, H, W) and weights as something that broadcasts to that, G being the heads.
+    Maps are viewed as (N, G, C/G, H, W) and weights as tensors that broadcast to that; G is the number of heads.
     """
 
     def __init__(
-        self,
-        input: Tensor,
-        channel_filter: Tensor | None,
-        spatial_filter: Tensor | None,
-        kernel_size: Size,
-        stride: Size,
-        padding: Size,
-        dilation: Size,
-        upscale: Size,
-        combine: str,
+        self, input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, geometry: Geometry
     ) -> None:
-        self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
-        self.upscale, self.combine = upscale, combine
-        self.count = kernel_size[0] * kernel_size[1]
-        self.subpixels = upscale[0] * upscale[1]
-        self.heads = 1 if spatial_filter is None else spatial_filter.shape[1] // (self.subpixels * self.count)
+        self.geometry = geometry
         self.batch, self.channels, *self.size = input.shape
-        self.grid = output_size(self.size, kernel_size, stride, padding, dilation)
+        self.positions = geometry.positions(self.size)
         self.dtype = accumulate_dtype(input.dtype)
 
-        width = self.channels // self.heads
-        self.channel_shape = (self.batch, self.subpixels, self.heads, width, self.count)
-        self.spatial_shape = (self.batch, self.subpixels, self.heads, self.count, *self.grid)
+        heads = geometry.heads(spatial_filter)
+        width, taps = self.channels // heads, geometry.taps
+        self.channel_shape = (self.batch, geometry.subpixels, heads, width, taps)
+        self.spatial_shape = (self.batch, geometry.subpixels, heads, taps, *self.positions)
         self.channel = None if channel_filter is None else channel_filter.to(self.dtype).reshape(self.channel_shape)
         self.spatial = None if spatial_filter is None else spatial_filter.to(self.dtype).reshape(self.spatial_shape)
-        self.map_shape = (self.batch, self.heads, width)
+        self.map_shape = (self.batch, heads, width)
 
-    def heads_of(self, map: Tensor) -> Tensor:
+    def split_heads(self, map: Tensor) -> Tensor:
+        """Return (N, C, H, W) as (N, G, C/G, H, W)."""
         return map.unflatten(1, self.map_shape[1:])
 
     def __iter__(self) -> Iterator[tuple[int, Region, Region]]:
-        """Each tap's index, the filter positions where it is inside the map, and the pixels that it reads there."""
-        for tap in range(self.count):
-            offsets = tap // self.kernel_size[1], tap % self.kernel_size[1]
+        """Yield each tap's index, the positions where it is inside the map, and the pixels that it reads there."""
+        for tap in range(self.geometry.taps):
+            offsets = divmod(tap, self.geometry.kernel_size[1])
             (rows, pixel_rows), (columns, pixel_columns) = map(self._slices, (0, 1), offsets)
             yield tap, (rows, columns), (pixel_rows, pixel_columns)
 
     def _slices(self, axis: int, offset: int) -> tuple[slice, slice]:
-        """Along one axis: position p reads pixel ``first + p * stride``, which must be in [0, size)."""
-        stride, first = self.stride[axis], offset * self.dilation[axis] - self.padding[axis]
+        """Return positions and pixels along one axis: p reads pixel ``first + p * stride``, which is in [0, size)."""
+        geometry = self.geometry
+        stride, first = geometry.stride[axis], offset * geometry.dilation[axis] - geometry.padding[axis]
         begin = max(0, -(first // stride))
-        end = max(begin, min(self.grid[axis], (self.size[axis] - 1 - first) // stride + 1))
+        end = max(begin, min(self.positions[axis], (self.size[axis] - 1 - first) // stride + 1))
         start = first + begin * stride
         return slice(begin, end), slice(start, start + (end - begin - 1) * stride + 1 if end > begin else start, stride)
 
@@ -92,22 +80,21 @@ class _Taps:
             weight = spatial if channel is None else channel
             assert weight is not None  # the public functions refuse a call without any filter
             return weight
-        return channel * spatial if self.combine == "mul" else channel + spatial
+        return self.geometry.combine(channel, spatial)
 
     def subpixel_map(self, output: Tensor, subpixel: int) -> Tensor:
-        """The view of the output that one sub-pixel's filter writes: (N, G, C/G, Ho, Wo)."""
-        sh, sw = self.upscale
+        """Return the view of the output that one sub-pixel's filter writes: (N, G, C/G, Ho, Wo)."""
+        sh, sw = self.geometry.upscale
         return output.unflatten(1, self.map_shape[1:])[..., subpixel // sw :: sh, subpixel % sw :: sw]
 
 
-def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, *geometry: Any) -> Tensor:
-    """The forward pass; ``geometry`` is (kernel_size, stride, padding, dilation, upscale, combine)."""
-    taps = _Taps(input, channel_filter, spatial_filter, *geometry)
-    pixel_map = taps.heads_of(input.to(taps.dtype))
-    (height, width), (sh, sw) = taps.grid, taps.upscale
-    output = empty_output(input, (taps.batch, taps.channels, height * sh, width * sw))
-    for subpixel in range(taps.subpixels):
-        total = pixel_map.new_zeros(*taps.map_shape, height, width)
+def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, geometry: Geometry) -> Tensor:
+    """Compute the output."""
+    taps = _Taps(input, channel_filter, spatial_filter, geometry)
+    pixel_map = taps.split_heads(input.to(taps.dtype))
+    output = empty_result(input, geometry)
+    for subpixel in range(geometry.subpixels):
+        total = pixel_map.new_zeros(*taps.map_shape, *taps.positions)
         for tap, positions, pixels in taps:
             _at(total, positions).add_(taps.weight(subpixel, tap, positions) * _at(pixel_map, pixels))
         taps.subpixel_map(output, subpixel).copy_(total)
@@ -119,16 +106,17 @@ def ddf_backward(
     input: Tensor,
     channel_filter: Tensor | None,
     spatial_filter: Tensor | None,
-    *geometry_and_mask: Any,
+    geometry: Geometry,
+    output_mask: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients of input, channel filter and spatial filter; None where ``output_mask`` does not ask for one."""
-    *geometry, (wants_input, wants_channel, wants_spatial) = geometry_and_mask
-    taps = _Taps(input, channel_filter, spatial_filter, *geometry)
-    pixel_map = taps.heads_of(input.to(taps.dtype))
+    """Compute the gradients of input, channel filter and spatial filter; None where ``output_mask`` is False."""
+    wants_input, wants_channel, wants_spatial = output_mask
+    taps = _Taps(input, channel_filter, spatial_filter, geometry)
+    pixel_map = taps.split_heads(input.to(taps.dtype))
     grad_map = torch.zeros_like(pixel_map) if wants_input else None
     grad_channel = pixel_map.new_zeros(taps.channel_shape) if wants_channel else None
     grad_spatial = pixel_map.new_zeros(taps.spatial_shape) if wants_spatial else None
-    for subpixel in range(taps.subpixels):
+    for subpixel in range(geometry.subpixels):
         every_grad = taps.subpixel_map(grad_output, subpixel).to(taps.dtype)
         for tap, positions, pixels in taps:
             grad = _at(every_grad, positions)
@@ -138,12 +126,13 @@ def ddf_backward(
                 continue
             product = grad * _at(pixel_map, pixels)  # d out / d weight, summed over what shares the weight
             channel, spatial = taps.channel_tap(subpixel, tap), taps.spatial_tap(subpixel, tap, positions)
-            added = taps.combine == "add"
+            if not geometry.combine.is_bilinear:
+                channel = spatial = None
             if grad_channel is not None:
-                term = product if added or spatial is None else product * spatial
+                term = product if spatial is None else product * spatial
                 grad_channel[:, subpixel, ..., tap] = term.sum((-2, -1))
             if grad_spatial is not None:
-                term = product if added or channel is None else product * channel
+                term = product if channel is None else product * channel
                 _at(grad_spatial[:, subpixel, :, tap], positions).copy_(term.sum(2))
 
     def finish(grad: Tensor | None, like: Tensor | None) -> Tensor | None:
@@ -157,4 +146,5 @@ def ddf_backward(
 
 
 def can_run(device: torch.device) -> tuple[bool, str]:
+    """Return True for every device, and why."""
     return True, "pure PyTorch"

@@ -23,8 +23,7 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from ddfnet.ops import backends
-from ddfnet.ops.geometry import DTYPES
-from ddfnet.ops.shapes import empty_gradients, empty_result
+from ddfnet.ops.geometry import DTYPES, Combine, Geometry, empty_gradients, empty_result
 
 _GEOMETRY = (
     "SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt[2] upscale, str combine"
@@ -40,8 +39,8 @@ _library.define(
 ddf = torch.ops.ddfnet.ddf.default
 ddf_backward = torch.ops.ddfnet.ddf_backward.default
 
-Optional = Tensor | None
-Gradients = Sequence[Optional]
+OptTensor = Tensor | None
+Gradients = Sequence[OptTensor]
 
 
 # --- kernels and fakes --------------------------------------------------------------------------------------------
@@ -52,23 +51,33 @@ def _masked(gradients: Gradients, input: Tensor) -> tuple[Tensor, ...]:
     return tuple(input.new_empty(0) if gradient is None else gradient for gradient in gradients)
 
 
-def _kernel(input: Tensor, *args: Any) -> Tensor:
-    output: Tensor = backends.kernels(input.device).ddf(input, *args)
+def _geometry(*flat: Any) -> Geometry:
+    """Return the geometry that the schema has as five lists and a string."""
+    *sizes, combine = flat
+    return Geometry(*map(tuple, sizes), Combine(combine))
+
+
+def _kernel(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, *flat: Any) -> Tensor:
+    output: Tensor = backends.kernels(input.device).ddf(input, channel_filter, spatial_filter, _geometry(*flat))
     return output
 
 
-def _backward_kernel(grad_output: Tensor, input: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    return _masked(backends.kernels(input.device).ddf_backward(grad_output, input, *args), input)
+def _backward_kernel(
+    grad_output: Tensor, input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, *flat_and_mask: Any
+) -> tuple[Tensor, ...]:
+    *flat, mask = flat_and_mask
+    kernels, tensors = backends.kernels(input.device), (grad_output, input, channel_filter, spatial_filter)
+    return _masked(kernels.ddf_backward(*tensors, _geometry(*flat), mask), input)
 
 
-def _fake(input: Tensor, channel_filter: Optional, spatial_filter: Optional, *geometry: Any) -> Tensor:
-    return empty_result(input, *geometry)
+def _fake(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, *flat: Any) -> Tensor:
+    return empty_result(input, _geometry(*flat))
 
 
 def _backward_fake(
-    grad_output: Tensor, input: Tensor, channel_filter: Optional, spatial_filter: Optional, *geometry_and_mask: Any
+    grad_output: Tensor, input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, *flat_and_mask: Any
 ) -> tuple[Tensor, ...]:
-    return _masked(empty_gradients((input, channel_filter, spatial_filter), geometry_and_mask[-1]), input)
+    return _masked(empty_gradients((input, channel_filter, spatial_filter), flat_and_mask[-1]), input)
 
 
 _library.impl("ddf", _kernel, "CompositeExplicitAutograd")
@@ -90,7 +99,7 @@ def _plain_keys() -> frozenset[int]:
     return frozenset(keys)
 
 
-def is_plain(tensor: Optional) -> bool:
+def is_plain(tensor: OptTensor) -> bool:
     """Whether the dispatcher would do nothing with this tensor but differentiate and compute.
 
     Not so for subclasses, fakes and meta tensors, batches under vmap, negated views and zeros that have no memory.
@@ -101,7 +110,7 @@ def is_plain(tensor: Optional) -> bool:
     )
 
 
-def plain_kernels(input: Optional, channel_filter: Optional, spatial_filter: Optional) -> ModuleType | None:
+def plain_kernels(input: OptTensor, channel_filter: OptTensor, spatial_filter: OptTensor) -> ModuleType | None:
     """The kernels that a call may go to at once; None where checks, casts or somebody who listens come first.
 
     An eager call on ordinary tensors of one dtype need not pass the dispatcher, whose layers in Python take longer than
@@ -126,33 +135,33 @@ def plain_kernels(input: Optional, channel_filter: Optional, spatial_filter: Opt
     return backends.kernels(input.device)
 
 
-def call_plain(kernels: ModuleType, tensors: tuple[Optional, Optional, Optional], geometry: Any) -> Tensor:
+def call_plain(kernels: ModuleType, tensors: tuple[OptTensor, OptTensor, OptTensor], geometry: Geometry) -> Tensor:
     """`ddf` of tensors that `plain_kernels` found plain."""
     output: Tensor
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         output = _DDF.apply(*tensors, geometry, kernels)  # type: ignore[attr-defined]
     else:
-        output = kernels.ddf(*tensors, *geometry)
+        output = kernels.ddf(*tensors, geometry)
     return output
 
 
 # --- derivatives --------------------------------------------------------------------------------------------------
 
 
-def _replace(tensors: Gradients, index: int, direction: Tensor, combine: str) -> list[Optional]:
+def _replace(tensors: Gradients, index: int, direction: Tensor, combine: Combine) -> list[OptTensor]:
     """The tensors of the directional derivative in tensor ``index`` of (input, channel_filter, spatial_filter).
 
     The operator is linear in each: its derivative along a direction is itself with the direction in the tensor's place.
-    Where filters are added, one filter's derivative does not see the other, which then is missing.
+    Where the filters are not multiplied, the derivative in one does not contain the other, which then is missing.
     """
     replaced = list(tensors)
     replaced[index] = direction
-    if combine == "add" and index > 0:
+    if index > 0 and not combine.is_bilinear:
         replaced[3 - index] = None
     return replaced
 
 
-def _add(total: Optional, term: Tensor) -> Tensor:
+def _add(total: OptTensor, term: Tensor) -> Tensor:
     return term if total is None else total + term
 
 
@@ -172,9 +181,9 @@ class _DDF(torch.autograd.function._SingleLevelFunction):
     def forward(
         ctx: Any,
         input: Tensor,
-        channel_filter: Optional,
-        spatial_filter: Optional,
-        geometry: Any,
+        channel_filter: OptTensor,
+        spatial_filter: OptTensor,
+        geometry: Geometry,
         kernels: ModuleType | None,
     ) -> Tensor:
         """By these kernels, or where there are none by the dispatcher."""
@@ -184,7 +193,7 @@ class _DDF(torch.autograd.function._SingleLevelFunction):
         ctx.save_for_backward(*tensors)
         output: Tensor
         if kernels is not None:
-            output = kernels.ddf(*tensors, *geometry)
+            output = kernels.ddf(*tensors, geometry)
         else:
             ctx.save_for_forward(*tensors)
             with _next_level():
@@ -192,13 +201,13 @@ class _DDF(torch.autograd.function._SingleLevelFunction):
         return output
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Optional) -> Any:
+    def backward(ctx: Any, grad_output: OptTensor) -> Any:
         if grad_output is None:
             return None, None, None, None, None
         tensors, mask = ctx.saved_tensors, ctx.needs_input_grad[:3]
         kernels = None if torch.is_grad_enabled() else plain_kernels(*tensors)
         if kernels is not None and is_plain(grad_output):
-            gradients = kernels.ddf_backward(grad_output, *tensors, *ctx.geometry, mask)
+            gradients = kernels.ddf_backward(grad_output, *tensors, ctx.geometry, mask)
         else:
             gradients = ddf_backward(grad_output, *tensors, *ctx.geometry, mask)
         input, channel_filter, spatial_filter = (
@@ -207,11 +216,11 @@ class _DDF(torch.autograd.function._SingleLevelFunction):
         return input, channel_filter, spatial_filter, None, None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Optional:
-        total: Optional = None
+    def jvp(ctx: Any, *tangents: Any) -> OptTensor:
+        total: OptTensor = None
         for index, tangent in enumerate(tangents[:3]):
             if tangent is not None:
-                replaced = _replace(ctx.saved_tensors, index, tangent, ctx.geometry[-1])
+                replaced = _replace(ctx.saved_tensors, index, tangent, ctx.geometry.combine)
                 total = _add(total, ddf(*replaced, *ctx.geometry))
         return total
 
@@ -225,7 +234,7 @@ class _DDFBackward(torch.autograd.function._SingleLevelFunction):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.geometry, ctx.mask = inputs[4:-1], inputs[-1]
+        ctx.geometry, ctx.mask = _geometry(*inputs[4:-1]), inputs[-1]
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*(o for o, wanted in zip(output, ctx.mask, strict=True) if not wanted))
         ctx.save_for_backward(*inputs[:4])
@@ -235,12 +244,12 @@ class _DDFBackward(torch.autograd.function._SingleLevelFunction):
     def backward(ctx: Any, *directions: Any) -> Any:
         grad_output, *tensors = ctx.saved_tensors
         needs_grad_output, *needs = ctx.needs_input_grad[:4]
-        grad_of_grad: Optional = None
-        totals: list[Optional] = [None, None, None]
+        grad_of_grad: OptTensor = None
+        totals: list[OptTensor] = [None, None, None]
         for index, direction in enumerate(directions):
             if direction is None or not ctx.mask[index]:
                 continue
-            replaced = _replace(tensors, index, direction, ctx.geometry[-1])
+            replaced = _replace(tensors, index, direction, ctx.geometry.combine)
             if needs_grad_output:
                 grad_of_grad = _add(grad_of_grad, ddf(*replaced, *ctx.geometry))
             mask = _others(index, needs, replaced)
@@ -250,15 +259,15 @@ class _DDFBackward(torch.autograd.function._SingleLevelFunction):
         return (grad_of_grad, *totals, *(None for _ in ctx.geometry), None)
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[Optional, ...]:
+    def jvp(ctx: Any, *tangents: Any) -> tuple[OptTensor, ...]:
         grad_output, *tensors = ctx.saved_tensors
-        totals: list[Optional] = [None, None, None]
+        totals: list[OptTensor] = [None, None, None]
         if tangents[0] is not None:
             _accumulate(totals, ddf_backward(tangents[0], *tensors, *ctx.geometry, ctx.mask), ctx.mask)
         for index, tangent in enumerate(tangents[1:4]):
             if tangent is None:
                 continue
-            replaced = _replace(tensors, index, tangent, ctx.geometry[-1])
+            replaced = _replace(tensors, index, tangent, ctx.geometry.combine)
             mask = _others(index, ctx.mask, replaced)
             if any(mask):
                 _accumulate(totals, ddf_backward(grad_output, *replaced, *ctx.geometry, mask), mask)
@@ -273,13 +282,14 @@ def _others(index: int, wanted: Sequence[bool], tensors: Gradients) -> list[bool
     ]
 
 
-def _accumulate(totals: list[Optional], terms: Sequence[Tensor], mask: Sequence[bool]) -> None:
+def _accumulate(totals: list[OptTensor], terms: Sequence[Tensor], mask: Sequence[bool]) -> None:
     for i, (term, wanted) in enumerate(zip(terms, mask, strict=True)):
         if wanted:
             totals[i] = _add(totals[i], term)
 
 
-def _at_autograd_key(input: Tensor, channel_filter: Optional, spatial_filter: Optional, *geometry: Any) -> Tensor:
+def _at_autograd_key(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, *flat: Any) -> Tensor:
+    geometry = _geometry(*flat)
     with enable_single_level_autograd_function():
         output: Tensor = _DDF.apply(input, channel_filter, spatial_filter, geometry, None)  # type: ignore[attr-defined]
     return output
@@ -298,7 +308,7 @@ _library.impl("ddf_backward", _backward_at_autograd_key, "Autograd")
 # --- vmap: the mapped dimension joins the batch -------------------------------------------------------------------
 
 
-def _join(tensor: Optional, dim: int | None, size: int) -> Optional:
+def _join(tensor: OptTensor, dim: int | None, size: int) -> OptTensor:
     if tensor is None:
         return None
     moved = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
@@ -332,7 +342,7 @@ torch.library.register_vmap("ddfnet::ddf_backward", _backward_vmap, lib=_library
 # --- autocast and FLOPs -------------------------------------------------------------------------------------------
 
 
-def autocast(*tensors: Optional) -> tuple[Optional, ...]:
+def autocast(*tensors: OptTensor) -> tuple[OptTensor, ...]:
     """The tensors as conv2d would see them under autocast: in the autocast dtype where it is on, except double ones."""
     device = next(tensor.device.type for tensor in tensors if tensor is not None)
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ddfnet.nn import DDF2d
-from ddfnet.ops.shapes import accumulate_dtype
+from ddfnet.ops.geometry import Combine, accumulate_dtype
 from ddfnet.surgery.checking import check_model
 from ddfnet.surgery.evaluating import evaluating
 from ddfnet.surgery.report import Edit, Report, Shape, operate
@@ -123,7 +123,7 @@ class _Mean:
         each = spatial.repeat_interleave(layer.channels // layer.heads, 0) / self.count
         if channel is None:
             return each
-        return each * channel / self.count if layer.combine == "mul" else each + channel / self.count
+        return Combine(layer.combine)(channel / self.count, each)
 
 
 def _folded(layer: DDF2d, mean: _Mean) -> nn.Module:

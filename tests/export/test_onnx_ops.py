@@ -17,8 +17,7 @@ from torch import Tensor, nn
 import ddfnet
 from ddfnet.export import MismatchError, export, onnx_ops
 from ddfnet.nn import DDF2d
-from ddfnet.ops.geometry import default_padding, pair
-from ddfnet.ops.shapes import output_size
+from ddfnet.ops.geometry import conv_output_size, default_padding, pair
 
 FILTERS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -73,7 +72,7 @@ def inputs(options: dict[str, dict[str, Any]], dtype: torch.dtype = torch.float3
         for number, own in enumerate(options.values()):
             kernel, dilation = pair("", own.get("kernel_size", 3), 1), pair("", own.get("dilation", 1), 1)
             padding = pair("", own.get("padding", default_padding(kernel, dilation)), 0)
-            grid = output_size((height, width), kernel, pair("", own.get("stride", 1), 1), padding, dilation)
+            grid = conv_output_size((height, width), kernel, pair("", own.get("stride", 1), 1), padding, dilation)
             scale = pair("", own.get("scale_factor", 1), 1)
             sub = (scale[0] * scale[1],) if "scale_factor" in own else ()
             if own.get("channel", True):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import ddfnet
 from ddfnet.ops import backends, cpu
-from ddfnet.ops.shapes import output_size
+from ddfnet.ops.geometry import Combine, Geometry
 
 TIERS = ("baseline", "avx2", "avx512")
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -128,19 +128,23 @@ class Case:
         return dataclasses.replace(self, batch=batch, **smaller)
 
     @property
-    def paddings(self) -> tuple[int, int]:
-        if self.padding is not None:
-            return self.padding
-        return tuple(d * (k - 1) // 2 for d, k in zip(self.dilation, self.kernel, strict=True))
+    def geometry(self) -> Geometry:
+        padding = self.padding
+        if padding is None:
+            padding = tuple(d * (k - 1) // 2 for d, k in zip(self.dilation, self.kernel, strict=True))
+        scale = self.scale or (1, 1)
+        return Geometry(self.kernel, self.stride, padding, self.dilation, scale, Combine(self.combine))
 
     @property
-    def grid(self) -> tuple[int, int]:
-        return output_size(self.size, self.kernel, self.stride, self.paddings, self.dilation)
+    def positions(self) -> tuple[int, int]:
+        """Rows and columns of filter positions."""
+        return self.geometry.positions(self.size)
 
     @property
-    def geometry(self) -> tuple:
-        """As the registered operator takes it."""
-        return self.kernel, self.stride, self.paddings, self.dilation, self.scale or (1, 1), self.combine
+    def has_output(self) -> bool:
+        """Whether the kernel fits into the padded map."""
+        sizes = zip(self.size, *self.geometry[:4], strict=True)
+        return all(n + 2 * p > d * (k - 1) for n, k, _, p, d in sizes)
 
     def tensors(self, dtype: torch.dtype = torch.float64, memory_format: str = "contiguous") -> list[Tensor | None]:
         """Random input, channel filter and spatial filter as the public function takes them."""
@@ -149,7 +153,7 @@ class Case:
         shapes = [
             (self.batch, self.channels, *self.size),
             (self.batch, *(() if scale is None else (sub,)), self.channels, *self.kernel),
-            (self.batch, sub * self.heads * taps, *self.grid),
+            (self.batch, sub * self.heads * taps, *self.positions),
         ]
         present = [True, self.filters != "spatial", self.filters != "channel"]
         tensors = [torch.randn(s).to(dtype) if there else None for s, there in zip(shapes, present, strict=True)]

@@ -110,7 +110,7 @@ def test_pixels_that_no_tap_reads_never_matter(name: str, memory_format: str) ->
     case = Case("unread", kernel=(2, 2), stride=(3, 3), padding=(0, 0), size=(10, 12), channels=32)
     x, channel, spatial = case.tensors(torch.float32, memory_format)
     unread = torch.ones(10, 12, dtype=torch.bool)
-    for y, x_ in itertools.product(range(case.grid[0]), range(case.grid[1])):
+    for y, x_ in itertools.product(range(case.positions[0]), range(case.positions[1])):
         unread[y * 3 : y * 3 + 2, x_ * 3 : x_ * 3 + 2] = False
     assert unread.any()
     poisoned = x.masked_fill(unread, float("nan")).contiguous(memory_format=FORMATS[memory_format])

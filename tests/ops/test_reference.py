@@ -18,7 +18,7 @@ def formula(case: Case, input: Tensor, channel: Tensor | None, spatial: Tensor |
     """The contract's sum, one multiplication at a time."""
     n, c, h, w = input.shape
     (kh, kw), (sy, sx), (py, px), (dy, dx), (uy, ux), combine = case.geometry
-    gh, gw = case.grid
+    gh, gw = case.positions
     taps, width = kh * kw, c // case.heads
     out = torch.zeros(n, c, gh * uy, gw * ux, dtype=input.dtype)
     channel = None if channel is None else channel.reshape(n, uy * ux, c, taps)
@@ -55,11 +55,11 @@ def test_backward_is_autograd_through_forward(case: Case) -> None:
     channel = channel.flatten(1, 2) if channel is not None and channel.dim() == 5 else channel
     tensors = [input, channel, spatial]
     leaves = [None if t is None else t.requires_grad_() for t in tensors]
-    output = reference.ddf(*leaves, *case.geometry)
+    output = reference.ddf(*leaves, case.geometry)
     grad = torch.randn_like(output)
     there = [t for t in leaves if t is not None]
     expected = iter(torch.autograd.grad(output, there, grad))
-    got = reference.ddf_backward(grad, *tensors, *case.geometry, [t is not None for t in tensors])
+    got = reference.ddf_backward(grad, *tensors, case.geometry, [t is not None for t in tensors])
     for name, leaf, gradient in zip(("input", "channel_filter", "spatial_filter"), leaves, got, strict=True):
         if leaf is None:
             assert gradient is None

@@ -12,6 +12,7 @@ from gpu_traffic import SECTOR, Shape, traffic
 from triton.runtime.interpreter import interpreter_builder
 
 import ddfnet.ops.triton as kernels
+from ddfnet.ops.geometry import Geometry
 from ddfnet.ops.triton import config
 from tests.ops.cases import FORMATS
 
@@ -60,12 +61,12 @@ def test_formula_and_accesses_agree_on_triton(kernel: str, memory_format: str, m
         torch.randn(shape).contiguous(memory_format=FORMATS[memory_format]) if i != 1 else torch.randn(shape)
         for i, shape in enumerate(shapes)
     )
-    geometry = (k, k), (1, 1), (1, 1), (1, 1), (1, 1), "mul"
+    geometry = Geometry((k, k), padding=(1, 1))
     if kernel == "forward":
-        kernels.ddf(input, channel, spatial, *geometry)
+        kernels.ddf(input, channel, spatial, geometry)
     else:
         mask = [kernel == "grad_input"] + [kernel.startswith("grad_filters")] * 2
-        kernels.ddf_backward(grad, input, channel, spatial, *geometry, mask)
+        kernels.ddf_backward(grad, input, channel, spatial, geometry, mask)
 
     programs = len(touched)
     compiled = Compiled(kernel, programs, {"TILE": tile, "num_warps": 1}, registers=32, spills=0, shared=0)

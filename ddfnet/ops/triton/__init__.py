@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -10,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ddfnet.ops.shapes import accumulate_dtype, empty_output, empty_result
+from ddfnet.ops.geometry import Combine, Geometry, accumulate_dtype, empty_output, empty_result
 from ddfnet.ops.triton.bwd_filters import grad_filters
 from ddfnet.ops.triton.bwd_filters_planar import grad_filters_planar
 from ddfnet.ops.triton.bwd_input import grad_input
@@ -60,10 +61,10 @@ def _processors(device: torch.device) -> int:
     return torch.xpu.get_device_properties(device).gpu_subslice_count if device.type == "xpu" else 1
 
 
-def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, *geometry: Any) -> Tensor:
-    output = empty_result(input, *geometry)
+def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, geometry: Geometry) -> Tensor:
+    output = empty_result(input, geometry)
     if output.numel():
-        _Call(output, input, channel_filter, spatial_filter, *geometry).forward()
+        _Call(output, input, channel_filter, spatial_filter, geometry).forward()
     return output
 
 
@@ -72,10 +73,11 @@ def ddf_backward(
     input: Tensor,
     channel_filter: Tensor | None,
     spatial_filter: Tensor | None,
-    *geometry_and_mask: Any,
+    geometry: Geometry,
+    output_mask: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    *geometry, (wants_input, wants_channel, wants_spatial) = geometry_and_mask
-    call = _Call(grad_output, input, channel_filter, spatial_filter, *geometry)
+    wants_input, wants_channel, wants_spatial = output_mask
+    call = _Call(grad_output, input, channel_filter, spatial_filter, geometry)
     of_input = call.grad_input() if wants_input else None
     of_channel, of_spatial = call.grad_filters(wants_channel, wants_spatial)
     return of_input, of_channel, of_spatial
@@ -90,14 +92,14 @@ class _Call:
         input: Tensor,
         channel_filter: Tensor | None,
         spatial_filter: Tensor | None,
-        *geometry: Any,
+        geometry: Geometry,
     ) -> None:
         kernel_size, stride, padding, dilation, scale, combine = geometry
         self.output, self.input = output, input
         self.channel_filter, self.spatial_filter = channel_filter, spatial_filter
-        self.window = Window._make((*kernel_size, *stride, *dilation, *scale, combine == "add"))
-        self.taps, self.subpixels = kernel_size[0] * kernel_size[1], scale[0] * scale[1]
-        heads = 1 if spatial_filter is None else spatial_filter.shape[1] // (self.subpixels * self.taps)
+        self.window = Window._make((*kernel_size, *stride, *dilation, *scale, combine is Combine.add))
+        self.taps, self.subpixels = geometry.taps, geometry.subpixels
+        heads = geometry.heads(spatial_filter)
         height, width = output.shape[2] // scale[0], output.shape[3] // scale[1]
         self.sizes = Sizes._make((heads, input.shape[1] // heads, *input.shape[2:], height, width, *padding))
         self.sum_dtype = accumulate_dtype(input.dtype)
