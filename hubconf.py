@@ -29,7 +29,7 @@ def guided_upsampler(pretrained: bool = True, **options: Any) -> GuidedUpsampler
 
     if pretrained and options:
         raise ValueError(f"pretrained=True has options of its own; give pretrained=False, or leave out {list(options)}")
-    return copy.deepcopy(weights_files.shipped()) if pretrained else GuidedUpsampler(**options).eval()
+    return copy.deepcopy(weights_files.default_model()) if pretrained else GuidedUpsampler(**options).eval()
 
 
 def __dir__() -> list[str]:

@@ -12,9 +12,9 @@ from tests.guided_networks import network
 
 NETWORK = network(4)
 ARRAY = np.random.default_rng(0).random((6, 7)) + 1
-PHOTOGRAPH = np.random.default_rng(1).integers(0, 256, (20, 25, 3), dtype=np.uint8)
-TENSOR, PICTURE = torch.from_numpy(ARRAY), torch.from_numpy(PHOTOGRAPH)
+GUIDE = np.random.default_rng(1).integers(0, 256, (20, 25, 3), dtype=np.uint8)
+TENSOR, GUIDE_TENSOR = torch.from_numpy(ARRAY), torch.from_numpy(GUIDE)
 
 
-def enlarge(depth: Any = ARRAY, guide: Any = PHOTOGRAPH, **options: Any) -> Any:
+def upsample(depth: Any = ARRAY, guide: Any = GUIDE, **options: Any) -> Any:
     return ddfnet.upsample_depth(depth, guide, **{"model": NETWORK, **options})

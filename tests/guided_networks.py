@@ -61,7 +61,7 @@ def check_threads(call: Callable[[], torch.Tensor]) -> None:
         torch.set_num_threads(before)
 
 
-def enlarging(size: tuple[int, int], ratio: int, tile: int) -> Callable[[], list[torch.Tensor]]:
+def upsampling_call(size: tuple[int, int], ratio: int, tile: int) -> Callable[[], list[torch.Tensor]]:
     """A call of `upsample_depth` for `ddfnet.bench.memory`, after a small one like it."""
     model = network(ratio)
     depth, guide = (

@@ -185,7 +185,7 @@ def _methods(names: Sequence[str], networks: Sequence[_Network], probe: bool) ->
 
 
 def _scenes(name: str, options: argparse.Namespace) -> Sequence[Scene]:
-    from ddfnet.data.depth import middlebury, nyu, pairs
+    from ddfnet.data.depth import folder, middlebury, nyu
 
     if name == "motorcycle":
         return [middlebury.motorcycle()]
@@ -197,7 +197,7 @@ def _scenes(name: str, options: argparse.Namespace) -> Sequence[Scene]:
         return nyu.load(options.root, "test")
     if not Path(name).is_dir():
         raise UserError(f"--data must be some of {', '.join(_NAMED)}, or a folder with rgb/ and depth/, got {name!r}")
-    return pairs.load(name, options.unit)
+    return folder.load(name, options.unit)
 
 
 def _bar(scenes: Sequence[Scene], title: str) -> Iterable[Scene]:

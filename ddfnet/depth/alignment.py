@@ -1,19 +1,112 @@
-"""Small maps laid over large ones: which sample lies where, and what lies between, without what is not valid."""
+"""Depth maps laid over larger guides: positions of the samples, and what lies between them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from ddfnet.depth.valid import MISSING, valid_depth
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Map = TypeVar("Map", Tensor, npt.NDArray[Any])
 
-_AT_ONCE = 2**20  # samples, of which each takes some 100 bytes for a while
+
+@dataclass(frozen=True)
+class AxisAlignment:
+    """One axis of a depth map on a guide: sample i lies on pixel ``i*ratio + offset``.
+
+    Args:
+        samples: of the depth map along this axis.
+        pixels: of the guide along this axis.
+        ratio: pixels per sample.
+        offset: pixel of sample 0.
+    """
+
+    samples: int
+    pixels: int
+    ratio: float
+    offset: float
+
+    def positions(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return the position of each pixel in samples, (pixels,), float64, held between the outermost samples."""
+        pixels = torch.arange(self.pixels, dtype=torch.float64, device=device)
+        return ((pixels - self.offset) / self.ratio).clamp(0, self.samples - 1)
+
+    def nearest_sample(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return the sample nearest to each pixel, (pixels,), int64."""
+        return self.positions(device).round().long()
+
+
+def align(
+    depth_size: Sequence[int],
+    guide_size: Sequence[int],
+    ratio: float | tuple[float, float] | None = None,
+    offset: float | tuple[float, float] | None = None,
+) -> tuple[AxisAlignment, AxisAlignment]:
+    """Return the alignment of a depth map (h, w) on a guide (H, W, ...), along y and x.
+
+    Args:
+        depth_size: (h, w).
+        guide_size: (H, W), or a longer shape that begins so.
+        ratio: pixels per sample, for both axes or (y, x), see `ddfnet.upsample_depth`.
+        offset: pixel of sample 0, likewise.
+
+    Raises:
+        ValueError: no numbers, a ratio below 1, or samples that lie beside the guide.
+
+    Example:
+        >>> align((60, 80), (480, 640))[0]
+        AxisAlignment(samples=60, pixels=480, ratio=8.0, offset=3.5)
+    """
+    ratios, offsets = _per_axis("ratio", ratio), _per_axis("offset", offset)
+    y, x = (_align_axis(*axis) for axis in zip("yx", depth_size, guide_size[:2], ratios, offsets, strict=True))
+    return y, x
+
+
+def _align_axis(name: str, samples: int, pixels: int, ratio: float | None, offset: float | None) -> AxisAlignment:
+    if ratio is None:
+        ratio = pixels / samples
+        if offset is not None and offset.is_integer() and 0 <= offset < pixels:
+            # The smallest and the largest step with which the samples are those of a strided subsampling, if any is.
+            least = -((offset - pixels) // samples)
+            most = (pixels - offset - 1) // (samples - 1) if samples > 1 else pixels
+            if least <= most:
+                ratio = min(max(round(ratio), least), most)
+    if ratio < 1:
+        raise ValueError(f"ratio must be at least 1, got {ratio}")
+    ratio = float(ratio)
+    axis = AxisAlignment(samples, pixels, ratio, (ratio - 1) / 2 if offset is None else offset)
+    first, last = axis.offset, axis.offset + (samples - 1) * ratio
+    if first < -ratio / 2 or last > pixels - 1 + ratio / 2:
+        raise ValueError(
+            f"ratio and offset must put every sample within half a ratio of the guide's pixels 0 to {pixels - 1}, "
+            f"along {name} they put {samples} on {first:g} to {last:g}; without them the samples cover the guide evenly"
+        )
+    return axis
+
+
+def covers(guide_size: Sequence[int], depth_size: Sequence[int]) -> bool:
+    """Return whether a guide (H, W, ...) is at least as large as a depth map (h, w), as upsampling requires."""
+    return guide_size[0] >= depth_size[0] and guide_size[1] >= depth_size[1]
+
+
+def same_aspect_ratio(guide_size: Sequence[int], depth_size: Sequence[int]) -> bool:
+    """Return whether one factor explains both sizes.
+
+    It takes the guide's (H, W) to the depth map's (h, w) to within one sample, however they were rounded.
+    """
+    sizes = list(zip(depth_size, guide_size[:2], strict=True))
+    least = max(pixels / (samples + 1) for samples, pixels in sizes)
+    most = min(pixels / (samples - 1) if samples > 1 else math.inf for samples, pixels in sizes)
+    return least < most
 
 
 def aligned_bilinear(
@@ -24,24 +117,25 @@ def aligned_bilinear(
     ratio: float | tuple[float, float] | None = None,
     offset: float | tuple[float, float] | None = None,
 ) -> Map:
-    """Bilinear upsampling that knows where the samples lie and which of them are valid.
+    """Upsample bilinearly, with the samples where they lie and without those that are not valid.
 
     Sample i lies on pixel ``ratio * i + offset``. A pixel is the mean of the valid ones among the four samples around
-    it, by their bilinear weights; where none is valid it is the nearest valid sample. Beyond the outermost samples the
+    it, by their bilinear weights. Where none is valid it is the nearest valid sample. Beyond the outermost samples the
     map goes on as it is at them. Computed in float64: a constant float32 map stays exactly that constant.
 
     Args:
         depth: (h, w), array or tensor, any real dtype and unit.
         guide_size: (H, W), of the result.
         valid: (h, w), bool; nan and inf are never valid. None: where the depth is finite and not 0.
-        ratio: pixels a sample, for both axes or (y, x). None: (H/h, W/w). Name it where the size is not its multiple.
-        offset: the pixel of sample 0, for both axes or (y, x). None: the middle of its block, (ratio - 1) / 2.
+        ratio: pixels per sample, for both axes or (y, x). None: (H/h, W/w). Give it where the size is no multiple.
+        offset: pixel of sample 0, for both axes or (y, x). None: the middle of its block, (ratio - 1) / 2.
 
     Returns:
         (H, W), array or tensor as ``depth`` is, in its dtype, or float32 for integers.
 
     Raises:
-        ValueError: shapes, a ratio that is not positive, or no valid sample.
+        ValueError: wrong shapes, a ratio that is not positive, or no valid sample.
+        ModuleNotFoundError: pixels without a valid sample around them need SciPy, which the extra ``upsample`` has.
 
     Example:
         >>> import torch
@@ -54,50 +148,52 @@ def aligned_bilinear(
     if not isinstance(depth, Tensor):
         import numpy as np
 
-        given = None if valid is None else torch.from_numpy(np.ascontiguousarray(valid))
+        mask = None if valid is None else torch.from_numpy(np.ascontiguousarray(valid))
         tensor = torch.from_numpy(np.ascontiguousarray(depth))
-        return aligned_bilinear(tensor, guide_size, valid=given, ratio=ratio, offset=offset).numpy()
+        return aligned_bilinear(tensor, guide_size, valid=mask, ratio=ratio, offset=offset).numpy()
     if depth.ndim != 2 or depth.numel() == 0 or (valid is not None and valid.shape != depth.shape):
         shape = None if valid is None else tuple(valid.shape)
         raise ValueError(f"a map (h, w) and a mask of its size are required, got {tuple(depth.shape)} and {shape}")
-    values = depth.double()  # so that the weights' rounding is lost in the result's, even in float32
-    known = values.isfinite() & (values != 0 if valid is None else valid)
-    if not known.any():
+    values = depth.double()  # the rounding of the weights is lost in that of the result, even in float32
+    mask = valid_depth(values, valid, missing=MISSING if valid is None else ())
+    if not mask.any():
         raise ValueError("a depth map with a valid sample is required, got none")
-    ratios = _both(ratio) if ratio is not None else [large / small for large, small in zip(guide_size, depth.shape)]  # noqa: B905
-    if min(ratios) <= 0:
-        raise ValueError(f"a positive ratio is required, got {ratio}")
-    offsets = _both(offset) if offset is not None else [(each - 1) / 2 for each in ratios]
-    axes = [
-        ((torch.arange(large, dtype=torch.float64, device=depth.device) - first) / step).clamp(0, small - 1)
-        for large, small, first, step in zip(guide_size, depth.shape, offsets, ratios, strict=True)
-    ]
-    weight = known.double()
-    total = _between(weight, axes)
-    result = _between(torch.where(known, values, 0.0), axes) / total
-    reached = total > 1e-9  # a weight of less than that is a position's rounding
+    axes = []
+    for samples, pixels, step, start in zip(
+        depth.shape, guide_size, _per_axis("ratio", ratio), _per_axis("offset", offset), strict=True
+    ):
+        step = pixels / samples if step is None else step
+        if step <= 0:
+            raise ValueError(f"a positive ratio is required, got {ratio}")
+        axes.append(AxisAlignment(samples, pixels, step, (step - 1) / 2 if start is None else start))
+    positions = [axis.positions(depth.device) for axis in axes]
+    total = _interpolate(mask.double(), positions)
+    result = _interpolate(torch.where(mask, values, 0.0), positions) / total
+    reached = total > 1e-9  # a smaller weight is the rounding of a position
     if not reached.all():
-        filled = nearest_valid(values, known, spacing=(ratios[0], ratios[1]))
-        rows, columns = (axis.round().long() for axis in axes)
+        filled = nearest_valid(values, mask, spacing=(axes[0].ratio, axes[1].ratio))
+        rows, columns = (axis.nearest_sample(depth.device) for axis in axes)
         result = torch.where(reached, result, filled[rows][:, columns])
     return result.to(depth.dtype if depth.is_floating_point() else torch.float32)
 
 
 def nearest_valid(values: Tensor, valid: Tensor, *, spacing: tuple[float, float] = (1.0, 1.0)) -> Tensor:
-    """Each sample's nearest valid one: the value of a valid sample is its own.
+    """Return the value of the nearest valid sample for each sample: a valid one keeps its own.
 
-    By exact Euclidean distance; among equally near ones always the same.
+    By exact Euclidean distance; among equally near ones always the same one. SciPy's distance transform finds it, on
+    the CPU whatever the device: the samples are few beside the pixels of their guide.
 
     Args:
         values: (h, w).
         valid: (h, w), bool, somewhere true.
-        spacing: how far samples are apart, (y, x).
+        spacing: distance between samples, (y, x).
 
     Returns:
         (h, w), values of valid samples only.
 
     Raises:
         ValueError: no sample is valid.
+        ModuleNotFoundError: no SciPy, which the extra ``upsample`` has.
 
     Example:
         >>> import torch
@@ -107,53 +203,35 @@ def nearest_valid(values: Tensor, valid: Tensor, *, spacing: tuple[float, float]
     """
     if not valid.any():
         raise ValueError("a map with a valid sample is required, got none")
-    height, width = values.shape
-    # First down each column that has a valid sample: in which row the nearest is, and how far that is, squared.
-    columns = valid.any(0).nonzero()[:, 0]
-    rows = torch.arange(height, device=values.device)[:, None]
-    above = torch.where(valid[:, columns], rows, -1).cummax(0).values
-    below = torch.where(valid[:, columns], rows, height).flip(0).cummin(0).values.flip(0)
-    upward = (above >= 0) & ((rows - above <= below - rows) | (below == height))
-    source = torch.where(upward, above, below)
-    away = ((source - rows).double() * spacing[0]).square()
-    # Then along each row: in which of these columns the nearest is. In parts, which bounds the memory.
-    places, at = (each.double() * spacing[1] for each in (columns, torch.arange(width, device=values.device)))
-    chosen = torch.cat([_lowest(part, places, at) for part in away.split(max(1, _AT_ONCE // width))])
-    return values[source.gather(1, chosen), columns[chosen]]
+    if valid.all():
+        return values
+    try:
+        from scipy.ndimage import distance_transform_edt
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "filling with the nearest valid sample needs SciPy: pip install 'ddfnet[upsample]'", name=error.name
+        ) from error
+    missing = valid.logical_not().numpy(force=True)
+    indices = distance_transform_edt(missing, sampling=spacing, return_distances=False, return_indices=True)
+    rows, columns = torch.from_numpy(indices).long().to(values.device)
+    return values[rows, columns]
 
 
-def _lowest(heights: Tensor, places: Tensor, at: Tensor) -> Tensor:
-    """For each row and each of the ascending x in ``at``: the i of the least ``heights[row, i] + (x - places[i])**2``.
-
-    It never decreases with x, so that between two x's whose i is known only the i's between theirs come into question.
-    Each round halves the steps between known x's, and tries less than two i's an x and place.
-    """
-    device, number, last = heights.device, len(at), len(places) - 1
-    found = torch.zeros(len(heights), number + 1, dtype=torch.long, device=device)  # of x number 1, 2, ...
-    for step in (2**power for power in reversed(range(number.bit_length()))):
-        x = torch.arange(step, number + 1, 2 * step, device=device)
-        low = found[:, x - step]
-        high = torch.where(x + step <= number, found[:, (x + step).clamp(max=number)], last)
-        counts = (high - low + 1).flatten()
-        whose = torch.repeat_interleave(counts)  # all candidates of all x's in one line
-        i = low.flatten()[whose] + torch.arange(len(whose), device=device) - (counts.cumsum(0) - counts)[whose]
-        costs = heights[whose // len(x), i] + (at[x - 1][whose % len(x)] - places[i]).square()
-        least = costs.new_full(counts.shape, torch.inf).scatter_reduce(0, whose, costs, "amin")
-        first = torch.where(costs == least[whose], i, last)
-        found[:, x] = torch.full_like(counts, last).scatter_reduce(0, whose, first, "amin").reshape(low.shape)
-    return found[:, 1:]
-
-
-def _between(values: Tensor, axes: Sequence[Tensor]) -> Tensor:
-    """Bilinear interpolation at the grid of two axes of positions, in samples."""
-    for dimension, position in enumerate(axes):
+def _interpolate(values: Tensor, positions: Sequence[Tensor]) -> Tensor:
+    """Interpolate bilinearly on the grid of two axes of positions, in samples."""
+    for dimension, position in enumerate(positions):
         low = position.floor().long()
         high = (low + 1).clamp(max=values.shape[dimension] - 1)
-        shape = [-1, 1] if dimension == 0 else [1, -1]
-        share = (position - low).reshape(shape)
+        share = (position - low).reshape([-1, 1] if dimension == 0 else [1, -1])
         values = values.index_select(dimension, low) * (1 - share) + values.index_select(dimension, high) * share
     return values
 
 
-def _both(value: float | tuple[float, float]) -> tuple[float, float]:
-    return value if isinstance(value, tuple) else (value, value)
+def _per_axis(name: str, value: float | tuple[float, float] | None) -> tuple[float | None, float | None]:
+    """Return the values along y and x of one number for both or of a pair."""
+    if value is None:
+        return None, None
+    values = value if isinstance(value, tuple | list) else (value, value)
+    if len(values) != 2 or not all(isinstance(each, Real) and math.isfinite(each) for each in values):
+        raise ValueError(f"{name} must be a number or (y, x), in pixels of the guide, got {value!r}")
+    return float(values[0]), float(values[1])

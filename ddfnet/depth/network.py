@@ -1,4 +1,4 @@
-"""DDF-Up-Net: a depth map enlarged with the help of a photograph, by one DDF-Up for each factor of two."""
+"""DDF-Up-Net: guided upsampling of depth maps by one DDF-Up per factor of two."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddfnet.depth.layers import channels_last, convs
-from ddfnet.depth.stage import Stage
+from ddfnet.depth.stage import Stage, channels_last, convs
+from ddfnet.depth.valid import valid_depth
 from ddfnet.models.hub import Hub
 from ddfnet.nn.branches import check_map, check_norm
 from ddfnet.ops.geometry import Combine
 
-_HINTS = 4  # channels that describe the depth itself, see `_describe`
-_RADIUS = 2  # of the window in which the depth is described, low-resolution pixels on each side
+_HINTS = 4  # channels that describe the depth, see `_describe`
+_RADIUS = 2  # samples on each side, in the window in which the depth is described
 _FILTERS = ("both", "spatial", "channel")
 _UPSAMPLERS = ("ddf", "bilinear")
 
 
 class Level(NamedTuple):
-    """The depth (N, 1, H, W) after a stage, and where it is known."""
+    """Depth (N, 1, H, W) after a stage, and its validity, bool."""
 
     depth: Tensor
     valid: Tensor
 
 
 class GuidedUpsampler(nn.Module, Hub):
-    r"""Enlarge a depth map with filters that are predicted from it and from a photograph of the same scene.
+    r"""Network that upsamples a depth map with filters predicted from it and from an image of the same scene.
 
     .. math::
         t_s = \mathrm{trunk}(f_s, g_s), \qquad D^{sp}_s = \mathrm{softmax}(W_s\, t_s), \\
@@ -41,32 +41,32 @@ class GuidedUpsampler(nn.Module, Hub):
     features. The depth is carried from stage to stage by filters that are positive with sum 1, so that every output is
     an average of valid depths near it: constants stay, nothing overshoots, and a pixel whose filter chooses one side of
     an edge is on that side. ``carry=False`` is the form of the paper, in which the features alone bring the depth to
-    the prediction head. It says what bilinear interpolation lacks, in units of how far the depths nearby reach; each
-    stage has one, so that a training can ask for the depth at every size. Without either it hardly learns. There the
-    output has no such bounds.
+    the prediction head. The head predicts the difference to bilinear interpolation, in units of the range of the depths
+    nearby; each stage has one, so that a training can supervise the depth at every size. Without either it hardly
+    learns. In this form the output has no such bounds.
 
     One network serves several factors: the finest stages of an 8x network are a 4x network, and are trained as one
     where a training draws its factor step by step.
 
     Args:
         scale_factor: the largest factor, a power of two from 2 on.
-        channels: of the features.
-        guide_channels: of the guidance branch.
-        kernel_size: taps of all filters, odd.
-        blocks: residual blocks of a stage's trunk.
-        filters: the features' DDF-Up has ``"both"`` filters, or the ``"spatial"`` or the ``"channel"`` one alone.
-        combine: how the two meet, ``"mul"`` or ``"add"``.
-        norm: of the features' spatial filters, see `DDF2d`. With ``"softmax"`` they are those that carry the depth;
-            with another the features have spatial filters of their own. With ``"filter"`` it is the channel filters'
-            norm too; otherwise a channel filter is a learnt one plus what the pooled target features add to it.
+        channels: channels of the features.
+        guide_channels: channels of the guidance branch.
+        kernel_size: kernel size of all filters, odd.
+        blocks: residual blocks per trunk.
+        filters: filters of the features' DDF-Up, ``"both"``, ``"spatial"`` or ``"channel"``.
+        combine: combine mode of the two, ``"mul"`` or ``"add"``.
+        norm: normalisation of the features' spatial filters, see `DDF2d`. With ``"softmax"`` they are those that carry
+            the depth; with another the features have spatial filters of their own. ``"filter"`` normalises the channel
+            filters too; otherwise a channel filter is a learnt one plus a prediction from the pooled target features.
         carry: whether the softmax filters carry the depth.
-        upsampler: ``"bilinear"`` is the plain twin that DDF-Up is compared with: features and depth are enlarged
-            bilinearly, and the trunks, which read the same guide, correct the depth by what they add to it. It has no
-            filters, so that ``filters``, ``combine``, ``norm`` and ``carry`` must be left alone.
+        upsampler: ``"ddf"``, or ``"bilinear"`` for the plain twin that DDF-Up is compared with: features and depth are
+            upsampled bilinearly, and the trunks, which read the same guide, add corrections to the depth. It has no
+            filters, so ``filters``, ``combine``, ``norm`` and ``carry`` must be left alone.
 
     ``forward(depth, guide, valid=None, *, scale_factor=None)`` takes depth (N, 1, h, w), floating, in any unit; a guide
     (N, 3, s*h, s*w), floating, from 0 to 1; which depths are valid, (N, 1, h, w), bool, all of them by default, and
-    never nan or inf; and s, a power of two up to the network's own, which is the default. What an invalid depth holds
+    never nan or inf; and s, a power of two up to the network's own, which is the default. The value of an invalid depth
     does not matter. Sample i of the depth lies on pixel ``i*s + (s - 1)//2`` of the guide.
 
     Returns:
@@ -74,8 +74,8 @@ class GuidedUpsampler(nn.Module, Hub):
         is valid, bool.
 
     Raises:
-        ValueError: a wrong option; maps of other shapes.
-        TypeError: what is not a tensor, or not floating.
+        ValueError: a wrong option; wrong shapes.
+        TypeError: an argument that is not a tensor, or not floating.
 
     Example:
         >>> import torch
@@ -85,9 +85,9 @@ class GuidedUpsampler(nn.Module, Hub):
         >>> depth.shape
         torch.Size([2, 1, 96, 128])
 
-    Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6, figure 6b and table 7: one DDF-Up a
-    factor of two between a target branch, a guidance branch and a prediction head. Channels, kernel sizes and where the
-    guide is read are open there; the carried depth is ours.
+    Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6, figure 6b and table 7: one DDF-Up
+    per factor of two between a target branch, a guidance branch and a prediction head. Channels, kernel sizes and the
+    resolution of the guide are open there; the carried depth is ours.
     """
 
     def __init__(
@@ -144,13 +144,13 @@ class GuidedUpsampler(nn.Module, Hub):
         for _ in range(stages - 1):
             self.guidance.append(nn.Sequential(*convs(guide_channels, guide_channels, guide_channels, stride=2)))
         head = not carry and upsampler == "ddf"
-        ways: dict[str, Any] = {"filters": filters, "combine": combine, "norm": norm, "kernel_size": kernel_size}
+        options: dict[str, Any] = {"filters": filters, "combine": combine, "norm": norm, "kernel_size": kernel_size}
         self.stages = nn.ModuleList(
-            # The last stage gives the depth itself, or the features that its head reads.
-            Stage(channels, guide_channels, blocks, carry, upsampler, features_too=number > 0 or head, **ways)
+            # The last stage returns the depth itself, or the features that its head reads.
+            Stage(channels, guide_channels, blocks, carry, upsampler, features_too=number > 0 or head, **options)
             for number in range(stages)
         )
-        # Those of the coarse stages are for the training alone: what they say is not handed on.
+        # The heads of the coarse stages serve the training alone: their outputs are not handed on.
         self.heads = nn.ModuleList([_head(channels) for _ in range(stages)]) if head else None
 
     def forward(
@@ -161,68 +161,67 @@ class GuidedUpsampler(nn.Module, Hub):
     def levels(
         self, depth: Tensor, guide: Tensor, valid: Tensor | None = None, *, scale_factor: int | None = None
     ) -> list[Level]:
-        """What `forward` gives, and what lies between: the depth after each stage, from coarse to fine."""
+        """Return the depth after each stage, from coarse to fine; the last is what `forward` returns."""
         scale_factor = self.scale_factor if scale_factor is None else scale_factor
         self._check(depth, guide, valid, scale_factor)
         depth = depth.float()
-        finite = depth.isfinite()
-        known = (finite if valid is None else finite & valid).to(depth.dtype)
-        lowest = depth.masked_fill(known == 0, math.inf).amin((2, 3), keepdim=True)
-        highest = depth.masked_fill(known == 0, -math.inf).amax((2, 3), keepdim=True)
+        mask = valid_depth(depth, valid, missing=()).to(depth.dtype)
+        lowest = depth.masked_fill(mask == 0, math.inf).amin((2, 3), keepdim=True)
+        highest = depth.masked_fill(mask == 0, -math.inf).amax((2, 3), keepdim=True)
         span = highest - lowest
-        # Also where all depths are equal, or none is valid.
+        # The span is 0 where all depths are equal, and not finite where none is valid.
         usable = (span > 0) & span.isfinite()
         lowest, span = torch.where(lowest.isfinite(), lowest, 0), torch.where(usable, span, 1)
-        scaled = torch.where(known > 0, (depth - lowest) / span, 0)
+        scaled = torch.where(mask > 0, (depth - lowest) / span, 0)
         return [
             Level(torch.where(level.valid, level.depth * span + lowest, 0), level.valid)
-            for level in self.scaled_levels(scaled, known, guide, self.context(scaled, known), scale_factor)
+            for level in self.scaled_levels(scaled, mask, guide, self.context(scaled, mask), scale_factor)
         ]
 
-    def context(self, scaled: Tensor, known: Tensor) -> Tensor:
-        """The target features' average, from which the channel filters are predicted: (N, C, 1, 1).
+    def context(self, scaled: Tensor, mask: Tensor) -> Tensor:
+        """Return the mean of the target features, (N, C, 1, 1), from which the channel filters are predicted.
 
         Args:
-            scaled: the depth (N, 1, h, w), from 0 to 1 over the map's valid depths, 0 where it is not valid.
-            known: 1 where it is valid and 0 elsewhere, of the same shape.
+            scaled: depth (N, 1, h, w), from 0 to 1 over the map's valid depths, 0 where it is not valid.
+            mask: (N, 1, h, w), 1 where the depth is valid and 0 elsewhere.
         """
-        return self.features(scaled, known).mean((2, 3), keepdim=True)
+        return self.features(scaled, mask).mean((2, 3), keepdim=True)
 
-    def features(self, scaled: Tensor, known: Tensor) -> Tensor:
-        """What the target branch sees in the depth, (N, C, h, w); for the arguments see `context`."""
-        features: Tensor = self.target(_describe(scaled, known))
+    def features(self, scaled: Tensor, mask: Tensor) -> Tensor:
+        """Return the features of the target branch, (N, C, h, w); for the arguments see `context`."""
+        features: Tensor = self.target(_describe(scaled, mask))
         return features
 
     def scaled_levels(
-        self, scaled: Tensor, known: Tensor, guide: Tensor, context: Tensor, scale_factor: int
+        self, scaled: Tensor, mask: Tensor, guide: Tensor, context: Tensor, scale_factor: int
     ) -> Iterator[Level]:
-        """The stages alone, for whoever cuts a map into tiles: nothing in here looks at the map as a whole."""
+        """Yield the depth after each stage, for callers that work in tiles: nothing here depends on the whole map."""
         stages = scale_factor.bit_length() - 1
         maps = [self.guidance[0](channels_last(F.pixel_unshuffle(guide - 0.5, 2)))]
         for number in range(1, stages):
             maps.append(self.guidance[number](maps[-1]))
-        features = self.features(scaled, known)
-        step = None if self.heads is None else _nearby(scaled, known, radius=1)[1]
+        features = self.features(scaled, mask)
+        step = None if self.heads is None else _nearby(scaled, mask, radius=1)[1]
         for number in reversed(range(stages)):
             stage = self.stages[number]
-            scaled, known, features = stage(scaled, known, features, maps[number], context)
+            scaled, mask, features = stage(scaled, mask, features, maps[number], context)
             level = scaled
             if self.heads is not None and step is not None:
                 step = F.interpolate(step, scale_factor=2, mode="nearest")
                 level = scaled + self.heads[number](features) * step
-            yield Level(level, known > 0)
+            yield Level(level, mask > 0)
 
     @property
-    def target_reach(self) -> int:
-        """How many low-resolution pixels away an input may lie and still change `features`."""
+    def target_receptive_radius(self) -> int:
+        """Receptive radius of `features`, in low-resolution pixels."""
         return _RADIUS + 3
 
     @property
-    def reach(self) -> int:
-        """How many low-resolution pixels away an input may lie and still change an output, at any factor."""
+    def receptive_radius(self) -> int:
+        """Receptive radius of an output at any factor, in low-resolution pixels."""
         own = 2 * self.options["blocks"] + 1 + self.options["kernel_size"] // 2  # the trunk and the filters
         stages = sum(own * 2.0**-number for number in range(len(self.stages)))
-        return self.target_reach + math.ceil(stages) + 1
+        return self.target_receptive_radius + math.ceil(stages) + 1
 
     def _check(self, depth: Tensor, guide: Tensor, valid: Tensor | None, scale_factor: int) -> None:
         if not isinstance(scale_factor, int) or scale_factor not in (2**n for n in range(1, len(self.stages) + 1)):
@@ -249,26 +248,26 @@ class GuidedUpsampler(nn.Module, Hub):
             )
 
 
-def _describe(scaled: Tensor, known: Tensor) -> Tensor:
-    """Depth as features (N, 4, h, w): itself, its place within its neighbourhood, how far that reaches, and validity.
+def _describe(scaled: Tensor, mask: Tensor) -> Tensor:
+    """Return the depth as features (N, 4, h, w): value, rank in its neighbourhood, range of that, and validity.
 
-    The place is what tells on which side of an edge a pixel lies, however small the step is beside the whole map's.
+    The rank tells on which side of an edge a pixel lies, however small the step is beside the range of the whole map.
     """
-    lowest, step = _nearby(scaled, known, _RADIUS)
-    place = torch.where(known > 0, (scaled - lowest) / (step + 1e-3) - 0.5, 0)
-    return channels_last(torch.cat([scaled * known, place, torch.log1p(20 * step), known], 1))
+    lowest, step = _nearby(scaled, mask, _RADIUS)
+    rank = torch.where(mask > 0, (scaled - lowest) / (step + 1e-3) - 0.5, 0)
+    return channels_last(torch.cat([scaled * mask, rank, torch.log1p(20 * step), mask], 1))
 
 
-def _nearby(scaled: Tensor, known: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """The lowest of the valid depths around each sample, and how far they reach above it: 0 where there is none."""
-    there = known > 0
-    highest = F.max_pool2d(scaled.masked_fill(~there, -math.inf), 2 * radius + 1, 1, radius)
-    lowest = -F.max_pool2d((-scaled).masked_fill(~there, -math.inf), 2 * radius + 1, 1, radius)
-    return lowest, torch.where(there, highest - lowest, 0)
+def _nearby(scaled: Tensor, mask: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """Return the lowest valid depth around each sample, and the range of the valid depths there; 0 where none is."""
+    valid = mask > 0
+    highest = F.max_pool2d(scaled.masked_fill(~valid, -math.inf), 2 * radius + 1, 1, radius)
+    lowest = -F.max_pool2d((-scaled).masked_fill(~valid, -math.inf), 2 * radius + 1, 1, radius)
+    return lowest, torch.where(valid, highest - lowest, 0)
 
 
 def _head(channels: int) -> nn.Conv2d:
-    """From features to what bilinear interpolation lacks: hardly anything at first."""
+    """Return a convolution from features to a correction of bilinear interpolation, close to 0 at first."""
     head = nn.Conv2d(channels, 1, 3, padding=1)
     nn.init.normal_(head.weight, std=1e-2)
     nn.init.zeros_(head.bias)  # type: ignore[arg-type]

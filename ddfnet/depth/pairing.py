@@ -1,20 +1,18 @@
-"""Which files `ddfnet upsample` works on: a depth map with its photograph, and where the results go."""
+"""Jobs of ``ddfnet upsample``: a depth map, its guide and mask, and the files of the results."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddfnet.data.depth.pairs import by_stem
 from ddfnet.depth.io import FORMATS, GUIDES
 from ddfnet.errors import DataError, UserError, writable_folder
 
 
 @dataclass(frozen=True)
 class Job:
-    """One depth map to upsample: what is read, and what is written."""
+    """One depth map to upsample: the files that are read, and those that are written."""
 
     depth: Path
     guide: Path
@@ -23,29 +21,43 @@ class Job:
     preview: Path | None
 
     def results(self) -> list[Path]:
+        """Return the files that are written."""
         return [self.output] if self.preview is None else [self.output, self.preview]
 
 
-def single(options: argparse.Namespace) -> Job:
-    """The job of one depth map; refused where it would lose a file."""
-    depth: Path = options.depth
-    for path, name in ((options.guide, "--guide"), (options.mask, "--mask")):
+def single(
+    depth: Path, guide: Path, mask: Path | None, output: Path, preview: Path | None, *, overwrite: bool = False
+) -> Job:
+    """Return the job of one depth map.
+
+    Args:
+        depth: a file.
+        guide: a file.
+        mask: a file, or None.
+        output: a file, or a folder for one of the depth map's name.
+        preview: likewise, or None.
+        overwrite: whether results may be there already.
+
+    Raises:
+        UserError: a folder in place of a file, a result that cannot be written, or one that would replace an input,
+            another result, or without ``overwrite`` any file.
+    """
+    for path, name in ((guide, "--guide"), (mask, "--mask")):
         if path is not None and path.is_dir():
             raise UserError(f"{name} {path} is a folder, but {depth} is no folder; give a file")
-    output = options.output / depth.name if options.output.is_dir() else options.output
-    preview = options.preview
+    output = output / depth.name if output.is_dir() else output
     if preview is not None:
         preview = _preview(preview, depth) if preview.is_dir() else preview
         if preview.suffix.lower() != ".png":
             raise UserError(f"--preview {preview}: a preview is a .png file; name it so, or name a folder that exists")
-    job = Job(depth, options.guide, options.mask, output, preview)
     if preview is not None and preview.resolve() == output.resolve():
         raise UserError(f"{output} is asked for twice, as --output and as --preview; name two files")
+    job = Job(depth, guide, mask, output, preview)
     for path in job.results():
-        for source in (depth, options.guide, options.mask):
+        for source in (depth, guide, mask):
             if source is not None and source.exists() and path.exists() and path.samefile(source):
                 raise UserError(f"{path} would replace an input; write to another name")
-        if path.exists() and not options.overwrite:
+        if path.exists() and not overwrite:
             raise UserError(f"{path} exists; give --overwrite to replace it, or write to another name")
         if not path.parent.is_dir():
             raise UserError(f"cannot write {path}: there is no folder {path.parent}")
@@ -56,10 +68,21 @@ def single(options: argparse.Namespace) -> Job:
     return job
 
 
-def folder(options: argparse.Namespace) -> tuple[list[Job], list[str]]:
-    """The jobs of a folder of depth maps, and a line for each file without a partner."""
-    depth, guide, mask = options.depth, options.guide, options.mask
-    output, preview = options.output, options.preview
+def folder(
+    depth: Path, guide: Path, mask: Path | None, output: Path, preview: Path | None
+) -> tuple[list[Job], list[str]]:
+    """Return the jobs of a folder of depth maps, paired by name, and a line for each file without a partner.
+
+    Args:
+        depth: a folder.
+        guide: a folder.
+        mask: a folder, a file for all, or None.
+        output: a folder, made where there is none.
+        preview: likewise, or None.
+
+    Raises:
+        UserError: a file in place of a folder, no depth maps, results that would replace inputs or each other.
+    """
     for path, name in ((guide, "--guide"), (output, "--output"), (preview, "--preview")):
         if path is not None and not path.is_dir() and (name == "--guide" or path.exists()):
             raise UserError(f"{name} {path}: {depth} is a folder, so a folder is required here too")
@@ -67,11 +90,11 @@ def folder(options: argparse.Namespace) -> tuple[list[Job], list[str]]:
         raise UserError(f"--mask {mask}: no such file or folder")
     for result in (output, preview):
         for source in (depth, guide, mask):
-            if None not in (result, source) and result.exists() and source.exists() and result.samefile(source):
+            if result is not None and source is not None and result.exists() and result.samefile(source):
                 raise UserError(f"results in {result} would replace inputs; write to another folder")
     try:
-        depths, guides = by_stem(depth, FORMATS), by_stem(guide, GUIDES)
-        masks = by_stem(mask, FORMATS) if mask is not None and mask.is_dir() else None
+        depths, guides = files_by_stem(depth, FORMATS), files_by_stem(guide, GUIDES)
+        masks = files_by_stem(mask, FORMATS) if mask is not None and mask.is_dir() else None
     except DataError as error:
         raise UserError(str(error)) from None
     if not depths:
@@ -83,15 +106,33 @@ def folder(options: argparse.Namespace) -> tuple[list[Job], list[str]]:
     for stem in sorted(depths.keys() | guides.keys()):
         sources = [("depth map", depth, depths.get(stem, [])), ("guide", guide, guides.get(stem, []))]
         if masks is not None:
+            assert mask is not None
             sources.append(("mask", mask, masks.get(stem, [])))
         if problem := _problem(sources):
             problems.append(problem)
             continue
-        own, photograph = depths[stem][0], guides[stem][0]
+        own, image = depths[stem][0], guides[stem][0]
         chosen = mask if masks is None else masks[stem][0]
-        jobs.append(Job(own, photograph, chosen, output / own.name, preview and _preview(preview, own)))
+        jobs.append(Job(own, image, chosen, output / own.name, preview and _preview(preview, own)))
     _check_results(jobs)
     return jobs, problems
+
+
+def files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, list[Path]]:
+    """Return the files of a folder with one of these suffixes, by their stems; hidden files are passed over.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    wanted = set(suffixes)
+    found: dict[str, list[Path]] = {}
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in wanted and not path.name.startswith(".") and path.is_file():
+                found.setdefault(path.stem, []).append(path)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
+    return found
 
 
 def _check_results(jobs: Sequence[Job]) -> None:
@@ -107,13 +148,13 @@ def _check_results(jobs: Sequence[Job]) -> None:
 
 
 def _problem(sources: Sequence[tuple[str, Path, list[Path]]]) -> str | None:
-    """Why the files of one name are no pair, in a line that begins with one of them."""
-    there = next(paths[0] for _, _, paths in sources if paths)
-    for what, root, paths in sources:
+    """Return a line that says why the files of one name are no pair; it begins with one of them."""
+    first = next(paths[0] for _, _, paths in sources if paths)
+    for kind, root, paths in sources:
         if not paths:
-            return f"{there}: there is no {what} of the same name in {root}"
+            return f"{first}: there is no {kind} of the same name in {root}"
         if len(paths) > 1:
-            return f"{paths[0]}: which {what} is meant? {paths[1].name} has the same name; take one away"
+            return f"{paths[0]}: which {kind} is meant? {paths[1].name} has the same name; take one away"
     return None
 
 

@@ -1,4 +1,4 @@
-"""One picture of what `ddfnet upsample` did: the guide, the input, bilinear and ours, on the map and from the side."""
+"""Preview of a result of `ddfnet upsample`: guide, input, bilinear and ours, as maps and as points from the side."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ddfnet.depth.point_view import Limits, point_views
+from ddfnet.depth.valid import valid_depth
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_PANEL = 760  # a panel's longer side, at most
-_GAP, _CAPTION, _BAR = 14, 34, 760
+_PANEL = 760  # longer side of a panel, at most
+_GAP, _CAPTION, _LEGEND = 14, 34, 760
 _INK, _PAPER, _MISSING = (30, 30, 34), (255, 255, 255), (150, 150, 150)
 # matplotlib's viridis (CC0) from far to near, so that matplotlib is not needed for it.
 _FAR = ((68, 1, 84), (71, 45, 123), (59, 82, 139), (44, 114, 142), (33, 145, 140))
@@ -24,18 +25,18 @@ _HINT = "From the side: points that hang in the air between two surfaces are fly
 def preview(
     depth: Array, valid: Array, guide: Array, bilinear: Array, ours: Array, *, nearer: str = "small"
 ) -> Image.Image:
-    """Put the maps beside each other, all in the same colours, and bilinear and ours as points seen from a slant.
+    """Draw the maps beside each other in the same colours, and bilinear and ours as points seen from a slant.
 
     Args:
         depth: the input (h, w), any real dtype.
-        valid: (h, w), bool: where the input counts.
+        valid: (h, w), bool: where the input is valid.
         guide: (H, W, 3), uint8.
-        bilinear: what aligned bilinear interpolation makes of the input, (H, W); 0, nan and inf are missing.
+        bilinear: aligned bilinear interpolation of the input, (H, W); 0, nan and inf are missing.
         ours: the result (H, W); 0, nan and inf are missing.
         nearer: "small" where small values are near, as for depth; "large" for disparities.
 
     Returns:
-        A picture of two rows and three columns.
+        An image of two rows and three columns.
 
     Example:
         >>> low, guide = np.arange(1, 13).reshape(3, 4), np.zeros((30, 40, 3), np.uint8)
@@ -46,17 +47,17 @@ def preview(
     used = depth[valid].astype(np.float64)
     limits = (float(np.percentile(used, 1)), float(np.percentile(used, 99)))
     height, width = _panel_size(guide.shape[:2])
-    # What is drawn is sampled, not averaged: an average would itself make flying pixels, or hide them.
-    shown = [_sampled(values, (height, width)) for values in (np.where(valid, depth, 0), bilinear, ours)]
+    # Maps are sampled, not averaged: an average would itself make flying pixels, or hide them.
+    shown = [_sample(values, (height, width)) for values in (np.where(valid, depth, 0), bilinear, ours)]
     small_guide = np.asarray(Image.fromarray(guide).resize((width, height), _filter(guide.shape[:2], (height, width))))
-    maps = [_painted(values, limits, nearer) for values in shown]
+    maps = [_colorize(values, limits, nearer) for values in shown]
     points = point_views(shown[1:], small_guide, limits=limits, nearer=nearer)
     sizes = [f"{shape[1]} x {shape[0]}" for shape in (guide.shape, depth.shape)]
     rows = [
         [(f"guide, {sizes[0]}", small_guide), ("bilinear", maps[1]), ("bilinear, from the side", points[0])],
         [(f"input, {sizes[1]}", maps[0]), ("ddfnet", maps[2]), ("ddfnet, from the side", points[1])],
     ]
-    return _composed(rows, (height, width), limits, nearer)
+    return _compose(rows, (height, width), limits, nearer)
 
 
 def _panel_size(size: tuple[int, ...]) -> tuple[int, int]:
@@ -69,43 +70,43 @@ def _filter(size: tuple[int, ...], panel: tuple[int, int]) -> Image.Resampling:
     return Image.Resampling.NEAREST if panel[0] >= size[0] else Image.Resampling.LANCZOS
 
 
-def _sampled(values: Array, size: tuple[int, int]) -> Array:
+def _sample(values: Array, size: tuple[int, int]) -> Array:
     rows, columns = (
         ((np.arange(new) + 0.5) * (old / new)).astype(np.int64) for new, old in zip(size, values.shape, strict=True)
     )
     return values[rows[:, None], columns]
 
 
-def _painted(values: Array, limits: Limits, nearer: str) -> Array:
-    missing = ~np.isfinite(values) | (values == 0)
+def _colorize(values: Array, limits: Limits, nearer: str) -> Array:
+    missing = ~valid_depth(values)
     share = (np.where(missing, limits[0], values).astype(np.float64) - limits[0]) / (limits[1] - limits[0] or 1)
     near = share.clip(0, 1) if nearer == "large" else 1 - share.clip(0, 1)
     return np.where(missing[..., None], np.array(_MISSING, np.uint8), _ramp(near))
 
 
 def _ramp(near: Array) -> Array:
-    places = np.linspace(0, 1, len(_COLOURS))
-    channels = [np.interp(near, places, channel) for channel in zip(*_COLOURS, strict=True)]
+    steps = np.linspace(0, 1, len(_COLOURS))
+    channels = [np.interp(near, steps, channel) for channel in zip(*_COLOURS, strict=True)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def _composed(rows: list[list[tuple[str, Array]]], panel: tuple[int, int], limits: Limits, nearer: str) -> Image.Image:
+def _compose(rows: list[list[tuple[str, Array]]], panel: tuple[int, int], limits: Limits, nearer: str) -> Image.Image:
     height, width = panel
     columns = len(rows[0])
-    across = max(columns * width + (columns + 1) * _GAP, _BAR + 2 * _GAP)
+    across = max(columns * width + (columns + 1) * _GAP, _LEGEND + 2 * _GAP)
     page = Image.new("RGB", (across, len(rows) * (height + _CAPTION) + _CAPTION + _GAP), _PAPER)
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=17 if width >= 240 else 11)
     for down, row in enumerate(rows):
-        for right, (caption, picture) in enumerate(row):
+        for right, (caption, panel_image) in enumerate(row):
             left, top = _GAP + right * (width + _GAP), down * (height + _CAPTION)
             draw.text((left, top + _CAPTION / 2), caption, _INK, font, anchor="lm")
-            page.paste(Image.fromarray(picture), (left, top + _CAPTION))
+            page.paste(Image.fromarray(panel_image), (left, top + _CAPTION))
     _legend(page, draw, len(rows) * (height + _CAPTION) + _GAP, limits, nearer)
     return page
 
 
 def _legend(page: Image.Image, draw: ImageDraw.ImageDraw, top: int, limits: Limits, nearer: str) -> None:
-    """What the colours stand for: a ramp from far to near with the input's depths, and the grey."""
+    """Draw the legend: a ramp from far to near with the input's depths, and the grey of missing pixels."""
     font = ImageFont.load_default(size=15)
     far, near = limits if nearer == "large" else limits[::-1]
     middle, left = top + 10, _GAP

@@ -1,25 +1,62 @@
-"""One factor of two of `GuidedUpsampler`: what predicts the filters, and the DDF-Up of the features."""
+"""Stages of `GuidedUpsampler`, each for one factor of two: filter prediction and DDF-Up of depth and features."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddfnet.depth.layers import SLOPE, Block, convs
 from ddfnet.nn.branches import SpatialBranch
 from ddfnet.nn.filter_norm import FilterNorm
 from ddfnet.ops import ddf_upsample
 from ddfnet.ops.geometry import Combine
 
-_NEVER = -1e30  # the logit of a sample that is not valid: finite, so that a window without any has a softmax
+_NEVER = -1e30  # logit of a sample that is not valid: finite, so that a window without any has a softmax
+SLOPE = 0.1  # negative slope of every leaky ReLU: with plain ReLUs all units of a path can die
+
+
+class Block(nn.Module):
+    """Residual block of two 3x3 convolutions; the second starts small."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = conv(channels, channels), conv(channels, channels)
+        self.between, self.after = nn.LeakyReLU(SLOPE), nn.LeakyReLU(SLOPE)
+        with torch.no_grad():
+            self.second.weight.mul_(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.after(x + self.second(self.between(self.first(x))))
+        return y
+
+
+def conv(channels: int, out: int, kernel_size: int = 3, stride: int = 1) -> nn.Conv2d:
+    """Return a convolution that keeps the size, initialised after He."""
+    layer = nn.Conv2d(channels, out, kernel_size, stride, kernel_size // 2)
+    nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+def convs(*channels: int, kernel_size: int = 3, stride: int = 1) -> Iterator[nn.Module]:
+    """Yield convolutions between these numbers of channels, each with its leaky ReLU; the first has the stride."""
+    for number, (before, after) in enumerate(pairwise(channels)):
+        yield conv(before, after, kernel_size, stride if number == 0 else 1)
+        yield nn.LeakyReLU(SLOPE)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return a tensor in channels_last, the fastest layout on the CPU; convolutions hardly depend on threads there."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 class Stage(nn.Module):
-    """A trunk that reads features and guide, and what enlarges depth and features by two with what it finds."""
+    """Trunk that reads features and guide, and the upsampling of depth and features by two with its filters."""
 
     def __init__(
         self,
@@ -31,7 +68,7 @@ class Stage(nn.Module):
         *,
         features_too: bool,
         kernel_size: int,
-        **ways: Any,
+        **options: Any,
     ) -> None:
         super().__init__()
         plain = upsampler == "bilinear"
@@ -40,7 +77,7 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(*(Block(channels) for _ in range(blocks)))
         self.logits = self.correction = None
         if carry and not plain:
-            # Every tap has a share at first, so that every tap can be learnt.
+            # At first every tap has a share, so that every tap can be learnt.
             start = _bilinear(kernel_size, least=0.03)
             self.logits = nn.Conv2d(channels, start.numel(), 1)
             nn.init.normal_(self.logits.weight, std=0.1 * math.sqrt(2 / channels))
@@ -55,44 +92,44 @@ class Stage(nn.Module):
             nn.init.zeros_(self.correction.bias)  # type: ignore[arg-type]
         self.enlarge = self.mix = None
         if features_too:
-            self.enlarge = _Bilinear() if plain else _DDFUp(channels, kernel_size, carry=carry, **ways)
+            self.enlarge = _Bilinear() if plain else _DDFUp(channels, kernel_size, carry=carry, **options)
             self.mix = nn.Sequential(*convs(channels, channels, kernel_size=3 if plain else 1))
 
     def forward(
-        self, scaled: Tensor, known: Tensor, features: Tensor, guide: Tensor, context: Tensor
+        self, scaled: Tensor, mask: Tensor, features: Tensor, guide: Tensor, context: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         trunk = self.blocks(self.entry(torch.cat([features, guide], 1)))
-        taps = self._taps(trunk, known)
-        scaled, known = self._average(scaled, known, taps)
+        taps = self._taps(trunk, mask)
+        scaled, mask = self._average(scaled, mask, taps)
         if self.correction is not None:
             scaled = scaled + F.pixel_shuffle(self.correction(trunk), 2)
         if self.enlarge is not None and self.mix is not None:
             features = self.mix(self.enlarge(trunk, context, taps))
-        return scaled, known, features
+        return scaled, mask, features
 
-    def _taps(self, trunk: Tensor, known: Tensor) -> Tensor:
-        """The filters that carry the depth: a softmax over the valid samples of a window.
+    def _taps(self, trunk: Tensor, mask: Tensor) -> Tensor:
+        """Return the filters that carry the depth, (N, 4*K, h, w): a softmax over the valid samples of a window.
 
-        In float32 whatever autocast says: what they carry is the result, and not a feature. Not a softmax over all
-        samples whose valid part is scaled up: the gradient of a division by what the softmax left of it is infinite.
+        In float32 under autocast too, for they carry the result. A softmax over all samples, divided by the sum of its
+        valid part, would have infinite gradients where that sum is 0.
         """
         logits = (
             self.bilinear[None, ..., None, None] if self.logits is None else self.logits(trunk).unflatten(1, (4, -1))
         )
         size = self.kernel_size
-        there = F.unfold(known, size, padding=size // 2).unflatten(2, known.shape[2:])[:, None] > 0
-        return torch.where(there, logits.float(), _NEVER).softmax(2).flatten(1, 2)
+        valid = F.unfold(mask, size, padding=size // 2).unflatten(2, mask.shape[2:])[:, None] > 0
+        return torch.where(valid, logits.float(), _NEVER).softmax(2).flatten(1, 2)
 
-    def _average(self, scaled: Tensor, known: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
-        """The depths below each filter, weighted by it, and whether any of them is valid."""
+    def _average(self, scaled: Tensor, mask: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the depths in each window, weighted by its filter, and whether any of them is valid."""
         with torch.autocast(scaled.device.type, enabled=False):
             scaled = ddf_upsample(scaled, None, taps, scale_factor=2, kernel_size=self.kernel_size)
-        near = F.max_pool2d(known, self.kernel_size, 1, self.kernel_size // 2)
+        near = F.max_pool2d(mask, self.kernel_size, 1, self.kernel_size // 2)
         return scaled, F.interpolate(near, scale_factor=2, mode="nearest")
 
 
 class _DDFUp(nn.Module):
-    """DDF-Up of the features: by the depth's spatial filters or by others, and by channel filters from the context."""
+    """DDF-Up of the features, by the depth's spatial filters or its own, and by channel filters from the context."""
 
     def __init__(self, channels: int, kernel_size: int, *, carry: bool, filters: str, combine: str, norm: str) -> None:
         super().__init__()
@@ -106,7 +143,7 @@ class _DDFUp(nn.Module):
         self.kernel = kernel
 
     def forward(self, trunk: Tensor, context: Tensor, taps: Tensor) -> Tensor:
-        """``taps`` are the filters that the depth is enlarged with."""
+        """Upsample the trunk's features; ``taps`` are the filters that carry the depth."""
         spatial = taps.to(trunk.dtype) if self.carried else None
         return ddf_upsample(
             trunk,
@@ -119,10 +156,10 @@ class _DDFUp(nn.Module):
 
 
 class _ChannelFilters(nn.Module):
-    """Channel filters (N, 4, C, k, k) from the context (N, C, 1, 1): learnt ones, and what a bottleneck adds to them.
+    """Channel filters (N, 4, C, k, k) from the context (N, C, 1, 1): learnt ones plus the output of a bottleneck.
 
-    The learnt ones start around the identity of the combination, so that at first each spatial filter acts as it is.
-    With ``norm="filter"`` there are none, for `FilterNorm` takes a filter's mean away and scales the rest.
+    The learnt ones start around the identity of the combine mode, so that at first each spatial filter acts as it is.
+    With ``norm="filter"`` there are none, for `FilterNorm` subtracts a filter's mean and scales the rest.
     """
 
     def __init__(self, channels: int, kernel: tuple[int, int], *, norm: str, around: float) -> None:
@@ -140,7 +177,7 @@ class _ChannelFilters(nn.Module):
             self.learnt = nn.Parameter(around + 0.3 * torch.randn(self.shape))
 
     def forward(self, context: Tensor) -> Tensor:
-        # In float32 whatever autocast says: as few numbers as these cost nothing.
+        # In float32 under autocast too: so few numbers cost nothing.
         hidden = F.leaky_relu(_dense(self.reduce, context.flatten(1).float()), SLOPE)
         filters = _dense(self.expand, hidden)
         if self.norm is not None:
@@ -150,20 +187,20 @@ class _ChannelFilters(nn.Module):
 
 
 def _dense(layer: nn.Linear, x: Tensor) -> Tensor:
-    """A linear layer as products and sums: a matrix product's bits depend on the number of threads."""
+    """Apply a linear layer by products and sums: the bits of a matrix product depend on the number of threads."""
     return (layer.weight * x[:, None]).sum(2) + layer.bias
 
 
 class _Bilinear(nn.Module):
-    """The plain twin's upsampling."""
+    """Bilinear upsampling with the arguments of `_DDFUp`, for the plain twin."""
 
     def forward(self, trunk: Tensor, context: Tensor, taps: Tensor) -> Tensor:
         return F.interpolate(trunk, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def _bilinear(kernel_size: int, *, least: float) -> Tensor:
-    """Logits (4, K) with which a softmax is the bilinear filter of each sub-pixel, with no weight below ``least``."""
+    """Return logits (4, K) whose softmax is the bilinear filter of each sub-pixel, with no weight below ``least``."""
     taps = torch.arange(kernel_size) - kernel_size // 2
-    distances = (taps - torch.tensor([[-0.25], [0.25]])).abs()  # of both sub-pixels along one axis
+    distances = (taps - torch.tensor([[-0.25], [0.25]])).abs()  # for both sub-pixels along one axis
     logits = (1 - distances).clamp(min=least).log()
     return (logits[:, None, :, None] + logits[None, :, None, :]).reshape(4, kernel_size**2)

@@ -1,16 +1,19 @@
-"""The depth tool: a small or holed depth map and a photograph in, a sharp depth map of the photograph's size out."""
+"""The depth tool: a depth map, small or with holes, upsampled to the size of an image of the same scene."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from ddfnet.depth.alignment import align, covers, nearest_valid
+from ddfnet.depth.tiling import upsample_tiled
+from ddfnet.depth.valid import valid_depth
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,14 +22,8 @@ if TYPE_CHECKING:
 
     Map = TypeVar("Map", Tensor, np.ndarray[Any, Any])
 
-from ddfnet.depth.alignment import nearest_valid
-from ddfnet.depth.tiling import Place, enlarge
-
-Pair = tuple[float, float]
-Size = Sequence[int]
-
 _EXACT = 2**53  # below it float64 holds every integer
-_TILE = 1024  # pixels of the guide a side; what a tile needs besides is as much again
+_TILE = 1024  # pixels of the guide per side; a tile needs as much again for its surroundings
 
 
 def upsample_depth(
@@ -34,14 +31,14 @@ def upsample_depth(
     guide: Map,
     *,
     valid: Map | None = None,
-    ratio: float | Pair | None = None,
-    offset: float | Pair | None = None,
+    ratio: float | tuple[float, float] | None = None,
+    offset: float | tuple[float, float] | None = None,
     model: str | Path | GuidedUpsampler = "auto",
     tile: int | None = None,
     fill: bool = False,
     ensemble: bool = True,
 ) -> Map:
-    r"""Enlarge a depth map to the size of a photograph of the same scene, with its edges where the photograph's are.
+    r"""Upsample a depth map to the size of an image of the same scene, with its edges where the image's are.
 
     .. math::
         out_p = \sum_i w_{p,i}\, depth_i, \qquad w_{p,i} \ge 0, \quad \sum_i w_{p,i} = 1
@@ -58,38 +55,38 @@ def upsample_depth(
     Args:
         depth: (h, w), NumPy array or tensor on any device, real numbers of at most 64 bits in any unit, integers
             between -2**53 and 2**53.
-        guide: (H, W, 3), uint8, RGB, an array or tensor as ``depth`` is; H >= h and W >= w. Any ratio from 1 up,
-            another for each axis. At ratio 1 valid depths stay as they are, to the bit, and holes are filled.
-        valid: (h, w), bool: where the depth is. Depths that are 0, nan or inf are never valid, nor what a NumPy mask
-            hides. Where another value means missing: ``valid=depth != 65535``.
-        ratio: pixels of the guide from one sample to the next, for both axes or (y, x), from 1 on. None: H/h and W/w;
-            but with a whole ``offset`` the nearest whole number, if there is one, with which the depth map can be every
-            r-th pixel of a map of the guide's size.
-        offset: the guide's pixel, for both axes or (y, x), on which the first sample lies. None: the middle of its
+        guide: image (H, W, 3), uint8, RGB, array or tensor as ``depth`` is; H >= h and W >= w. Any ratio from 1 up, a
+            different one per axis. At ratio 1 valid depths stay as they are, to the bit, and holes are filled.
+        valid: (h, w), bool: where the depth is valid. Depths that are 0, nan or inf are never valid, nor those that a
+            NumPy mask hides. Where another value means missing: ``valid=depth != 65535``.
+        ratio: pixels of the guide per sample, for both axes or (y, x), at least 1. None: H/h and W/w; but with a whole
+            ``offset`` the nearest whole number, if there is one, with which the depth map can be every r-th pixel of a
+            map of the guide's size.
+        offset: pixel of the guide on which the first sample lies, for both axes or (y, x). None: the middle of its
             block, (ratio - 1) / 2. With both, every sample must lie within half a ratio of the guide's pixels.
         model: ``"auto"`` for the weights that come with the package, a safetensors file of ``ddfnet train depth``, or
             a network.
-        tile: pixels of the guide, a side, that are worked on at once; None is 1024. It bounds the memory.
-        fill: give outputs that are not valid the depth of the nearest sample that is.
-        ensemble: average what the network makes of the maps with what it makes of the maps transposed. The error falls
-            by one to four parts in a hundred, and the time doubles.
+        tile: pixels of the guide per side that are worked on at once; None is 1024. It bounds the memory.
+        fill: give outputs that are not valid the depth of the nearest sample that is. On the CPU, by SciPy.
+        ensemble: average the network's results for the maps and for the maps transposed. The error falls by one to four
+            percent, and the time doubles.
 
     Returns:
         (H, W) as ``depth`` is, in its unit and dtype. Integers are rounded, to 1 or -1 where that would be 0. Not valid
         is 0 for integers and nan for floats.
 
     Raises:
-        ValueError: another shape or device, a guide that is smaller than the depth map or that samples lie beside, no
-            valid depth, depths beyond what float64 holds, a broken model file.
-        TypeError: not arrays or tensors alike, a guide that is not uint8, a depth that is not real, a mask of another
-            type than bool.
-        ModuleNotFoundError: the weights need safetensors, which the extra ``upsample`` has.
+        ValueError: wrong shapes or devices, a guide that is smaller than the depth map, samples that lie beside it, no
+            valid depth, depths that float64 does not hold, a broken model file.
+        TypeError: not arrays or tensors alike, a guide that is not uint8, a depth that is not real, a mask that is not
+            bool.
+        ModuleNotFoundError: the weights need safetensors, and ``fill`` SciPy, which the extra ``upsample`` has.
 
     Example:
         >>> import torch, ddfnet
         >>> depth = 1 + torch.rand(24, 32)  # in metres, say
-        >>> photograph = torch.randint(256, (100, 130, 3), dtype=torch.uint8)
-        >>> sharp = ddfnet.upsample_depth(depth, photograph)
+        >>> image = torch.randint(256, (100, 130, 3), dtype=torch.uint8)
+        >>> sharp = ddfnet.upsample_depth(depth, image)
         >>> sharp.shape, bool((sharp >= depth.min()).all() and (sharp <= depth.max()).all())
         (torch.Size([100, 130]), True)
 
@@ -97,67 +94,28 @@ def upsample_depth(
     """
     if not isinstance(depth, Tensor):
         options = {"ratio": ratio, "offset": offset, "model": model, "tile": tile, "fill": fill, "ensemble": ensemble}
-        return _by_arrays(depth, guide, valid=valid, **options)
+        return _upsample_arrays(depth, guide, valid=valid, **options)
     _check(depth, guide, valid, tile)
-    axes = places(depth.shape, guide.shape, ratio, offset)
+    axes = align(depth.shape, guide.shape, ratio, offset)
     values = depth.double()
-    known = values.isfinite() & (values != 0)
-    if valid is not None:
-        known &= valid
-    _check_values(depth, values[known])
+    mask = valid_depth(values, valid)
+    _check_values(depth, values[mask])
     network = _network(model, depth.device)
     with torch.inference_mode():
-        inputs = torch.where(known, values, 0), known, guide, axes, network
-        result, reached = enlarge(*inputs, tile or _TILE, ensemble=ensemble)
+        result, reached = upsample_tiled(
+            torch.where(mask, values, 0), mask, guide, axes, network, tile or _TILE, ensemble=ensemble
+        )
         if depth.shape == guide.shape[:2]:
-            result, reached = torch.where(known, values, result), reached | known
+            result, reached = torch.where(mask, values, result), reached | mask
         if fill and not reached.all():
-            rows, columns = (axis.nearest_sample() for axis in axes)
-            nearest = nearest_valid(values, known, spacing=(axes[0].ratio, axes[1].ratio))
+            nearest = nearest_valid(values, mask, spacing=(axes[0].ratio, axes[1].ratio))
+            rows, columns = (axis.nearest_sample(depth.device) for axis in axes)
             result = torch.where(reached, result, nearest[rows][:, columns])
             reached = torch.ones_like(reached)
         if not depth.is_floating_point():
             # An average of depths of both signs can round to 0, which would say that it is not valid.
             result = torch.where(result.abs() < 1, torch.where(result < 0, -1.0, 1.0), result.round())
     return torch.where(reached, result, math.nan if depth.is_floating_point() else 0).to(depth.dtype)
-
-
-def places(
-    small: Size, large: Size, ratio: float | Pair | None = None, offset: float | Pair | None = None
-) -> list[Place]:
-    """Where the samples of a depth map (h, w) lie on a guide (H, W, ...), along both axes; see `upsample_depth`."""
-    ratios, starts = _both("ratio", ratio), _both("offset", offset)
-    found = []
-    for n, m, step, start in zip(small, large[:2], ratios, starts, strict=True):
-        if step is None:
-            step = m / n
-            if start is not None and start.is_integer() and 0 <= start < m:
-                # The smallest and the largest step with which n samples are those of a strided subsampling, if any is.
-                least = -((start - m) // n)
-                most = (m - start - 1) // (n - 1) if n > 1 else m
-                if least <= most:
-                    step = min(max(round(step), least), most)
-        if step < 1:
-            raise ValueError(f"ratio must be at least 1, got {step}")
-        found.append(Place(n, m, float(step), (step - 1) / 2 if start is None else start))
-    for name, place in zip("yx", found, strict=True):
-        first, last = place.offset, place.offset + (place.samples - 1) * place.ratio
-        if first < -place.ratio / 2 or last > place.pixels - 1 + place.ratio / 2:
-            raise ValueError(
-                f"ratio and offset must put every sample within half a ratio of the guide's pixels 0 to "
-                f"{place.pixels - 1}, along {name} they put {place.samples} on {first:g} to {last:g}; without them the "
-                "samples cover the guide evenly"
-            )
-    return found
-
-
-def _both(name: str, value: float | Pair | None) -> tuple[float | None, float | None]:
-    if value is None:
-        return None, None
-    values = value if isinstance(value, tuple | list) else (value, value)
-    if len(values) != 2 or not all(isinstance(each, Real) and math.isfinite(each) for each in values):
-        raise ValueError(f"{name} must be a number or (y, x), in pixels of the guide, got {value!r}")
-    return float(values[0]), float(values[1])
 
 
 def _check(depth: Tensor, guide: Tensor, valid: Tensor | None, tile: int | None) -> None:
@@ -179,7 +137,7 @@ def _check(depth: Tensor, guide: Tensor, valid: Tensor | None, tile: int | None)
         raise ValueError(f"depth must be (h, w), at least one sample, got {tuple(depth.shape)}")
     if guide.dim() != 3 or guide.shape[2] != 3:
         raise ValueError(f"guide must be (H, W, 3), RGB, got {tuple(guide.shape)}")
-    if guide.shape[0] < depth.shape[0] or guide.shape[1] < depth.shape[1]:
+    if not covers(guide.shape, depth.shape):
         raise ValueError(
             f"guide must be at least as large as depth {tuple(depth.shape)}, got {tuple(guide.shape[:2])}; "
             "were the two exchanged?"
@@ -191,7 +149,7 @@ def _check(depth: Tensor, guide: Tensor, valid: Tensor | None, tile: int | None)
 
 
 def _check_dtypes(guide: Any, valid: Any) -> None:
-    """Of tensors or arrays."""
+    """Check the types of a guide and a mask, tensors or arrays."""
     if (got := str(guide.dtype)).removeprefix("torch.") != "uint8":
         raise TypeError(f"guide must be uint8, 0 to 255, got {got}; scale it to that range and convert it")
     if valid is not None and (got := str(valid.dtype)).removeprefix("torch.") != "bool":
@@ -199,7 +157,7 @@ def _check_dtypes(guide: Any, valid: Any) -> None:
 
 
 def _check_values(depth: Tensor, valid: Tensor) -> None:
-    """Refuse a map whose valid depths, converted to float64, are none, not exact, or too far apart."""
+    """Check that there are valid depths, and that float64 holds them exactly and their range."""
     if not len(valid):
         raise ValueError(f"depth {tuple(depth.shape)} has no valid sample: all of it is 0, nan, inf or masked out")
     low, high = valid.min().item(), valid.max().item()
@@ -216,17 +174,17 @@ def _network(model: str | Path | GuidedUpsampler, device: torch.device) -> Guide
     from ddfnet.depth.network import GuidedUpsampler
 
     if isinstance(model, str | Path):
-        model = weights_files.shipped() if model == "auto" else weights_files.load(Path(model))
+        model = weights_files.default_model() if model == "auto" else weights_files.load(Path(model))
     if isinstance(model, GuidedUpsampler):
         parameter = next(model.parameters())
         ready = not model.training and parameter.device == device and parameter.dtype == torch.float32
-        # A copy: the caller may be in the middle of a training.
+        # The caller may be in the middle of a training, so its own network stays as it is.
         return model if ready else copy.deepcopy(model).eval().to(device, torch.float32)
     raise TypeError(f"model must be 'auto', a file or a GuidedUpsampler, got {type(model).__name__}")
 
 
-def _by_arrays(depth: Any, guide: Any, *, valid: Any, **options: Any) -> Any:
-    """The same for NumPy's arrays, masked ones too."""
+def _upsample_arrays(depth: Any, guide: Any, *, valid: Any, **options: Any) -> Any:
+    """Upsample NumPy arrays, masked ones too."""
     import numpy as np
 
     for name, given in (("depth", depth), ("guide", guide), ("valid", valid)):

@@ -32,7 +32,7 @@ def load(file: Path) -> GuidedUpsampler:
 
 
 @functools.cache
-def shipped() -> GuidedUpsampler:
+def default_model() -> GuidedUpsampler:
     """The network whose weights come with the package: for 2x, 4x, 8x and 16x."""
     with resources.as_file(resources.files("ddfnet.depth") / "weights" / "guided.safetensors") as file:
         return load(file)

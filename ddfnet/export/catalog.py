@@ -115,7 +115,7 @@ def subject(name: str, checkpoint: Path | None = None) -> Subject:
     elif name == "GuidedUpsampler":
         from ddfnet.depth import weights_files
 
-        made = _guided(weights_files.shipped())
+        made = _guided(weights_files.default_model())
     elif name == "fasterrcnn_resnet50_fpn":
         from ddfnet.models.faster_rcnn import fasterrcnn_resnet50_fpn
 

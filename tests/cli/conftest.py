@@ -67,7 +67,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         seen.append({"depth": depth, "guide": guide, **options})
         return nearest(depth, guide, **options)
 
-    monkeypatch.setattr("ddfnet.depth.upsample_depth", recorded)
+    monkeypatch.setattr("ddfnet.depth.upsample.upsample_depth", recorded)
     return seen
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -114,7 +112,7 @@ def test_errors_of_the_function(
     def fails(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setitem(sys.modules, "ddfnet.depth", SimpleNamespace(upsample_depth=fails))
+    monkeypatch.setattr("ddfnet.depth.upsample.upsample_depth", fails)
     depth, guide = pair(tmp_path)
     refused(run(depth, "--guide", guide, "-o", tmp_path / "out.png"), said)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,7 +31,7 @@ def test_jobs_share_torchs_threads(folder: Path, run: Run, monkeypatch: pytest.M
         seen.append(torch.get_num_threads())
         return nearest(depth, guide, **options)
 
-    monkeypatch.setitem(sys.modules, "ddfnet.depth", SimpleNamespace(upsample_depth=counts))
+    monkeypatch.setattr("ddfnet.depth.upsample.upsample_depth", counts)
     torch.set_num_threads(6)
     try:
         assert run(*arguments(folder, "--jobs", 3)).status == 0
@@ -53,7 +51,7 @@ def test_jobs_run_at_the_same_time(folder: Path, run: Run, monkeypatch: pytest.M
         together.wait()
         return nearest(depth, guide, **options)
 
-    monkeypatch.setitem(sys.modules, "ddfnet.depth", SimpleNamespace(upsample_depth=waits))
+    monkeypatch.setattr("ddfnet.depth.upsample.upsample_depth", waits)
     assert run(*arguments(folder, "--jobs", 4)).status == 0
 
 
@@ -89,7 +87,7 @@ def test_a_bug_in_one_is_not_the_end_of_all(folder: Path, run: Run, monkeypatch:
             raise KeyError("x")
         return nearest(depth, guide, **options)
 
-    monkeypatch.setitem(sys.modules, "ddfnet.depth", SimpleNamespace(upsample_depth=fails_once))
+    monkeypatch.setattr("ddfnet.depth.upsample.upsample_depth", fails_once)
     done = run(*arguments(folder))
     assert done.status == 1 and "3 of 4 written" in done.out
     assert "KeyError: 'x' (a bug: on this file alone the command shows where)" in done.err
@@ -113,7 +111,7 @@ def test_an_interrupt_keeps_what_is_whole(folder: Path, run: Run, monkeypatch: p
             raise KeyboardInterrupt
 
     monkeypatch.setattr("tqdm.tqdm.update", interrupted)
-    monkeypatch.setitem(sys.modules, "ddfnet.depth", SimpleNamespace(upsample_depth=nearest))
+    monkeypatch.setattr("ddfnet.depth.upsample.upsample_depth", nearest)
     done = run(*arguments(folder))
     assert done.status == 130 and "of 5 written" in done.out
     assert all(io.read(path).values.shape == (24, 32) for path in (folder / "out").iterdir())

@@ -345,7 +345,7 @@ def columns(array: Tensor, samples: int) -> Tensor:
 def test_reach(options: dict[str, Any], scale_factor: int) -> None:
     """A nan spreads to whatever reads it, so it shows what a change too small for float32 would not."""
     model = network(scale_factor, **options)
-    reach, at = model.reach, model.reach + 3
+    reach, at = model.receptive_radius, model.reach + 3
     samples = 2 * at + 1
     scaled, guide = torch.rand(1, 1, 3, samples), torch.rand(1, 3, 3 * scale_factor, samples * scale_factor)
     known = torch.ones_like(scaled)
@@ -368,7 +368,7 @@ def test_reach(options: dict[str, Any], scale_factor: int) -> None:
 @torch.no_grad()
 def test_beyond_reach_nothing_changes_a_bit(options: dict[str, Any]) -> None:
     model = network(4, **options)
-    reach, at = model.reach, model.reach + 3
+    reach, at = model.receptive_radius, model.reach + 3
     samples = 2 * at + 1
     scaled, guide = torch.rand(1, 1, 4, samples), torch.rand(1, 3, 16, samples * 4)
     known = (torch.rand_like(scaled) < 0.7).float()
@@ -389,9 +389,9 @@ def test_beyond_reach_nothing_changes_a_bit(options: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def test_target_reach() -> None:
+def test_target_receptive_radius() -> None:
     model = network(4)
-    reach, at = model.target_reach, 10
+    reach, at = model.target_receptive_radius, 10
     scaled, known = torch.rand(1, 1, 3, 21), torch.ones(1, 1, 3, 21)
     expected = model.features(scaled, known)
     for name in ("depth", "validity"):

@@ -44,12 +44,12 @@ def test_the_card_states_the_errors_on_scenes_that_were_not_trained_on(name: str
 
 
 def test_without_the_right_guide_nothing_is_gained() -> None:
-    network = weights_files.shipped()
+    network = weights_files.default_model()
     assert ratios(middlebury.motorcycle(), 8, moved=probes.with_moved_guide(network))["moved"] > 1
 
 
 def test_what_each_stage_hands_to_the_next_is_used() -> None:
-    cut = probes.without_features(weights_files.shipped())
+    cut = probes.without_features(weights_files.default_model())
     for factor in (4, 8, 16):
         found = ratios(middlebury.motorcycle(), factor, ddfnet=baselines.ddfnet(), cut=cut)
         assert found["cut"] > 1.03 * found["ddfnet"]
@@ -57,8 +57,8 @@ def test_what_each_stage_hands_to_the_next_is_used() -> None:
 
 def test_files() -> None:
     assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 6e6
-    assert CARD["network"] == weights_files.shipped().options
-    assert CARD["parameters"] == sum(p.numel() for p in weights_files.shipped().parameters())
+    assert CARD["network"] == weights_files.default_model().options
+    assert CARD["parameters"] == sum(p.numel() for p in weights_files.default_model().parameters())
     for key in ("command", "seed", "steps", "data", "metrics"):
         assert key in CARD
     assert "ckpt_path" not in CARD["command"], "the command of an unbroken run"

@@ -153,7 +153,7 @@ def test_one_sample_changes_nothing_further_than_reach(options: dict[str, Any], 
     after = [*model.scaled_levels(scaled, known, guide, context, factor)][-1]
     rows, columns = ((before.depth != after.depth) | (before.valid != after.valid))[0, 0].nonzero(as_tuple=True)
     for changed, at in ((rows, y), (columns, x)):
-        assert 2 <= (changed // factor - at).abs().max() <= model.reach
+        assert 2 <= (changed // factor - at).abs().max() <= model.receptive_radius
 
 
 # --- mixed precision -----------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ class Case:
         values = rng.random(self.shape) * 10.0 ** rng.integers(-3, 4) + 10.0 ** rng.integers(-3, 4)
         return (values * rng.choice([-1, 1])).astype(dtype)
 
-    def enlarge(self, depth: np.ndarray, *, again: int = 0, **options: Any) -> np.ndarray:
+    def upsample(self, depth: np.ndarray, *, again: int = 0, **options: Any) -> np.ndarray:
         result = ddfnet.upsample_depth(
             depth, self.guide(again), offset=self.offset, model=NETWORKS[self.model], **options
         )
@@ -163,7 +163,7 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 def test_within_what_is_valid_in_the_5x5(drawn: tuple[Case, np.ndarray], dtype: str) -> None:
     case, valid = drawn
     depth = case.depth(dtype)
-    result = case.enlarge(depth, valid=valid)
+    result = case.upsample(depth, valid=valid)
     low, high = neighbourhood(case, depth, valid)
     known = ~missing(result)
     exact = result.astype(np.float64)
@@ -176,9 +176,9 @@ def test_a_constant_stays_that_constant(drawn: tuple[Case, np.ndarray], dtype: s
     case, valid = drawn
     with np.errstate(invalid="ignore"):
         depth = np.full(case.shape, abs(number) % 255 + 1 if dtype.startswith("u") else number).astype(dtype)
-    result = case.enlarge(depth, valid=valid)
+    result = case.upsample(depth, valid=valid)
     assert (result[~missing(result)] == depth[0, 0]).all()
-    assert same(case.enlarge(depth), np.full_like(result, depth[0, 0]))
+    assert same(case.upsample(depth), np.full_like(result, depth[0, 0]))
 
 
 @properties
@@ -188,24 +188,24 @@ def test_what_is_not_valid_changes_nothing(drawn: tuple[Case, np.ndarray], junk:
     case, valid = drawn
     depth = case.depth()
     held = np.resize(junk, case.shape)
-    expected = case.enlarge(np.where(valid, depth, 1.0), valid=valid, fill=fill)
-    assert same(case.enlarge(np.where(valid, depth, held), valid=valid, fill=fill), expected)
+    expected = case.upsample(np.where(valid, depth, 1.0), valid=valid, fill=fill)
+    assert same(case.upsample(np.where(valid, depth, held), valid=valid, fill=fill), expected)
     unmarked = np.where(np.isfinite(held), 0, held)
-    assert same(case.enlarge(np.where(valid, depth, unmarked), fill=fill), expected)
-    assert same(case.enlarge(np.where(valid, depth, unmarked), valid=valid | True, fill=fill), expected)
+    assert same(case.upsample(np.where(valid, depth, unmarked), fill=fill), expected)
+    assert same(case.upsample(np.where(valid, depth, unmarked), valid=valid | True, fill=fill), expected)
 
 
 @properties
 @given(drawn=holed(), dtype=st.sampled_from(DTYPES))
 def test_not_valid_only_where_nothing_valid_is_near(drawn: tuple[Case, np.ndarray], dtype: str) -> None:
     case, valid = drawn
-    result = case.enlarge(case.depth(dtype), valid=valid)
+    result = case.upsample(case.depth(dtype), valid=valid)
     around = np.zeros(result.shape, bool)  # whether one of the samples between which a pixel lies is valid
     for pick_y in (np.floor, np.ceil):
         for pick_x in (np.floor, np.ceil):
             around |= valid[np.ix_(pick_y(case.y.positions).astype(int), pick_x(case.x.positions).astype(int))]
     assert not missing(result)[around].any()
-    assert not missing(case.enlarge(case.depth(dtype))).any()
+    assert not missing(case.upsample(case.depth(dtype))).any()
 
 
 @properties
@@ -213,7 +213,7 @@ def test_not_valid_only_where_nothing_valid_is_near(drawn: tuple[Case, np.ndarra
 def test_fill_leaves_no_pixel_out_and_changes_no_other(drawn: tuple[Case, np.ndarray], dtype: str) -> None:
     case, valid = drawn
     depth = case.depth(dtype)
-    result, filled = case.enlarge(depth, valid=valid), case.enlarge(depth, valid=valid, fill=True)
+    result, filled = case.upsample(depth, valid=valid), case.upsample(depth, valid=valid, fill=True)
     without = missing(result)
     assert same(filled[~without], result[~without])
     assert not missing(filled).any()
@@ -234,7 +234,7 @@ def test_scaled_and_shifted(drawn: tuple[Case, np.ndarray], scale: float, ranges
     case, valid = drawn
     depth = np.abs(case.depth())
     shift = ranges * scale * np.ptp(depth)
-    result, other = case.enlarge(depth, valid=valid), case.enlarge(depth * scale + shift, valid=valid)
+    result, other = case.upsample(depth, valid=valid), case.upsample(depth * scale + shift, valid=valid)
     assert np.array_equal(np.isnan(result), np.isnan(other))
     known = ~np.isnan(result)
     tolerance = 1e-6 * scale * np.ptp(depth[valid]) + 1e-12 * (scale * depth.max() + shift)
@@ -246,7 +246,7 @@ def test_scaled_and_shifted(drawn: tuple[Case, np.ndarray], scale: float, ranges
 def test_tiled_is_whole(drawn: tuple[Case, np.ndarray], cuts: int) -> None:
     case, valid = drawn
     depth, tile = case.depth(), math.ceil(max(case.y.pixels, case.x.pixels) / cuts)
-    whole, tiled = case.enlarge(depth, valid=valid), case.enlarge(depth, valid=valid, tile=tile)
+    whole, tiled = case.upsample(depth, valid=valid), case.upsample(depth, valid=valid, tile=tile)
     assert np.array_equal(np.isnan(whole), np.isnan(tiled))
     assert np.abs(whole - tiled)[~np.isnan(whole)].max(initial=0) <= 1e-6 * np.ptp(depth[valid])
 
@@ -260,7 +260,7 @@ def test_tensors_are_as_arrays(drawn: tuple[Case, np.ndarray], dtype: str) -> No
     result = ddfnet.upsample_depth(given_depth, guide, valid=mask, offset=case.offset, model=NETWORKS[case.model])
     assert result.dtype == given_depth.dtype
     # Torch rounds to float16 by way of float32, which can be a last digit off.
-    np.testing.assert_allclose(result.numpy(), case.enlarge(depth, valid=valid), rtol=np.finfo("float16").eps)
+    np.testing.assert_allclose(result.numpy(), case.upsample(depth, valid=valid), rtol=np.finfo("float16").eps)
 
 
 @properties
@@ -273,7 +273,7 @@ def test_every_rth_pixel_has_the_ratio_r(axis: Axis, model: str) -> None:
     more = int(axis.samples * axis.ratio) - axis.pixels
     whole = np.pad(guide, ((0, more), (0, more), (0, 0)), mode="edge")
     expected = ddfnet.upsample_depth(depth, whole, offset=axis.start, model=NETWORKS[model])
-    assert same(case.enlarge(depth), np.ascontiguousarray(expected[: axis.pixels, : axis.pixels]))
+    assert same(case.upsample(depth), np.ascontiguousarray(expected[: axis.pixels, : axis.pixels]))
 
 
 @properties
@@ -282,4 +282,4 @@ def test_the_guide_matters(case: Case) -> None:
     """So that what holds above does not hold for want of a network."""
     assume(min(case.shape) > 2 and min(case.y.ratio, case.x.ratio) >= 2)
     depth = case.depth()
-    assert np.abs(case.enlarge(depth) - case.enlarge(depth, again=1)).max() > 0.01 * np.ptp(depth)
+    assert np.abs(case.upsample(depth) - case.upsample(depth, again=1)).max() > 0.01 * np.ptp(depth)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ddfnet.depth import weights_files
-from tests.depth_maps import ARRAY, NETWORK, PHOTOGRAPH, PICTURE, TENSOR, enlarge
+from tests.depth_maps import ARRAY, GUIDE, GUIDE_TENSOR, NETWORK, TENSOR, upsample
 
 ALIKE = "must be a NumPy array or a torch.Tensor, as the others are"
 REAL = "depth must be real numbers of at most 64 bits"
@@ -19,12 +19,12 @@ BYTES = "guide must be uint8, 0 to 255"
 CONVERT = "scale it to that range and convert it"
 TYPES: list[tuple[dict[str, Any], str]] = [
     ({"depth": [[1.0]]}, f"depth {ALIKE}, got list"),
-    ({"guide": PHOTOGRAPH.tolist()}, f"guide {ALIKE}, got list"),
-    ({"guide": PICTURE}, f"guide {ALIKE}, got Tensor"),
+    ({"guide": GUIDE.tolist()}, f"guide {ALIKE}, got list"),
+    ({"guide": GUIDE_TENSOR}, f"guide {ALIKE}, got Tensor"),
     ({"valid": TENSOR > 1}, f"valid {ALIKE}, got Tensor"),
     ({"depth": TENSOR}, "guide must be a torch.Tensor as depth is, got ndarray"),
     (
-        {"depth": TENSOR, "guide": PICTURE, "valid": ARRAY > 1},
+        {"depth": TENSOR, "guide": GUIDE_TENSOR, "valid": ARRAY > 1},
         "valid must be a torch.Tensor as depth is, got ndarray",
     ),
     ({"depth": ARRAY > 1}, f"{REAL}, got bool"),
@@ -32,19 +32,19 @@ TYPES: list[tuple[dict[str, Any], str]] = [
     ({"depth": ARRAY.astype(str)}, f"{REAL}, got <U32"),
     ({"depth": ARRAY.astype(object)}, f"{REAL}, got object"),
     ({"depth": ARRAY.astype("datetime64[s]")}, f"{REAL}, got datetime64[s]"),
-    ({"depth": TENSOR > 1, "guide": PICTURE}, "depth must be real numbers, got torch.bool"),
-    ({"depth": TENSOR + 1j, "guide": PICTURE}, "depth must be real numbers, got torch.complex128"),
-    ({"guide": PHOTOGRAPH / 255}, f"{BYTES}, got float64; {CONVERT}"),
-    ({"guide": PHOTOGRAPH.astype(">u2")}, f"{BYTES}, got >u2; {CONVERT}"),
-    ({"guide": PHOTOGRAPH.astype(object)}, f"{BYTES}, got object; {CONVERT}"),
-    ({"depth": TENSOR, "guide": PICTURE.int()}, f"{BYTES}, got torch.int32; {CONVERT}"),
+    ({"depth": TENSOR > 1, "guide": GUIDE_TENSOR}, "depth must be real numbers, got torch.bool"),
+    ({"depth": TENSOR + 1j, "guide": GUIDE_TENSOR}, "depth must be real numbers, got torch.complex128"),
+    ({"guide": GUIDE / 255}, f"{BYTES}, got float64; {CONVERT}"),
+    ({"guide": GUIDE.astype(">u2")}, f"{BYTES}, got >u2; {CONVERT}"),
+    ({"guide": GUIDE.astype(object)}, f"{BYTES}, got object; {CONVERT}"),
+    ({"depth": TENSOR, "guide": GUIDE_TENSOR.int()}, f"{BYTES}, got torch.int32; {CONVERT}"),
     ({"valid": np.ones(ARRAY.shape, np.uint8)}, "valid must be bool, got uint8; compare it, as in mask > 0"),
     (
-        {"depth": TENSOR, "guide": PICTURE, "valid": TENSOR},
+        {"depth": TENSOR, "guide": GUIDE_TENSOR, "valid": TENSOR},
         "valid must be bool, got torch.float64; compare it, as in mask > 0",
     ),
     (
-        {"depth": TENSOR.to_sparse(), "guide": PICTURE},
+        {"depth": TENSOR.to_sparse(), "guide": GUIDE_TENSOR},
         "depth must be dense, got torch.sparse_coo; give depth.to_dense()",
     ),
     ({"model": 8}, "model must be 'auto', a file or a GuidedUpsampler, got int"),
@@ -65,16 +65,16 @@ def beside(last: int, axis: str, samples: int, where: str) -> str:
 
 VALUES: list[tuple[dict[str, Any], str]] = [
     ({"depth": ARRAY[0]}, "depth must be (h, w), at least one sample, got (7,)"),
-    ({"depth": PHOTOGRAPH[:6, :7]}, "depth must be (h, w), at least one sample, got (6, 7, 3)"),
+    ({"depth": GUIDE[:6, :7]}, "depth must be (h, w), at least one sample, got (6, 7, 3)"),
     ({"depth": ARRAY[:0]}, "depth must be (h, w), at least one sample, got (0, 7)"),
-    ({"guide": PHOTOGRAPH[..., 0]}, "guide must be (H, W, 3), RGB, got (20, 25)"),
-    ({"guide": PHOTOGRAPH.repeat(2, axis=2)}, "guide must be (H, W, 3), RGB, got (20, 25, 6)"),
+    ({"guide": GUIDE[..., 0]}, "guide must be (H, W, 3), RGB, got (20, 25)"),
+    ({"guide": GUIDE.repeat(2, axis=2)}, "guide must be (H, W, 3), RGB, got (20, 25, 6)"),
     (
-        {"guide": PHOTOGRAPH[:, :6]},
+        {"guide": GUIDE[:, :6]},
         "guide must be at least as large as depth (6, 7), got (20, 6); were the two exchanged?",
     ),
     (
-        {"guide": PHOTOGRAPH[:5]},
+        {"guide": GUIDE[:5]},
         "guide must be at least as large as depth (6, 7), got (5, 25); were the two exchanged?",
     ),
     ({"valid": np.ones((7, 6), bool)}, "valid must be of depth's shape (6, 7), got (7, 6)"),
@@ -96,15 +96,15 @@ VALUES: list[tuple[dict[str, Any], str]] = [
     ({"offset": (1, 25)}, beside(24, "x", 7, "25 to 46.4286")),
     ({"offset": -40}, beside(19, "y", 6, "-40 to -23.3333")),
     (
-        {"depth": TENSOR, "guide": PICTURE.to("meta")},
+        {"depth": TENSOR, "guide": GUIDE_TENSOR.to("meta")},
         "guide must be on depth's device cpu, got meta; give guide.to(depth.device)",
     ),
     (
-        {"depth": TENSOR, "guide": PICTURE, "valid": (TENSOR > 1).to("meta")},
+        {"depth": TENSOR, "guide": GUIDE_TENSOR, "valid": (TENSOR > 1).to("meta")},
         "valid must be on depth's device cpu, got meta; give valid.to(depth.device)",
     ),
     (
-        {"guide": np.ma.masked_equal(PHOTOGRAPH, 0)},
+        {"guide": np.ma.masked_equal(GUIDE, 0)},
         "guide must have all its pixels, got a masked array; give guide.data, or guide.filled()",
     ),
     (
@@ -134,25 +134,25 @@ def names(value: Any) -> str | None:
 @pytest.mark.parametrize(("wrong", "message"), TYPES, ids=names)
 def test_type_errors(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError) as raised:
-        enlarge(**wrong)
+        upsample(**wrong)
     assert str(raised.value) == message
 
 
 @pytest.mark.parametrize(("wrong", "message"), VALUES, ids=names)
 def test_value_errors(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as raised:
-        enlarge(**wrong)
+        upsample(**wrong)
     assert str(raised.value) == message
 
 
 def test_a_broken_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"not one")
     with pytest.raises(ValueError, match="broken.safetensors: a file that `ddfnet train depth` wrote is required"):
-        enlarge(model=tmp_path / "broken.safetensors")
+        upsample(model=tmp_path / "broken.safetensors")
 
 
 def test_without_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights_files.save(NETWORK, tmp_path / "small.safetensors", {})
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ModuleNotFoundError, match=r"needs safetensors: pip install 'ddfnet\[upsample\]'"):
-        enlarge(model=tmp_path / "small.safetensors")
+        upsample(model=tmp_path / "small.safetensors")

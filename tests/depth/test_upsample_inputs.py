@@ -15,8 +15,8 @@ import torch
 import ddfnet
 from ddfnet.depth import tiling, weights_files
 from ddfnet.depth.network import GuidedUpsampler
-from tests.depth_maps import ARRAY, NETWORK, PHOTOGRAPH, PICTURE, TENSOR, enlarge
-from tests.guided_networks import check_threads, enlarging, network
+from tests.depth_maps import ARRAY, GUIDE, GUIDE_TENSOR, NETWORK, TENSOR, upsample
+from tests.guided_networks import check_threads, network, upsampling_call
 
 # --- what comes in and what goes out --------------------------------------------------------------------------------
 
@@ -25,9 +25,9 @@ from tests.guided_networks import check_threads, enlarging, network
 def test_integers_are_rounded_and_not_valid_is_0(dtype: str) -> None:
     depth = (ARRAY * 50).astype(dtype)
     depth[:, :4] = 0
-    exact = enlarge(depth.astype(np.float64))
+    exact = upsample(depth.astype(np.float64))
     assert 0 < np.isnan(exact).mean() < 0.5
-    for result in (enlarge(depth), enlarge(torch.from_numpy(depth), PICTURE).numpy()):
+    for result in (upsample(depth), upsample(torch.from_numpy(depth), GUIDE_TENSOR).numpy()):
         assert result.dtype == dtype
         assert np.array_equal(result, np.nan_to_num(exact.round()).astype(dtype))
 
@@ -36,10 +36,10 @@ def test_integers_are_rounded_and_not_valid_is_0(dtype: str) -> None:
 def test_floats_are_worked_on_in_float64_and_not_valid_is_nan(dtype: torch.dtype) -> None:
     depth = TENSOR.to(dtype)
     depth[:, :4] = 0
-    result = enlarge(depth, PICTURE)
+    result = upsample(depth, GUIDE_TENSOR)
     assert result.dtype == dtype
     assert 0 < result.isnan().float().mean() < 0.5
-    assert torch.equal(result.nan_to_num(), enlarge(depth.double(), PICTURE).to(dtype).nan_to_num())
+    assert torch.equal(result.nan_to_num(), upsample(depth.double(), GUIDE_TENSOR).to(dtype).nan_to_num())
 
 
 @pytest.mark.parametrize(
@@ -54,35 +54,37 @@ def test_floats_are_worked_on_in_float64_and_not_valid_is_nan(dtype: torch.dtype
 )
 def test_however_an_array_lies_in_memory(lay_out: Callable[[np.ndarray], np.ndarray]) -> None:
     depth = lay_out(ARRAY)
-    result = enlarge(depth, lay_out(PHOTOGRAPH), valid=lay_out(ARRAY < 1.8))
+    result = upsample(depth, lay_out(GUIDE), valid=lay_out(ARRAY < 1.8))
     assert result.dtype == depth.dtype
-    assert np.array_equal(result, enlarge(valid=ARRAY < 1.8))
+    assert np.array_equal(result, upsample(valid=ARRAY < 1.8))
 
 
 def test_what_must_not_be_written_to_is_read_without_a_warning() -> None:
     """As the arrays are that NumPy makes of Pillow's pictures."""
-    arrays = [ARRAY.copy(), PHOTOGRAPH.copy(), np.ones(ARRAY.shape, bool)]
+    arrays = [ARRAY.copy(), GUIDE.copy(), np.ones(ARRAY.shape, bool)]
     for array in arrays:
         array.setflags(write=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert np.array_equal(enlarge(arrays[0], arrays[1], valid=arrays[2]), enlarge())
+        assert np.array_equal(upsample(arrays[0], arrays[1], valid=arrays[2]), upsample())
 
 
 def test_what_comes_in_is_left_alone() -> None:
-    depth, guide, valid = TENSOR.clone().requires_grad_(), PICTURE.clone(), TENSOR < 1.8
+    depth, guide, valid = TENSOR.clone().requires_grad_(), GUIDE_TENSOR.clone(), TENSOR < 1.8
     before = valid.clone()
-    result = enlarge(depth, guide, valid=valid)
+    result = upsample(depth, guide, valid=valid)
     assert not result.requires_grad and not result.is_inference()
-    assert torch.equal(depth, TENSOR) and torch.equal(guide, PICTURE) and torch.equal(valid, before)
+    assert torch.equal(depth, TENSOR) and torch.equal(guide, GUIDE_TENSOR) and torch.equal(valid, before)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("tile", [None, 12])
 def test_on_a_gpu(tile: int | None) -> None:
-    expected = enlarge(TENSOR, PICTURE, valid=TENSOR < 1.5, fill=True)
+    expected = upsample(TENSOR, GUIDE_TENSOR, valid=TENSOR < 1.5, fill=True)
     model = network(4)
-    result = enlarge(TENSOR.cuda(), PICTURE.cuda(), valid=(TENSOR < 1.5).cuda(), fill=True, model=model, tile=tile)
+    result = upsample(
+        TENSOR.cuda(), GUIDE_TENSOR.cuda(), valid=(TENSOR < 1.5).cuda(), fill=True, model=model, tile=tile
+    )
     assert result.is_cuda
     torch.testing.assert_close(result.cpu(), expected, rtol=0, atol=1e-2)  # TF32 and other sums
 
@@ -103,7 +105,7 @@ def test_at_its_own_factor_it_is_the_network(factor: int, size: tuple[int, int],
     model, rng = network(factor, sharp=60.0), np.random.default_rng(0)
     depth = np.where(rng.random(size) < 0.4, rng.random(size) + 1, 0)
     guide = rng.integers(0, 256, (size[0] * factor, size[1] * factor, 3), dtype=np.uint8)
-    result = enlarge(depth, guide, model=model, offset=(factor - 1) // 2, tile=tile, ensemble=False)
+    result = upsample(depth, guide, model=model, offset=(factor - 1) // 2, tile=tile, ensemble=False)
     expected = by_hand(model, torch.from_numpy(depth)[None, None], guide)[0, 0].numpy()
     assert np.array_equal(np.isnan(result), expected == 0)
     np.testing.assert_allclose(np.nan_to_num(result), expected, rtol=0, atol=1e-5)
@@ -115,18 +117,18 @@ def test_the_ensemble_is_the_average_with_the_maps_transposed(tile: int | None) 
     depth = np.where(rng.random((9, 12)) < 0.7, rng.random((9, 12)) + 1, 0)
     guide = rng.integers(0, 256, (63, 100, 3), dtype=np.uint8)
     alone = {"model": model, "tile": tile, "fill": True, "ensemble": False}
-    one = enlarge(depth, guide, offset=(2, 3.5), **alone)
-    other = enlarge(depth.T, guide.transpose(1, 0, 2), offset=(3.5, 2), **alone).T
-    result = enlarge(depth, guide, offset=(2, 3.5), **{**alone, "ensemble": True})
+    one = upsample(depth, guide, offset=(2, 3.5), **alone)
+    other = upsample(depth.T, guide.transpose(1, 0, 2), offset=(3.5, 2), **alone).T
+    result = upsample(depth, guide, offset=(2, 3.5), **{**alone, "ensemble": True})
     np.testing.assert_allclose(result, (one + other) / 2, rtol=0, atol=1e-6)
     assert np.abs(one - other).max() > 0.05
 
 
 def test_the_features_average_is_that_of_the_whole_map_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network(8, sharp=60.0)
-    whole = enlarge(model=model)
-    monkeypatch.setattr(tiling, "_BOX", 2)
-    assert np.abs(enlarge(model=model) - whole).max() < 1e-6
+    whole = upsample(model=model)
+    monkeypatch.setattr(tiling, "_POOLED", 2)
+    assert np.abs(upsample(model=model) - whole).max() < 1e-6
 
 
 def test_where_the_ratio_is_above_the_networks_it_is_the_network_twice() -> None:
@@ -135,7 +137,7 @@ def test_where_the_ratio_is_above_the_networks_it_is_the_network_twice() -> None
     depth = rng.random((5, 6)) + 1
     guide = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
     coarse = by_hand(model, torch.from_numpy(depth)[None, None], guide[1::4, 1::4])
-    result = enlarge(depth, guide, model=model, offset=5, ensemble=False)
+    result = upsample(depth, guide, model=model, offset=5, ensemble=False)
     np.testing.assert_allclose(result, by_hand(model, coarse, guide)[0, 0].numpy(), rtol=0, atol=1e-5)
 
 
@@ -143,9 +145,9 @@ def test_where_the_ratio_is_above_the_networks_it_is_the_network_twice() -> None
 
 
 def test_at_ratio_1_valid_depths_stay_and_holes_are_filled() -> None:
-    guide, valid = PHOTOGRAPH[:6, :7], np.ones(ARRAY.shape, bool)
+    guide, valid = GUIDE[:6, :7], np.ones(ARRAY.shape, bool)
     valid[2:4, 3] = valid[0, 0] = False
-    result = enlarge(ARRAY, guide, valid=valid)
+    result = upsample(ARRAY, guide, valid=valid)
     assert np.array_equal(result[valid], ARRAY[valid])
     assert np.isfinite(result).all()
     assert np.ptp(ARRAY[1:5, 2:5]) > abs(result[2, 3] - ARRAY[2, 2]) > 0
@@ -154,38 +156,38 @@ def test_at_ratio_1_valid_depths_stay_and_holes_are_filled() -> None:
 def test_fill_takes_the_nearest_valid_sample_with_the_ratio_of_each_axis() -> None:
     depth = np.zeros((9, 9))
     depth[0, 4], depth[4, 0] = 1, 2  # four samples away along each axis: nearer to (4, 4) along that of the lower ratio
-    tall, wide = PHOTOGRAPH[:1, :1].repeat(36, 0).repeat(18, 1), PHOTOGRAPH[:1, :1].repeat(18, 0).repeat(36, 1)
-    assert np.isnan(enlarge(depth, tall)[18, 9])
-    assert enlarge(depth, tall, fill=True)[18, 9] == 2
-    assert enlarge(depth, wide, fill=True)[9, 18] == 1
+    tall, wide = GUIDE[:1, :1].repeat(36, 0).repeat(18, 1), GUIDE[:1, :1].repeat(18, 0).repeat(36, 1)
+    assert np.isnan(upsample(depth, tall)[18, 9])
+    assert upsample(depth, tall, fill=True)[18, 9] == 2
+    assert upsample(depth, wide, fill=True)[9, 18] == 1
 
 
 @pytest.mark.parametrize("offset", [(1, 0.5), [1, 0.5], (np.int64(1), np.float32(0.5))], ids=repr)
 def test_an_offset_for_each_axis(offset: Any) -> None:
-    both = enlarge(offset=offset)
-    assert np.array_equal(both, enlarge(offset=(1.0, 0.5)))
-    assert not np.array_equal(both, enlarge(offset=(0.5, 1.0)))
-    assert not np.array_equal(both, enlarge())
+    both = upsample(offset=offset)
+    assert np.array_equal(both, upsample(offset=(1.0, 0.5)))
+    assert not np.array_equal(both, upsample(offset=(0.5, 1.0)))
+    assert not np.array_equal(both, upsample())
 
 
 def test_an_offset_for_both_axes() -> None:
-    assert np.array_equal(enlarge(offset=0.75), enlarge(offset=(0.75, 0.75)))
-    middle = tuple((large / small - 1) / 2 for large, small in zip(PHOTOGRAPH.shape[:2], ARRAY.shape, strict=True))
-    assert np.array_equal(enlarge(), enlarge(offset=middle))
+    assert np.array_equal(upsample(offset=0.75), upsample(offset=(0.75, 0.75)))
+    middle = tuple((large / small - 1) / 2 for large, small in zip(GUIDE.shape[:2], ARRAY.shape, strict=True))
+    assert np.array_equal(upsample(), upsample(offset=middle))
 
 
 @pytest.mark.parametrize("tile", [1, np.int64(12), 10**9], ids=str)
 def test_tiles_of_any_size(tile: int) -> None:
-    np.testing.assert_allclose(enlarge(tile=tile), enlarge(), atol=1e-6, rtol=0)
+    np.testing.assert_allclose(upsample(tile=tile), upsample(), atol=1e-6, rtol=0)
 
 
 def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights_files.save(NETWORK, tmp_path / "small.safetensors", {})
-    expected = enlarge()
-    assert np.array_equal(enlarge(model=tmp_path / "small.safetensors"), expected)
-    assert np.array_equal(enlarge(model=str(tmp_path / "small.safetensors")), expected)
-    monkeypatch.setattr(weights_files, "shipped", lambda: NETWORK)
-    assert np.array_equal(ddfnet.upsample_depth(ARRAY, PHOTOGRAPH), expected)
+    expected = upsample()
+    assert np.array_equal(upsample(model=tmp_path / "small.safetensors"), expected)
+    assert np.array_equal(upsample(model=str(tmp_path / "small.safetensors")), expected)
+    monkeypatch.setattr(weights_files, "default_model", lambda: NETWORK)
+    assert np.array_equal(ddfnet.upsample_depth(ARRAY, GUIDE), expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"carry": False}, {"norm": "filter"}, {"upsampler": "bilinear"}], ids=str)
@@ -193,16 +195,18 @@ def test_threads_change_not_a_bit(options: dict[str, Any]) -> None:
     """Of a map large enough that the work is shared out."""
     depth, guide = torch.rand(40, 50) + 1, torch.randint(256, (320, 400, 3), dtype=torch.uint8)
     model = network(8, channels=16, guide_channels=16, **options)
-    check_threads(lambda: enlarge(depth, guide, valid=depth < 1.9, model=model))
+    check_threads(lambda: upsample(depth, guide, valid=depth < 1.9, model=model))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured on Linux only")
 def test_memory_is_bounded_by_the_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the map is, to the results' 8 bytes a pixel and some; the whole map at once takes 200 a pixel."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the measuring process imports `enlarging` by its name
+    monkeypatch.syspath_prepend(
+        Path(__file__).parents[2]
+    )  # the measuring process imports `upsampling_call` by its name
     memory = pytest.importorskip("ddfnet.bench.memory")
     size, ratio = (1024, 64), 4
-    taken = memory.measure("tiles", "contiguous", enlarging, size, ratio, 128)
+    taken = memory.measure("tiles", "contiguous", upsampling_call, size, ratio, 128)
     pixels = size[0] * size[1] * ratio**2
     assert taken.returned * memory.MIB == 4 * pixels
     assert taken.added * memory.MIB < 24 * memory.MIB + 24 * pixels
@@ -214,22 +218,22 @@ def test_memory_is_bounded_by_the_tile(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_ratio_can_be_given_where_the_sizes_do_not_tell_it() -> None:
     """13 samples, every 16th of 200 pixels: by the sizes alone it could as well be every 15th."""
     depth, guide = np.random.default_rng(2).random((1, 13)) + 1, np.zeros((16, 200, 3), np.uint8)
-    given = enlarge(depth, guide, ratio=16, offset=7, model=network(16, sharp=0))
-    padded = enlarge(depth, np.zeros((16, 208, 3), np.uint8), ratio=16, offset=7, model=network(16, sharp=0))
+    given = upsample(depth, guide, ratio=16, offset=7, model=network(16, sharp=0))
+    padded = upsample(depth, np.zeros((16, 208, 3), np.uint8), ratio=16, offset=7, model=network(16, sharp=0))
     inside = slice(0, 100)  # away from where the two guides end
     assert np.allclose(given[:, inside], padded[:, inside], atol=1e-6)
     with pytest.raises(ValueError, match="ratio must be at least 1, got 0.5"):
-        enlarge(ratio=0.5)
+        upsample(ratio=0.5)
 
 
 def test_what_a_numpy_mask_hides_contributes_nothing() -> None:
     depth = np.ma.masked_where(ARRAY > 1.8, ARRAY)
     assert depth.mask.any()
-    assert np.array_equal(enlarge(depth), enlarge(ARRAY, valid=ARRAY <= 1.8), equal_nan=True)
+    assert np.array_equal(upsample(depth), upsample(ARRAY, valid=ARRAY <= 1.8), equal_nan=True)
 
 
 def test_a_network_in_training_stays_there() -> None:
     model = network(4).train()
-    assert np.array_equal(enlarge(model=model), enlarge())
+    assert np.array_equal(upsample(model=model), upsample())
     assert model.training and all(module.training for module in model.modules())
-    assert np.allclose(enlarge(model=network(4).double()), enlarge(), atol=1e-5)
+    assert np.allclose(upsample(model=network(4).double()), upsample(), atol=1e-5)

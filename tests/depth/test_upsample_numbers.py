@@ -13,12 +13,12 @@ from tests.guided_networks import network
 
 NETWORK = network(4)
 RNG = np.random.default_rng(0)
-PHOTOGRAPH = RNG.integers(0, 256, (24, 28, 3), dtype=np.uint8)
-SMALL = PHOTOGRAPH[:6, :7]
+GUIDE = RNG.integers(0, 256, (24, 28, 3), dtype=np.uint8)
+SMALL = GUIDE[:6, :7]
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 
 
-def enlarge(depth: Any, guide: np.ndarray = PHOTOGRAPH, **options: Any) -> Any:
+def upsample(depth: Any, guide: np.ndarray = GUIDE, **options: Any) -> Any:
     picture = torch.from_numpy(guide.copy()) if isinstance(depth, torch.Tensor) else guide
     return ddfnet.upsample_depth(depth, picture, model=NETWORK, **options)
 
@@ -35,7 +35,7 @@ def test_at_ratio_1_integers_stay_from_the_smallest_to_the_largest(dtype: str) -
     depth[0, :3] = low or 1, high, high - 1
     depth[4, 4] = 0
     for given in (depth, torch.from_numpy(depth), depth.astype(np.dtype(dtype).newbyteorder(">"))):
-        result = enlarge(given, SMALL)
+        result = upsample(given, SMALL)
         assert result.dtype == given.dtype
         assert bits(result[depth != 0]) == bits(given[depth != 0])
         assert result[4, 4] != 0
@@ -49,7 +49,7 @@ def test_at_ratio_1_floats_stay_from_the_smallest_to_the_largest(dtype: torch.dt
     depth[4, 4] = torch.nan
     given = [depth] if dtype == torch.bfloat16 else [depth, depth.numpy()]
     for each in given:
-        result = enlarge(each, SMALL)
+        result = upsample(each, SMALL)
         there = ~np.isnan(depth.double().numpy())
         assert bits(result[there]) == bits(each[there])
         assert result[4, 4] == result[4, 4]
@@ -62,9 +62,9 @@ def test_small_steps_far_from_0_are_kept(base: float, dtype: str) -> None:
     """The network sees the range alone, and what it gives comes back on the very steps of the input."""
     steps = RNG.integers(0, 200, (6, 7))
     depth = np.array(base, dtype) + steps.astype(dtype)
-    result = enlarge(depth)
+    result = upsample(depth)
     assert result.dtype == dtype
-    near = enlarge(steps.astype("float64") + 1) - 1
+    near = upsample(steps.astype("float64") + 1) - 1
     away = (result - np.array(base, dtype)).astype("float64")
     assert np.abs(away - near).max() <= 0.51  # an integer's rounding
     assert np.ptp(away) > 100
@@ -74,15 +74,15 @@ def test_neighbouring_integers_beyond_float64_are_refused_and_not_mixed_up() -> 
     depth = np.array([[2**60, 2**60 + 1], [2**60 + 2, 2**60]])
     for given in (depth, depth.astype("uint64"), torch.from_numpy(depth)):
         with pytest.raises(ValueError, match="depth of integers must lie between"):
-            enlarge(given)
-    assert np.ptp(enlarge(depth - 2**60 + 1)) > 0
+            upsample(given)
+    assert np.ptp(upsample(depth - 2**60 + 1)) > 0
     depth[0, 0] = depth[1, 1] = 3
-    assert set(np.unique(enlarge(depth, valid=depth == 3, fill=True))) == {3}  # what is not valid does not count
+    assert set(np.unique(upsample(depth, valid=depth == 3, fill=True))) == {3}  # what is not valid does not count
 
 
 def test_a_range_that_float64_just_holds() -> None:
     depth = np.where(RNG.random((6, 7)) < 0.5, -0.8e308, 0.9e308)
-    result = enlarge(depth)
+    result = upsample(depth)
     assert np.isfinite(result).all() and result.min() >= depth.min() and result.max() <= depth.max()
     assert np.ptp(result) > 0.5e308
 
@@ -91,9 +91,9 @@ def test_a_range_that_float64_just_holds() -> None:
 def test_no_valid_integer_is_rounded_to_0(dtype: str) -> None:
     """Which would say that it is not valid."""
     depth = RNG.choice(np.array([-2, -1, 1, 3], dtype), (6, 7))
-    assert (np.abs(enlarge(depth.astype("float64"))) < 0.5).any()
-    exact = enlarge(depth.astype("float64"))
-    for result in (enlarge(depth), enlarge(torch.from_numpy(depth)).numpy()):
+    assert (np.abs(upsample(depth.astype("float64"))) < 0.5).any()
+    exact = upsample(depth.astype("float64"))
+    for result in (upsample(depth), upsample(torch.from_numpy(depth)).numpy()):
         assert (result != 0).all()
         assert (
             (np.abs(result - exact) <= 1).all() and (result[exact > 0.5] > 0).all() and (result[exact < -0.5] < 0).all()

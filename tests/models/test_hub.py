@@ -244,8 +244,8 @@ def test_a_network_that_timm_did_not_make(tmp_path: Path) -> None:
 def test_without_huggingface_hub_the_guided_upsampler_works() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['huggingface_hub', 'timm', 'torchvision']))\n"
-        "from ddfnet.models import GuidedUpsampler, guided_files\n"
-        "network = guided_files.shipped()\n"
+        "from ddfnet.depth import GuidedUpsampler, weights_files\n"
+        "network = weights_files.default_model()\n"
         "for call in (network.save_pretrained, GuidedUpsampler.from_pretrained):\n"
         "    try:\n"
         "        call('user/name')\n"

@@ -1,1 +1,1 @@
-"""Scenes: images with their depth maps, one module for each source."""
+"""Scenes, images with their depth maps: one module per source, and the protocols that measure on them."""

@@ -1,6 +1,6 @@
-"""Two real scenes of the Middlebury stereo benchmarks that other packages carry: for tests, never for training.
+"""Two real scenes of the Middlebury stereo benchmarks, inside other packages: for tests, never for training.
 
-Their maps are disparities, in pixels: what is near has the larger value.
+Their maps are disparities, in pixels: near surfaces have larger values.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from io import BytesIO
 from pathlib import Path
 
-from ddfnet.data.depth.photographs import carried
+from ddfnet.data.depth.photographs import skimage_file
 from ddfnet.data.depth.scenes import Scene, from_arrays
 from ddfnet.errors import DataError
 
@@ -16,7 +16,7 @@ OPENCV_SAMPLES = "/usr/share/doc/opencv-doc/examples/data"  # where Debian's pac
 
 
 def motorcycle() -> Scene:
-    """Motorcycle (Middlebury 2014) at 500x741, inside scikit-image's package; 7 % of its pixels have no disparity.
+    """Load Motorcycle (Middlebury 2014) at 500x741, inside scikit-image's package; 7 % of its pixels have no disparity.
 
     Returns:
         The scene; the disparity is in pixels of this size.
@@ -27,8 +27,8 @@ def motorcycle() -> Scene:
     import numpy as np
     from PIL import Image
 
-    guide = np.asarray(Image.open(BytesIO(carried("motorcycle_left.png"))).convert("RGB"))
-    with np.load(BytesIO(carried("motorcycle_disp.npz"))) as arrays:
+    guide = np.asarray(Image.open(BytesIO(skimage_file("motorcycle_left.png"))).convert("RGB"))
+    with np.load(BytesIO(skimage_file("motorcycle_disp.npz"))) as arrays:
         disparity = arrays["arr_0"]  # inf where the benchmark has no value
     origin = (
         "Motorcycle of the Middlebury 2014 stereo benchmark (Scharstein et al., GCPR 2014), a quarter of its "
@@ -38,10 +38,10 @@ def motorcycle() -> Scene:
 
 
 def aloe(folder: str | Path = OPENCV_SAMPLES) -> Scene:
-    """Aloe (Middlebury 2006) at 1110x1282, among OpenCV's samples; 3 % of its pixels have no disparity.
+    """Load Aloe (Middlebury 2006) at 1110x1282, among OpenCV's samples; 3 % of its pixels have no disparity.
 
     Args:
-        folder: where aloeL.jpg and aloeGT.png lie.
+        folder: folder of aloeL.jpg and aloeGT.png.
 
     Returns:
         The scene; the disparity is in whole pixels.

@@ -1,7 +1,7 @@
-"""NYU Depth V2, the labelled part: 1449 photographs of rooms with their depth in metres, 480x640.
+"""NYU Depth V2, labelled part: 1449 images of rooms with their depth in metres, 480x640.
 
 The file is ``nyu_depth_v2_labeled.mat`` (2.8 GB) from Silberman et al., "Indoor segmentation and support inference from
-RGBD images", ECCV 2012: https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html. It is read picture by picture.
+RGBD images", ECCV 2012: https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html. It is read image by image.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from ddfnet.data.depth.scenes import Scene, from_arrays
 from ddfnet.errors import DataError
 
 MD5 = "a3a66613390119e6d46827a7aaa3c132"
-TRAIN = 1000  # the first thousand; the others are the test part, as Li et al. split them and all since
+TRAIN = 1000  # the first thousand; the others are the test part, a split of Li et al. that all have used since
 
-# What plain bilinear upsampling measures on the test part under `pac` (table of NVlabs/pacnet's README, cm). It is
-# torch's `interpolate(align_corners=False)`, half a pixel off: `bilinear-half-pixel` among the methods, not `bilinear`.
+# RMSE of plain bilinear upsampling on the test part under `pac` (table of NVlabs/pacnet's README, cm). It is torch's
+# `interpolate(align_corners=False)`, half a pixel off: `bilinear-half-pixel` among the methods, not `bilinear`.
 HALF_PIXEL_BILINEAR_CM = {4: 5.43, 8: 8.36, 16: 12.90}
 
 _checked: dict[tuple[str, int, int], str] = {}  # file, bytes, time of change -> MD5: hashing it takes seconds
 
 
 def load(file: str | Path, split: str = "test", verify: bool = True) -> Sequence[Scene]:
-    """The scenes of one part, read when they are asked for.
+    """Return the scenes of one part, which are read on access.
 
     Args:
         file: nyu_depth_v2_labeled.mat.
         split: "train" (the first 1000) or "test" (the other 449).
-        verify: compare the file's MD5 with the published one, once a process.
+        verify: compare the file's MD5 with the published one, once per process.
 
     Returns:
-        A sequence of scenes, depth in metres. It can be sent to other processes.
+        A sequence of scenes, depth in metres. It can be pickled.
 
     Raises:
         DataError: the file is missing, is not that data set, or has another MD5.
-        ValueError: another split.
+        ValueError: an unknown split.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
@@ -48,12 +48,12 @@ def load(file: str | Path, split: str = "test", verify: bool = True) -> Sequence
         count = _count(path, archive)
     numbers = range(count)[:TRAIN] if split == "train" else range(count)[TRAIN:]
     if not numbers:
-        raise DataError(f"{path}: more than {TRAIN} pictures are required for a test part, got {count}")
+        raise DataError(f"{path}: more than {TRAIN} images are required for a test part, got {count}")
     return NyuScenes(path, numbers)
 
 
 class NyuScenes(Sequence[Scene]):
-    """Scenes of a file by their numbers in it; see `load`."""
+    """Scenes of a file, by their numbers in it; see `load`."""
 
     def __init__(self, path: Path, numbers: range) -> None:
         self.path, self.numbers = path, numbers
@@ -75,7 +75,7 @@ class NyuScenes(Sequence[Scene]):
             guide = archive["images"][number].transpose(2, 1, 0)  # MATLAB's order: (3, W, H)
             depth = archive["depths"][number].T
         part = "training" if number < TRAIN else "test"
-        origin = f"NYU Depth V2, labelled part: picture {number + 1}, of the {part} split."
+        origin = f"NYU Depth V2, labelled part: image {number + 1}, of the {part} split."
         return from_arrays(f"nyu {number + 1}", guide, depth, "m", origin)
 
 

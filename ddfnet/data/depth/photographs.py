@@ -1,4 +1,4 @@
-"""The photographs that scikit-image carries inside its package, without the others that it would download."""
+"""Photographs inside scikit-image's package, without the others that it would download."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ddfnet.errors import DataError
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph, (3, H, W), uint8, and whom it is by."""
+    """Photograph, (3, H, W), uint8, and its credit."""
 
     name: str
     image: Tensor
@@ -30,10 +30,10 @@ _CREDITS = {  # all CC0 or in the public domain, as scikit-image's documentation
 
 
 def load(size: int) -> list[Photograph]:
-    """The photographs, cut to their central square.
+    """Load the photographs, cut to their central square.
 
     Args:
-        size: pixels a side.
+        size: pixels per side.
 
     Returns:
         Photographs of (3, size, size), uint8.
@@ -44,8 +44,8 @@ def load(size: int) -> list[Photograph]:
     return [Photograph(Path(file).stem, _read(file, size), credit) for file, credit in _CREDITS.items()]
 
 
-def carried(file: str) -> bytes:
-    """A file of scikit-image's data, by its name.
+def skimage_file(file: str) -> bytes:
+    """Return the bytes of a file of scikit-image's data, by its name.
 
     Raises:
         DataError: this scikit-image was packaged without it.
@@ -60,5 +60,5 @@ def carried(file: str) -> bytes:
 def _read(file: str, size: int) -> Tensor:
     from PIL import Image, ImageOps
 
-    picture = ImageOps.fit(Image.open(BytesIO(carried(file))).convert("RGB"), (size, size), Image.Resampling.LANCZOS)
-    return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(size, size, 3).permute(2, 0, 1)
+    image = ImageOps.fit(Image.open(BytesIO(skimage_file(file))).convert("RGB"), (size, size), Image.Resampling.LANCZOS)
+    return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(size, size, 3).permute(2, 0, 1)

@@ -1,8 +1,8 @@
-"""How a test map is made small and how a result is scored: two protocols of the field, which no table may mix.
+"""Evaluation protocols of the field: downsampling of a test map, and scoring of a result.
 
 `PAC` (PAC-Net, DDF-Up-Net) takes every f-th pixel; `BICUBIC` (DKN, SGNet, DORNet) averages with Pillow's bicubic
-filter, an easier input. Both leave out 6 pixels at the border, take the root mean square of each picture, and average
-those; metres are reported as centimetres. `ddfnet.depth.alignment.aligned_bilinear` is the reference of both.
+filter, an easier input. Both leave out 6 pixels at the border, take the RMSE of each image, and average those; metres
+are reported as centimetres. `ddfnet.depth.alignment.aligned_bilinear` is the reference of both. No table may mix them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ddfnet.errors import DataError
 
 
 class LowRes(NamedTuple):
-    """A map made small by a factor: its sample i lies on pixel ``i * factor + offset`` of the map it was made from.
+    """Map downsampled by a factor: its sample i lies on pixel ``i * factor + offset`` of that map.
 
     Args:
         depth: (h, w), float32; 0 where not valid.
         valid: (h, w), bool.
-        offset: the pixel of sample 0, the same along both axes.
+        offset: pixel of sample 0, the same along both axes.
     """
 
     depth: Tensor
@@ -34,22 +34,22 @@ class LowRes(NamedTuple):
 
 
 class Protocol(ABC):
-    """A protocol: how maps are made small (`lowres`), and what is scored (`scored`) and how (`rmse`)."""
+    """Protocol: downsampling (`lowres`), scored pixels (`scored`) and their error (`rmse`)."""
 
     name: ClassVar[str]
-    border: ClassVar[int] = 6  # pixels that are not scored, at each side
+    border: ClassVar[int] = 6  # width of the frame that is not scored, in pixels
 
     @abstractmethod
     def offset(self, factor: int) -> float:
-        """The pixel on which sample 0 lies, along both axes."""
+        """Return the pixel of sample 0, along both axes."""
 
     def crop(self, scene: Scene, factor: int) -> Scene:
-        """The part of a scene that is used at this factor."""
+        """Return the part of a scene that is used at this factor."""
         return scene
 
     @abstractmethod
     def lowres(self, depth: Tensor, valid: Tensor, factor: int) -> LowRes:
-        """Make a map small.
+        """Downsample a map.
 
         Args:
             depth: (H, W), any unit.
@@ -57,17 +57,17 @@ class Protocol(ABC):
             factor: from 1 up.
 
         Returns:
-            The small map; what was not valid is marked, and is 0 in it.
+            The small map; samples that are not valid are marked, and 0.
 
         Raises:
-            ValueError: the factor, or a map that it does not fit.
+            ValueError: a factor out of range, or one that does not divide the map.
         """
 
     def scored(self, scene: Scene) -> Tensor:
-        """Which pixels count: those with a true value, inside the border; (H, W), bool.
+        """Return which pixels are scored, (H, W), bool: those with a true value, inside the border.
 
         Raises:
-            DataError: there are none.
+            DataError: none is.
         """
         inside = torch.zeros_like(scene.valid)
         inside[self.border : -self.border, self.border : -self.border] = True
@@ -80,17 +80,17 @@ class Protocol(ABC):
         return scored
 
     def rmse(self, prediction: Tensor, scene: Scene) -> float:
-        """Root mean square error of a picture, in `unit`.
+        """Return the root mean square error of a result, in `unit`.
 
         Args:
             prediction: (H, W), in the scene's unit.
-            scene: has the true map (H, W).
+            scene: scene with the true map (H, W).
 
         Returns:
             The error over the pixels that are `scored`, computed in float64.
 
         Raises:
-            ValueError: another size, or a scored pixel is nan or inf: a method must fill what it does not know.
+            ValueError: wrong size, or a scored pixel is nan or inf: a method must fill every pixel.
         """
         if prediction.shape != scene.depth.shape:
             raise ValueError(f"{scene.name}: a map {scene.size} is required, got {tuple(prediction.shape)}")
@@ -102,7 +102,7 @@ class Protocol(ABC):
         return error.square().mean().sqrt().item() * (100 if scene.unit == "m" else 1)
 
     def unit(self, scene: Scene) -> str:
-        """The unit of `rmse`: cm for metres, else the scene's own."""
+        """Return the unit of `rmse`: cm for metres, else the scene's own."""
         return "cm" if scene.unit == "m" else scene.unit
 
 
@@ -116,7 +116,7 @@ class _Pac(Protocol):
         _check(depth, valid, factor)
         first = (factor - 1) // 2
         small, known = depth[first::factor, first::factor].float(), valid[first::factor, first::factor].clone()
-        return LowRes(_zero_where_not(known, small), known, first)
+        return LowRes(_masked(known, small), known, first)
 
 
 class _Bicubic(Protocol):
@@ -126,7 +126,7 @@ class _Bicubic(Protocol):
         return (factor - 1) / 2
 
     def crop(self, scene: Scene, factor: int) -> Scene:
-        """The scene without the last rows and columns that do not fill a block, as that family crops."""
+        """Return the scene without the last rows and columns, which do not fill a block, as that family crops."""
         rows, columns = (size - size % factor for size in scene.size)
         if (rows, columns) == scene.size:
             return scene
@@ -138,8 +138,11 @@ class _Bicubic(Protocol):
         )
 
     def lowres(self, depth: Tensor, valid: Tensor, factor: int) -> LowRes:
-        """See `Protocol.lowres`. The family's data has no holes; here a sample is valid where half of its block is or
-        more, and where the filter meets a hole it reads the nearest valid pixel instead."""
+        """Downsample a map, see `Protocol.lowres`.
+
+        The family's data has no holes. Here a sample is valid where at least half of its block is, and the filter reads
+        the nearest valid pixel in place of a hole.
+        """
         import numpy as np
         from PIL import Image
 
@@ -152,7 +155,7 @@ class _Bicubic(Protocol):
         filled = depth.float() if valid.all() or not valid.any() else nearest_valid(depth.float(), valid)
         size = width // factor, height // factor
         small = np.array(Image.fromarray(filled.numpy(force=True)).resize(size, Image.Resampling.BICUBIC))
-        return LowRes(_zero_where_not(known, torch.from_numpy(small).to(depth.device)), known, (factor - 1) / 2)
+        return LowRes(_masked(known, torch.from_numpy(small).to(depth.device)), known, (factor - 1) / 2)
 
 
 def _check(depth: Tensor, valid: Tensor, factor: int) -> None:
@@ -164,7 +167,7 @@ def _check(depth: Tensor, valid: Tensor, factor: int) -> None:
         raise ValueError(f"a factor from 1 up to the map's size is required, got {factor} for {tuple(depth.shape)}")
 
 
-def _zero_where_not(valid: Tensor, depth: Tensor) -> Tensor:
+def _masked(valid: Tensor, depth: Tensor) -> Tensor:
     return torch.where(valid, depth, torch.zeros((), device=depth.device))
 
 

@@ -1,4 +1,4 @@
-"""What every source of depth maps gives: a photograph and the depth that belongs to it, pixel by pixel."""
+"""Scenes: an image and its depth map, pixel by pixel, as every source of them returns it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddfnet.depth.valid import valid_depth
 from ddfnet.errors import DataError
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A photograph with its depth map.
+    """Image with its depth map.
 
     Args:
-        name: what it is called in results.
-        guide: the photograph (3, H, W), uint8.
+        name: name in results.
+        guide: image (3, H, W), uint8.
         depth: (H, W), float32, in ``unit``; 0 where not valid.
-        valid: (H, W), bool: where the depth was measured.
+        valid: (H, W), bool: whether the depth was measured.
         unit: "m", "px" for disparities, "" where it is not known.
-        origin: where the scene comes from, as a sentence for whoever reads a result.
+        origin: source of the scene, a sentence for readers of a result.
     """
 
     name: str
@@ -38,14 +39,14 @@ class Scene:
 
 
 def from_arrays(name: str, guide: Any, depth: Any, unit: str, origin: str) -> Scene:
-    """A scene out of NumPy arrays; depth is valid where it is finite and not 0.
+    """Return the scene of NumPy arrays, valid where `ddfnet.depth.valid.valid_depth` says so.
 
     Args:
-        name: what it is called in results and in messages.
+        name: name in results and messages.
         guide: (H, W, 3), uint8.
         depth: (H, W), any real dtype.
-        unit: of the depth.
-        origin: where it comes from, a sentence.
+        unit: unit of the depth.
+        origin: source, a sentence.
 
     Returns:
         The scene.
@@ -61,11 +62,11 @@ def from_arrays(name: str, guide: Any, depth: Any, unit: str, origin: str) -> Sc
     """
     if depth.ndim != 2 or guide.shape != (*depth.shape, 3):
         raise DataError(
-            f"{name}: a photograph (H, W, 3) and a depth map (H, W) of one size are required, "
-            f"got {tuple(guide.shape)} and {tuple(depth.shape)}; resize the photograph to the depth map"
+            f"{name}: an image (H, W, 3) and a depth map (H, W) of one size are required, "
+            f"got {tuple(guide.shape)} and {tuple(depth.shape)}; resize the image to the depth map"
         )
     values = torch.tensor(depth.astype("float32"))
-    valid = values.isfinite() & (values != 0)
+    valid = valid_depth(values)
     if not valid.any():
         raise DataError(f"{name}: a depth map with a valid pixel is required, got only 0, nan and inf")
     return Scene(

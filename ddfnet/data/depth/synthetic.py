@@ -1,4 +1,4 @@
-"""RGB-D scenes composed on the fly, to train joint upsampling where no real depth is at hand."""
+"""Synthetic RGB-D scenes, composed on the fly to train joint upsampling without real depth."""
 
 from __future__ import annotations
 
@@ -13,43 +13,44 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ddfnet.data.depth.outlines import outline, turned
+from ddfnet.data.depth.outlines import outline, rotated
 from ddfnet.data.depth.textures import Pixels, photographs, texture
 
-_SEEDS = 2**32  # a larger one is two numbers to NumPy, of which the second would pass for a scene's
+_SEEDS = 2**32  # NumPy reads a larger seed as two numbers, and the second would pass for the index of a scene
 
 
 class ComposedScenes(Dataset[dict[str, Tensor]]):
-    """Scenes of slanted planes and bulging shapes in layers, textured with photographs; as many as you like.
+    """Data set of scenes of slanted planes and bulging shapes in layers, textured with photographs.
 
     Depth edges lie where texture edges are; but not every texture edge is a depth edge (patterns, shadows, patches on
-    one surface), and now and then a layer looks like what is behind it. There are rods thinner than the low resolution
-    shows, rows and clusters of one shape, holes, and planes that meet. The picture is antialiased, blurred a little,
-    noisy and sometimes JPEG; the depth is sharp. Some scenes are disparities, others depths: its unit means nothing.
+    one surface), and some layers look like the surface behind them. There are rods thinner than the low resolution
+    shows, rows and clusters of one shape, holes, and planes that meet. The image is antialiased, slightly blurred,
+    noisy and sometimes JPEG; the depth is sharp. Some scenes are disparities, others depths: the unit means nothing.
 
     Scene i is the same in every process: it depends on ``seed`` and i alone.
 
     Args:
-        length: scenes.
-        size: pixels a side.
-        seed: of the whole set, below 2**32; sets with different seeds have no scene in common.
-        more_photographs: files and folders, besides what scikit-image carries; see `ddfnet.data.depth.textures.photographs`.
-        noise: of the measured depth: its standard deviation, drawn up to this share of the scene's range.
-        misalignment: of depth edges and picture edges, as measurements have it: pixels, a smooth displacement whose
-            standard deviation is drawn up to this, which is at most ``size``.
-        holes: share of a scene's area in which the depth is not valid, as behind edges. It is drawn up to this, and
-            holes are cut until it is reached, or until one of them falls on others. So it is kept roughly: the last
-            hole is whole, and a scene can have a little more than was drawn for it; and shares above a quarter are
-            seldom reached.
+        length: number of scenes.
+        size: pixels per side.
+        seed: seed of the set, below 2**32; sets with different seeds have no scene in common.
+        more_photographs: files and folders besides those inside scikit-image, see
+            `ddfnet.data.depth.textures.photographs`.
+        noise: largest standard deviation of the measured depth's noise, as a share of the scene's range; each scene
+            draws its own.
+        misalignment: largest standard deviation of a smooth displacement between depth edges and image edges, in
+            pixels, as measurements have it; at most ``size``. Each scene draws its own.
+        holes: largest share of a scene's area in which the depth is not valid, as behind edges. Each scene draws its
+            own, and holes are cut until it is reached, or until one falls on others. So it holds roughly: the last hole
+            is whole, and a scene can have a little more; shares above a quarter are seldom reached.
 
     Returns:
         From ``[i]``: ``guide`` (3, size, size), uint8; ``depth`` (1, size, size), float32, above 0; ``measured``, the
-        same with noise, which is what low-resolution depth is taken from; ``valid`` (1, size, size), bool.
+        same with noise, from which low-resolution depth is sampled; ``valid`` (1, size, size), bool.
 
     Raises:
-        ValueError: a size below 32, a seed out of range, noise or holes that are no shares, or a wrong misalignment.
+        ValueError: a size below 32; a seed, noise, holes or misalignment out of range.
         TypeError: a length, a size or a seed that is no whole number.
-        DataError: a photograph or folder is missing or has no picture.
+        DataError: a photograph or folder is missing or has no image.
 
     Example:
         >>> from ddfnet.data.depth.synthetic import ComposedScenes
@@ -81,7 +82,7 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
             raise ValueError(f"misalignment must be pixels from 0 to the size, {size}, got {misalignment}")
         self.length, self.size, self.seed = length, size, seed
         self.noise, self.holes, self.misalignment = noise, holes, misalignment
-        self.pictures = photographs(more_photographs)
+        self.photographs = photographs(more_photographs)
 
     def __len__(self) -> int:
         return self.length
@@ -92,7 +93,7 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
         import cv2
 
         rng = np.random.default_rng((self.seed, index))
-        canvas = _Composition(rng, self.pictures, self.size)
+        canvas = _Composition(rng, self.photographs, self.size)
         guide, depth = canvas.guide(), canvas.depth()
         if self.misalignment:
             depth = _displaced(rng, depth, rng.uniform(0, self.misalignment))
@@ -117,7 +118,7 @@ def check_seed(name: str, seed: int) -> None:
 
 
 class _Layer(NamedTuple):
-    """How much of each pixel in a box a shape covers, (h, w) from 0 to 1, and where it is."""
+    """Shape in a box: its coverage of each pixel, (h, w) from 0 to 1, and the position of the box."""
 
     cover: Pixels
     rows: slice
@@ -127,13 +128,13 @@ class _Layer(NamedTuple):
 
 
 class _Composition:
-    """One scene, painted from the back to the front."""
+    """Scene that is painted from back to front."""
 
-    def __init__(self, rng: np.random.Generator, pictures: list[Pixels], size: int) -> None:
-        self.rng, self.pictures, self.size = rng, pictures, size
-        self.place = (np.arange(size, dtype=np.float32) - size / 2) / size
+    def __init__(self, rng: np.random.Generator, images: list[Pixels], size: int) -> None:
+        self.rng, self.photographs, self.size = rng, images, size
+        self.axis = (np.arange(size, dtype=np.float32) - size / 2) / size
         back = rng.uniform(0, 0.3)
-        self.colour = texture(rng, pictures, size, size)
+        self.colour = texture(rng, images, size, size)
         self.surface = self._background(back)
         if rng.random() < 0.5:
             for _ in range(rng.integers(1, 5)):
@@ -145,7 +146,7 @@ class _Composition:
             self._add(level)
 
     def guide(self) -> Pixels:
-        """The camera: blur, gamma, noise and JPEG; (size, size, 3), uint8."""
+        """Return the image of the camera, with blur, gamma, noise and JPEG; (size, size, 3), uint8."""
         import cv2
 
         rng, colour = self.rng, self.colour
@@ -161,7 +162,7 @@ class _Composition:
         return pixels
 
     def depth(self) -> Pixels:
-        """The surface as a disparity, a depth, or either from behind; (size, size), float32."""
+        """Return the surface as a disparity, a depth, or either from behind; (size, size), float32."""
         rng = self.rng
         depth = self.surface - self.surface.min() + 0.05
         if rng.random() < 0.35:
@@ -171,7 +172,7 @@ class _Composition:
         return depth
 
     def _background(self, level: float) -> Pixels:
-        """A slanted plane, with up to two more that meet it as walls do, and in half of the cases soft relief."""
+        """Draw a slanted plane, up to two more that meet it as walls do, and in half of the cases soft relief."""
         import cv2
 
         rng, size = self.rng, self.size
@@ -187,14 +188,14 @@ class _Composition:
         return surface
 
     def _add(self, level: float) -> None:
-        """One more thing in front: its shadow, its texture, its surface."""
+        """Add an object in front: its shadow, its texture, its surface."""
         rng, layer = self.rng, self._layer()
         if layer is None:
             return
         if rng.random() < 0.25:
             self._shade(layer)
         view = self.colour[layer.rows, layer.columns]
-        skin = texture(rng, self.pictures, *layer.cover.shape)
+        skin = texture(rng, self.photographs, *layer.cover.shape)
         if rng.random() < 0.3:
             pattern = self._layer()
             if pattern is not None:
@@ -202,18 +203,18 @@ class _Composition:
                 covered = np.zeros((self.size, self.size), np.float32)
                 covered[pattern.rows, pattern.columns] = pattern.cover
                 self._paint(skin, covered[layer.rows, layer.columns].reshape(box))
-        if rng.random() < 0.12:  # it looks like what is behind it
+        if rng.random() < 0.12:  # it looks like the surface behind it
             skin = 0.25 * skin + 0.75 * view.mean((0, 1))
         view += (skin - view) * layer.cover[..., None]
-        ours = layer.cover > 0.5
+        inside = layer.cover > 0.5
         plane = self._plane(level, 0.12, layer.centre, layer.radius, layer.rows, layer.columns)
-        self.surface[layer.rows, layer.columns][ours] = plane[ours]
+        self.surface[layer.rows, layer.columns][inside] = plane[inside]
 
     def _paint(self, view: Pixels, cover: Pixels) -> None:
-        view += (texture(self.rng, self.pictures, *cover.shape) - view) * cover[..., None]
+        view += (texture(self.rng, self.photographs, *cover.shape) - view) * cover[..., None]
 
     def _shade(self, layer: _Layer) -> None:
-        """A soft shadow on what lies behind: an edge in the picture that the depth does not have."""
+        """Draw a soft shadow on the surface behind: an edge in the image that the depth does not have."""
         import cv2
 
         rng, size = self.rng, self.size
@@ -224,10 +225,10 @@ class _Composition:
         self.colour *= 1 - rng.uniform(0.1, 0.6) * cv2.GaussianBlur(moved, (0, 0), rng.uniform(1, 8))[..., None]
 
     def _plane(self, level: float, slope: float, centre: Pixels, radius: float, rows: slice, columns: slice) -> Pixels:
-        """A slanted surface over a box, bulging around the centre in two of five cases."""
+        """Draw a slanted surface over a box, bulging around the centre in two of five cases."""
         rng, size = self.rng, self.size
-        across = self.place[None, columns] - np.float32(centre[0] / size - 0.5)
-        down = self.place[rows, None] - np.float32(centre[1] / size - 0.5)
+        across = self.axis[None, columns] - np.float32(centre[0] / size - 0.5)
+        down = self.axis[rows, None] - np.float32(centre[1] / size - 0.5)
         slopes = rng.normal(0, slope, 2).astype(np.float32)
         surface = np.float32(level) + slopes[0] * across + slopes[1] * down
         if rng.random() < 0.4:
@@ -237,7 +238,7 @@ class _Composition:
         return surface
 
     def _layer(self) -> _Layer | None:
-        """A shape, a row or a cluster of one, or a shape with holes; None where nothing of it is in the picture."""
+        """Draw a shape, a row or a cluster of one, or a shape with holes; None where nothing of it is in the image."""
         import cv2
 
         rng, size = self.rng, self.size
@@ -256,7 +257,7 @@ class _Composition:
         width, height = (last - first).tolist()
         if width < 1 or height < 1:
             return None
-        mask = np.zeros((2 * height, 2 * width), np.uint8)  # at twice the resolution, for the picture is antialiased
+        mask = np.zeros((2 * height, 2 * width), np.uint8)  # at twice the resolution, for the image is antialiased
 
         def fill(curve: Pixels, value: int) -> None:
             points = np.round((curve - first) * 32).astype(np.int32)  # in sixteenths of a pixel of the mask
@@ -273,18 +274,18 @@ class _Composition:
         return _Layer(cover, rows, columns, centre, radius)
 
     def _group(self, curve: Pixels, radius: float) -> list[Pixels]:
-        """The same outline three to thirteen times: in a row as slats are, or scattered and turned as leaves are."""
+        """Repeat an outline three to thirteen times: in a row as slats are, or scattered and rotated as leaves are."""
         rng = self.rng
         number = int(rng.integers(3, 14))
         if rng.random() < 0.4:
             step = rng.uniform(0.5, 1.5) * np.array([radius, radius * rng.normal(0, 0.4)])
             return [curve + step * (i - number / 2) for i in range(number)]
         spread = radius * rng.uniform(1, 3.5)
-        return [turned(curve, rng.uniform(0, 2 * math.pi)) + rng.normal(0, spread, 2) for _ in range(number)]
+        return [rotated(curve, rng.uniform(0, 2 * math.pi)) + rng.normal(0, spread, 2) for _ in range(number)]
 
 
 def _displaced(rng: np.random.Generator, depth: Pixels, deviation: float) -> Pixels:
-    """The depth with its edges moved a little, in one place more than in another; its values stay as they are."""
+    """Return the depth with its edges moved a little, by a smooth displacement; its values stay as they are."""
     import cv2
 
     size, points = len(depth), int(rng.integers(4, 24))
@@ -295,7 +296,7 @@ def _displaced(rng: np.random.Generator, depth: Pixels, deviation: float) -> Pix
 
 
 def _holes(rng: np.random.Generator, depth: Pixels, share: float) -> Any:
-    """Where the depth is valid: not in a few blobs, nor behind some of the depth edges, as a stereo camera has it."""
+    """Draw where the depth is valid: not in a few blobs, nor behind some depth edges, as with a stereo camera."""
     import cv2
 
     size = len(depth)

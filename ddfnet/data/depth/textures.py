@@ -1,4 +1,4 @@
-"""Textures for composed scenes: crops of real photographs, turned, scaled, recoloured and shaded."""
+"""Textures for synthetic scenes: crops of real photographs, rotated, scaled, recoloured and shaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ddfnet.data.depth.photographs import carried
+from ddfnet.data.depth.photographs import skimage_file
 from ddfnet.errors import DataError
 
 Pixels = np.ndarray[Any, Any]
@@ -28,20 +28,20 @@ _SCIKIT_IMAGE = (
 )
 _HELD_BACK = ("aloe", "motorcycle")  # the scenes that methods are tested on
 _SUFFIXES = (".png", ".jpg", ".jpeg")
-_LEAST = 96  # pixels a side of a photograph; a smaller picture is an icon
+_LEAST = 96  # pixels per side of a photograph; a smaller image is an icon
 
 
 def photographs(more: Sequence[str | Path] = ()) -> list[Pixels]:
-    """Photographs (H, W, 3), uint8: those that scikit-image carries, and others.
+    """Return photographs (H, W, 3), uint8: those inside scikit-image, and others.
 
     The test scenes (`ddfnet.data.depth.middlebury`) are held back by name, wherever they are found.
 
     Args:
-        more: PNG and JPEG files, and folders of them, whose sub-folders are not looked into. What is in a folder and is
-            held back, no picture, or smaller than 96 pixels a side, is passed over.
+        more: PNG and JPEG files, and folders of them, without their sub-folders. Files of a folder are passed over that
+            are held back, no images, or smaller than 96 pixels per side.
 
     Raises:
-        DataError: a file or folder is missing, or has no picture that may be used; this scikit-image was packaged
+        DataError: a file or folder is missing, or has no image that may be used; this scikit-image was packaged
             without its own.
 
     Example:
@@ -49,14 +49,14 @@ def photographs(more: Sequence[str | Path] = ()) -> list[Pixels]:
         >>> len(photographs())
         10
     """
-    pictures = [_decode(carried(name)) for name in _SCIKIT_IMAGE]
+    images = [_decode(skimage_file(name)) for name in _SCIKIT_IMAGE]
     for path in map(Path, more):
         found = [_decode(_content(file)) for file in _listed(path)]
-        large = [picture for picture in found if picture is not None and min(picture.shape[:2]) >= _LEAST]
+        large = [image for image in found if image is not None and min(image.shape[:2]) >= _LEAST]
         if not large:
-            raise DataError(f"{path} has no photograph of {_LEAST} pixels a side or more ({', '.join(_SUFFIXES)})")
-        pictures += large
-    return [picture for picture in pictures if picture is not None]
+            raise DataError(f"{path} has no photograph of {_LEAST} pixels per side or more ({', '.join(_SUFFIXES)})")
+        images += large
+    return [image for image in images if image is not None]
 
 
 def _listed(path: Path) -> list[Path]:
@@ -70,13 +70,13 @@ def _listed(path: Path) -> list[Path]:
     if candidates and not free:
         raise DataError(
             f"{candidates[0]} is held back: its name or its folder's begins as a test scene's does "
-            f"({', '.join(_HELD_BACK)}), on which nothing may be trained; leave it out, or rename another picture"
+            f"({', '.join(_HELD_BACK)}), on which nothing may be trained; leave it out, or rename another image"
         )
     return free
 
 
 def _held_back(file: Path) -> bool:
-    """Whether it is a test scene; Middlebury's own files are view1.png and im0.png in a folder of the scene's name."""
+    """Return whether it is a test scene; Middlebury's files are view1.png or im0.png in a folder of its name."""
     return any(name.lower().startswith(_HELD_BACK) for name in (file.stem, file.resolve().parent.name))
 
 
@@ -96,13 +96,13 @@ def _decode(content: bytes) -> Pixels | None:
         return None
 
 
-def texture(rng: np.random.Generator, pictures: Sequence[Pixels], height: int, width: int) -> Pixels:
-    """A texture (height, width, 3), float32, from 0 to 1: a plain colour now and then, mostly part of a photograph."""
+def texture(rng: np.random.Generator, images: Sequence[Pixels], height: int, width: int) -> Pixels:
+    """Draw a texture (height, width, 3), float32, from 0 to 1: part of a photograph, sometimes a plain colour."""
     if rng.random() < 0.12:
         surface = np.empty((height, width, 3), np.float32)
         surface[:] = rng.random(3)
     else:
-        surface = _recoloured(rng, _cut(rng, pictures[int(rng.integers(len(pictures)))], height, width))
+        surface = _recoloured(rng, _crop(rng, images[int(rng.integers(len(images)))], height, width))
     if rng.random() < 0.5:
         down, across = rng.uniform(-0.5, 0.5, 2)
         light = 1 + down * np.linspace(-1, 1, height)[:, None] + across * np.linspace(-1, 1, width)[None]
@@ -110,11 +110,11 @@ def texture(rng: np.random.Generator, pictures: Sequence[Pixels], height: int, w
     return surface.clip(0, 1, out=surface)
 
 
-def _cut(rng: np.random.Generator, picture: Pixels, height: int, width: int) -> Pixels:
-    """A window of the photograph at a scale, a turn and a place of its own, within it as far as possible."""
+def _crop(rng: np.random.Generator, image: Pixels, height: int, width: int) -> Pixels:
+    """Draw a window of the photograph at a random scale, angle and place, inside it as far as possible."""
     import cv2
 
-    rows, columns = picture.shape[:2]
+    rows, columns = image.shape[:2]
     diagonal = math.hypot(height, width)
     scale = min(math.exp(rng.uniform(math.log(0.25), math.log(2.5))), max(0.25, 0.98 * min(rows, columns) / diagonal))
     angle = rng.uniform(0, 2 * math.pi) if rng.random() < 0.6 else 0.0
@@ -125,11 +125,14 @@ def _cut(rng: np.random.Generator, picture: Pixels, height: int, width: int) -> 
     move = np.array([[mirror * c, -s, 0], [mirror * s, c, 0]])
     move[:, 2] = np.array([x, y]) - move[:, :2] @ np.array([width / 2, height / 2])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(picture, move, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    return cv2.warpAffine(image, move, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def _recoloured(rng: np.random.Generator, window: Pixels) -> Pixels:
-    """Other channels in some, another contrast and another mean in all: (h, w, 3), float32, about 0 to 1."""
+    """Return the window in other colours, (h, w, 3), float32, about 0 to 1.
+
+    Contrast and mean change in all cases, the order of the channels in some.
+    """
     import cv2
 
     if rng.random() < 0.2:

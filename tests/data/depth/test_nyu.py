@@ -99,5 +99,5 @@ def test_a_file_without_a_test_part(tmp_path):
         archive["depths"] = np.ones((2, 3, 4), np.float32)
         archive["images"] = np.zeros((2, 3, 3, 4), np.uint8)
     assert len(nyu.load(path, "train", verify=False)) == 2
-    with pytest.raises(DataError, match="few.mat: more than 1000 pictures are required for a test part, got 2"):
+    with pytest.raises(DataError, match="few.mat: more than 1000 images are required for a test part, got 2"):
         nyu.load(path, verify=False)

@@ -152,7 +152,7 @@ def test_own_photographs_are_used(tmp_path: Path) -> None:
     (tmp_path / "own.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
     own = ComposedScenes(4, 64, more_photographs=[tmp_path])
     plain = ComposedScenes(4, 64)
-    assert len(own.pictures) == len(plain.pictures) + 1
+    assert len(own.photographs) == len(plain.photographs) + 1
     assert any(digest(own[i]) != digest(plain[i]) for i in range(4))
 
 

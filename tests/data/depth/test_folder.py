@@ -1,10 +1,10 @@
-"""A folder of pairs."""
+"""Scenes of a folder."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ddfnet.data.depth import pairs
+from ddfnet.data.depth import folder as folders
 from ddfnet.errors import DataError
 
 
@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 
 def test_files_of_one_name_are_a_scene(folder):
-    scenes = pairs.load(folder, unit="m")
+    scenes = folders.load(folder, unit="m")
     assert [scene.name for scene in scenes] == ["a", "b"]
     assert [scene.depth[1, 1].item() for scene in scenes] == [1001, 1000]
     assert [scene.guide[0, 0, 0].item() for scene in scenes] == [1, 0]
@@ -38,33 +38,33 @@ def test_files_of_one_name_are_a_scene(folder):
 def test_a_file_without_partner(folder, lonely, where):
     (folder / lonely).touch()
     with pytest.raises(DataError, match=f"{lonely}: a file of the same name is required in .*{where}, there is none"):
-        pairs.load(folder)
+        folders.load(folder)
     (folder / lonely).with_name("d.png").touch()
     with pytest.raises(DataError, match=r"nor for 1 others"):
-        pairs.load(folder)
+        folders.load(folder)
 
 
 def test_what_is_no_picture_is_passed_over(folder):
     (folder / "rgb" / "Thumbs.db").touch()
     (folder / "depth" / "a.txt").write_text("taken on a Tuesday")
-    assert [scene.name for scene in pairs.load(folder)] == ["a", "b"]
+    assert [scene.name for scene in folders.load(folder)] == ["a", "b"]
 
 
 def test_two_partners(folder):
     (folder / "rgb" / "a.jpg").touch()
-    with pytest.raises(DataError, match="a.png: one file a name is required, got a.jpg too"):
-        pairs.load(folder)
+    with pytest.raises(DataError, match="a.png: one file per name is required, got a.jpg too"):
+        folders.load(folder)
 
 
 def test_no_folder_and_an_empty_one(tmp_path):
     with pytest.raises(DataError, match=r"rgb: this folder is required beside depth/"):
-        pairs.load(tmp_path)
+        folders.load(tmp_path)
     (tmp_path / "rgb").mkdir()
     with pytest.raises(DataError, match=r"rgb: files are required in it \(\.jpg, .*\), got none"):
-        pairs.load(tmp_path)
+        folders.load(tmp_path)
 
 
 def test_sizes_that_differ_name_the_file(folder):
     np.save(folder / "depth" / "a.npy", np.ones((2, 2), np.float32))
     with pytest.raises(DataError, match=r"a.npy: .* of one size are required, got \(4, 6, 3\) and \(2, 2\)"):
-        pairs.load(folder)[0]
+        folders.load(folder)[0]

@@ -1,0 +1,50 @@
+"""Valid depth: the one decision about which samples of a depth map count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Map = TypeVar("Map", Tensor, np.ndarray[Any, Any])
+
+MISSING = (0.0,)  # the values that mean "no depth" to sensors and file formats alike, besides nan and inf
+
+
+def valid_depth(depth: Map, valid: Map | None = None, *, missing: Sequence[float] = MISSING) -> Map:
+    """Return where a depth map holds a depth.
+
+    A sample is valid where it is finite, is none of ``missing``, and ``valid`` says so.
+
+    Args:
+        depth: of any shape, array or tensor, any real dtype and unit.
+        valid: of that shape, bool; None where every sample may count.
+        missing: values that mean "no depth". By default 0. With ``(0, 65535)`` that one as well; with ``()`` 0 is a
+            depth like any other.
+
+    Returns:
+        Of depth's shape, bool, array or tensor as ``depth`` is.
+
+    Example:
+        >>> import torch
+        >>> valid_depth(torch.tensor([1.5, 0.0, float("inf"), 9.0]), missing=(0, 9))
+        tensor([ True, False, False, False])
+    """
+    found: Any = _is_finite(depth)
+    if valid is not None:
+        found = found & valid
+    for value in missing:
+        found = found & (depth != value)
+    return found  # type: ignore[no-any-return]
+
+
+def _is_finite(depth: Any) -> Any:
+    if isinstance(depth, Tensor):
+        return depth.isfinite()
+    import numpy as np
+
+    return np.isfinite(depth)
