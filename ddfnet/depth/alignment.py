@@ -66,31 +66,37 @@ def align(
         >>> align((60, 80), (480, 640))[0]
         AxisAlignment(samples=60, pixels=480, ratio=8.0, offset=3.5)
     """
-    ratios, offsets = _per_axis("ratio", ratio), _per_axis("offset", offset)
-    y, x = (_align_axis(*axis) for axis in zip("yx", depth_size, guide_size[:2], ratios, offsets, strict=True))
+    sizes, offsets = list(zip(depth_size, guide_size[:2], strict=True)), _per_axis("offset", offset)
+    ratios = [
+        _default_ratio(*size, start) if step is None else step
+        for size, step, start in zip(sizes, _per_axis("ratio", ratio), offsets, strict=True)
+    ]
+    if min(ratios) < 1:
+        raise ValueError(f"ratio must be at least 1, got {min(ratios)}")
+    y, x = (
+        AxisAlignment(samples, pixels, step, (step - 1) / 2 if start is None else start)
+        for (samples, pixels), step, start in zip(sizes, ratios, offsets, strict=True)
+    )
+    for name, axis in (("y", y), ("x", x)):
+        first, last = axis.offset, axis.offset + (axis.samples - 1) * axis.ratio
+        if first < -axis.ratio / 2 or last > axis.pixels - 1 + axis.ratio / 2:
+            raise ValueError(
+                f"ratio and offset must put every sample within half a ratio of the guide's pixels 0 to "
+                f"{axis.pixels - 1}, along {name} they put {axis.samples} on {first:g} to {last:g}; without them the "
+                "samples cover the guide evenly"
+            )
     return y, x
 
 
-def _align_axis(name: str, samples: int, pixels: int, ratio: float | None, offset: float | None) -> AxisAlignment:
-    if ratio is None:
-        ratio = pixels / samples
-        if offset is not None and offset.is_integer() and 0 <= offset < pixels:
-            # The smallest and the largest step with which the samples are those of a strided subsampling, if any is.
-            least = -((offset - pixels) // samples)
-            most = (pixels - offset - 1) // (samples - 1) if samples > 1 else pixels
-            if least <= most:
-                ratio = min(max(round(ratio), least), most)
-    if ratio < 1:
-        raise ValueError(f"ratio must be at least 1, got {ratio}")
-    ratio = float(ratio)
-    axis = AxisAlignment(samples, pixels, ratio, (ratio - 1) / 2 if offset is None else offset)
-    first, last = axis.offset, axis.offset + (samples - 1) * ratio
-    if first < -ratio / 2 or last > pixels - 1 + ratio / 2:
-        raise ValueError(
-            f"ratio and offset must put every sample within half a ratio of the guide's pixels 0 to {pixels - 1}, "
-            f"along {name} they put {samples} on {first:g} to {last:g}; without them the samples cover the guide evenly"
-        )
-    return axis
+def _default_ratio(samples: int, pixels: int, offset: float | None) -> float:
+    ratio = pixels / samples
+    if offset is not None and offset.is_integer() and 0 <= offset < pixels:
+        # The smallest and the largest step with which the samples are those of a strided subsampling, if any is.
+        least = -((offset - pixels) // samples)
+        most = (pixels - offset - 1) // (samples - 1) if samples > 1 else pixels
+        if least <= most:
+            return float(min(max(round(ratio), least), most))
+    return ratio
 
 
 def covers(guide_size: Sequence[int], depth_size: Sequence[int]) -> bool:

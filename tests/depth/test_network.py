@@ -552,7 +552,7 @@ def test_wrong_maps_are_refused(
 
 BARE = """
 import sys
-sys.modules.update(dict.fromkeys(["timm", "numpy", "torchvision", "lightning", "safetensors"]))
+sys.modules.update(dict.fromkeys(["timm", "numpy", "torchvision", "lightning", "safetensors", "scipy"]))
 import torch
 import ddfnet
 from ddfnet.models import GuidedUpsampler

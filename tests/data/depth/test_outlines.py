@@ -79,7 +79,7 @@ def test_all_kinds_are_drawn_and_the_seed_decides():
 
 def test_turned_keeps_distances():
     points = made("_blob", 0, 10)
-    np.testing.assert_allclose(outlines.turned(points, 2 * math.pi), points, atol=1e-12)
-    np.testing.assert_allclose(outlines.turned(points, math.pi), -points, atol=1e-12)
-    np.testing.assert_allclose(np.hypot(*outlines.turned(points, 0.7).T), np.hypot(*points.T))
-    np.testing.assert_allclose(outlines.turned(np.array([[1.0, 0.0]]), math.pi / 2), [[0, 1]], atol=1e-12)
+    np.testing.assert_allclose(outlines.rotated(points, 2 * math.pi), points, atol=1e-12)
+    np.testing.assert_allclose(outlines.rotated(points, math.pi), -points, atol=1e-12)
+    np.testing.assert_allclose(np.hypot(*outlines.rotated(points, 0.7).T), np.hypot(*points.T))
+    np.testing.assert_allclose(outlines.rotated(np.array([[1.0, 0.0]]), math.pi / 2), [[0, 1]], atol=1e-12)

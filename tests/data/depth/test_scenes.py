@@ -26,7 +26,7 @@ def test_invalid_pixels_are_marked_and_zero():
     ("guide", "depth", "message"),
     [
         ((4, 4, 3), (4, 5), r"wall: .* of one size are required, got \(4, 4, 3\) and \(4, 5\)"),
-        ((4, 4), (4, 4), r"wall: a photograph \(H, W, 3\)"),
+        ((4, 4), (4, 4), r"wall: an image \(H, W, 3\)"),
         ((4, 4, 3), (4, 4, 3), r"wall: .*, got \(4, 4, 3\) and \(4, 4, 3\)"),
     ],
 )

@@ -120,7 +120,7 @@ def test_a_test_scene_is_never_read(tmp_path: Path, opened: list[str], name: str
             photographs([path])
         assert str(error.value) == (
             f"{scene} is held back: its name or its folder's begins as a test scene's does (aloe, motorcycle), on "
-            "which nothing may be trained; leave it out, or rename another picture"
+            "which nothing may be trained; leave it out, or rename another image"
         )
     write(tmp_path / "other.png", noise(130, 130))
     assert [picture.shape for picture in photographs([tmp_path])[CARRIED:]] == [(130, 130, 3)]
