@@ -96,7 +96,7 @@ def test_a_missing_path(tmp_path: Path, name: str) -> None:
 
 
 def test_nothing_in_it(tmp_path: Path) -> None:
-    message = r"has no photograph of 96 pixels a side or more \(\.png, \.jpg, \.jpeg\)"
+    message = r"has no photograph of 96 pixels per side or more \(\.png, \.jpg, \.jpeg\)"
     with pytest.raises(DataError, match=message):
         photographs([tmp_path])
     icon = write(tmp_path / "icon.png", noise(32, 32))
