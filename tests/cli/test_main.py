@@ -1,7 +1,8 @@
-"""The command as a whole: exit statuses, one line for each error, and nothing but torch needed for the core."""
+"""Command line as a whole: exit statuses, one line per error, plugins, and core commands that need torch alone."""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ EXTRAS = ("lightning", "torchmetrics", "torchvision", "timm", "sklearn", "skimag
 
 
 def bare(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command in a Python where the extras are not installed."""
+    """Run the command in a Python without the extras."""
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({EXTRAS})); from ddfnet.cli.main import main; sys.exit(main())"
     )
@@ -96,3 +97,30 @@ def test_python_m_ddfnet_passes_arguments_and_status_on() -> None:
     done = subprocess.run([sys.executable, "-m", "ddfnet", "demo", "--epochs", "0"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "must be a whole number from 1 on" in done.stderr
+
+
+def test_a_plugin_is_imported_before_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "first_plugin.py").write_text("print('first')\n")
+    (tmp_path / "second_plugin.py").write_text("print('second')\n")
+    assert main(["--import", str(tmp_path / "first_plugin.py"), "--import", "second_plugin", "env"]) == 0
+    assert capsys.readouterr().out.startswith("first\nsecond\nddfnet")
+
+
+def test_a_plugin_that_cannot_be_imported_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "needs_more.py").write_text("import nowhere_at_all\n")
+    (tmp_path / "argparse.py").touch()
+    start = "ddfnet: error: --import"
+    assert fails(1, "--import", "nowhere.py", "env") == f"{start} nowhere.py: no such file"
+    assert fails(1, "--import", "nowhere", "env") == f"{start} nowhere: No module named 'nowhere'"
+    needs_more = tmp_path / "needs_more.py"
+    assert fails(1, "--import", str(needs_more), "env") == f"{start} {needs_more}: No module named 'nowhere_at_all'"
+    taken = tmp_path / "argparse.py"
+    line = f"{start} {taken}: the module argparse is {argparse.__file__} already; rename the file"
+    assert fails(1, "--import", str(taken), "env") == line
+    assert "--import: expected one argument" in fails(2, "env", "--import")
