@@ -10,13 +10,13 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any
 
 import lightning
 import torch
 
 from ddfnet.cli.main import main
+from ddfnet.tasks import TASKS
 
 Moment = Callable[[type[lightning.LightningModule], int], None]  # takes the class of the task's module
 
@@ -24,7 +24,7 @@ Moment = Callable[[type[lightning.LightningModule], int], None]  # takes the cla
 def run(words: Sequence[str], moment: Moment, number: int) -> int | None:
     """Run a command that is killed at this moment, and return its exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.killing", f"ddfnet.cli.train_{words[1]}", "tensorboard"])
+    context.set_forkserver_preload(["tests.killing", f"ddfnet.tasks.{words[1]}.module", "tensorboard"])
     process = context.Process(target=_run, args=(words, moment, number))
     process.start()
     process.join()
@@ -33,7 +33,7 @@ def run(words: Sequence[str], moment: Moment, number: int) -> int | None:
 
 def _run(words: Sequence[str], moment: Moment, number: int) -> None:
     torch.set_num_threads(1)
-    moment(import_module(f"ddfnet.cli.train_{words[1]}").TASK.model, number)
+    moment(TASKS[words[1]].training().module, number)
     main(words)
 
 

@@ -1,1 +1,1 @@
-"""The command ``ddfnet``: one module a subcommand, each of which imports what it needs only when it is called."""
+"""The command ``ddfnet``: one file per command; each imports its libraries only when it is called."""

@@ -1,18 +1,75 @@
-"""``ddfnet evaluate``: trained networks, and what they are compared with, on data that none was trained on."""
+"""``ddfnet evaluate``: trained networks beside their competitors, on data that none was trained on."""
 
 from __future__ import annotations
 
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from ddfnet.cli import evaluate_classification, evaluate_depth, evaluate_detection
+from ddfnet import env_info, files
+from ddfnet.arguments import positive_int
+from ddfnet.cli._common import TRAINING_MODULES, quiet
+from ddfnet.errors import UserError, require, writable_file
+from ddfnet.tasks import TASKS, TaskSpec
+from ddfnet.tasks.evaluation import EvaluationTable
 
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
-        help="measure trained networks beside what they are compared with",
-        description="Measures trained networks on data that none was trained on, beside what they are compared with.",
+        help="measure trained networks beside their competitors",
+        description="Measures trained networks on data that none was trained on, beside their competitors.",
     )
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
-    for task in (evaluate_depth, evaluate_classification, evaluate_detection):
-        task.add(tasks)
+    for spec in TASKS.values():
+        if (evaluation := spec.evaluation) is not None:
+            own = tasks.add_parser(spec.name, help=spec.summary, description=evaluation.description)
+            evaluation.add_arguments(own)
+            own.add_argument(
+                "--threads", type=positive_int, metavar="N", help=f"threads of {evaluation.thread_libraries}"
+            )
+            own.add_argument(
+                "--json", type=Path, metavar="FILE", help="write all rows, with command, machine and commit"
+            )
+            own.set_defaults(run=run, task=spec)
+
+
+def run(options: argparse.Namespace) -> int:
+    spec: TaskSpec = options.task
+    assert spec.evaluation is not None
+    require("train", [*TRAINING_MODULES, *spec.modules])
+    import torch
+
+    if options.json is not None:
+        writable_file(options.json)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    quiet()
+    tables: list[EvaluationTable] = []
+    try:
+        for table in spec.evaluation.run(options):
+            print("\n" * bool(tables) + table.text, flush=True)
+            tables.append(table)
+    except ValueError as error:  # DataError among them
+        raise UserError(" ".join(str(error).split())) from None
+    if options.json is not None:
+        _write(options.json, tables)
+    return 0
+
+
+def _write(file: Path, tables: Sequence[EvaluationTable]) -> None:
+    contents = [table.as_dict() for table in tables]
+    results = {
+        "command": shlex.join(["ddfnet", *sys.argv[1:]]),
+        **{name: value for name, value in contents[-1].items() if name != "rows"},
+        "machine": env_info.facts(),
+        "rows": [row for content in contents for row in content["rows"]],
+    }
+    try:
+        files.atomic_write(file, json.dumps(results, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(str(error)) from None

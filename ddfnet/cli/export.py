@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ddfnet.cli.arguments import positive
+from ddfnet.arguments import positive_int
 from ddfnet.errors import UserError, require, writable_file
 from ddfnet.export.formats import FORMATS
 
@@ -29,21 +29,25 @@ def add(commands: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="(MODEL.onnx or MODEL.pt2, here)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of a network of timm's")
     parser.add_argument("--size", type=height_and_width, metavar="N|HxW", help="to trace at (by the model)")
-    parser.add_argument("--batch", type=positive, default=2, metavar="N", help="to trace with, 2 or more (%(default)s)")
     parser.add_argument(
-        "--step", type=positive, metavar="N", help="what heights and widths must be multiples of (by the model)"
+        "--batch", type=positive_int, default=2, metavar="N", help="to trace with, 2 or more (%(default)s)"
     )
-    parser.add_argument("--opset", type=positive, metavar="N", help="of ONNX's operators (18)")
+    parser.add_argument(
+        "--step", type=positive_int, metavar="N", help="what heights and widths must be multiples of (by the model)"
+    )
+    parser.add_argument("--opset", type=positive_int, metavar="N", help="of ONNX's operators (18)")
     parser.add_argument("--check", action="store_true", help="run the file at three other sizes beside the model")
     parser.add_argument("--tolerance", type=float, metavar="T", help="of the check (1e-4; half types more)")
-    parser.add_argument("--times", type=positive, default=0, metavar="N", help="time model and file N times, in turns")
+    parser.add_argument(
+        "--times", type=positive_int, default=0, metavar="N", help="time model and file N times, in turns"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT, and its report, if they exist")
     parser.set_defaults(run=run)
 
 
 def height_and_width(text: str) -> tuple[int, int]:
     """The type of a size: one number for both sides, or HxW."""
-    sides = [positive(part) for part in text.split("x")]
+    sides = [positive_int(part) for part in text.split("x")]
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"must be a number, or two as HxW, got {text!r}")
     return sides[0], sides[-1]

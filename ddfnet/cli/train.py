@@ -1,4 +1,4 @@
-"""``ddfnet train``: Lightning's command line over a task, its data and its defaults, and what a run leaves behind."""
+"""``ddfnet train``: Lightning's command line over a task, its data and its defaults."""
 
 from __future__ import annotations
 
@@ -9,22 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ddfnet.cli.quiet import quiet
-from ddfnet.errors import UserError, require, writable_folder
-
-_MODULES = ("lightning", "jsonargparse", "torchmetrics", "tensorboard", "safetensors")
-TASKS = {  # by the name of its module train_NAME: what it is, and what it needs besides
-    "depth": ("guided depth upsampling: DDF-Up-Net on composed scenes", ("cv2", "skimage")),
-    "classification": ("any of timm's networks on labelled pictures", ("timm", "torchvision", "webdataset")),
-    "detection": (
-        "object detection: Faster R-CNN with DDF-Up in its feature pyramid",
-        ("timm", "torchvision", "faster_coco_eval", "defusedxml"),
-    ),
-}
+from ddfnet import env_info
+from ddfnet.cli._common import TRAINING_MODULES, quiet
+from ddfnet.errors import DataError, UserError, require, writable_folder
+from ddfnet.tasks import TASKS
 
 
 def add(commands: Any) -> None:
-    tasks = "; ".join(f"{name}: {what}" for name, (what, _) in TASKS.items())
+    tasks = "; ".join(f"{spec.name}: {spec.summary}" for spec in TASKS.values())
     parser = commands.add_parser(
         "train",
         help="train a network",
@@ -38,44 +30,42 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    _, own_modules = TASKS[options.task]
-    require("train", [*_MODULES, *own_modules])
+    spec = TASKS[options.task]
+    require("train", [*TRAINING_MODULES, *spec.modules])
     quiet()
     if options.own_process:
         keep_memory()
     import jsonargparse
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    from ddfnet import env_info
-    from ddfnet.cli import presets, training
-    from ddfnet.errors import DataError
+    from ddfnet.cli import lightning_cli
 
     try:
-        arguments = presets.resolve(options.arguments)
-        cli = training.build(options.task, presets.FOLDER / f"{options.task}.yaml", arguments)
+        cli = lightning_cli.build(spec, options.arguments)
     except SystemExit as exit:  # --help and its like have printed
         return int(exit.code or 0)
     except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
-        prog = f"ddfnet train {options.task}"
+        prog = f"ddfnet train {spec.name}"
         print(f"{prog}: error: {_line(error)} (see {prog} --help)", file=sys.stderr)
         return 2
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise UserError(_line(error)) from None
-    except OSError as error:  # weights that a network is to begin with, from a hub or a file
+    except OSError as error:  # initial weights of the network, from a hub or a file
         raise UserError(f"the network's weights cannot be had: {_line(error) or type(error).__name__}") from None
-    facts = env_info.facts()  # now: the checkout may be another by the time that the run ends
+    facts = env_info.facts()  # now: the checkout may be another one when the run ends
     output = _output(cli.config["output"], cli.config["ckpt_path"], cli.trainer.is_global_zero)
     checkpoint = _checkpoint(output, cli.config["ckpt_path"])
     if checkpoint is not None:
-        training.check(checkpoint, cli.model)
+        lightning_cli.check_checkpoint(checkpoint, cli.model)
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint)
-        # Nothing is measured with --trainer.limit_val_batches 0.
+        # --trainer.limit_val_batches 0 gives no metrics.
         metrics: dict[str, float] = next(iter(cli.trainer.validate(cli.model, cli.datamodule, verbose=False)), {})
-        command = shlex.join(["ddfnet", "train", options.task, *options.arguments])
-        if (said := training.leave(cli, output, metrics, command=command, machine=facts)) is not None:
-            print(said)
-    except SystemExit:  # what Lightning makes of Ctrl-C
+        command = shlex.join(["ddfnet", "train", spec.name, *options.arguments])
+        summary = lightning_cli.save_artifacts(cli, output, metrics, command=command, machine=facts)
+        if summary is not None:
+            print(summary)
+    except SystemExit:  # Lightning turns Ctrl-C into it
         raise KeyboardInterrupt from None
     except (DataError, MisconfigurationException) as error:
         raise UserError(_line(error)) from None
@@ -91,52 +81,52 @@ def run(options: argparse.Namespace) -> int:
 
 
 def keep_memory() -> bool:
-    """Let glibc keep what is freed: it gives the large maps of each step back to the system, and asks for them again.
+    """Let glibc keep freed memory instead of returning each step's large maps to the system.
 
-    The system then clears the pages anew, which takes longer than much of the arithmetic of a step on the CPU. It holds
-    for the rest of the process and for all that runs in it, so only a process of the command's own is set so: in
-    another, such as a notebook that calls `main`, memory would never come back.
+    The system clears the pages when they are asked for again, and that takes longer than much of a step's arithmetic on
+    the CPU. The setting holds for the rest of the process. A process that only calls `main`, such as a notebook, is not
+    set so: its memory would never be returned.
 
     Returns:
-        Whether this C library has such a setting.
+        True if this C library has the setting.
     """
     mmap_max, trim_threshold = -4, -1  # of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # another system's, or another C library
+    except (OSError, AttributeError, TypeError):  # another system or another C library
         return False
     return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
 
 
 def _line(error: BaseException) -> str:
-    """jsonargparse indents what is wrong below what it is wrong with."""
+    """Return the message in one line; jsonargparse writes several, indented."""
     return " ".join(str(error).split())
 
 
 def _output(folder: str, resumed: str | None, first: bool) -> Path:
-    """The folder of the run: a new one, or the one that is continued."""
+    """Return the folder of the run, a new one or the one to continue."""
     output = Path(folder)
-    if first:  # of several processes
+    if first:  # the first of several processes
         if resumed is None and (output / "config.yaml").exists():
             raise UserError(
                 f"{output} holds a run already; choose another --output, or continue it: --config "
                 f"{output / 'config.yaml'} --ckpt_path last"
             )
         writable_folder(output)
-        for part in (output / "checkpoints").glob(".*.part"):  # what a run was writing when it was killed
+        for part in (output / "checkpoints").glob(".*.part"):  # left by a run that was killed
             part.unlink(missing_ok=True)
     return output
 
 
 def _checkpoint(output: Path, path: str | None) -> Path | None:
-    """The file to go on from; ``last`` is the folder's own."""
+    """Return the file to resume from; ``last`` is the folder's own."""
     if path is None:
         return None
     return _last(output) if path == "last" else Path(path)
 
 
 def _last(output: Path) -> Path:
-    """The last checkpoint of a run: ``last.ckpt``, or without it, as with --checkpoint.save_last false, the newest."""
+    """Return ``last.ckpt`` of a run, or without it (--checkpoint.save_last false) the newest checkpoint."""
     folder = output / "checkpoints"
     last = folder / "last.ckpt"
     return last if last.exists() else max(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime, default=last)

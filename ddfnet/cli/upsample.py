@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ddfnet.cli.arguments import positive
+from ddfnet.arguments import positive_int
 from ddfnet.depth import batch, io, pairing
 from ddfnet.errors import UserError, require
 
@@ -58,7 +58,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--stretch", action="store_true", help="allow a guide of another aspect ratio, if it shows the same view"
     )
-    parser.add_argument("--tile", type=positive, metavar="N", help="work in tiles of N pixels, to bound the memory")
+    parser.add_argument("--tile", type=positive_int, metavar="N", help="work in tiles of N pixels, to bound the memory")
     parser.add_argument(
         "--ensemble",
         action=argparse.BooleanOptionalAction,
@@ -73,7 +73,7 @@ def add(commands: Any) -> None:
         "--disparity", action="store_true", help="large values are near; for the preview, the result is the same"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
-    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="depth maps at a time (%(default)s)")
+    parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="depth maps at a time (%(default)s)")
     parser.set_defaults(run=run)
 
 

@@ -58,7 +58,7 @@ def test_a_table_and_results(root: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert [line.split()[:2] for line in lines[2:]] == [["nearest/model", "nearest"], ["carafe/model", "carafe"]]
     assert captured.err == ""
     written = json.loads(results.read_text())
-    assert written["data"]["pictures"] == 2 and written["data"]["part"] == "test"
+    assert written["data"]["images"] == 2 and written["data"]["part"] == "test"
     assert [row["name"] for row in written["rows"]] == ["nearest/model", "carafe/model"]
     assert written["networks"][0]["card"] == {"seed": 5}
     assert written["machine"]["torch"] == torch.__version__ and written["device"] == "cpu"
@@ -81,7 +81,7 @@ def test_a_truncated_picture(root: Path, file: Path, tmp_path: Path, fails: Fail
     results = tmp_path / "results.json"
     assert main((*options, "--on-bad-image", "skip", "--json", str(results))) == 0
     [row] = json.loads(results.read_text())["rows"]
-    assert (row["pictures"], row["skipped"]) == (1, 1)
+    assert (row["images"], row["skipped"]) == (1, 1)
 
 
 def test_another_network_s_checkpoint(root: Path, tmp_path: Path, fails: Fails) -> None:

@@ -159,10 +159,11 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path, strategy: str) -> 
 
 
 def strategy_of(tmp_path: Path, **options: object) -> Any:
-    from ddfnet.cli import presets, training
+    from ddfnet.cli import lightning_cli
+    from ddfnet.tasks import TASKS
 
     _, task, *words = arguments(tmp_path / "run", trainer__accelerator="cpu", **options)
-    return training.build(task, presets.FOLDER / "depth.yaml", words).trainer.strategy
+    return lightning_cli.build(TASKS[task], words).trainer.strategy
 
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp"])

@@ -113,7 +113,7 @@ def test_what_it_leaves_is_measured_as_it_was(
     assert "model.safetensors" in capsys.readouterr().out
     first, second = json.loads(results.read_text())["rows"]
     metrics = json.loads((unbroken / "model.json").read_text())["metrics"]
-    assert first["pictures"] == second["pictures"] == 10
+    assert first["images"] == second["images"] == 10
     assert first["top1"] == pytest.approx(metrics["top1"], abs=1e-5)
     assert first["loss"] == pytest.approx(metrics["val_loss"], abs=1e-5)
 
@@ -271,7 +271,7 @@ def test_two_processes_measure_each_picture_of_uneven_shards_once(pictures: Path
     assert main(["evaluate", "classification", *map(str, words)]) == 0
     [row] = json.loads(results.read_text())["rows"]
     metrics = json.loads((output / "model.json").read_text())["metrics"]
-    assert row["pictures"] == 5 + 4 + 3
+    assert row["images"] == 5 + 4 + 3
     assert row["top1"] == pytest.approx(metrics["top1"], abs=1e-5)
     assert row["loss"] == pytest.approx(metrics["val_loss"], abs=1e-4)
 
@@ -360,7 +360,7 @@ def test_a_broken_picture_is_skipped_and_named(
     checkpoint = str(output / "model.safetensors")
     assert main(["evaluate", "classification", "--checkpoint", checkpoint, *map(str, options)]) == 0
     [row] = json.loads(results.read_text())["rows"]
-    assert row["pictures"] == 5, "of six"
+    assert row["images"] == 5, "of six"
 
 
 def test_missing_and_empty_folders(own_pictures: Path, tmp_path: Path, fails: Fails) -> None:
@@ -519,7 +519,8 @@ RECIPES = {"imagenet-paper": 120, "imagenet-released": 130}  # epochs
 @pytest.mark.parametrize("network", NETWORKS)
 def test_imagenet_recipes(pictures: Path, tmp_path: Path, network: str, recipe: str) -> None:
     """Each network of each recipe, made and taken one step, at a size that a test has time for."""
-    from ddfnet.cli import presets, training
+    from ddfnet.cli import lightning_cli
+    from ddfnet.tasks import TASKS
 
     options = {
         "model.network": network,
@@ -533,8 +534,8 @@ def test_imagenet_recipes(pictures: Path, tmp_path: Path, network: str, recipe: 
         "trainer.accelerator": "cpu",
         "trainer.precision": "32-true",
     }
-    words = [*presets.resolve([f"--config={recipe}"]), *(f"--{key}={value}" for key, value in options.items())]
-    cli = training.build("classification", presets.FOLDER / "classification.yaml", words)
+    words = [f"--config={recipe}", *(f"--{key}={value}" for key, value in options.items())]
+    cli = lightning_cli.build(TASKS["classification"], words)
     with torch.random.fork_rng():
         cli.trainer.fit(cli.model, cli.datamodule)
     assert cli.trainer.global_step == 1

@@ -27,11 +27,10 @@ import torch
 from safetensors.torch import load_file
 
 from ddfnet.cli.main import main
-from ddfnet.data.detection import annotations
 from ddfnet.models import detection_files
 from ddfnet.tasks.detection import evaluation
 from tests import killing
-from tests.detection_folders import CLASSES, coco, truncate, voc, voc_xml
+from tests.detection_folders import coco, truncate, voc, voc_xml
 from tests.torchrun import torchrun
 from tests.training_runs import command, losses, same, threads  # noqa: F401  (threads is a fixture)
 
@@ -90,7 +89,7 @@ def test_it_leaves_a_detector_and_its_card(unbroken: SimpleNamespace) -> None:
     card = json.loads((unbroken.output / "model.json").read_text())
     assert card["network"] == detector.options and card["steps"] == 4 and "commit" in card["machine"]
     assert card["data"]["origin"].startswith("The part 'train' of squares")
-    assert (card["data"]["pictures"], card["data"]["boxes_left_out"]) == (5, 0)
+    assert (card["data"]["images"], card["data"]["boxes_left_out"]) == (5, 0)
     assert {"AP", "AP50", "AP75", "AP_S"} <= card["metrics"].keys()
     assert card["config"]["model"]["network"]["init_args"]["upsampler"] == "ddf", "what was left to its default"
 
@@ -203,9 +202,7 @@ def test_two_processes_share_a_batch_and_measure_all_pictures(tmp_path: Path, st
     [log] = (tmp_path / "run" / "csv").iterdir()  # one run, not two
     assert log.name == "version_0"
     metrics = json.loads((tmp_path / "run" / "model.json").read_text())["metrics"]
-    pictures = annotations.load(squares, "val", CLASSES)
-    detector = detection_files.load(tmp_path / "run" / "model.safetensors")
-    row = evaluation.evaluate("it", detector, pictures, evaluation.items(pictures))
+    [row] = evaluation.evaluate([tmp_path / "run" / "model.safetensors"], str(squares), "val").rows
     assert metrics["AP50"] > 0 and metrics == pytest.approx(row.precision, rel=0.02, abs=2e-5)
 
 

@@ -69,7 +69,8 @@ def test_each_row_is_a_network_of_its_stated_costs() -> None:
 
 
 def test_what_run_sh_trains(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddfnet.cli import training
+    from ddfnet.cli import lightning_cli
+    from ddfnet.tasks import TASKS
 
     rows = script("rows")
     monkeypatch.setattr(sys, "argv", ["rows.py"])
@@ -77,10 +78,9 @@ def test_what_run_sh_trains(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 * (len(rows.ROWS) + len(rows.REMEDIES) + 1), "one remedy is for the convolution too"
     assert len({line.split()[1] for line in lines}) == len(lines)
-    configs = Path(training.__file__).parent / "configs"
     for line in lines[1:3] + lines[-6:]:
         words = ["--config", str(HERE / "cifar10.yaml"), *line.split()[2:]]
-        cli = training.build("classification", configs / "classification.yaml", words)
+        cli = lightning_cli.build(TASKS["classification"], words)
         assert cli.config["model"]["network"] == "small_resnet23"
         assert cli.model.made_of["num_classes"] == 10
     assert cli.model.warmup_epochs == 3, "the last remedy"
@@ -175,7 +175,7 @@ def test_the_classifier_that_is_kept() -> None:
     assert network(torch.randn(2, 3, 32, 32)).isfinite().all()
     card, evaluated = (json.loads((HERE / name).read_text()) for name in ("model.json", "evaluated.json"))
     [row] = evaluated["rows"]
-    assert row["top1"] == pytest.approx(card["metrics"]["top1"], abs=1e-3) and row["pictures"] == 10_000
+    assert row["top1"] == pytest.approx(card["metrics"]["top1"], abs=1e-3) and row["images"] == 10_000
     kept = json.loads((HERE / "results.json").read_text())["rows"]["ddf"]["by_seed"][str(card["seed"])]
     assert card["metrics"]["top1"] == kept["top1"]
     assert file.stat().st_size < 8e6

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import torch
 
 from ddfnet import env_info
+from ddfnet.arguments import comma_separated, positive_int
 from ddfnet.bench import documents
 from ddfnet.bench.equality import WrongResultError
 from ddfnet.bench.memory import MemoryUnavailableError
 from ddfnet.bench.registry import AnyCase
 from ddfnet.bench.result import Result
 from ddfnet.bench.summary import summarise
-from ddfnet.cli.arguments import names, positive
 from ddfnet.cli.bench.text import result_text, summary_text
 from ddfnet.errors import DataError, UserError, writable_file
 
@@ -34,12 +34,12 @@ def add_options(
     if competitors:
         parser.add_argument(
             "--only",
-            type=names(competitors),
+            type=comma_separated(competitors),
             metavar="NAMES",
             help=f"only these, of {','.join(competitors)}; ours and its baseline always take part",
         )
     add_rounds(parser)
-    parser.add_argument("--threads", type=positive, metavar="N", help="threads of torch (as torch chooses)")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="threads of torch (as torch chooses)")
     parser.set_defaults(device="cpu")
     if not cpu_only:
         parser.add_argument("--device", help="where (%(default)s)")
@@ -48,7 +48,7 @@ def add_options(
 
 def add_rounds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--rounds", type=positive, default=30, metavar="N", help="timings of each competitor (%(default)s)"
+        "--rounds", type=positive_int, default=30, metavar="N", help="timings of each competitor (%(default)s)"
     )
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ddfnet import env_info
-from ddfnet.cli.arguments import positive
-from ddfnet.cli.quiet import quiet
+from ddfnet.arguments import positive_int
+from ddfnet.cli._common import quiet
 from ddfnet.errors import UserError, require, writable_folder
 
 _MODULES = (
@@ -53,12 +53,12 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--download", action="store_true", help="let torchvision fetch the set into --root")
     parser.add_argument(
-        "--size", type=positive, default=32, metavar="N", help="pixels a side of a folder's pictures (%(default)s)"
+        "--size", type=positive_int, default=32, metavar="N", help="pixels a side of a folder's pictures (%(default)s)"
     )
-    parser.add_argument("--epochs", type=positive, metavar="N", help="passes over the training part")
+    parser.add_argument("--epochs", type=positive_int, metavar="N", help="passes over the training part")
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (%(default)s)")
     parser.add_argument(
-        "--threads", type=positive, metavar="N", help="threads of torch and OpenCV (to train on small pictures: 1)"
+        "--threads", type=positive_int, metavar="N", help="threads of torch and OpenCV (to train on small pictures: 1)"
     )
     parser.add_argument(
         "--output", type=Path, default=Path("ddfnet-demo"), metavar="DIR", help="for the page (%(default)s)"

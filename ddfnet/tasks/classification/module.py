@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -235,3 +236,18 @@ class Classifier(lightning.LightningModule):
         except Exception as error:  # whatever a library that is not there makes timm raise
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"optimizer {self.optimizer!r} cannot be made here: {reason}") from None
+
+
+def save_artifacts(trainer: lightning.Trainer, weights: dict[str, Any], file: Path, facts: dict[str, Any]) -> None:
+    """Write the network of a run that has ended, and its model card, see `ddfnet.tasks.Training`."""
+    model: Any = trainer.lightning_module
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    card = {
+        "network": model.made_of,
+        "data": {"path": data.path, "source": data.source},
+        "classes": data.classes,
+        "preprocessing": data.preprocessing,
+        "epochs": trainer.current_epoch,
+        **facts,
+    }
+    classifier_files.save(model.network, model.made_of, data.preprocessing, file, card, weights)

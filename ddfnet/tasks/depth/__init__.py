@@ -1,1 +1,85 @@
-"""Guided depth upsampling: the Lightning module, its metrics and its evaluation."""
+"""Guided depth upsampling: DDF-Up-Net, trained on synthetic scenes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from ddfnet.arguments import positive_int
+from ddfnet.tasks.evaluation import EvaluationTable
+from ddfnet.tasks.registry import Evaluation, TaskSpec, Training
+
+
+def _training() -> Training:
+    from ddfnet.tasks.depth.module import GuidedDepth, GuidedDepthData, save_artifacts
+
+    return Training(
+        GuidedDepth,
+        GuidedDepthData,
+        save_artifacts,
+        link_arguments=lambda parser: parser.link_arguments("model.factors", "data.multiple", compute_fn=max),
+        counts_steps=True,
+        skips_parameters=True,
+    )
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--protocol", choices=("pac", "bicubic"), default="pac", help="(%(default)s)")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=["motorcycle"],
+        metavar="NAME|DIR",
+        help="motorcycle, aloe, nyu, or a folder with rgb/ and depth/ (%(default)s)",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="FILE",
+        help="of nyu: nyu_depth_v2_labeled.mat; of aloe: the folder with aloeL.jpg and aloeGT.png",
+    )
+    parser.add_argument("--unit", default="", help="of a folder's depth; m is reported in cm")
+    parser.add_argument("--factor", nargs="+", type=positive_int, default=[4, 8, 16], metavar="N", help="(4 8 16)")
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="networks that `ddfnet train depth` left, *.safetensors or *.ckpt (default: the package's own). One is "
+        "called ddfnet, more by the ends of their paths",
+    )
+    parser.add_argument(
+        "--methods", nargs="*", metavar="NAME", help="what to compare with, see the error for a wrong one"
+    )
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="also each --checkpoint on one view alone, with its guide moved away, and without features",
+    )
+    parser.add_argument(
+        "--repeats", type=positive_int, default=1, metavar="N", help="calls, of which the fastest is the time"
+    )
+
+
+def _run(options: argparse.Namespace) -> Iterator[EvaluationTable]:
+    from ddfnet.tasks.depth.command import run
+
+    return run(options)
+
+
+SPEC = TaskSpec(
+    name="depth",
+    summary="depth maps upsampled with a photograph: DDF-Up-Net on synthetic scenes",
+    training=_training,
+    evaluation=Evaluation(
+        "Upsamples depth maps by each method from the same small map, and prints their errors, as ratios to aligned "
+        "bilinear interpolation too, flying pixels and time: one table for each data set and factor.",
+        _add_arguments,
+        _run,
+        thread_libraries="torch and OpenCV",
+    ),
+    modules=("cv2", "skimage", "tqdm"),
+    configs=Path(__file__).parent / "configs",
+)

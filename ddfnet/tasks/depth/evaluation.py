@@ -14,9 +14,9 @@ from ddfnet.data.depth.nyu import HALF_PIXEL_BILINEAR_CM
 from ddfnet.data.depth.protocols import Protocol
 from ddfnet.data.depth.scenes import Scene
 from ddfnet.errors import DataError
-from ddfnet.table import table
 from ddfnet.tasks.depth.baselines import Method, bilinear
 from ddfnet.tasks.depth.flying_pixels import FlyingPixels
+from ddfnet.tasks.evaluation import EvaluationTable
 
 REFERENCE = "bilinear"
 
@@ -166,14 +166,15 @@ def average(rows: Sequence[Row]) -> list[Row]:
     return result
 
 
-def text(rows: Sequence[Row]) -> str:
-    """Rows as a table of plain text.
+def as_table(
+    rows: Sequence[Row], *, shown: Sequence[Row] | None = None, facts: Mapping[str, Any] | None = None
+) -> EvaluationTable:
+    """Return rows as a table.
 
     Args:
         rows: of one protocol, with bilinear among each scene's.
-
-    Returns:
-        The table, its first line the protocol.
+        shown: the rows of the text, where all are too many.
+        facts: see `EvaluationTable`.
 
     Raises:
         ValueError: rows of two protocols, or a scene without bilinear.
@@ -182,21 +183,19 @@ def text(rows: Sequence[Row]) -> str:
     groups = {(row.scene, row.factor) for row in rows}
     if missing := groups - {(row.scene, row.factor) for row in rows if row.method == REFERENCE}:
         raise ValueError(f"bilinear is required in every table, there is none for {sorted(missing)[0][0]}")
-    headers = ["scene", "method", "factor", "RMSE", "of bilinear", "flying near edges", "flying of all", "s/megapixel"]
-    cells = [
-        [
-            row.scene,
-            row.method,
-            f"{row.factor}x",
-            f"{row.rmse:.3f} {row.unit}".rstrip(),
-            f"{row.ratio:.3f}",
-            f"{row.flying_near_edges:.1%}",
-            f"{row.flying:.2%}",
-            f"{row.seconds / row.megapixels:.2f}",
-        ]
-        for row in rows
-    ]
-    return f"protocol {name}\n\n{table(headers, cells, left=2)}" if rows else ""
+    return EvaluationTable(rows, COLUMNS, title=f"protocol {name}", left=2, facts=facts or {}, shown=shown)
+
+
+COLUMNS = {
+    "scene": lambda row: row.scene,
+    "method": lambda row: row.method,
+    "factor": lambda row: f"{row.factor}x",
+    "RMSE": lambda row: f"{row.rmse:.3f} {row.unit}".rstrip(),
+    "of bilinear": lambda row: f"{row.ratio:.3f}",
+    "flying near edges": lambda row: f"{row.flying_near_edges:.1%}",
+    "flying of all": lambda row: f"{row.flying:.2%}",
+    "s/megapixel": lambda row: f"{row.seconds / row.megapixels:.2f}",
+}
 
 
 def check_nyu(rows: Sequence[Row]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from ddfnet.data.depth.synthetic import ComposedScenes, check_seed
+from ddfnet.depth import weights_files
 from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.tasks.depth import metrics
 from ddfnet.tasks.depth.dead_units import DeadUnits
@@ -245,3 +247,15 @@ class GuidedDepthData(lightning.LightningDataModule):
         cv2.setNumThreads(1)
         ahead = _AHEAD if self.workers else None
         return DataLoader(scenes, num_workers=self.workers, prefetch_factor=ahead, **order)
+
+
+def save_artifacts(trainer: lightning.Trainer, weights: dict[str, Any], file: Path, facts: dict[str, Any]) -> None:
+    """Write the network of a run that has ended, and its model card, see `ddfnet.tasks.Training`."""
+    model: Any = trainer.lightning_module
+    card = {
+        "network": model.network.options,
+        "data": "scenes composed on the fly of photographs (ddfnet.data.depth.synthetic.ComposedScenes)",
+        "factors": list(model.factors),
+        **facts,
+    }
+    weights_files.save(model.network, file, card, weights)

@@ -1,120 +1,185 @@
-"""How well a detector finds what there is: COCO's average precision, and what its upsamplers cost."""
+"""Evaluation of trained detectors: COCO's average precision, and the cost of their upsamplers."""
 
 from __future__ import annotations
 
 import statistics
+import sys
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddfnet.data.detection.annotations import BoxedPictures
-from ddfnet.data.detection.dataset import BoxPictures, Item
+from ddfnet.env_info import device_named
 from ddfnet.errors import DataError
+from ddfnet.models import detection_files, network_files
 from ddfnet.models.faster_rcnn import Detector
 from ddfnet.models.upsamplers import upsampler as build_upsampler
-from ddfnet.table import table
-from ddfnet.tasks.detection.module import METRICS, precision_metric, summary
+from ddfnet.tasks.detection.data import DetectionData
+from ddfnet.tasks.detection.module import METRICS, Detection
+from ddfnet.tasks.evaluation import EvaluationTable, short_names
 
-_ENLARGED = (8, 16, 32)  # reductions of the maps that are
-_LISTED = 8  # classes: of more, the table has the averages alone
+_UPSAMPLED = (8, 16, 32)  # reductions of the upsampled maps
+_LISTED = 8  # classes: with more, the table has the averages alone
 
 
 @dataclass(frozen=True)
-class Row:
-    """What was measured of one detector.
+class DetectorScores:
+    """Scores of one detector.
 
     Args:
         name: of the detector, in tables.
         upsampler: of its pyramid.
-        precision: AP, AP50, AP75, AP_S, AP_M and AP_L, 0 to 1, by these names, without sizes that no object has.
-        classes: AP of each class, 0 to 1, by its name, without classes that no picture has.
-        pictures: how many were read.
-        skipped: how many could not be.
+        precision: AP, AP50, AP75, AP_S, AP_M and AP_L, 0 to 1, without sizes that no object has.
+        classes: AP of each class, 0 to 1, by its name, without classes that no image has.
+        images: number of images that were read.
+        skipped: number of images that could not be read.
         parameters: of the whole detector.
         upsampler_parameters: of its pyramid's upsamplers alone.
-        upsampler_macs: multiply-accumulates of them for the median picture.
-        seconds: median wall time of a picture, from its pixels in memory to the boxes there.
+        upsampler_macs: multiply-accumulates of the upsamplers for the median image.
+        seconds: median latency of an image, from its pixels on the device to the boxes on the CPU.
     """
 
     name: str
     upsampler: str
     precision: dict[str, float]
     classes: dict[str, float]
-    pictures: int
+    images: int
     skipped: int
     parameters: int
     upsampler_parameters: int
     upsampler_macs: int
     seconds: float
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
-
-def evaluate(name: str, detector: Detector, pictures: BoxedPictures, items: Iterable[Item | None]) -> Row:
-    """Measure a detector on pictures.
+def evaluate(
+    checkpoints: Sequence[Path],
+    root: str,
+    part: str = "test",
+    *,
+    on_bad_image: str = "stop",
+    on_bad_box: str = "stop",
+    device: str = "cpu",
+) -> EvaluationTable:
+    """Measure detectors on images with boxes.
 
     Args:
-        name: that the row gets.
-        detector: in evaluation mode, on any device; its classes must be those of the pictures.
-        pictures: from `ddfnet.data.detection.annotations.load`.
-        items: of them, one after another, from `BoxPictures`; what wraps it may show a bar.
+        checkpoints: files that ``ddfnet train detection`` left, ``*.safetensors`` or ``*.ckpt``.
+        root: folder of the images, see `ddfnet.data.detection.load`.
+        part: the split to measure.
+        on_bad_image: ``"stop"`` or ``"skip"``, at an image that cannot be read.
+        on_bad_box: ``"stop"`` or ``"skip"``, at a box without area or outside its image.
+        device: such as ``"cuda"``.
 
     Returns:
-        What was measured.
+        The scores, a row for each detector.
+
+    Raises:
+        ValueError: a file is missing, broken or of another task.
+        DataError: images are missing or broken, or have a class that a detector does not know.
+        UserError: this machine has no such device.
+    """
+    place = device_named(device)
+    rows, networks = [], []
+    for name, file in zip(short_names(checkpoints), checkpoints, strict=True):
+        detector = detection_files.load(file)
+        networks.append({"file": str(file), "card": network_files.card(file)})
+        data = DetectionData(
+            root,
+            detector.classes,
+            train_part=None,
+            val_part=part,
+            batch_size=1,
+            workers=0,
+            on_bad_image=on_bad_image,  # type: ignore[arg-type]
+            on_bad_box=on_bad_box,  # type: ignore[arg-type]
+        )
+        rows.append(score(name, detector, data, place))
+    facts = {
+        "device": str(place),
+        "data": {
+            "name": data.val_images.name,
+            "part": part,
+            "images": len(data.val_images),
+            "boxes_left_out": data.val_images.left_out,
+            "origin": data.val_images.origin,
+        },
+        "networks": networks,
+    }
+    return as_table(rows, facts)
+
+
+def score(name: str, detector: Detector, data: DetectionData, device: torch.device | None = None) -> DetectorScores:
+    """Measure one detector.
+
+    Args:
+        name: of the row.
+        detector: whose classes are those of the data.
+        data: in batches of one image, for the time of each.
+        device: by default the CPU.
 
     Raises:
         ValueError: the classes differ.
-        DataError: a picture cannot be read, or none can.
+        DataError: an image cannot be read, or none can.
     """
-    if detector.classes != pictures.classes:
-        raise ValueError(f"classes of the detector are required, {detector.classes}, got {pictures.classes}")
-    metric, seconds, read, skipped = precision_metric(), [], 0, 0
-    device = next(detector.parameters()).device
-    for item in items:
-        if item is None:
-            skipped += 1
-            continue
-        image, target = item
-        start = time.perf_counter()
-        with torch.inference_mode():
-            found = [{key: value.cpu() for key, value in each.items()} for each in detector([image.to(device)])]
-        seconds.append(time.perf_counter() - start)
-        metric.update(found, [target])
-        read += 1
-    if not read:
-        raise DataError(f"{pictures.name}: none of its pictures can be read")
-    height, width = pictures.sizes.median(0).values.tolist()
-    return Row(
+    images = data.val_images
+    if detector.classes != images.classes:
+        raise ValueError(f"classes of the detector are required, {detector.classes}, got {images.classes}")
+    device = device or torch.device("cpu")
+    timer = _ImageTimer()
+    trainer = lightning.Trainer(
+        accelerator=device.type,
+        devices=1 if device.type == "cpu" else [device.index or 0],
+        callbacks=[timer],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        use_distributed_sampler=False,
+    )
+    module = Detection(detector, channels_last=False)
+    trainer.validate(module, data, verbose=False)
+    if not timer.seconds:
+        raise DataError(f"{images.name}: none of its images can be read")
+    height, width = images.sizes.median(0).values.tolist()
+    return DetectorScores(
         name=name,
         upsampler=detector.options["upsampler"],
-        precision=summary(metric),
-        classes=by_class(metric, detector.classes),
-        pictures=read,
-        skipped=skipped,
+        precision=module.precision,
+        classes=module.class_precision,
+        images=len(timer.seconds),
+        skipped=len(images) - len(timer.seconds),
         parameters=_parameters(detector),
         upsampler_parameters=_parameters(detector.backbone.fpn.upsamplers),
         upsampler_macs=upsampler_macs(
             detector.options["upsampler"], detector.options["width"], *network_size(detector, height, width)
         ),
-        seconds=statistics.median(seconds),
+        seconds=statistics.median(timer.seconds),
     )
 
 
-def by_class(metric: Any, classes: Sequence[str]) -> dict[str, float]:
-    """The average precision of each class, by its name, without those that no picture has."""
-    values = metric.compute()
-    labels, precision = values["classes"].reshape(-1).tolist(), values["map_per_class"].reshape(-1).tolist()
-    return {classes[label - 1]: value for label, value in zip(labels, precision, strict=True) if value >= 0}
+class _ImageTimer(lightning.Callback):
+    """Latencies of the batches that hold an image."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.start = 0.0
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        self.start = time.perf_counter()
+
+    def on_validation_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        if batch[0]:
+            self.seconds.append(time.perf_counter() - self.start)
 
 
 def network_size(detector: Detector, height: int, width: int) -> tuple[int, int]:
-    """The size that a picture has inside the network: scaled, and filled up to a multiple of 32."""
+    """Return the size of an image inside the network: scaled, and padded to a multiple of 32."""
     device = next(detector.parameters()).device
     scaled, _ = detector.transform([torch.zeros(3, height, width, device=device)])
     *_, inner_height, inner_width = scaled.tensors.shape
@@ -122,18 +187,19 @@ def network_size(detector: Detector, height: int, width: int) -> tuple[int, int]
 
 
 def upsampler_macs(upsampler: str, channels: int, height: int, width: int, *, from_pooled: bool = False) -> int:
-    """Multiply-accumulates of a pyramid's upsamplers for one picture: half of what torch's FlopCounterMode counts.
+    """Count the multiply-accumulates of a pyramid's upsamplers for one image: half of torch's FLOPs.
 
-    It counts neither the addition of a bias nor interpolation, for which there is one a value here, as mmcv's counter
-    has it. An upsampler with both filters costs 1.5 a tap: one product to combine them, and one multiply-accumulate.
+    FlopCounterMode counts neither the addition of a bias nor interpolation; for interpolation one per value is counted
+    here, as by mmcv's counter. An upsampler with both filters costs 1.5 per tap: one product to combine them, and one
+    multiply-accumulate.
 
     Args:
         upsampler: see `ddfnet.models.upsamplers.upsampler`.
         channels: of the pyramid.
-        height: of the picture; a map of 1/8, say, has that share of it, rounded up.
-        width: likewise.
-        from_pooled: whether the top-down path begins at 1/64, as in the pyramid of mmdetection that table 6 was
-            counted with, and not at 1/32, as in torchvision's.
+        height: of the image; a map of 1/8, say, has that share of it, rounded up.
+        width: of the image.
+        from_pooled: the top-down path begins at 1/64, as in mmdetection's pyramid, for which table 6 was counted,
+            instead of at 1/32, as in torchvision's.
 
     Example:
         >>> from ddfnet.tasks.detection.evaluation import upsampler_macs
@@ -142,7 +208,7 @@ def upsampler_macs(upsampler: str, channels: int, height: int, width: int, *, fr
     """
     with torch.device("meta"), torch.no_grad():
         layer = build_upsampler(upsampler, channels)
-        sizes = [(-(-height // r), -(-width // r)) for r in (*_ENLARGED, *((64,) if from_pooled else ()))]
+        sizes = [(-(-height // r), -(-width // r)) for r in (*_UPSAMPLED, *((64,) if from_pooled else ()))]
         maps = [torch.empty(1, channels, *size) for size in sizes]
         if upsampler == "bilinear":
             return sum(layer(each).numel() for each in maps)
@@ -152,32 +218,23 @@ def upsampler_macs(upsampler: str, channels: int, height: int, width: int, *, fr
     return counter.get_total_flops() // 2
 
 
-def text(rows: Sequence[Row]) -> str:
-    """A table of the rows: precision in percent, of a few classes too, then parameters, cost and time."""
+def as_table(rows: Sequence[DetectorScores], facts: Mapping[str, Any] | None = None) -> EvaluationTable:
+    """Return rows as a table: precision in percent, per class too for a few classes, then parameters, cost and time."""
     names = list(dict.fromkeys(name for row in rows for name in row.classes))
-    if len(names) > _LISTED:
-        names = []
-    headers = ["detector", "upsampler", *METRICS, *names, "params M", "of upsamplers", "MACs M", "ms"]
-    cells = [
-        [
-            row.name,
-            row.upsampler,
-            *(_percent(row.precision.get(name)) for name in METRICS),
-            *(_percent(row.classes.get(name)) for name in names),
-            f"{row.parameters / 1e6:.2f}",
-            f"{row.upsampler_parameters / 1e6:.3f}",
-            f"{row.upsampler_macs / 1e6:.1f}",
-            f"{row.seconds * 1e3:.0f}",
-        ]
-        for row in rows
-    ]
-    return table(headers, cells, left=2)
-
-
-def items(pictures: BoxedPictures, on_bad_image: str = "stop") -> Iterable[Item | None]:
-    """The pictures one after another, read when they are asked for."""
-    source = BoxPictures(pictures, on_bad_image)
-    return (source[index] for index in range(len(source)))
+    columns: dict[str, Callable[[DetectorScores], str]] = {
+        "detector": lambda row: row.name,
+        "upsampler": lambda row: row.upsampler,
+        **{name: lambda row, name=name: _percent(row.precision.get(name)) for name in METRICS},
+        **{
+            name: lambda row, name=name: _percent(row.classes.get(name))
+            for name in (names if len(names) <= _LISTED else ())
+        },
+        "params M": lambda row: f"{row.parameters / 1e6:.2f}",
+        "of upsamplers": lambda row: f"{row.upsampler_parameters / 1e6:.3f}",
+        "MACs M": lambda row: f"{row.upsampler_macs / 1e6:.1f}",
+        "ms": lambda row: f"{row.seconds * 1e3:.0f}",
+    }
+    return EvaluationTable(rows, columns, left=2, facts=facts or {})
 
 
 def _percent(value: float | None) -> str:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 from torchmetrics.detection import MeanAveragePrecision
-from torchvision.transforms import v2
 
-from ddfnet.data.detection import annotations
-from ddfnet.data.detection.dataset import BoxPictures, Item, RepeatedPictures
 from ddfnet.data.seeding import reseed
+from ddfnet.models import detection_files
 from ddfnet.models.faster_rcnn import Detector
-from ddfnet.training.samplers import Consecutive, own_share
+from ddfnet.tasks.detection.data import Batch
 from ddfnet.training.schedules import by_steps
 
-Batch = tuple[Sequence[Tensor], Sequence[dict[str, Tensor]]]
 METRICS = {
     "AP": "map",
     "AP50": "map_50",
@@ -84,8 +81,9 @@ class Detection(lightning.LightningModule):
         self.optimizer, self.learning_rate, self.momentum = optimizer, learning_rate, momentum
         self.weight_decay, self.warmup_steps, self.milestones = weight_decay, warmup_steps, list(milestones)
         self.seed = seed
-        # Of each validation picture, and what is there.
-        self.found: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+        self.found: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # detections and targets per image
+        self.precision: dict[str, float] = {}  # of the last validation
+        self.class_precision: dict[str, float] = {}  # AP of each class, likewise
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images, targets = batch
@@ -105,15 +103,15 @@ class Detection(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         metric = precision_metric()
-        for found, target in _of_all_processes(self.found):
+        for found, target in _gather(self.found):
             metric.update([found], [target])
         self.found.clear()
-        metrics = summary(metric)
-        self.log_dict(metrics)
+        self.precision = average_precision(metric)
+        self.class_precision = class_precision(metric, self.network.classes)
+        self.log_dict(self.precision)
         if self.trainer.state.fn == "fit":
-            self.print(
-                f"step {self.global_step}: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-            )
+            text = ", ".join(f"{name} {value:.3f}" for name, value in self.precision.items())
+            self.print(f"step {self.global_step}: {text}")
 
     def configure_optimizers(self) -> Any:
         learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -135,84 +133,16 @@ class Detection(lightning.LightningModule):
         checkpoint["recipe"] = self.recipe
 
 
-class DetectionData(lightning.LightningDataModule):
-    """Pictures with boxes, in the layout of Pascal VOC or of COCO: batch t of a run is the same whenever it is made.
-
-    Args:
-        root: the folder, see `ddfnet.data.detection.annotations.load`.
-        classes: the names that the labels stand for: the detector's.
-        train_part: such as ``"train"`` or ``"train2017"``.
-        val_part: such as ``"val"``.
-        batch_size: pictures a step, over all processes and accumulated batches.
-        workers: processes that read pictures; 0 for none but the training one.
-        horizontal_flip: how likely a picture is mirrored in training, 0 to 1.
-        vertical_flip: how likely it is turned upside down besides.
-        on_bad_image: ``"stop"`` or ``"skip"``, see `ddfnet.data.detection.dataset.BoxPictures`.
-        on_bad_box: ``"stop"`` or ``"skip"``, see `ddfnet.data.detection.annotations.Collector`.
-        seed: of the order, and of what is changed in training.
-
-    Returns:
-        Batches of pictures, each (3, H, W), float32, from 0 to 1, and their objects, see `BoxPictures`.
-
-    Raises:
-        ValueError: an option out of range.
-        DataError: the data are missing or broken; when a run begins: a batch that the processes cannot share.
-    """
-
-    def __init__(
-        self,
-        root: str,
-        classes: Sequence[str],
-        train_part: str = "train",
-        val_part: str = "val",
-        batch_size: int = 8,
-        workers: int = 1,
-        horizontal_flip: float = 0.5,
-        vertical_flip: float = 0.0,
-        on_bad_image: Literal["stop", "skip"] = "stop",
-        on_bad_box: Literal["stop", "skip"] = "stop",
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if workers < 0:
-            raise ValueError(f"workers must not be negative, got {workers}")
-        for name, value in (("horizontal_flip", horizontal_flip), ("vertical_flip", vertical_flip)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, got {value}")
-        self.batch_size, self.workers, self.seed, self.on_bad_image = batch_size, workers, seed, on_bad_image
-        self.train_pictures, self.val_pictures = (
-            annotations.load(root, part, classes, on_bad_box=on_bad_box) for part in (train_part, val_part)
-        )
-        self.transform = v2.Compose([v2.RandomHorizontalFlip(horizontal_flip), v2.RandomVerticalFlip(vertical_flip)])
-
-    def setup(self, stage: str) -> None:
-        trainer = self.trainer
-        if trainer is not None and stage == "fit":
-            length = Consecutive.of_run(trainer, self.batch_size).items
-            self.train_set = RepeatedPictures(self.train_pictures, length, self.transform, self.on_bad_image, self.seed)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        trainer = self.trainer
-        assert trainer is not None
-        order = Consecutive.of_run(trainer, self.batch_size)
-        return DataLoader(self.train_set, batch_sampler=order, num_workers=self.workers, collate_fn=collate)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        trainer = self.trainer
-        rank, ranks, size = 0, 1, self.batch_size
-        if trainer is not None:
-            rank, ranks, size = trainer.global_rank, trainer.world_size, own_share(trainer, size)
-        pictures = BoxPictures(self.val_pictures, self.on_bad_image)
-        own = Subset(pictures, range(rank, len(pictures), ranks))
-        return DataLoader(own, size, num_workers=self.workers, collate_fn=collate)
-
-
-def collate(items: Sequence[Item | None]) -> Batch:
-    """Pictures of any size, and their objects, without those that were skipped."""
-    read = [item for item in items if item is not None]
-    return tuple(image for image, _ in read), tuple(target for _, target in read)
+def save_artifacts(trainer: lightning.Trainer, weights: dict[str, Any], file: Path, facts: dict[str, Any]) -> None:
+    """Write the network of a run that has ended, and its model card, see `ddfnet.tasks.Training`."""
+    model: Any = trainer.lightning_module
+    images = trainer.datamodule.train_images  # type: ignore[attr-defined]
+    card = {
+        "network": model.network.options,
+        "data": {"images": len(images), "boxes_left_out": images.left_out, "origin": images.origin},
+        **facts,
+    }
+    detection_files.save(model.network, file, card, weights)
 
 
 def precision_metric() -> MeanAveragePrecision:
@@ -227,18 +157,25 @@ def precision_metric() -> MeanAveragePrecision:
     )
 
 
-def summary(metric: MeanAveragePrecision) -> dict[str, float]:
-    """AP, AP50, AP75, AP_S, AP_M, AP_L, from 0 to 1, by these names; without sizes that no object has."""
+def average_precision(metric: MeanAveragePrecision) -> dict[str, float]:
+    """Return AP, AP50, AP75, AP_S, AP_M, AP_L, 0 to 1, by these names; without sizes that no object has."""
     values = metric.compute()
     return {name: float(values[own]) for name, own in METRICS.items() if values[own] >= 0}
+
+
+def class_precision(metric: MeanAveragePrecision, classes: Sequence[str]) -> dict[str, float]:
+    """Return the average precision of each class, by its name; without classes that no image has."""
+    values = metric.compute()
+    labels, precision = values["classes"].reshape(-1).tolist(), values["map_per_class"].reshape(-1).tolist()
+    return {classes[label - 1]: value for label, value in zip(labels, precision, strict=True) if value >= 0}
 
 
 def _on_cpu(each: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.cpu() for name, value in each.items()}
 
 
-def _of_all_processes(items: list[Any]) -> list[Any]:
-    """The items of each process in turn, on every process; the metric's own way needs as many on each."""
+def _gather(items: list[Any]) -> list[Any]:
+    """Return the items of each process in turn, on every process; the metric's own way needs equally many on each."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return items
     gathered: list[Any] = [None] * torch.distributed.get_world_size()

@@ -10,7 +10,7 @@ from ddfnet.data.depth.protocols import BICUBIC, PAC, PROTOCOLS
 from ddfnet.data.depth.scenes import Scene
 from ddfnet.errors import DataError
 from ddfnet.tasks.depth.baselines import METHODS, bilinear
-from ddfnet.tasks.depth.evaluation import average, check_nyu, evaluate, text
+from ddfnet.tasks.depth.evaluation import as_table, average, check_nyu, evaluate
 
 
 def scene(name="room", height=45, width=53, unit="m"):
@@ -120,15 +120,14 @@ def test_what_must_not_be_averaged():
 
 def test_a_table_names_its_protocol_and_mixes_none():
     rows = evaluate({"worse": worse}, [scene()], PAC, 4)
-    first, _, _, _, *lines = text(rows).splitlines()
+    first, _, _, _, *lines = as_table(rows).text.splitlines()
     assert first == "protocol pac"
     assert lines[0].split()[:5] == ["room", "bilinear", "4x", f"{rows[0].rmse:.3f}", "cm"]
     assert len(lines) == 2
     with pytest.raises(ValueError, match="results of one protocol are required in a table, got bicubic and pac"):
-        text(rows + evaluate({}, [scene()], BICUBIC, 4))
+        as_table(rows + evaluate({}, [scene()], BICUBIC, 4))
     with pytest.raises(ValueError, match="bilinear is required in every table, there is none for room"):
-        text(rows[1:])
-    assert text([]) == ""
+        as_table(rows[1:])
 
 
 def test_on_nyu_the_published_bilinear_must_come_out():

@@ -1,9 +1,10 @@
-"""What is measured of a detector."""
+"""Scores of a detector."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,10 @@ pytest.importorskip("defusedxml")
 import torch
 from torch import Tensor
 
-from ddfnet.data.detection import annotations
-from ddfnet.data.detection.annotations import BoxedPictures
 from ddfnet.errors import DataError
 from ddfnet.models.faster_rcnn import Detector
 from ddfnet.tasks.detection import evaluation
+from ddfnet.tasks.detection.data import DetectionData
 from tests.detection_folders import CLASSES, truncate, voc
 
 
@@ -29,9 +29,8 @@ def root(tmp_path: Path) -> Path:
     return voc(tmp_path / "squares", {"test": 3})
 
 
-@pytest.fixture
-def pictures(root: Path) -> BoxedPictures:
-    return annotations.load(root, "test", CLASSES)
+def data(root: Path, **options: Any) -> DetectionData:
+    return DetectionData(str(root), CLASSES, None, "test", batch_size=1, workers=0, **options)
 
 
 class Knowing(Detector):
@@ -57,42 +56,46 @@ def detector(upsampler: str = "ddf") -> Detector:
     ).eval()
 
 
-def test_a_row(pictures: BoxedPictures) -> None:
+def test_scores(root: Path) -> None:
     found = detector()
-    row = evaluation.evaluate("mine", found, pictures, evaluation.items(pictures))
+    row = evaluation.score("mine", found, data(root))
     assert row.classes["red"] > 0.8 and row.classes["blue"] == 0
     assert row.precision["AP"] == pytest.approx((row.classes["red"] + row.classes["blue"]) / 2, abs=1e-6)
     assert row.precision["AP50"] == pytest.approx(0.5) and set(row.precision) == {"AP", "AP50", "AP75", "AP_S"}
-    assert (row.name, row.upsampler, row.pictures, row.skipped) == ("mine", "ddf", 3, 0)
+    assert (row.name, row.upsampler, row.images, row.skipped) == ("mine", "ddf", 3, 0)
     assert row.parameters == sum(p.numel() for p in found.parameters())
     assert row.upsampler_parameters == sum(p.numel() for p in found.backbone.fpn.upsamplers.parameters())
     assert row.upsampler_macs == evaluation.upsampler_macs("ddf", 16, 64, 64)
-    assert row.seconds > 0 and row.as_dict()["name"] == "mine"
+    assert row.seconds > 0
 
 
-def test_the_table_has_a_line_a_row_and_a_dash_for_what_there_is_not(pictures: BoxedPictures) -> None:
-    row = evaluation.evaluate("mine", detector(), pictures, evaluation.items(pictures))
-    head, _, line = evaluation.text([row]).splitlines()
+def test_the_table_has_a_line_per_row_and_a_dash_for_missing_sizes(root: Path) -> None:
+    row = evaluation.score("mine", detector(), data(root))
+    table = evaluation.as_table([row])
+    head, _, line = table.text.splitlines()
     assert head.split()[:4] == ["detector", "upsampler", "AP", "AP50"] and "red" in head and "blue" in head
     assert line.split()[:2] == ["mine", "ddf"] and line.split()[3] == "50.0" and line.split()[6] == "-"
+    assert table.as_dict()["rows"][0]["name"] == "mine"
     many = replace(row, classes={f"class {number}": 0.5 for number in range(9)})
-    assert "class" not in evaluation.text([many]), "nobody reads 80 columns"
+    assert "class" not in evaluation.as_table([many]).text, "nobody reads 80 columns"
 
 
-def test_pictures_that_cannot_be_read(root: Path, pictures: BoxedPictures) -> None:
+def test_images_that_cannot_be_read(root: Path) -> None:
     truncate(root / "JPEGImages" / "test1.jpg")
-    row = evaluation.evaluate("mine", detector(), pictures, evaluation.items(pictures, "skip"))
-    assert (row.pictures, row.skipped) == (2, 1)
-    with pytest.raises(DataError, match="test1.jpg is a broken picture"):
-        evaluation.evaluate("mine", detector(), pictures, evaluation.items(pictures))
-    with pytest.raises(DataError, match="squares: none of its pictures can be read"):
-        evaluation.evaluate("mine", detector(), pictures, [None])
+    row = evaluation.score("mine", detector(), data(root, on_bad_image="skip"))
+    assert (row.images, row.skipped) == (2, 1)
+    with pytest.raises(DataError, match="test1.jpg is a broken image"):
+        evaluation.score("mine", detector(), data(root))
+    for number in (0, 2):
+        truncate(root / "JPEGImages" / f"test{number}.jpg")
+    with pytest.raises(DataError, match="squares: none of its images can be read"):
+        evaluation.score("mine", detector(), data(root, on_bad_image="skip"))
 
 
 def test_classes_must_agree(root: Path) -> None:
-    other = annotations.load(root, "test")
+    other = DetectionData(str(root), ("blue", "red"), None, "test", batch_size=1, workers=0)
     with pytest.raises(ValueError, match="classes of the detector are required"):
-        evaluation.evaluate("mine", detector(), other, evaluation.items(other))
+        evaluation.score("mine", detector(), other)
 
 
 def test_the_size_inside_the_network() -> None:

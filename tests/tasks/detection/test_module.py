@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ddfnet.errors import DataError
 from ddfnet.models.faster_rcnn import Detector
-from ddfnet.tasks.detection.module import METRICS, Detection, DetectionData, collate, precision_metric, summary
+from ddfnet.tasks.detection.data import DetectionData, collate
+from ddfnet.tasks.detection.module import METRICS, Detection, average_precision, precision_metric
 from tests.detection_folders import CLASSES, truncate, voc
 
 Found = list[dict[str, Tensor]]
@@ -253,7 +254,7 @@ def test_the_figures_are_coco_s() -> None:
     metric = precision_metric()
     for target, each in zip(targets, found, strict=True):
         metric.update([each], [target])
-    values = summary(metric)
+    values = average_precision(metric)
     assert list(values) == list(METRICS)
     assert list(values.values()) == pytest.approx(coco_eval(targets, found), abs=1e-4)
     assert 0.1 < values["AP"] < 0.9
@@ -263,7 +264,7 @@ def test_sizes_that_no_object_has_are_left_out() -> None:
     metric = precision_metric()
     target = {"boxes": torch.tensor([[0.0, 0, 20, 20]]), "labels": torch.tensor([1])}
     metric.update([{**target, "scores": torch.tensor([0.9])}], [target])
-    assert summary(metric) == {"AP": 1.0, "AP50": 1.0, "AP75": 1.0, "AP_S": 1.0}
+    assert average_precision(metric) == {"AP": 1.0, "AP50": 1.0, "AP75": 1.0, "AP_S": 1.0}
 
 
 def test_nothing_found_is_zero() -> None:
@@ -271,4 +272,4 @@ def test_nothing_found_is_zero() -> None:
     target = {"boxes": torch.tensor([[0.0, 0, 20, 20]]), "labels": torch.tensor([1])}
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
     metric.update([nothing], [target])
-    assert summary(metric)["AP"] == 0
+    assert average_precision(metric)["AP"] == 0

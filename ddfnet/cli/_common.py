@@ -1,14 +1,17 @@
-"""Silence for what a command says itself."""
+"""Parts that several commands share."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 
+TRAINING_MODULES = ("lightning", "jsonargparse", "torchmetrics", "tensorboard", "safetensors")
+"""Modules that every task needs."""
+
 
 def quiet() -> None:
-    """Keep to what the user should read: no lines of Lightning's, and none about which kernel serves."""
-    import lightning  # noqa: F401  (its loggers exist, with levels of their own, from here on)
+    """Silence Lightning's own lines, and the note about the kernel that serves."""
+    import lightning  # noqa: F401  (creates its loggers, with levels of their own)
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What ``ddfnet train`` makes of Lightning's command line: the parser, the folder of a run, and the model card."""
+"""Lightning's command line for a task: its parser, the folder of a run, and the model card."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import os
 import pickle
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
-from ddfnet.cli.task import Task
 from ddfnet.errors import UserError
 from ddfnet.models import network_files
+from ddfnet.tasks import TaskSpec, Training
 from ddfnet.training.averaging import MovingAverage
 from ddfnet.training.checkpoints import WholeCheckpoints
 from ddfnet.training.finite import Finite
@@ -28,15 +28,15 @@ from ddfnet.training.fsdp import Sharded
 from ddfnet.training.resume_history import Legs
 from ddfnet.training.step_timer import Pace
 
-_PARTS = ("loops", "optimizer_states", "lr_schedulers", "callbacks")  # of a checkpoint, besides the weights
+_RESUME_KEYS = ("loops", "optimizer_states", "lr_schedulers", "callbacks")  # of a checkpoint, besides the weights
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
-_IN_STEPS = {"max_epochs": -1, "check_val_every_n_epoch": None}
+_COUNTS_STEPS = {"max_epochs": -1, "check_val_every_n_epoch": None}
 
 
 class _CLI(LightningCLI):
-    def __init__(self, task: Task, **kwargs: Any) -> None:
-        self.task = task
-        super().__init__(task.model, task.data, **kwargs)
+    def __init__(self, spec: TaskSpec, training: Training, **kwargs: Any) -> None:
+        self.spec, self.training = spec, training
+        super().__init__(training.module, training.data, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--output", type=str, default="runs/run", help="Folder that the run goes to.")
@@ -44,9 +44,11 @@ class _CLI(LightningCLI):
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="Checkpoint to go on from; `last` is that of the output folder. Give the run's own config.yaml too.",
+            help="Checkpoint to resume from; `last` is that of the output folder. Give the run's own config.yaml too.",
         )
-        parser.add_argument("--threads", type=int | None, default=None, help="Threads of torch; by default its own.")
+        parser.add_argument(
+            "--threads", type=PositiveInt | None, default=None, help="Threads of torch; by default its own."
+        )
         parser.add_lightning_class_args(MovingAverage, "ema")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
@@ -60,18 +62,16 @@ class _CLI(LightningCLI):
         parser.link_arguments(
             "output", "checkpoint.dirpath", compute_fn=lambda output: str(Path(output) / "checkpoints")
         )
-        self.task.link(parser)
+        self.training.link_arguments(parser)
         for key in ("model.seed", "data.seed"):
             parser.link_arguments("seed_everything", key, compute_fn=int)
 
     def before_instantiate_classes(self) -> None:
         if (threads := self.config["threads"]) is not None:
-            if threads < 1:
-                raise ValueError(f"threads must be at least 1, got {threads}")
             torch.set_num_threads(threads)
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
-        """Lightning's, with logs in the run's folder, and a bar where somebody is looking."""
+        """Return Lightning's trainer, with logs in the run's folder, and a progress bar on a terminal."""
         output, own = self.config["output"], self.config_init["trainer"]
         if own["logger"] is None:
             kwargs["logger"] = [TensorBoardLogger(output, name="", version=""), CSVLogger(output, name="csv")]
@@ -83,72 +83,97 @@ class _CLI(LightningCLI):
             kwargs["strategy"] = self._sharded()
         given = own["plugins"] or []
         kwargs["plugins"] = [*(given if isinstance(given, list) else [given]), WholeCheckpoints()]
-        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has said how many there are, whatever the file says
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun decides the number of processes
             local = int(os.environ["LOCAL_WORLD_SIZE"])
             kwargs.update(devices=local, num_nodes=int(os.environ["WORLD_SIZE"]) // local)
         trainer = super().instantiate_trainer(**kwargs)
-        if self.task.in_part and type(trainer.strategy) is DDPStrategy:
+        if self.training.skips_parameters and type(trainer.strategy) is DDPStrategy:
             trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         return trainer
 
     def _sharded(self) -> Sharded:
-        if not self.task.sharded:
+        if not self.training.supports_fsdp:
             raise ValueError(
-                "trainer.strategy must be ddp for detection, got fsdp: its processes measure unlike numbers of "
-                "pictures, and those with fewer would not give their shares of the weights"
+                f"trainer.strategy must be ddp for {self.spec.name}, got fsdp: its processes validate unequal numbers "
+                "of images, and those with fewer would not give their shards of the weights"
             )
         if getattr(self.config_init["model"], "compiled", False):
             raise ValueError("trainer.strategy fsdp must be without model.compile, got both; leave one of them out")
         return Sharded()
 
 
-def build(name: str, defaults: Path, arguments: Sequence[str]) -> LightningCLI:
-    """Parse the arguments of a task and make its module, its data and its trainer.
+def build(spec: TaskSpec, arguments: Sequence[str]) -> LightningCLI:
+    """Parse the arguments of a task and create its module, its data and its trainer.
 
     Args:
-        name: of the task.
-        defaults: the file that the others and the command line are laid over.
-        arguments: of the command line.
+        spec: the task.
+        arguments: command-line arguments, laid over the task's ``default.yaml``.
 
     Raises:
-        argparse.ArgumentError: an unknown key, or a value of another type.
+        argparse.ArgumentError: an unknown key, or a value of another type or out of range.
         ValueError: a value that the task refuses.
     """
-    own: Task = import_module(f"ddfnet.cli.train_{name}").TASK  # no other: each needs libraries of its own
+    training = spec.training()
+    defaults = [] if spec.configs is None else [str(spec.configs / "default.yaml")]
     cli = _CLI(
-        own,
+        spec,
+        training,
         run=False,
-        args=list(arguments),
+        args=resolve_presets(arguments, spec.configs),
         seed_everything_default=0,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
-        save_config_kwargs={"overwrite": True},  # the folder of another run has been refused before
+        save_config_kwargs={"overwrite": True},  # `ddfnet train` refuses the folder of another run
         trainer_defaults={
             "num_sanity_val_steps": 0,
             "use_distributed_sampler": False,  # the data shares itself out
             "enable_model_summary": False,
             "callbacks": [Legs(), Finite(), Pace()],
-            **(_IN_STEPS if own.in_steps else {}),
+            **(_COUNTS_STEPS if training.counts_steps else {}),
         },
         parser_kwargs={
-            "prog": f"ddfnet train {name}",
-            "description": (own.model.__doc__ or "").partition("\n")[0],
-            "default_config_files": [str(defaults)],
+            "prog": f"ddfnet train {spec.name}",
+            "description": (training.module.__doc__ or "").partition("\n")[0],
+            "default_config_files": defaults,
             "exit_on_error": False,
         },
     )
     if (strategy := type(cli.trainer.strategy).__name__) in _SHARDING:
-        raise ValueError(f"trainer.strategy must be fsdp for weights shared out over processes, got {strategy}")
+        raise ValueError(f"trainer.strategy must be fsdp to shard weights over processes, got {strategy}")
     steps, epochs = cli.trainer.max_steps, cli.trainer.max_epochs or 0
-    if steps < 1 and own.in_steps:
+    if steps < 1 and training.counts_steps:
         raise ValueError(f"trainer.max_steps must be at least 1, got {steps}")
     if steps < 1 and epochs < 1:
         raise ValueError(f"trainer.max_epochs or trainer.max_steps must be at least 1, got {epochs} and {steps}")
     return cli
 
 
-def check(file: Path, model: lightning.LightningModule) -> None:
-    """Refuse a checkpoint that a run cannot go on from, before anything is touched.
+def resolve_presets(arguments: Sequence[str], folder: Path | None) -> list[str]:
+    """Return the arguments with ``--config NAME`` replaced by the folder's ``NAME.yaml``, unless NAME is a file here.
+
+    Example:
+        >>> from ddfnet.tasks import TASKS
+        >>> arguments = ["--config", "detection-coco-1x", "--threads", "1"]
+        >>> [Path(each).name for each in resolve_presets(arguments, TASKS["detection"].configs)]
+        ['--config', 'detection-coco-1x.yaml', '--threads', '1']
+    """
+
+    def file(name: str) -> str:
+        preset = None if folder is None else folder / f"{name}.yaml"
+        return str(preset) if preset is not None and preset.is_file() and not Path(name).exists() else name
+
+    resolved: list[str] = []
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option == "--config" and equals:
+            resolved.append(f"{option}={file(value)}")
+        else:
+            resolved.append(file(argument) if index and arguments[index - 1] == "--config" else argument)
+    return resolved
+
+
+def check_checkpoint(file: Path, model: lightning.LightningModule) -> None:
+    """Refuse a checkpoint that a run cannot resume from, before anything is touched.
 
     Raises:
         UserError: the file is missing, broken, of another model, or has weights alone.
@@ -169,25 +194,27 @@ def check(file: Path, model: lightning.LightningModule) -> None:
         raise UserError(
             f"{file} was trained with another {', '.join(changed)}; go on with its own run's config.yaml (--config)"
         )
-    if missing := [part for part in _PARTS if part not in saved]:
+    if missing := [part for part in _RESUME_KEYS if part not in saved]:
         raise UserError(f"{file} has no {', '.join(missing)}; go on from a checkpoint that `ddfnet train` wrote")
 
 
-def leave(
+def save_artifacts(
     cli: LightningCLI, output: Path, metrics: dict[str, float], *, command: str, machine: dict[str, Any]
 ) -> str | None:
-    """Write the network, whose weights are the average now if there is one, as ``model.safetensors``, and its card.
+    """Write the network as ``model.safetensors``, and its model card.
+
+    The weights are the average by now, if there is one. Every process of a run must call this, because each may hold a
+    shard of the weights; only the first writes.
 
     Args:
-        cli: of a run that has ended; of each of its processes, for each may hold a share of the weights, but the first
-            alone writes.
+        cli: of a run that has ended.
         output: the folder of the run.
         metrics: of the last validation.
-        command: that made it.
+        command: the command line of the run.
         machine: facts of `ddfnet.env_info`.
 
     Returns:
-        What to tell the user, on the first process.
+        A line for the user, on the first process.
 
     Raises:
         OSError: a file cannot be written.
@@ -209,5 +236,5 @@ def leave(
         "config": json.loads(cli.parser.dump(cli.config, format="json")),
         "machine": machine,
     }
-    cli.task.leave(cli, weights, file, facts)
+    cli.training.save_artifacts(cli.trainer, weights, file, facts)
     return f"{steps} steps, {seconds:.0f} s. The network is in {file}"

@@ -1,0 +1,76 @@
+"""Checks of arguments, for callers in Python and for the command line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Collection
+
+
+def check_range(name: str, value: float, low: float, high: float = math.inf, *, open_high: bool = False) -> None:
+    """Refuse a number out of its range.
+
+    Args:
+        name: of the argument, for the message.
+        value: that was given; nan and inf are out of every range.
+        low: the least value.
+        high: the largest value.
+        open_high: whether ``high`` itself is too large.
+
+    Raises:
+        ValueError: the value is out of range.
+
+    Example:
+        >>> check_range("momentum", 1.0, 0, 1, open_high=True)
+        Traceback (most recent call last):
+        ValueError: momentum must be from 0 to below 1, got 1.0
+    """
+    if low <= value and (value < high if open_high or high == math.inf else value <= high):
+        return
+    if high != math.inf:
+        required = f"from {low:g} to {'below ' * open_high}{high:g}"
+    elif isinstance(low, int) and isinstance(value, int):
+        required = f"at least {low}"
+    else:
+        required = f"finite and {'not negative' if low == 0 else f'at least {low:g}'}"
+    raise ValueError(f"{name} must be {required}, got {value}")
+
+
+def check_choice(name: str, value: object, choices: Collection[object]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        ValueError: the value is none of them.
+
+    Example:
+        >>> check_choice("on_bad_box", "cut", ("stop", "skip"))
+        Traceback (most recent call last):
+        ValueError: on_bad_box must be 'stop' or 'skip', got 'cut'
+    """
+    if value not in choices:
+        *others, last = map(repr, choices)
+        raise ValueError(f"{name} must be {', '.join(others)}{' or ' if others else ''}{last}, got {value!r}")
+
+
+def positive_int(text: str) -> int:
+    """Parse a command-line argument that is an integer of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return value
+
+
+def comma_separated(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Return the parser of a command-line argument that lists known names, separated by commas."""
+
+    def parse(text: str) -> list[str]:
+        chosen = text.split(",")
+        for name in chosen:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"must be some of {','.join(known)}, got {name!r}")
+        return chosen
+
+    return parse

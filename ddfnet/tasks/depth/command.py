@@ -1,0 +1,145 @@
+"""Evaluation of networks and their competitors on the scenes that ``ddfnet evaluate depth`` names."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from ddfnet.data.depth import folder, middlebury, nyu
+from ddfnet.data.depth.nyu import HALF_PIXEL_BILINEAR_CM
+from ddfnet.data.depth.protocols import PROTOCOLS
+from ddfnet.data.depth.scenes import Scene
+from ddfnet.depth import weights_files
+from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.errors import UserError
+from ddfnet.models import network_files
+from ddfnet.tasks.depth import baselines, evaluation, probes
+from ddfnet.tasks.depth.baselines import METHODS, Method
+from ddfnet.tasks.depth.evaluation import Row
+from ddfnet.tasks.evaluation import EvaluationTable, short_names
+
+_NAMED = ("motorcycle", "aloe", "nyu")
+_ROOTED = ("aloe", "nyu")  # those of them that --root says the place of
+_LISTED = 20  # scenes: of more, the table has the averages alone
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network of the user's: its name in the tables, and where it comes from."""
+
+    name: str
+    file: Path
+    network: GuidedUpsampler
+    card: dict[str, Any] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        parameters = sum(p.numel() for p in self.network.parameters())
+        return {"name": self.name, "file": str(self.file), "parameters": parameters, "card": self.card}
+
+
+def run(options: argparse.Namespace) -> Iterator[EvaluationTable]:
+    """Measure as the options of ``ddfnet evaluate depth`` say; yield a table for each data set and factor."""
+    rooted = [name for name in _ROOTED if name in options.data]
+    if options.root is not None and len(rooted) != 1:
+        raise UserError(
+            f"--root is the place of one of {' and '.join(_ROOTED)}, got --data {' '.join(options.data)}; "
+            + ("evaluate them one by one" if rooted else "leave it out")
+        )
+    if options.threads is not None:
+        cv2.setNumThreads(options.threads)
+    protocol = PROTOCOLS[options.protocol]
+    data = []
+    names = _method_names(options)
+    networks = _networks(options.checkpoint, names)
+    methods = _methods(names, networks, options.probe)
+    facts = {"protocol": options.protocol, "data": data, "networks": [own.as_dict() for own in networks]}
+    for name in options.data:
+        scenes = _scenes(name, options)
+        origins = {scene.origin for scene in scenes[:1]}
+        data.append({"name": name, "scenes": len(scenes), "origin": " ".join(origins)})
+        for factor in options.factor:
+            bar = _bar(scenes, f"{name} {factor}x")
+            own = evaluation.evaluate(methods, bar, protocol, factor, repeats=options.repeats)
+            _check(name, own, factor)
+            mean = evaluation.average(own) if len(scenes) > 1 else []
+            shown = [*(own if len(scenes) <= _LISTED else []), *mean]
+            yield evaluation.as_table([*own, *mean], shown=shown, facts=facts)
+
+
+def _method_names(options: argparse.Namespace) -> list[str]:
+    """What the networks are compared with."""
+
+    if options.probe and not options.checkpoint:
+        raise UserError("--probe requires --checkpoint with the networks to probe")
+    names = options.methods
+    if names is None:
+        names = [name for name in METHODS if name not in ("bilinear", "bilinear-half-pixel")]
+        if options.checkpoint:
+            names.remove("ddfnet")  # theirs take the place of the package's
+    for name in names:
+        if name not in METHODS:
+            raise UserError(f"--methods must be some of {', '.join(METHODS)}, got {name!r}")
+    # By which the published figures of NYU are checked.
+    return ["bilinear-half-pixel", *names] if "nyu" in options.data else names
+
+
+def _networks(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[_Network]:
+
+    return [
+        _Network(name, file, weights_files.load(file), network_files.card(file))
+        for name, file in zip(_labels(checkpoints, methods), checkpoints, strict=True)
+    ]
+
+
+def _labels(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[str]:
+    """One network is called ddfnet, unless the package's is measured too."""
+
+    if len(checkpoints) == 1 and "ddfnet" not in methods:
+        return ["ddfnet"]
+    return short_names(checkpoints, METHODS)
+
+
+def _methods(names: Sequence[str], networks: Sequence[_Network], probe: bool) -> dict[str, Method]:
+
+    chosen = {name: baselines.METHODS[name] for name in names}
+    for own in networks:
+        chosen[own.name] = baselines.ddfnet(own.network)
+        if probe:
+            chosen[f"{own.name}, one view"] = baselines.ddfnet(own.network, ensemble=False)
+            chosen[f"{own.name}, guide moved"] = probes.with_moved_guide(own.network)
+            chosen[f"{own.name}, no features"] = probes.without_features(own.network)
+    return chosen
+
+
+def _scenes(name: str, options: argparse.Namespace) -> Sequence[Scene]:
+
+    if name == "motorcycle":
+        return [middlebury.motorcycle()]
+    if name == "aloe":
+        return [middlebury.aloe(options.root) if options.root is not None else middlebury.aloe()]
+    if name == "nyu":
+        if options.root is None:
+            raise UserError("--data nyu requires --root with the path of nyu_depth_v2_labeled.mat")
+        return nyu.load(options.root, "test")
+    if not Path(name).is_dir():
+        raise UserError(f"--data must be some of {', '.join(_NAMED)}, or a folder with rgb/ and depth/, got {name!r}")
+    return folder.load(name, options.unit)
+
+
+def _bar(scenes: Sequence[Scene], title: str) -> Iterable[Scene]:
+    from tqdm import tqdm
+
+    return tqdm(scenes, title, leave=False, disable=len(scenes) == 1 or not sys.stderr.isatty())
+
+
+def _check(name: str, rows: Sequence[Row], factor: int) -> None:
+    """What is published of NYU must come out before anything else is believed."""
+
+    if name == "nyu" and rows[0].protocol == "pac" and factor in HALF_PIXEL_BILINEAR_CM:
+        evaluation.check_nyu(rows)
