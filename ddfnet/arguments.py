@@ -7,15 +7,18 @@ import math
 from collections.abc import Callable, Collection
 
 
-def check_range(name: str, value: float, low: float, high: float = math.inf, *, open_high: bool = False) -> None:
+def check_range(
+    name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False, open_high: bool = False
+) -> None:
     """Refuse a number out of its range.
 
     Args:
         name: of the argument, for the message.
-        value: that was given; nan and inf are out of every range.
-        low: the least value.
+        value: the number; nan and inf are out of every range.
+        low: the smallest value.
         high: the largest value.
-        open_high: whether ``high`` itself is too large.
+        open_low: ``low`` itself is too small.
+        open_high: ``high`` itself is too large.
 
     Raises:
         ValueError: the value is out of range.
@@ -25,14 +28,19 @@ def check_range(name: str, value: float, low: float, high: float = math.inf, *, 
         Traceback (most recent call last):
         ValueError: momentum must be from 0 to below 1, got 1.0
     """
-    if low <= value and (value < high if open_high or high == math.inf else value <= high):
+    unbounded = high == math.inf
+    if (low < value if open_low else low <= value) and (value < high if open_high or unbounded else value <= high):
         return
-    if high != math.inf:
-        required = f"from {low:g} to {'below ' * open_high}{high:g}"
+    if not unbounded:
+        required = f"from {'above ' * open_low}{low:g} to {'below ' * open_high}{high:g}"
     elif isinstance(low, int) and isinstance(value, int):
         required = f"at least {low}"
     else:
-        required = f"finite and {'not negative' if low == 0 else f'at least {low:g}'}"
+        required = (
+            f"finite and {'above' if open_low else 'at least'} {low:g}"
+            if low or open_low
+            else "finite and not negative"
+        )
     raise ValueError(f"{name} must be {required}, got {value}")
 
 

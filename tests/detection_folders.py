@@ -1,4 +1,4 @@
-"""Folders of small pictures with boxes, as the tests of detection need them: coloured squares on grey."""
+"""Folders of small images with boxes, as the tests of detection need them: coloured squares on grey."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
 Objects = list[tuple[str, tuple[int, int, int, int]]]
 
 
-def pictures(count: int, *, height: int = 48, width: int = 64, seed: int = 0) -> list[tuple[np.ndarray, Objects]]:
-    """Pictures (H, W, 3), uint8, each with one square of each colour, and where they are: x0, y0, x1, y1."""
+def draw_images(count: int, *, height: int = 48, width: int = 64, seed: int = 0) -> list[tuple[np.ndarray, Objects]]:
+    """Images (H, W, 3), uint8, each with one square of each colour, and where they are: x0, y0, x1, y1."""
     random = np.random.default_rng(seed)
     made = []
     for _ in range(count):
-        picture = np.full((height, width, 3), 128, np.uint8)
+        image = np.full((height, width, 3), 128, np.uint8)
         objects: Objects = []
         for half, name in enumerate(CLASSES):  # one on each side, so that none is hidden
             side = int(random.integers(10, 18))
             x = int(random.integers(0, width // 2 - side)) + half * width // 2
             y = int(random.integers(0, height - side))
-            picture[y : y + side, x : x + side] = _COLOURS[name]
+            image[y : y + side, x : x + side] = _COLOURS[name]
             objects.append((name, (x, y, x + side, y + side)))
-        made.append((picture, objects))
+        made.append((image, objects))
     return made
 
 
@@ -46,27 +46,27 @@ def voc_xml(name: str, objects: Sequence[Any], *, height: int = 48, width: int =
 
 
 def voc(root: Path, parts: dict[str, int]) -> Path:
-    """A folder in the layout of Pascal VOC, with so many pictures in each part."""
+    """A folder in the layout of Pascal VOC, with so many images in each part."""
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
     for seed, (part, count) in enumerate(parts.items()):
         names = [f"{part}{index}" for index in range(count)]
         (root / "ImageSets" / "Main" / f"{part}.txt").write_text("\n".join(names) + "\n")
-        for name, (picture, objects) in zip(names, pictures(count, seed=seed), strict=True):
-            Image.fromarray(picture).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
+        for name, (image, objects) in zip(names, draw_images(count, seed=seed), strict=True):
+            Image.fromarray(image).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
             written = [(label, (x0 + 1, y0 + 1, x1, y1)) for label, (x0, y0, x1, y1) in objects]
             (root / "Annotations" / f"{name}.xml").write_text(voc_xml(name, written))
     return root
 
 
 def coco_content(count: int, seed: int = 0) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """What a COCO file says of so many pictures, and the pictures; category ids begin at 7 and leave one out."""
-    made = pictures(count, seed=seed)
+    """What a COCO file says of so many images, and the images; category ids begin at 7 and leave one out."""
+    made = draw_images(count, seed=seed)
     categories = [{"id": 7, "name": "red"}, {"id": 9, "name": "blue"}]
     ids = {each["name"]: each["id"] for each in categories}
     images, annotations = [], []
-    for index, (picture, objects) in enumerate(made):
-        images.append({"id": 100 + index, "file_name": f"{index}.png", "height": len(picture), "width": 64})
+    for index, (image, objects) in enumerate(made):
+        images.append({"id": 100 + index, "file_name": f"{index}.png", "height": len(image), "width": 64})
         for label, (x0, y0, x1, y1) in objects:
             annotations.append(
                 {
@@ -78,17 +78,17 @@ def coco_content(count: int, seed: int = 0) -> tuple[dict[str, Any], list[np.nda
                     "iscrowd": 0,
                 }
             )
-    return {"images": images, "annotations": annotations, "categories": categories}, [picture for picture, _ in made]
+    return {"images": images, "annotations": annotations, "categories": categories}, [image for image, _ in made]
 
 
 def coco(root: Path, parts: dict[str, int]) -> Path:
-    """A folder as COCO has it, with so many pictures in each part."""
+    """A folder as COCO has it, with so many images in each part."""
     (root / "annotations").mkdir(parents=True)
     for seed, (part, count) in enumerate(parts.items()):
         content, made = coco_content(count, seed)
         (root / part).mkdir()
-        for index, picture in enumerate(made):
-            Image.fromarray(picture).save(root / part / f"{index}.png")
+        for index, image in enumerate(made):
+            Image.fromarray(image).save(root / part / f"{index}.png")
         (root / "annotations" / f"instances_{part}.json").write_text(json.dumps(content))
     return root
 

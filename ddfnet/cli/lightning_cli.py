@@ -21,12 +21,14 @@ from lightning.pytorch.strategies import DDPStrategy
 from ddfnet.errors import UserError
 from ddfnet.models import network_files
 from ddfnet.tasks import TaskSpec, Training
-from ddfnet.training.averaging import MovingAverage
-from ddfnet.training.checkpoints import WholeCheckpoints
-from ddfnet.training.finite import Finite
-from ddfnet.training.fsdp import Sharded
-from ddfnet.training.resume_history import Legs
-from ddfnet.training.step_timer import Pace
+from ddfnet.training.callbacks import (
+    AtomicCheckpointIO,
+    MovingAverage,
+    ResumeHistory,
+    StepTimer,
+    StopOnNonFinite,
+)
+from ddfnet.training.fsdp import FullyShardedStrategy
 
 _RESUME_KEYS = ("loops", "optimizer_states", "lr_schedulers", "callbacks")  # of a checkpoint, besides the weights
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
@@ -80,9 +82,9 @@ class _CLI(LightningCLI):
         if own["enable_progress_bar"] is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         if own["strategy"] == "fsdp":
-            kwargs["strategy"] = self._sharded()
+            kwargs["strategy"] = self._fsdp()
         given = own["plugins"] or []
-        kwargs["plugins"] = [*(given if isinstance(given, list) else [given]), WholeCheckpoints()]
+        kwargs["plugins"] = [*(given if isinstance(given, list) else [given]), AtomicCheckpointIO()]
         if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun decides the number of processes
             local = int(os.environ["LOCAL_WORLD_SIZE"])
             kwargs.update(devices=local, num_nodes=int(os.environ["WORLD_SIZE"]) // local)
@@ -91,7 +93,7 @@ class _CLI(LightningCLI):
             trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         return trainer
 
-    def _sharded(self) -> Sharded:
+    def _fsdp(self) -> FullyShardedStrategy:
         if not self.training.supports_fsdp:
             raise ValueError(
                 f"trainer.strategy must be ddp for {self.spec.name}, got fsdp: its processes validate unequal numbers "
@@ -99,7 +101,7 @@ class _CLI(LightningCLI):
             )
         if getattr(self.config_init["model"], "compiled", False):
             raise ValueError("trainer.strategy fsdp must be without model.compile, got both; leave one of them out")
-        return Sharded()
+        return FullyShardedStrategy()
 
 
 def build(spec: TaskSpec, arguments: Sequence[str]) -> LightningCLI:
@@ -128,7 +130,7 @@ def build(spec: TaskSpec, arguments: Sequence[str]) -> LightningCLI:
             "num_sanity_val_steps": 0,
             "use_distributed_sampler": False,  # the data shares itself out
             "enable_model_summary": False,
-            "callbacks": [Legs(), Finite(), Pace()],
+            "callbacks": [ResumeHistory(), StopOnNonFinite(), StepTimer()],
             **(_COUNTS_STEPS if training.counts_steps else {}),
         },
         parser_kwargs={
@@ -222,15 +224,16 @@ def save_artifacts(
     weights = network_files.of_network(cli.trainer.strategy.lightning_module_state_dict())
     if not cli.trainer.is_global_zero:
         return None
-    [legs] = (each.so_far(cli.trainer) for each in cli.trainer.callbacks if isinstance(each, Legs))
-    steps, seconds = cli.trainer.global_step, sum(leg["seconds"] for leg in legs)
+    [history] = (each for each in cli.trainer.callbacks if isinstance(each, ResumeHistory))
+    segments = history.segments(cli.trainer)
+    steps, seconds = cli.trainer.global_step, sum(each["seconds"] for each in segments)
     file = output / "model.safetensors"
     facts = {
         "parameters": sum(p.numel() for p in cli.model.network.parameters()),
         "steps": steps,
         "seed": cli.config["seed_everything"],
         "seconds": round(seconds, 1),
-        "legs": legs,
+        "segments": segments,
         "metrics": {name: round(value, 5) for name, value in metrics.items()},
         "command": command,
         "config": json.loads(cli.parser.dump(cli.config, format="json")),

@@ -1,1 +1,1 @@
-"""Training parts that all tasks share: callbacks, samplers, schedules, FSDP."""
+"""Parts of training that all tasks share: callbacks, samplers, schedules and FSDP."""

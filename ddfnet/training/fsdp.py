@@ -1,4 +1,4 @@
-"""Training with weights that are shared out over the processes: torch's FSDP."""
+"""Sharding of the weights over processes by torch's FSDP."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
 
-class Sharded(DDPStrategy):
-    """Lightning's DDP, but each process keeps its share of the weights, gradients and the optimizer's state alone.
+class FullyShardedStrategy(DDPStrategy):
+    """Lightning's DDP strategy with sharded weights, gradients and optimizer state.
 
-    A block's weights are put together where it computes, forward and backward. Parameters keep their names and shapes,
-    and so do those in checkpoints, which are a single process's: a run may go on in more processes or fewer, with
-    shares or without. Of Lightning's own strategies ModelParallelStrategy knows no gradient scaling, which float16 asks
-    for, and FSDPStrategy neither clipping by norm nor the CPU.
+    The weights of a block are gathered when it computes, forward and backward. Parameters keep their names and shapes,
+    and checkpoints hold full tensors: a run may be resumed with more or fewer processes, sharded or not. Lightning's
+    own ModelParallelStrategy has no gradient scaling for float16, and its FSDPStrategy neither clips by norm nor runs
+    on the CPU.
 
     Source: Zhao et al., PyTorch FSDP, VLDB 2023; it is ``torch.distributed.fsdp.fully_shard``.
     """
 
     def configure_ddp(self) -> None:
-        """Share out the network, where DDP would wrap it."""
+        """Shard the network, where DDP would wrap it."""
         model = self.lightning_module
         assert model is not None
         self.shard(model)
-        # Lightning makes the processes' tensors the same before it evaluates: those that are shares are not.
+        # Lightning makes the processes' tensors equal before it evaluates, but shards differ.
         names = [name for name, _ in model.named_parameters()]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
 
     def shard(self, model: Any) -> None:
-        """Share out ``model.network``, in place: each block by itself, and then the rest."""
+        """Shard ``model.network`` in-place: each block by itself, and then the rest."""
         network: nn.Module = model.network
-        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # the one that can be cut
+        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # the only one that can be sharded
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         for module in [*_blocks(network), network]:
             fully_shard(module, mesh=mesh, reshard_after_forward=True)
@@ -46,46 +46,46 @@ class Sharded(DDPStrategy):
             register_fsdp_forward_method(network, method)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = whole(super().lightning_module_state_dict())
+        state: dict[str, Any] = full_tensors(super().lightning_module_state_dict())
         return state
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        state: dict[str, Any] = whole(super().optimizer_state(optimizer))
+        state: dict[str, Any] = full_tensors(super().optimizer_state(optimizer))
         return state
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         super().load_optimizer_state_dict(checkpoint)
         for optimizer in self.optimizers:
             for parameter, state in optimizer.state.items():
-                state |= {name: _share(value, parameter) for name, value in state.items()}
+                state |= {name: _shard_like(value, parameter) for name, value in state.items()}
 
     def teardown(self) -> None:
-        """Leave the shares where they are: DDP's way takes the network to the CPU, and apart."""
+        """Leave the shards in place; DDP would move the network to the CPU and unwrap it."""
         assert self.cluster_environment is not None and self.accelerator is not None
         self.cluster_environment.teardown()
         self.precision_plugin.teardown()
         self.accelerator.teardown()
 
 
-def whole(tree: Any) -> Any:
-    """The same with whole tensors, on the CPU, for those that are shared out; every process must ask."""
+def full_tensors(tree: Any) -> Any:
+    """Replace the sharded tensors of a tree by full ones on the CPU; every process must call this."""
     return tree_map_only(DTensor, lambda value: value.full_tensor().cpu(), tree)
 
 
-def local(tensor: Tensor) -> Tensor:
-    """What this process has of a tensor: its share, or all of one that is not shared out."""
+def local_tensor(tensor: Tensor) -> Tensor:
+    """Return this process's shard of a tensor, or the tensor itself where it is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:
-    """What networks are made of by the dozen: modules in sequences that are made of modules themselves; inner first."""
+    """Return the composite modules within sequential containers, inner ones first."""
     sequences = (module for module in network.modules() if isinstance(module, nn.Sequential))
     blocks = (each for sequence in sequences for each in sequence if any(True for _ in each.children()))
     return list(dict.fromkeys(blocks))[::-1]
 
 
-def _share(value: Any, parameter: Tensor) -> Any:
-    """This process's part of what an optimizer keeps of a parameter, if that is as large as the parameter."""
+def _shard_like(value: Any, parameter: Tensor) -> Any:
+    """Return this process's shard of an optimizer's state, if the state has the shape of its sharded parameter."""
     if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
         return distribute_tensor(value, parameter.device_mesh, parameter.placements)
     return value

@@ -1,4 +1,4 @@
-"""Which items of a data set make up which batch, so that a resumed run goes on with those that would have come."""
+"""Batches of a run, such that a resumed run continues with the batch that would have come next."""
 
 from __future__ import annotations
 
@@ -10,96 +10,114 @@ from torch.utils.data import Sampler
 from ddfnet.errors import DataError
 
 
-def own_share(trainer: Any, size: int) -> int:
-    """Of a step's ``size`` items, those of one process and of one of the batches that are accumulated.
+def per_rank_batch_size(trainer: Any, batch_size: int) -> int:
+    """Divide the items of a step among the processes and the accumulated batches.
 
     Raises:
-        DataError: a step cannot be shared out evenly.
+        DataError: a step cannot be divided evenly.
     """
     ranks, accumulated = trainer.world_size, trainer.accumulate_grad_batches
-    own, left = divmod(size, ranks * accumulated)
+    own, left = divmod(batch_size, ranks * accumulated)
     if left:
         raise DataError(
             f"batch_size must be a multiple of {ranks * accumulated}, {ranks} processes times {accumulated} "
-            f"accumulated batches, got {size}"
+            f"accumulated batches, got {batch_size}"
         )
     return own
 
 
-class Consecutive(Sampler[list[int]]):
-    """Batch t of rank r is the items ``(t * ranks + r) * size`` and those that follow it, ``size`` in all.
+class ResumableBatchSampler(Sampler[list[int]]):
+    """Batches of consecutive items: batch t of rank r starts with item ``(t * world_size + r) * batch_size``.
 
-    Lightning counts the batches that a resumed run has seen before, but asks the loader for new ones; so the length is
-    that of the whole run, while the batches begin with ``first``.
+    Lightning counts the batches that a resumed run has seen, but asks the loader for new ones. So the length is that of
+    the whole run, while iteration starts with ``first_batch``.
 
     Args:
-        size: items a batch.
-        batches: of the whole run, for each rank.
-        first: where to begin.
+        batch_size: items per batch.
+        num_batches: batches of the whole run, per rank.
+        first_batch: the batch to start with.
         rank: of this process.
-        ranks: processes that share the data.
+        world_size: number of processes that share the data.
 
     Example:
-        >>> from ddfnet.training.samplers import Consecutive
-        >>> list(Consecutive(2, 4, first=2))
+        >>> from ddfnet.training.samplers import ResumableBatchSampler
+        >>> list(ResumableBatchSampler(2, 4, first_batch=2))
         [[4, 5], [6, 7]]
     """
 
-    def __init__(self, size: int, batches: int, *, first: int = 0, rank: int = 0, ranks: int = 1) -> None:
-        self.size, self.batches, self.first, self.rank, self.ranks = size, batches, first, rank, ranks
+    def __init__(
+        self, batch_size: int, num_batches: int, *, first_batch: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.batch_size, self.num_batches, self.first_batch = batch_size, num_batches, first_batch
+        self.rank, self.world_size = rank, world_size
 
     @classmethod
-    def of_run(cls, trainer: Any, size: int) -> Consecutive:
-        """Those of a run that is one epoch of so many steps, from where it is, ``size`` items a step.
+    def from_trainer(cls, trainer: Any, batch_size: int) -> ResumableBatchSampler:
+        """Return the rest of a run that is one epoch of ``trainer.max_steps``, with ``batch_size`` items per step.
 
         Raises:
-            DataError: see `own_share`.
+            DataError: see `per_rank_batch_size`.
         """
         accumulated = trainer.accumulate_grad_batches
         return cls(
-            own_share(trainer, size),
+            per_rank_batch_size(trainer, batch_size),
             trainer.max_steps * accumulated,
-            first=trainer.global_step * accumulated,
+            first_batch=trainer.global_step * accumulated,
             rank=trainer.global_rank,
-            ranks=trainer.world_size,
+            world_size=trainer.world_size,
         )
 
     @property
-    def items(self) -> int:
-        """Of the whole run, in all ranks."""
-        return self.batches * self.ranks * self.size
+    def num_items(self) -> int:
+        """Items of the whole run, over all ranks."""
+        return self.num_batches * self.world_size * self.batch_size
 
     def __len__(self) -> int:
-        return self.batches
+        return self.num_batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in range(self.first, self.batches):
-            start = (batch * self.ranks + self.rank) * self.size
-            yield list(range(start, start + self.size))
+        for batch in range(self.first_batch, self.num_batches):
+            start = (batch * self.world_size + self.rank) * self.batch_size
+            yield list(range(start, start + self.batch_size))
 
 
-class Passes(Sampler[list[int]]):
-    """Batches of `Consecutive`, one pass over a data set at a time, wherever a run is.
+class EpochBatchSampler(Sampler[list[int]]):
+    """Batches of `ResumableBatchSampler`, one epoch at a time.
 
     Args:
-        size: items a batch.
-        batches: of one pass, for each rank.
-        done: gives the batches of the run that came before; asked when the first batch of a pass is.
+        batch_size: items per batch.
+        num_batches: batches of one epoch, per rank.
+        batches_done: returns the number of earlier batches of the run; called at the start of each epoch.
         rank: of this process.
-        ranks: processes that share the data.
+        world_size: number of processes that share the data.
 
     Example:
-        >>> from ddfnet.training.samplers import Passes
-        >>> list(Passes(2, 3, lambda: 1))
+        >>> from ddfnet.training.samplers import EpochBatchSampler
+        >>> list(EpochBatchSampler(2, 3, lambda: 1))
         [[2, 3], [4, 5], [6, 7]]
     """
 
-    def __init__(self, size: int, batches: int, done: Callable[[], int], *, rank: int = 0, ranks: int = 1) -> None:
-        self.size, self.batches, self.done, self.rank, self.ranks = size, batches, done, rank, ranks
+    def __init__(
+        self,
+        batch_size: int,
+        num_batches: int,
+        batches_done: Callable[[], int],
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.batch_size, self.num_batches, self.batches_done = batch_size, num_batches, batches_done
+        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        return self.batches
+        return self.num_batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        first = self.done()
-        yield from Consecutive(self.size, first + self.batches, first=first, rank=self.rank, ranks=self.ranks)
+        first = self.batches_done()
+        yield from ResumableBatchSampler(
+            self.batch_size,
+            first + self.num_batches,
+            first_batch=first,
+            rank=self.rank,
+            world_size=self.world_size,
+        )

@@ -1,4 +1,4 @@
-"""How the learning rate goes in a run that is counted in steps."""
+"""Learning-rate schedules of runs that are counted in steps."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 _FALL = 0.1  # at each milestone
 
 
-def by_steps(optimizer: torch.optim.Optimizer, steps: int, warmup: int, milestones: Sequence[int] = ()) -> Any:
-    r"""What Lightning takes: the optimizer, and a schedule that is asked after each step.
+def schedule_steps(optimizer: torch.optim.Optimizer, steps: int, warmup: int, milestones: Sequence[int] = ()) -> Any:
+    r"""Return the optimizer and its learning-rate schedule, as ``configure_optimizers`` must.
 
     .. math::
         \eta_t = \eta \min\left(1, \frac{t + 1}{warmup}\right) \frac{1 + \cos(\pi t / T)}{2}
 
     Args:
-        optimizer: whose learning rate is that of the peak.
-        steps: T, of the whole run.
-        warmup: steps over which the rate rises.
-        milestones: steps at each of which it falls to a tenth, instead of along a cosine.
+        optimizer: with the peak learning rate.
+        steps: T, the steps of the whole run.
+        warmup: steps of the linear rise.
+        milestones: steps at each of which the rate falls to a tenth, instead of along a cosine.
     """
 
     def rate(step: int) -> float:

@@ -71,13 +71,13 @@ def test_another_part_and_boxes_that_are_left_out(
     options = evaluate("--checkpoint", file, "--data", root, "--part", "val")
     assert fails(1, *options).endswith("has no area: 8, 9, 8, 9; mend it, or let on_bad_box be skip")
     assert main((*options, "--on-bad-box", "skip")) == 0
-    assert caplog.messages == ["squares: bad boxes that are left out, or cut to their picture: 1"]
+    assert caplog.messages == ["squares: bad boxes that are left out, or cut to their image: 1"]
 
 
-def test_a_truncated_picture(root: Path, file: Path, tmp_path: Path, fails: Fails) -> None:
+def test_a_truncated_image(root: Path, file: Path, tmp_path: Path, fails: Fails) -> None:
     broken = truncate(root / "JPEGImages" / "test1.jpg")
     options = evaluate("--checkpoint", file, "--data", root)
-    assert fails(1, *options).startswith(f"ddfnet: error: {broken} is a broken picture: ")
+    assert fails(1, *options).startswith(f"ddfnet: error: {broken} is a broken image: ")
     results = tmp_path / "results.json"
     assert main((*options, "--on-bad-image", "skip", "--json", str(results))) == 0
     [row] = json.loads(results.read_text())["rows"]

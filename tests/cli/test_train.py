@@ -96,13 +96,13 @@ def test_the_card_says_what_made_it(unbroken: SimpleNamespace) -> None:
     assert 0 < card["metrics"]["ratio_x2"] < 2 and 0 < card["metrics"]["ratio_x4"] < 2
     assert 0 <= card["metrics"]["dead_units"] < 1
     assert card["config"]["model"]["learning_rate"] == 1e-3, "what was left to its default"
-    [leg] = card["legs"]
+    [leg] = card["segments"]
     assert (leg["first_step"], leg["last_step"], leg["seed"]) == (0, 6, 0)
     assert card["seconds"] == leg["seconds"] > 0
     assert card["parameters"] == sum(p.numel() for p in load_file(unbroken.output / "model.safetensors").values())
 
 
-def test_the_logs_have_losses_ratios_and_pictures(unbroken: SimpleNamespace) -> None:
+def test_the_logs_have_losses_ratios_and_images(unbroken: SimpleNamespace) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     [file] = (unbroken.output / "csv").glob("*/metrics.csv")
@@ -113,8 +113,8 @@ def test_the_logs_have_losses_ratios_and_pictures(unbroken: SimpleNamespace) -> 
     events.Reload()
     tags = events.Tags()
     assert {"loss", "ratio_x2", "ratio_x4", "dead_units", "learning_rate"} <= set(tags["scalars"])
-    pictures = events.Images("x4: guide, low, bilinear, network, truth")
-    assert (pictures[0].width, pictures[0].height) == (5 * 32, 2 * 32)
+    images = events.Images("x4: guide, low, bilinear, network, truth")
+    assert (images[0].width, images[0].height) == (5 * 32, 2 * 32)
 
 
 def test_broken_off_and_resumed_it_ends_with_the_same_weights(
@@ -135,12 +135,12 @@ def test_broken_off_and_resumed_it_ends_with_the_same_weights(
         assert main(arguments(output)) == 130
     assert not (output / "model.safetensors").exists()
     assert {path.name for path in (output / "checkpoints").iterdir()} == {"step=3.ckpt", "last.ckpt"}
-    [kept] = torch.load(output / "checkpoints" / "last.ckpt")["legs"]
+    [kept] = torch.load(output / "checkpoints" / "last.ckpt")["segments"]
     assert main(["train", "depth", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
     assert same(output / "model.safetensors", unbroken.output / "model.safetensors")
     assert "Traceback" not in capsys.readouterr().err
     card = json.loads((output / "model.json").read_text())
-    first, second = card["legs"]
+    first, second = card["segments"]
     assert first == kept and (first["first_step"], first["last_step"]) == (0, 3)
     assert (second["first_step"], second["last_step"]) == (3, 6)
     assert card["seconds"] == pytest.approx(first["seconds"] + second["seconds"])
@@ -229,7 +229,7 @@ def test_a_loss_that_is_not_a_number_stops_and_says_how_to_go_on(
         assert weights_files.load(last)
     assert main([*again, "--seed_everything=1"]) == 0
     card = json.loads((output / "model.json").read_text())
-    assert [(own["last_step"], own["seed"]) for own in card["legs"]] == [(3, 0), (6, 1)]
+    assert [(own["last_step"], own["seed"]) for own in card["segments"]] == [(3, 0), (6, 1)]
 
 
 def test_weights_that_are_not_numbers_take_no_good_checkpoints_place(

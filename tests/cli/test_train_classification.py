@@ -40,7 +40,7 @@ SMALL = {
     "data.batch_size": 8,
     "data.workers": 0,
     "data.auto_augment": "rand-m7-mstd0.5-inc1",
-    "data.erase": 0.4,
+    "data.random_erase": 0.4,
     "data.mixup": 0.2,
     "ema.decay": 0.9,
     "checkpoint.every_n_train_steps": 2,
@@ -62,19 +62,19 @@ def write(folder: Path, count: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """26 to train on, three steps an epoch, and 10 to measure."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     write(folder / "train", 13)
     write(folder / "val", 5)
     return folder
 
 
 @pytest.fixture
-def own_pictures(tmp_path: Path) -> Path:
-    write(tmp_path / "pictures" / "train", 6)
-    write(tmp_path / "pictures" / "val", 3)
-    return tmp_path / "pictures"
+def own_images(tmp_path: Path) -> Path:
+    write(tmp_path / "images" / "train", 6)
+    write(tmp_path / "images" / "val", 3)
+    return tmp_path / "images"
 
 
 def arguments(output: Path, path: Path, **others: Any) -> list[str]:
@@ -82,20 +82,20 @@ def arguments(output: Path, path: Path, **others: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unbroken(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "unbroken"
-    assert main(arguments(output, pictures)) == 0
+    assert main(arguments(output, images)) == 0
     return output
 
 
-def test_what_a_run_leaves(unbroken: Path, pictures: Path) -> None:
+def test_what_a_run_leaves(unbroken: Path, images: Path) -> None:
     names = {path.name for path in unbroken.iterdir() if not path.name.startswith("events.out.tfevents")}
     assert names == {"checkpoints", "config.yaml", "csv", "hparams.yaml", "model.json", "model.safetensors"}
     assert {path.name for path in (unbroken / "checkpoints").iterdir()} == {"step=8.ckpt", "last.ckpt"}
     card = json.loads((unbroken / "model.json").read_text())
     assert (card["steps"], card["epochs"], card["seed"]) == (9, 3, 0)
     assert card["network"]["name"] == "small_resnet23" and card["network"]["num_classes"] == 2
-    assert card["data"] == {"path": str(pictures), "source": "folder"}
+    assert card["data"] == {"path": str(images), "source": "folder"}
     assert 0 <= card["metrics"]["top1"] <= 1 and card["metrics"]["val_loss"] > 0
     assert card["config"]["model"]["momentum"] == 0.9, "what was left to its default"
     assert card["machine"]["torch"] == torch.__version__ and "commit" in card["machine"]
@@ -104,11 +104,11 @@ def test_what_a_run_leaves(unbroken: Path, pictures: Path) -> None:
 
 
 def test_what_it_leaves_is_measured_as_it_was(
-    unbroken: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    unbroken: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [unbroken / "model.safetensors", unbroken / "checkpoints" / "last.ckpt"]
     results = tmp_path / "results.json"
-    options = ["--data", pictures, "--batch-size", 4, "--json", results]
+    options = ["--data", images, "--batch-size", 4, "--json", results]
     assert main(["evaluate", "classification", "--checkpoint", *map(str, files), *map(str, options)]) == 0
     assert "model.safetensors" in capsys.readouterr().out
     first, second = json.loads(results.read_text())["rows"]
@@ -118,27 +118,27 @@ def test_what_it_leaves_is_measured_as_it_was(
     assert first["loss"] == pytest.approx(metrics["val_loss"], abs=1e-5)
 
 
-def test_processes_that_read_change_nothing(unbroken: Path, pictures: Path, tmp_path: Path) -> None:
-    assert main(arguments(tmp_path / "run", pictures, data__workers=2)) == 0
+def test_processes_that_read_change_nothing(unbroken: Path, images: Path, tmp_path: Path) -> None:
+    assert main(arguments(tmp_path / "run", images, data__workers=2)) == 0
     assert same(tmp_path / "run" / "model.safetensors", unbroken / "model.safetensors")
 
 
-def test_accumulated_batches_have_the_same_pictures(pictures: Path, tmp_path: Path) -> None:
+def test_accumulated_batches_have_the_same_images(images: Path, tmp_path: Path) -> None:
     plain = {
         "model__network_options": "{layers: [1,1,1], channels: [2,2,4], norm_layer: groupnorm1}",
         "data__mixup": 0,
         "data__erase": 0,
         "trainer__max_epochs": 2,
     }
-    assert main(arguments(tmp_path / "whole", pictures, **plain)) == 0
-    assert main(arguments(tmp_path / "parts", pictures, **plain, trainer__accumulate_grad_batches=2)) == 0
+    assert main(arguments(tmp_path / "whole", images, **plain)) == 0
+    assert main(arguments(tmp_path / "parts", images, **plain, trainer__accumulate_grad_batches=2)) == 0
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5)
 
 
-def test_another_seed_gives_other_weights(unbroken: Path, pictures: Path, tmp_path: Path) -> None:
-    assert main(arguments(tmp_path / "run", pictures, seed_everything=1)) == 0
+def test_another_seed_gives_other_weights(unbroken: Path, images: Path, tmp_path: Path) -> None:
+    assert main(arguments(tmp_path / "run", images, seed_everything=1)) == 0
     assert not same(tmp_path / "run" / "model.safetensors", unbroken / "model.safetensors")
 
 
@@ -158,10 +158,10 @@ def test_another_seed_gives_other_weights(unbroken: Path, pictures: Path, tmp_pa
     ],
 )
 def test_killed_and_resumed_it_ends_with_the_same_weights(
-    unbroken: Path, pictures: Path, tmp_path: Path, moment: killing.Moment, number: int, left: int
+    unbroken: Path, images: Path, tmp_path: Path, moment: killing.Moment, number: int, left: int
 ) -> None:
     output = tmp_path / "run"
-    assert killing.run(arguments(output, pictures), moment, number) == -signal.SIGKILL
+    assert killing.run(arguments(output, images), moment, number) == -signal.SIGKILL
     assert not (output / "model.safetensors").exists()
     last = output / "checkpoints" / "last.ckpt"
     assert torch.load(last)["global_step"] == left
@@ -175,10 +175,10 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     "kills", [((killing.at_step, 4), (killing.at_save, 3)), ((killing.at_save, 5), (killing.at_step, 7))]
 )
 def test_killed_twice(
-    unbroken: Path, pictures: Path, tmp_path: Path, kills: tuple[tuple[killing.Moment, int], ...]
+    unbroken: Path, images: Path, tmp_path: Path, kills: tuple[tuple[killing.Moment, int], ...]
 ) -> None:
     output = tmp_path / "run"
-    words = arguments(output, pictures)
+    words = arguments(output, images)
     for moment, number in kills:
         assert killing.run(words, moment, number) == -signal.SIGKILL
         words = ["train", "classification", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]
@@ -189,7 +189,7 @@ def test_killed_twice(
 # --- in two processes -------------------------------------------------------------------------------------------------
 
 
-def test_two_processes_give_the_losses_of_one(pictures: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_losses_of_one(images: Path, tmp_path: Path) -> None:
     """The same command, under torchrun: its processes share each batch, and gloo sums their gradients."""
     options = {
         # Batch norms would see half the batch each, and what is drawn for a whole batch would be drawn twice.
@@ -200,8 +200,8 @@ def test_two_processes_give_the_losses_of_one(pictures: Path, tmp_path: Path) ->
         "trainer__max_steps": 20,
         "trainer__accelerator": "cpu",
     }
-    assert main(arguments(tmp_path / "one", pictures, **options)) == 0
-    torchrun(arguments(tmp_path / "two", pictures, **options))
+    assert main(arguments(tmp_path / "one", images, **options)) == 0
+    torchrun(arguments(tmp_path / "two", images, **options))
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == len(two) == 20
     assert two == pytest.approx(one, abs=1e-4)
@@ -210,14 +210,14 @@ def test_two_processes_give_the_losses_of_one(pictures: Path, tmp_path: Path) ->
     assert measured[1] == pytest.approx(measured[0], abs=1e-3)
 
 
-def test_shares_of_the_weights_change_nothing(pictures: Path, tmp_path: Path) -> None:
+def test_shares_of_the_weights_change_nothing(images: Path, tmp_path: Path) -> None:
     """With FSDP losses, weights and checkpoints are those of one process, and either goes on with the other's.
 
     Two groups of weight decay, whose order is not the network's; clipping by the norm of all gradients; the average.
     """
     options = {
         "model__network_options": "{layers: [1,1,1], channels: [2,2,4], norm_layer: groupnorm1}",
-        "model__decay_vectors": False,
+        "model__decay_norm_and_bias": False,
         "model__weight_decay": 0.01,
         "data__mixup": 0,
         "data__erase": 0,
@@ -228,13 +228,13 @@ def test_shares_of_the_weights_change_nothing(pictures: Path, tmp_path: Path) ->
     }
     shared = options | {"trainer__strategy": "fsdp"}
     one, two, one_goes_on, two_go_on = (tmp_path / name for name in ("one", "two", "one-goes-on", "two-go-on"))
-    assert main(arguments(one, pictures, **options)) == 0
-    torchrun(arguments(two, pictures, **shared))
+    assert main(arguments(one, images, **options)) == 0
+    torchrun(arguments(two, images, **shared))
     assert len(losses(one)) == 12 and losses(two) == pytest.approx(losses(one), abs=1e-4)
     last, of_shares = (each / "checkpoints" / "last.ckpt" for each in (one, two))
     assert_alike(torch.load(of_shares), torch.load(last))
-    assert main(arguments(one_goes_on, pictures, **options, ckpt_path=of_shares)) == 0
-    torchrun(arguments(two_go_on, pictures, **shared, ckpt_path=last))
+    assert main(arguments(one_goes_on, images, **options, ckpt_path=of_shares)) == 0
+    torchrun(arguments(two_go_on, images, **shared, ckpt_path=last))
     weights = load_file(one / "model.safetensors")
     for output in (two, one_goes_on, two_go_on):
         assert_alike(load_file(output / "model.safetensors"), weights)
@@ -246,7 +246,7 @@ def assert_alike(found: Any, expected: Any) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     elif isinstance(expected, dict):
         assert found.keys() == expected.keys()
-        for key in expected.keys() - {"legs", "callbacks"}:  # the time taken, and where the files are
+        for key in expected.keys() - {"segments", "callbacks"}:  # the time taken, and where the files are
             assert_alike(found[key], expected[key])
     elif isinstance(expected, list):
         for pair in zip(found, expected, strict=True):
@@ -255,13 +255,13 @@ def assert_alike(found: Any, expected: Any) -> None:
         assert found == expected
 
 
-def test_two_processes_measure_each_picture_of_uneven_shards_once(pictures: Path, tmp_path: Path) -> None:
+def test_two_processes_measure_each_image_of_uneven_shards_once(images: Path, tmp_path: Path) -> None:
     import webdataset
 
     for prefix, part in (("train", "train"), ("val", "val")):
         for number, name in enumerate("abb"):  # three shards for two processes
             with webdataset.TarWriter(str(tmp_path / f"{prefix}-{number}.tar")) as shard:
-                for file in sorted((pictures / part / name).iterdir())[number:]:
+                for file in sorted((images / part / name).iterdir())[number:]:
                     label = {"__key__": f"{name}{file.stem}", "jpg": file.read_bytes(), "cls": "ab".index(name)}
                     shard.write(label)
     output, results = tmp_path / "run", tmp_path / "results.json"
@@ -280,7 +280,7 @@ def test_two_processes_measure_each_picture_of_uneven_shards_once(pictures: Path
 
 
 def test_a_loss_that_is_not_a_number_stops_and_names_the_step(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ddfnet.tasks.classification.module import Classifier
 
@@ -291,7 +291,7 @@ def test_a_loss_that_is_not_a_number_stops_and_names_the_step(
 
     monkeypatch.setattr(Classifier, "training_step", broken)
     output = tmp_path / "run"
-    assert main(arguments(output, pictures)) == 1
+    assert main(arguments(output, images)) == 1
     [line] = capsys.readouterr().err.splitlines()
     last = output / "checkpoints" / "last.ckpt"
     assert line.startswith(f"ddfnet: error: the loss of step 5 is nan; the last good checkpoint is {last}")
@@ -299,7 +299,7 @@ def test_a_loss_that_is_not_a_number_stops_and_names_the_step(
 
 
 def test_weights_that_are_not_numbers_take_no_good_checkpoints_place(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ddfnet.tasks.classification.module import Classifier
 
@@ -313,17 +313,15 @@ def test_weights_that_are_not_numbers_take_no_good_checkpoints_place(
 
     monkeypatch.setattr(Classifier, "training_step", broken)
     output = tmp_path / "run"
-    assert main(arguments(output, pictures)) == 1
+    assert main(arguments(output, images)) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("ddfnet: error: the weights are nan or inf after step 6; the last good checkpoint is ")
     assert torch.load(output / "checkpoints" / "last.ckpt")["global_step"] == 4
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(
-    pictures: Path, tmp_path: Path, full_disk: None, fails: Fails
-) -> None:
+def test_a_full_disk_leaves_the_checkpoint_before(images: Path, tmp_path: Path, full_disk: None, fails: Fails) -> None:
     folder = tmp_path / "run" / "checkpoints"
-    assert fails(1, *arguments(tmp_path / "run", pictures)) == (
+    assert fails(1, *arguments(tmp_path / "run", images)) == (
         f"ddfnet: error: cannot write {folder / 'step=4.ckpt'}: No space left on device; "
         f"the last good checkpoint is {folder / 'last.ckpt'}"
     )
@@ -331,39 +329,39 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert {path.name for path in folder.iterdir()} == {"step=2.ckpt", "last.ckpt"}, "nothing half"
 
 
-def test_a_checkpoint_of_another_network(unbroken: Path, pictures: Path, tmp_path: Path, fails: Fails) -> None:
+def test_a_checkpoint_of_another_network(unbroken: Path, images: Path, tmp_path: Path, fails: Fails) -> None:
     file = unbroken / "checkpoints" / "last.ckpt"
-    line = fails(1, *arguments(tmp_path / "run", pictures, ckpt_path=file, model__network="ddf_mul_resnet18"))
+    line = fails(1, *arguments(tmp_path / "run", images, ckpt_path=file, model__network="ddf_mul_resnet18"))
     assert line.startswith(f"ddfnet: error: {file} is a checkpoint of another model; ")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_picture_stops_and_is_named(own_pictures: Path, tmp_path: Path, fails: Fails, workers: int) -> None:
-    broken = own_pictures / "train" / "b" / "3.jpg"
+def test_a_broken_image_stops_and_is_named(own_images: Path, tmp_path: Path, fails: Fails, workers: int) -> None:
+    broken = own_images / "train" / "b" / "3.jpg"
     broken.write_bytes(broken.read_bytes()[:-200])
-    line = fails(1, *arguments(tmp_path / "run", own_pictures, data__workers=workers))
-    assert line.startswith(f"ddfnet: error: {broken} is a broken picture: image file is truncated")
+    line = fails(1, *arguments(tmp_path / "run", own_images, data__workers=workers))
+    assert line.startswith(f"ddfnet: error: {broken} is a broken image: image file is truncated")
 
 
-def test_a_broken_picture_is_skipped_and_named(
-    own_pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_broken_image_is_skipped_and_named(
+    own_images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = [own_pictures / "train" / "b" / "3.jpg", own_pictures / "val" / "a" / "0.jpg"]
+    broken = [own_images / "train" / "b" / "3.jpg", own_images / "val" / "a" / "0.jpg"]
     for file in broken:
         file.write_bytes(file.read_bytes()[:-200])
     output, results = tmp_path / "run", tmp_path / "results.json"
-    assert main(arguments(output, own_pictures, data__on_bad_image="skip")) == 0
+    assert main(arguments(output, own_images, data__on_bad_image="skip")) == 0
     lines = [record.getMessage() for record in caplog.records]
     for file in broken:
-        assert any(line.startswith(f"{file} is a broken picture: ") and line.endswith("; skipped") for line in lines)
-    options = ["--data", own_pictures, "--on-bad-image", "skip", "--json", results]
+        assert any(line.startswith(f"{file} is a broken image: ") and line.endswith("; skipped") for line in lines)
+    options = ["--data", own_images, "--on-bad-image", "skip", "--json", results]
     checkpoint = str(output / "model.safetensors")
     assert main(["evaluate", "classification", "--checkpoint", checkpoint, *map(str, options)]) == 0
     [row] = json.loads(results.read_text())["rows"]
     assert row["images"] == 5, "of six"
 
 
-def test_missing_and_empty_folders(own_pictures: Path, tmp_path: Path, fails: Fails) -> None:
+def test_missing_and_empty_folders(own_images: Path, tmp_path: Path, fails: Fails) -> None:
     def line(path: Path) -> str:
         return fails(1, *arguments(tmp_path / "run", path)).removeprefix("ddfnet: error: ")
 
@@ -372,33 +370,31 @@ def test_missing_and_empty_folders(own_pictures: Path, tmp_path: Path, fails: Fa
     empty.mkdir()
     assert line(empty) == f"{empty} has no folder train"
     (empty / "train").mkdir()
-    assert line(empty) == f"{empty / 'train'} is empty; it must have a folder of pictures for each class"
-    (own_pictures / "train" / "c").mkdir()
-    assert line(own_pictures) == (
-        f"{own_pictures / 'train'}: no pictures of the class c; put some in, or remove its folder"
-    )
-    (own_pictures / "train" / "c").rmdir()
-    for file in (own_pictures / "val" / "a").iterdir():
+    assert line(empty) == f"{empty / 'train'} is empty; it must have a folder of images for each class"
+    (own_images / "train" / "c").mkdir()
+    assert line(own_images) == (f"{own_images / 'train'}: no images of the class c; put some in, or remove its folder")
+    (own_images / "train" / "c").rmdir()
+    for file in (own_images / "val" / "a").iterdir():
         file.unlink()
-    (own_pictures / "val" / "a").rmdir()
-    assert line(own_pictures) == (f"{own_pictures} has 1 classes, and the network 2; train with --model.num_classes 1")
+    (own_images / "val" / "a").rmdir()
+    assert line(own_images) == (f"{own_images} has 1 classes, and the network 2; train with --model.num_classes 1")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"model__num_classes": 3}, "{path} has 2 classes, and the network 3; train with --model.num_classes 2"),
-        ({"data__batch_size": 32}, "26 pictures are fewer than a batch of 32; lower --data.batch_size"),
+        ({"data__batch_size": 32}, "26 images are fewer than a batch of 32; lower --data.batch_size"),
         ({"data__source": "shards"}, "{path} has no shards val-*.tar"),
         (
             {"data__source": "Nothing"},
-            "source must be folder, shards, cifar10 or a labelled set of torchvision.datasets, got 'Nothing'",
+            "source must be folder, cifar10, shards or a labelled set of torchvision.datasets, got 'Nothing'",
         ),
         (
             {"data__batch_size": 9, "trainer__accumulate_grad_batches": 2},
             "batch_size must be a multiple of 2, 1 processes times 2 accumulated batches, got 9",
         ),
-        ({"data__batch_size": 9}, "mixup and cutmix need an even number of pictures in each process, got 9"),
+        ({"data__batch_size": 9}, "mixup and cutmix need an even number of images in each process, got 9"),
         ({"model__learning_rate": -1}, "learning_rate must be finite and not negative, got -1.0"),
         ({"model__optimizer": "magic"}, "optimizer must be one that timm.optim.list_optimizers() names, got 'magic'"),
         ({"data__flip": 2}, "flip must be from 0 to 1, got 2.0"),
@@ -408,7 +404,7 @@ def test_missing_and_empty_folders(own_pictures: Path, tmp_path: Path, fails: Fa
         ),
         (
             {"trainer__strategy": '{"class_path": "lightning.pytorch.strategies.ModelParallelStrategy"}'},
-            "trainer.strategy must be fsdp for weights shared out over processes, got ModelParallelStrategy",
+            "trainer.strategy must be fsdp to shard weights over processes, got ModelParallelStrategy",
         ),
         ({"threads": 0}, "threads must be at least 1, got 0"),
         ({"data__scale": "[0.5,0.2]"}, "scale must be two shares above 0, the smaller first, up to 1, got (0.5, 0.2)"),
@@ -424,48 +420,48 @@ def test_missing_and_empty_folders(own_pictures: Path, tmp_path: Path, fails: Fa
         ({"trainer__max_epochs": 0}, "trainer.max_epochs or trainer.max_steps must be at least 1, got 0 and -1"),
     ],
 )
-def test_a_wrong_value(pictures: Path, tmp_path: Path, fails: Fails, options: dict[str, Any], message: str) -> None:
-    line = fails(1, *arguments(tmp_path / "run", pictures, **options))
-    assert line == f"ddfnet: error: {message.format(path=pictures)}"
+def test_a_wrong_value(images: Path, tmp_path: Path, fails: Fails, options: dict[str, Any], message: str) -> None:
+    line = fails(1, *arguments(tmp_path / "run", images, **options))
+    assert line == f"ddfnet: error: {message.format(path=images)}"
 
 
 @pytest.mark.parametrize(
     ("options", "what"),
-    [({"model__optimizer": "adamw"}, "optimizer"), ({"model__decay_vectors": "false"}, "decay_vectors")],
+    [({"model__optimizer": "adamw"}, "optimizer"), ({"model__decay_norm_and_bias": "false"}, "decay_norm_and_bias")],
 )
 def test_going_on_in_another_recipe(
-    unbroken: Path, pictures: Path, tmp_path: Path, fails: Fails, options: dict[str, Any], what: str
+    unbroken: Path, images: Path, tmp_path: Path, fails: Fails, options: dict[str, Any], what: str
 ) -> None:
     file = unbroken / "checkpoints" / "last.ckpt"
-    line = fails(1, *arguments(tmp_path / "run", pictures, ckpt_path=file, **options))
+    line = fails(1, *arguments(tmp_path / "run", images, ckpt_path=file, **options))
     assert line.startswith(
         f"ddfnet: error: {file} was trained with another {what}; go on with its own run's config.yaml"
     )
 
 
-def test_a_run_that_measures_nothing_leaves_its_network(pictures: Path, tmp_path: Path) -> None:
+def test_a_run_that_measures_nothing_leaves_its_network(images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert main(arguments(run, pictures, trainer__limit_val_batches=0, trainer__max_epochs=1)) == 0
+    assert main(arguments(run, images, trainer__limit_val_batches=0, trainer__max_epochs=1)) == 0
     assert (run / "model.safetensors").exists() and json.loads((run / "model.json").read_text())["metrics"] == {}
 
 
-def test_pictures_of_other_classes_are_not_measured(unbroken: Path, own_pictures: Path, fails: Fails) -> None:
+def test_images_of_other_classes_are_not_measured(unbroken: Path, own_images: Path, fails: Fails) -> None:
     assert json.loads((unbroken / "model.json").read_text())["classes"] == ["a", "b"]
-    (own_pictures / "val" / "a").rename(own_pictures / "val" / "z")
+    (own_images / "val" / "a").rename(own_images / "val" / "z")
     file = unbroken / "model.safetensors"
-    line = fails(1, "evaluate", "classification", "--checkpoint", str(file), "--data", str(own_pictures))
-    needed = f"{own_pictures} must have the classes that {file} was trained with"
+    line = fails(1, "evaluate", "classification", "--checkpoint", str(file), "--data", str(own_images))
+    needed = f"{own_images} must have the classes that {file} was trained with"
     assert line == f"ddfnet: error: {needed}, got 'b' for 'a'"
 
 
-def test_a_network_that_is_given_twice(unbroken: Path, pictures: Path, fails: Fails) -> None:
+def test_a_network_that_is_given_twice(unbroken: Path, images: Path, fails: Fails) -> None:
     file = str(unbroken / "model.safetensors")
-    line = fails(1, "evaluate", "classification", "--checkpoint", file, file, "--data", str(pictures))
+    line = fails(1, "evaluate", "classification", "--checkpoint", file, file, "--data", str(images))
     assert line == f"ddfnet: error: --checkpoint {file} is given twice; give it once"
 
 
 def test_a_run_without_last_ckpt_goes_on_from_its_newest(
-    unbroken: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
+    unbroken: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
 ) -> None:
     from ddfnet.tasks.classification.module import Classifier
 
@@ -477,7 +473,7 @@ def test_a_run_without_last_ckpt_goes_on_from_its_newest(
     output = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "training_step", broken)
-        line = fails(1, *arguments(output, pictures, checkpoint__save_last=False, checkpoint__save_top_k=-1))
+        line = fails(1, *arguments(output, images, checkpoint__save_last=False, checkpoint__save_top_k=-1))
     assert f"the last good checkpoint is {output / 'checkpoints' / 'step=4.ckpt'}. " in line
     assert main(["train", "classification", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
     assert same(output / "model.safetensors", unbroken / "model.safetensors")
@@ -489,15 +485,15 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--data.on_bad_image" in (text := capsys.readouterr().out) and "--on-bad-image" in text
 
 
-def test_an_unknown_network(pictures: Path, tmp_path: Path, fails: Fails) -> None:
-    line = fails(1, *arguments(tmp_path / "run", pictures, model__network="ddf_resnet50"))
+def test_an_unknown_network(images: Path, tmp_path: Path, fails: Fails) -> None:
+    line = fails(1, *arguments(tmp_path / "run", images, model__network="ddf_resnet50"))
     assert line.startswith("ddfnet: error: network must be a name that timm knows, such as ddf_add_resnet18, ")
-    line = fails(1, *arguments(tmp_path / "run", pictures, model__network_options="{wings: 2}"))
+    line = fails(1, *arguments(tmp_path / "run", images, model__network_options="{wings: 2}"))
     assert line.startswith("ddfnet: error: network small_resnet23 with {'wings': 2}: ") and "wings" in line
 
 
-def test_evaluating_what_is_no_classifier(pictures: Path, tmp_path: Path, fails: Fails) -> None:
-    words = ("evaluate", "classification", "--data", str(pictures), "--checkpoint")
+def test_evaluating_what_is_no_classifier(images: Path, tmp_path: Path, fails: Fails) -> None:
+    words = ("evaluate", "classification", "--data", str(images), "--checkpoint")
     file = tmp_path / "model.safetensors"
     assert fails(1, *words, str(file)) == f"ddfnet: error: {file}: no such file"
     file.write_bytes(b"no network")
@@ -517,7 +513,7 @@ RECIPES = {"imagenet-paper": 120, "imagenet-released": 130}  # epochs
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_imagenet_recipes(pictures: Path, tmp_path: Path, network: str, recipe: str) -> None:
+def test_imagenet_recipes(images: Path, tmp_path: Path, network: str, recipe: str) -> None:
     """Each network of each recipe, made and taken one step, at a size that a test has time for."""
     from ddfnet.cli import lightning_cli
     from ddfnet.tasks import TASKS
@@ -525,7 +521,7 @@ def test_imagenet_recipes(pictures: Path, tmp_path: Path, network: str, recipe: 
     options = {
         "model.network": network,
         "model.num_classes": 2,
-        "data.path": pictures,
+        "data.path": images,
         "data.batch_size": 2,
         "data.size": 32,
         "data.workers": 0,

@@ -173,7 +173,7 @@ def test_coco_s_format_and_the_package_s_preset(tmp_path: Path, fails: Fails) ->
     assert line == "ddfnet: error: trainer.max_steps must be at least 1, got 0"
 
 
-EVERY_BOX = {  # counts in the losses, and as many in each picture: nothing is drawn, and means of means are means
+EVERY_BOX = {  # counts in the losses, and as many in each image: nothing is drawn, and means of means are means
     "rpn_fg_iou_thresh": 0.5,
     "rpn_bg_iou_thresh": 0.5,
     "rpn_batch_size_per_image": 4096,
@@ -184,8 +184,8 @@ EVERY_BOX = {  # counts in the losses, and as many in each picture: nothing is d
 
 
 @pytest.mark.parametrize("start", ["torchrun", "lightning"])
-def test_two_processes_share_a_batch_and_measure_all_pictures(tmp_path: Path, start: str) -> None:
-    """The losses are one process's. One measures two of three pictures; the figures are those of the detector left."""
+def test_two_processes_share_a_batch_and_measure_all_images(tmp_path: Path, start: str) -> None:
+    """The losses are one process's. One measures two of three images; the figures are those of the detector left."""
     squares = voc(tmp_path / "squares", {"train": 4, "val": 3})
     options: dict[str, Any] = {"model__network__rcnn": '{"box_score_thresh":0.0}', "trainer__accelerator": "cpu"}
     if start == "torchrun":  # whose processes are counted, not the one device of the task's own file
@@ -230,16 +230,16 @@ def test_a_bad_box(own: Path, tmp_path: Path, fails: Fails) -> None:
     )
 
 
-def test_a_truncated_picture(own: Path, tmp_path: Path, fails: Fails) -> None:
+def test_a_truncated_image(own: Path, tmp_path: Path, fails: Fails) -> None:
     file = truncate(own / "JPEGImages" / "train1.jpg")
     line = fails(1, *arguments(tmp_path / "run", own))
-    assert line.startswith(f"ddfnet: error: {file} is a broken picture: ")
+    assert line.startswith(f"ddfnet: error: {file} is a broken image: ")
 
 
-def test_a_truncated_picture_is_skipped(own: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_truncated_image_is_skipped(own: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     truncate(own / "JPEGImages" / "train1.jpg")
     assert main(arguments(tmp_path / "run", own, data__on_bad_image="skip", trainer__max_steps=2)) == 0
-    assert any("train1.jpg is a broken picture" in line for line in caplog.messages)
+    assert any("train1.jpg is a broken image" in line for line in caplog.messages)
 
 
 def test_a_checkpoint_of_another_detector(unbroken: SimpleNamespace, root: Path, tmp_path: Path, fails: Fails) -> None:

@@ -72,7 +72,7 @@ def test_the_formulas_are_the_layers(collect: ModuleType) -> None:
     Weighting windows is not among them, nor are distances, our norms and our biases.
     """
     case = LayerCase("map", 40, 12, 2)
-    sizes = collect.Sizes.of(case)
+    sizes = collect.Sizes.objects(case)
     assert (sizes.n, sizes.c, sizes.batch) == (288, 40, 2)
     not_counted = {
         "dynamic-depthwise": 2 * 288 * 40 * 9,  # the windows' weighted sum

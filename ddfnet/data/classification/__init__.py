@@ -1,5 +1,1 @@
-"""Labelled images, one module for each source, all giving the same `Splits`."""
-
-from ddfnet.data.classification.splits import Splits
-
-__all__ = ["Splits"]
+"""Labelled images: their sources, and data sets in memory."""

@@ -1,4 +1,4 @@
-"""CIFAR-10: 60000 photographs in ten classes, 32x32 pixels, from torchvision's files or from an archive of JPEGs."""
+"""CIFAR-10: 60000 photographs of 32x32 pixels in ten classes, from torchvision's files or from an archive of JPEGs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ddfnet.data.classification.splits import Labelled, Splits
+from ddfnet.data.classification.images import read_image
+from ddfnet.data.classification.splits import Split, Splits
 from ddfnet.errors import DataError
 
 _SIZE = (32, 32)
@@ -18,23 +19,23 @@ _SIZE = (32, 32)
 _log = logging.getLogger(__name__)
 
 
-def load(root: Path, *, download: bool = False, skip: bool = False) -> Splits:
-    """CIFAR-10 with its own test part.
+def load(root: Path, *, download: bool = False, skip_broken: bool = False) -> Splits:
+    """Load CIFAR-10 with its own test split.
 
     Args:
-        root: torchvision's root, which holds ``cifar-10-batches-py``; or a tar file, compressed or not, of
+        root: torchvision's root with ``cifar-10-batches-py``; or a tar file, compressed or not, of
             ``train/CLASS/NAME.jpg`` and ``test/CLASS/NAME.jpg``.
-        download: let torchvision fetch into ``root`` what is not there.
-        skip: leave broken pictures of an archive out, and say so, where they are an error otherwise.
+        download: let torchvision fetch missing files into ``root``.
+        skip_broken: leave out broken images of an archive, with a warning; otherwise they raise.
 
     Returns:
-        Splits of pictures (N, 3, 32, 32), 50000 and 10000 of them, in ten classes; in an archive's order of names.
+        50000 and 10000 images (3, 32, 32) in ten classes; those of an archive sorted by name.
 
     Raises:
-        DataError: not found, damaged, or the download failed.
+        DataError: the files are missing or damaged, or the download failed.
     """
     if root.is_file():
-        return _archive(root, skip)
+        return _archive(root, skip_broken)
     from torchvision.datasets import CIFAR10
 
     try:
@@ -47,7 +48,7 @@ def load(root: Path, *, download: bool = False, skip: bool = False) -> Splits:
             "and test/CLASS; the demo fetches it with --download"
         ) from None
     train, test = (
-        Labelled(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
+        Split(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
         for part in parts
     )
     return Splits(
@@ -60,10 +61,8 @@ def load(root: Path, *, download: bool = False, skip: bool = False) -> Splits:
     )
 
 
-def _archive(file: Path, skip: bool) -> Splits:
-    from ddfnet.data.classification.images import read
-
-    pictures: list[tuple[str, str, str, Image.Image]] = []  # part, class, name, picture
+def _archive(file: Path, skip_broken: bool) -> Splits:
+    images: list[tuple[str, str, str, Image.Image]] = []  # part, class, name, image
     try:
         with tarfile.open(file) as archive:
             for member in archive:
@@ -71,25 +70,25 @@ def _archive(file: Path, skip: bool) -> Splits:
                 if stream is not None and member.name.count("/") == 2:
                     part, label, name = member.name.split("/")
                     try:
-                        pictures.append((part, label, name, read(stream, f"{file}/{member.name}")))
+                        images.append((part, label, name, read_image(stream, f"{file}/{member.name}")))
                     except DataError as error:
-                        if not skip:
+                        if not skip_broken:
                             raise
                         _log.warning("%s; skipped", error)
     except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
         raise DataError(f"{file} is no archive of CIFAR-10, or a broken one: {error}") from None
-    pictures.sort(key=lambda each: each[:3])  # whatever the archive's order is
-    classes = sorted({label for _, label, *_ in pictures})
-    if {part for part, *_ in pictures} != {"train", "test"} or {p.size for *_, p in pictures} != {_SIZE}:
+    images.sort(key=lambda each: each[:3])  # the archive's order does not count
+    classes = sorted({label for _, label, *_ in images})
+    if {part for part, *_ in images} != {"train", "test"} or {p.size for *_, p in images} != {_SIZE}:
         raise DataError(
-            f"{file} is no archive of CIFAR-10: train/CLASS and test/CLASS with 32x32 pictures are required"
+            f"{file} is no archive of CIFAR-10: train/CLASS and test/CLASS with images of 32x32 pixels are required"
         )
 
-    def labelled(name: str) -> Labelled:
-        own = [each for each in pictures if each[0] == name]
-        images = torch.stack([torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8) for *_, p in own])
+    def labelled(name: str) -> Split:
+        own = [each for each in images if each[0] == name]
+        pixels = torch.stack([torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8) for *_, p in own])
         labels = torch.tensor([classes.index(label) for _, label, *_ in own])
-        return Labelled(images.view(-1, *_SIZE, 3).permute(0, 3, 1, 2).contiguous(), labels)
+        return Split(pixels.view(-1, *_SIZE, 3).permute(0, 3, 1, 2).contiguous(), labels)
 
     return Splits(
         name="cifar10",

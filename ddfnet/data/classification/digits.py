@@ -1,20 +1,20 @@
-"""scikit-learn's handwritten digits: 1797 pictures of 8x8 pixels that come with the library."""
+"""Handwritten digits of scikit-learn: 1797 images of 8x8 pixels that come with the library."""
 
 from __future__ import annotations
 
 import torch
 
-from ddfnet.data.classification.splits import Labelled, Splits, split
+from ddfnet.data.classification.splits import Split, Splits, stratified_split
 
 
 def load() -> Splits:
-    """The digits, three quarters for training.
+    """Load the digits, three quarters of them for training.
 
     Returns:
-        Splits of pictures (N, 1, 8, 8), 1347 and 450 of them, in ten classes.
+        1347 and 450 images (1, 8, 8) in ten classes.
 
     Example:
-        >>> from ddfnet.data import digits
+        >>> from ddfnet.data.classification import digits
         >>> digits.load().test.images.shape
         torch.Size([450, 1, 8, 8])
     """
@@ -22,7 +22,7 @@ def load() -> Splits:
 
     source = load_digits()
     images = torch.from_numpy(source.images).mul(15).to(torch.uint8).unsqueeze(1)  # the values are 0 to 16
-    train, test = split(Labelled(images, torch.from_numpy(source.target).long()), test_share=0.25)
+    train, test = stratified_split(Split(images, torch.from_numpy(source.target).long()), test_share=0.25)
     return Splits(
         name="digits",
         train=train,

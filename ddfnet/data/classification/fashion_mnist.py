@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70000 pictures of clothes, 28x28 pixels, from the idx files of torchvision or of Debian."""
+"""Fashion-MNIST: 70000 images of clothes, 28x28 pixels, from the idx files of torchvision or of Debian."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddfnet.data.classification.splits import Labelled, Splits
+from ddfnet.data.classification.splits import Split, Splits
 from ddfnet.errors import DataError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
@@ -18,18 +18,18 @@ _CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt"
 
 
 def load(root: Path, *, download: bool = False) -> Splits:
-    """Fashion-MNIST with its own test part.
+    """Load Fashion-MNIST with its own test split.
 
     Args:
-        root: the folder that holds the four idx files, plain or gzipped; or torchvision's root, which holds them in
-            ``FashionMNIST/raw``. Debian's folder is looked into as well.
-        download: let torchvision fetch into ``root`` what is not there.
+        root: the folder with the four idx files, plain or gzipped; or torchvision's root with ``FashionMNIST/raw``.
+            Debian's folder is searched too.
+        download: let torchvision fetch missing files into ``root``.
 
     Returns:
-        Splits of pictures (N, 1, 28, 28), 60000 and 10000 of them, in ten classes.
+        60000 and 10000 images (1, 28, 28) in ten classes.
 
     Raises:
-        DataError: not found, or a file is not what it should be.
+        DataError: a file is missing or damaged.
     """
     if download:
         _download(root)
@@ -50,11 +50,11 @@ def load(root: Path, *, download: bool = False) -> Splits:
     )
 
 
-def _part(folder: Path, part: str) -> Labelled:
+def _part(folder: Path, part: str) -> Split:
     images, labels = _read(folder, f"{part}-images-idx3-ubyte"), _read(folder, f"{part}-labels-idx1-ubyte")
     if images.dim() != 3 or labels.dim() != 1 or len(images) != len(labels):
-        raise DataError(f"{folder}: {part} has pictures {tuple(images.shape)} and labels {tuple(labels.shape)}")
-    return Labelled(images.unsqueeze(1), labels.long())
+        raise DataError(f"{folder}: {part} has images {tuple(images.shape)} and labels {tuple(labels.shape)}")
+    return Split(images.unsqueeze(1), labels.long())
 
 
 def _find(folder: Path, name: str) -> Path | None:
@@ -62,7 +62,7 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _read(folder: Path, name: str) -> Tensor:
-    """An idx file of bytes: 0, 0, 8 (unsigned byte), the number of dimensions, each as a big-endian int32, the data."""
+    """Read an idx file: 0, 0, 8 (unsigned byte), the number of dimensions, each as a big-endian int32, the data."""
     path = _find(folder, name)
     if path is None:
         raise DataError(f"{folder / name}(.gz) is missing")

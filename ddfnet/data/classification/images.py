@@ -1,4 +1,4 @@
-"""Labelled pictures, one by one: from folders, from torchvision's data sets, or from memory."""
+"""Labelled images, read one by one: from folders, from torchvision's data sets, or from tensors."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import IO, Any, Protocol
 
 from PIL import Image
 
-from ddfnet.data.classification.splits import Labelled
+from ddfnet.data.classification.splits import Split
 from ddfnet.errors import DataError
 
-_TRAINING = ("train", "trainval")  # what data sets call their parts; the first that there is
-_MEASURED = ("val", "test")
-_ON_BAD = ("stop", "skip")
+_TRAINING = ("train", "trainval")  # split names in data sets; the first that exists is taken
+_VALIDATION = ("val", "test")
 
 
-class Pictures(Protocol):
-    """A sequence of pictures with labels; one that cannot be read is a DataError that names it."""
+class LabelledImages(Protocol):
+    """A sequence of images with labels; access to one that cannot be read raises a DataError with its name."""
 
     @property
     def classes(self) -> Sequence[str]: ...
@@ -28,37 +27,31 @@ class Pictures(Protocol):
     def __getitem__(self, index: int, /) -> tuple[Image.Image, int]: ...
 
 
-def read(source: Path | IO[bytes], name: str | Path) -> Image.Image:
-    """A picture in colour, decoded to its last row.
+def read_image(source: Path | IO[bytes], name: str | Path) -> Image.Image:
+    """Read an image in colour, decoded to its last row.
 
     Args:
         source: a file, or its bytes.
-        name: what it is called if it is broken.
+        name: of the image in messages.
 
     Raises:
-        DataError: ``NAME: no such picture``, or ``NAME is a broken picture: why``.
+        DataError: ``NAME: no such image``, or ``NAME is a broken image: REASON``.
     """
     try:
-        with Image.open(source) as picture:
-            return picture.convert("RGB")
+        with Image.open(source) as image:
+            return image.convert("RGB")
     except FileNotFoundError:
-        raise DataError(f"{name}: no such picture") from None
+        raise DataError(f"{name}: no such image") from None
     # Pillow raises all of these for broken files, and the last for a header that claims an absurd size.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name} is a broken picture: {' '.join(str(error).split())}") from None
+        raise DataError(f"{name} is a broken image: {' '.join(str(error).split())}") from None
 
 
-def check_on_bad(name: str, value: str) -> None:
-    """Refuse another choice than these of what becomes of what is bad."""
-    if value not in _ON_BAD:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, _ON_BAD))}, got {value!r}")
-
-
-class FolderPictures:
-    """The pictures of ``folder/CLASS``, sorted by their names; files of other kinds are passed over.
+class FolderImages:
+    """The images of ``folder/CLASS``, sorted by name; other files are ignored.
 
     Raises:
-        DataError: the folder is missing, has no classes, or has one without pictures.
+        DataError: the folder is missing, has no classes, or has a class without images.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,14 +62,14 @@ class FolderPictures:
         try:
             listing = ImageFolder(str(folder), allow_empty=True)
         except FileNotFoundError:
-            raise DataError(f"{folder} is empty; it must have a folder of pictures for each class") from None
+            raise DataError(f"{folder} is empty; it must have a folder of images for each class") from None
         self.classes: Sequence[str] = listing.classes
         self.samples: list[tuple[str, int]] = listing.samples
         filled = {label for _, label in self.samples}
         if empty := [name for label, name in enumerate(self.classes) if label not in filled]:
             more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
             raise DataError(
-                f"{folder}: no pictures of the class {', '.join(empty[:3])}{more}; put some in, or remove its folder"
+                f"{folder}: no images of the class {', '.join(empty[:3])}{more}; put some in, or remove its folder"
             )
 
     def __len__(self) -> int:
@@ -84,13 +77,13 @@ class FolderPictures:
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         file, label = self.samples[index]
-        return read(Path(file), file), label
+        return read_image(Path(file), file), label
 
 
-class MemoryPictures:
-    """Pictures (N, C, H, W), grey or in colour, of one part of a `Splits`."""
+class TensorImages:
+    """The images (N, C, H, W) of a `Split`, grey or in colour."""
 
-    def __init__(self, part: Labelled, classes: Sequence[str]) -> None:
+    def __init__(self, part: Split, classes: Sequence[str]) -> None:
         self.images = part.images.permute(0, 2, 3, 1).contiguous().numpy()
         self.labels, self.classes = part.labels.tolist(), classes
         if self.images.shape[3] == 1:
@@ -103,17 +96,17 @@ class MemoryPictures:
         return Image.fromarray(self.images[index]), self.labels[index]
 
 
-class TorchvisionPictures:
-    """One part of a data set of ``torchvision.datasets``.
+class TorchvisionImages:
+    """One split of a data set of ``torchvision.datasets``.
 
     Args:
         name: of the class, such as ``"CIFAR100"`` or ``"Flowers102"``.
         root: torchvision's root; nothing is downloaded.
-        part: the split's name; None is the one to train on, or to measure on.
-        training: which of the two.
+        part: name of the split; None for that of training or validation.
+        training: for training, instead of validation.
 
     Raises:
-        DataError: no such data set or part, or it is not in ``root``.
+        DataError: no such data set or split, or it is not in ``root``.
     """
 
     def __init__(self, name: str, root: Path, part: str | None, training: bool) -> None:
@@ -126,46 +119,52 @@ class TorchvisionPictures:
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         try:
-            picture, label = self.dataset[index]
-            return picture.convert("RGB"), int(label)
+            image, label = self.dataset[index]
+            return image.convert("RGB"), int(label)
         except (OSError, SyntaxError) as error:
-            raise DataError(f"picture {index} of {self.name} is a broken picture: {error}") from None
+            raise DataError(f"image {index} of {self.name} is a broken image: {error}") from None
 
 
-def folder(path: Path, part: str | None, training: bool) -> FolderPictures:
-    """The pictures of ``path/train``; or of ``path/val`` or ``path/test``, or of another part that is named.
+def open_folder(path: Path, part: str | None, training: bool) -> FolderImages:
+    """Open the images of ``path/train``; for validation those of ``path/val`` or ``path/test``, or of the named part.
 
     Raises:
-        DataError: there is no such folder, or its pictures are wanting.
+        DataError: there is no such folder, or images are missing.
     """
     if not path.is_dir():
         raise DataError(f"{path}: no such folder")
-    names = (part,) if part is not None else ("train",) if training else _MEASURED
+    names = (part,) if part is not None else ("train",) if training else _VALIDATION
     for name in names:
         if (path / name).is_dir():
-            return FolderPictures(path / name)
+            return FolderImages(path / name)
     raise DataError(f"{path} has no folder {' or '.join(names)}")
+
+
+def has_torchvision(name: str) -> bool:
+    """Return True for a class of ``torchvision.datasets`` with labelled images in splits."""
+    from torchvision import datasets
+
+    if name not in datasets.__all__:
+        return False
+    return bool({"train", "split"} & inspect.signature(getattr(datasets, name).__init__).parameters.keys())
 
 
 def _torchvision(name: str, root: Path, part: str | None, training: bool) -> Any:
     from torchvision import datasets
 
-    known = getattr(datasets, name, None) if name in datasets.__all__ else None
-    parameters = inspect.signature(known.__init__).parameters if known is not None else {}
-    if known is None or not {"train", "split"} & parameters.keys():
-        raise DataError(
-            f"source must be folder, shards, cifar10 or a labelled set of torchvision.datasets, got {name!r}"
-        )
-    if "train" in parameters:
+    if not has_torchvision(name):
+        raise DataError(f"a labelled set of torchvision.datasets is required, got {name!r}")
+    known = getattr(datasets, name)
+    if "train" in inspect.signature(known.__init__).parameters:
         choices: list[dict[str, Any]] = [{"train": training}]
     else:
-        names = (part,) if part is not None else _TRAINING if training else _MEASURED
+        names = (part,) if part is not None else _TRAINING if training else _VALIDATION
         choices = [{"split": each} for each in names]
     error: Exception | None = None
     for choice in choices:
         try:
             return known(root, **choice)
-        except ValueError as unknown:  # the set has no part of this name
+        except ValueError as unknown:  # the set has no split of this name
             error = error or unknown
         except (OSError, RuntimeError) as missing:
             raise DataError(f"{name}: {' '.join(str(missing).split())} ({root} is the root)") from None

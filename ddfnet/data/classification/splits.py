@@ -1,4 +1,4 @@
-"""What every source of labelled pictures gives: a training and a test part, in memory, and how they were parted."""
+"""Small data sets in memory: a training and a test split of labelled images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Pictures (N, C, H, W), uint8, with their labels (N,), int64."""
+class Split:
+    """Images (N, C, H, W), uint8, with their labels (N,), int64."""
 
     images: Tensor
     labels: Tensor
@@ -18,26 +18,26 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int | slice | Tensor) -> Labelled:
-        return Labelled(self.images[index], self.labels[index])
+    def __getitem__(self, index: int | slice | Tensor) -> Split:
+        return Split(self.images[index], self.labels[index])
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set in two parts.
+    """A data set in two splits.
 
     Args:
-        name: what it is called in results.
-        train: pictures (N, C, H, W), uint8, and labels (N,).
-        test: as ``train``; never seen in training.
+        name: of the data set in results.
+        train: images (N, C, H, W), uint8, and labels (N,).
+        test: like ``train``; never seen in training.
         classes: the name of each label.
-        origin: where the pictures come from and how they were parted, as a sentence for whoever reads a result.
-        flip: whether a mirrored picture still shows its class; training mirrors at random where it does.
+        origin: source and division of the images, as a sentence for readers of a result.
+        flip: a mirrored image still shows its class; training then mirrors at random.
     """
 
     name: str
-    train: Labelled
-    test: Labelled
+    train: Split
+    test: Split
     classes: tuple[str, ...]
     origin: str
     flip: bool = False
@@ -52,25 +52,25 @@ class Splits:
         return height, width
 
     def normalisation(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each channel over the training part, for values from 0 to 1."""
+        """Return mean and standard deviation per channel over the training split, for values from 0 to 1."""
         values = self.train.images.transpose(0, 1).flatten(1)
-        parts = values.split(1 << 20, dim=1)  # a large set is not turned into floats at once
+        parts = values.split(1 << 20, dim=1)  # bounds the memory of the conversion to float
         mean = torch.stack([part.sum(1, dtype=torch.float64) for part in parts]).sum(0) / values.shape[1] / 255
         square = torch.stack([part.double().square().sum(1) for part in parts]).sum(0) / values.shape[1] / 255**2
         return mean.tolist(), (square - mean.square()).clamp_min(1e-8).sqrt().tolist()
 
-    def few(self, train: int, test: int) -> Splits:
-        """The same data set with this many pictures of each part, chosen at random, always the same."""
+    def subset(self, train: int, test: int) -> Splits:
+        """Return the data set with so many images of each split, chosen at random with a fixed seed."""
 
-        def choose(part: Labelled, count: int) -> Labelled:
+        def choose(part: Split, count: int) -> Split:
             return part[torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:count]]
 
         origin = f"{self.origin} Only {train} and {test} of them, chosen at random, were used."
         return replace(self, train=choose(self.train, train), test=choose(self.test, test), origin=origin)
 
 
-def split(everything: Labelled, test_share: float) -> tuple[Labelled, Labelled]:
-    """Part a data set that has no test part of its own: at random, always the same way, each class in proportion."""
+def stratified_split(everything: Split, test_share: float) -> tuple[Split, Split]:
+    """Split a data set at random with a fixed seed, each class in proportion."""
     from sklearn.model_selection import train_test_split
 
     train, test = train_test_split(

@@ -1,4 +1,4 @@
-"""Labelled pictures from WebDataset shards: tar files that are read from their beginnings to their ends."""
+"""Labelled images from WebDataset shards: tar files that are read from start to end."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ddfnet.data.classification.images import read
+from ddfnet.data.classification.images import read_image
 from ddfnet.data.seeding import derived_seed
 from ddfnet.errors import DataError
 
-_PICTURE = ("jpg", "jpeg", "png", "webp")
+_IMAGE = ("jpg", "jpeg", "png", "webp")
 _LABEL = "cls"
-_BUFFER = 4096  # samples of a stream that are shuffled among themselves
-_FIRST = 1024  # of them, before the first comes out
+_BUFFER = 4096  # samples of a stream in the shuffle buffer
+_FIRST = 1024  # samples in the buffer before the first one is given
 
 
-class Sample:
-    """A picture that is not decoded yet: calling it gives the picture and its label."""
+class EncodedImage:
+    """An image that is not decoded yet; a call returns the image and its label."""
 
     def __init__(self, sample: dict[str, Any]) -> None:
         self.sample = sample
 
     def __call__(self) -> tuple[Image.Image, int]:
         name = f"{self.sample['__url__']}/{self.sample['__key__']}"
-        kind = next((kind for kind in _PICTURE if kind in self.sample), None)
+        kind = next((kind for kind in _IMAGE if kind in self.sample), None)
         if kind is None or _LABEL not in self.sample:
-            raise DataError(f"{name} has no {_LABEL if kind else ' or '.join(_PICTURE)} beside it")
+            raise DataError(f"{name} has no {_LABEL if kind else ' or '.join(_IMAGE)} beside it")
         try:
             label = int(self.sample[_LABEL])
         except ValueError:
             raise DataError(f"{name}.{_LABEL} must hold the number of a class") from None
-        return read(io.BytesIO(self.sample[kind]), f"{name}.{kind}"), label
+        return read_image(io.BytesIO(self.sample[kind]), f"{name}.{kind}"), label
 
 
 def urls(path: str, part: str | None, training: bool) -> list[str]:
-    """The shards that a path names.
+    """Return the shards of a path.
 
     Args:
         path: a folder with ``train-*.tar`` and ``val-*.tar``; or files or addresses, as in
             ``https://host/imagenet-train-{0000..1023}.tar``.
-        part: what else the files of the folder begin with, or other files or addresses; None for the path's own.
-        training: which of the two.
+        part: prefix of the folder's files instead of ``val``, or other files or addresses; None for the path's own.
+        training: the shards for training, instead of validation.
 
     Raises:
-        DataError: there are none, or one is missing.
+        DataError: there are no shards, or one is missing.
     """
     from webdataset.shardlists import expand_urls
 
@@ -60,7 +60,7 @@ def urls(path: str, part: str | None, training: bool) -> list[str]:
             raise DataError(f"{path} has no shards {prefix}-*.tar")
         return found
     if not training and part is None:
-        raise DataError(f"{path} names the shards to train on; name those to measure on as well, with --data.part")
+        raise DataError(f"{path} names the shards for training; name those for validation too, with --data.part")
     found = expand_urls(path if training else part)
     for file in found:
         if "://" not in file and not file.startswith("pipe:") and not Path(file).is_file():
@@ -69,7 +69,7 @@ def urls(path: str, part: str | None, training: bool) -> list[str]:
 
 
 def samples(shards: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """What is in the shards, one after another, undecoded.
+    """Yield the samples of the shards one after another, undecoded.
 
     Raises:
         DataError: a shard cannot be read.
@@ -90,72 +90,79 @@ def _order(shards: Sequence[str], *numbers: int) -> list[str]:
 
 
 class ShardBatches:
-    """Batch t of a run, from streams of shards that are read in order, each by one worker.
+    """Batch t of a run, from streams of shards, each read in order by one worker.
 
     In each epoch the shards are shuffled and dealt to the streams, and each stream shuffles its samples in a buffer. A
-    stream that runs out begins its shards again; what it has left at the end of the epoch is not read. Batch t comes
-    from stream t modulo the number of streams, as a DataLoader deals batches to its workers. Whoever asks for a batch
-    other than the next one of its stream waits until the samples before it have been read and thrown away: that is how
-    a run that was broken off finds its place.
+    stream that runs out starts its shards again; its rest at the end of the epoch is not read. Batch t comes from
+    stream t modulo the number of streams, as a DataLoader deals batches to its workers. For a batch that is not the
+    next one of its stream, as after a resumption, the samples before it are read and discarded.
 
     Args:
         shards: see `urls`.
-        size: samples a batch.
-        batches: of an epoch, for each rank.
-        streams: of each rank; as many as the loader has workers, and at least one.
+        batch_size: samples per batch.
+        num_batches: batches per epoch and rank.
+        streams: number of streams per rank: as many as the loader has workers, and at least one.
         seed: of the order.
         rank: of this process.
-        ranks: processes that share the shards.
+        world_size: number of processes that share the shards.
     """
 
     def __init__(
-        self, shards: Sequence[str], *, size: int, batches: int, streams: int, seed: int, rank: int = 0, ranks: int = 1
+        self,
+        shards: Sequence[str],
+        *,
+        batch_size: int,
+        num_batches: int,
+        streams: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        self.shards, self.size, self.batches, self.streams = shards, size, batches, streams
-        self.seed, self.rank, self.ranks = seed, rank, ranks
+        self.shards, self.batch_size, self.num_batches, self.streams = shards, batch_size, num_batches, streams
+        self.seed, self.rank, self.world_size = seed, rank, world_size
         self.open: Iterator[dict[str, Any]] = iter(())
-        self.next: tuple[int, int, int] | None = None  # epoch, stream and batch that `open` is at
+        self.next: tuple[int, int, int] | None = None  # epoch, stream and batch of `open`
 
-    def __call__(self, positions: Sequence[int]) -> list[Sample]:
-        """The samples of the batch that begins with this position; see `ddfnet.training.samplers.Passes`."""
-        batch = positions[0] // (self.size * self.ranks)
-        epoch, within = divmod(batch, self.batches)
+    def __call__(self, positions: Sequence[int]) -> list[EncodedImage]:
+        """Return the samples of the batch whose first position is given, see `EpochBatchSampler`."""
+        batch = positions[0] // (self.batch_size * self.world_size)
+        epoch, within = divmod(batch, self.num_batches)
         place = epoch, within % self.streams, within // self.streams
         if place != self.next:
-            self.open = islice(self._stream(*place[:2]), place[2] * self.size, None)
-        found = [Sample(sample) for sample in islice(self.open, len(positions))]
+            self.open = islice(self._stream(*place[:2]), place[2] * self.batch_size, None)
+        found = [EncodedImage(sample) for sample in islice(self.open, len(positions))]
         self.next = (*place[:2], place[2] + 1)
         return found
 
     def _stream(self, epoch: int, stream: int) -> Iterator[dict[str, Any]]:
         from webdataset.filters import shuffle
 
-        own, all_ = self.rank * self.streams + stream, self.ranks * self.streams
+        own, all_ = self.rank * self.streams + stream, self.world_size * self.streams
         for turn in count():
-            # Where there are more streams than shards, some share one.
+            # With more streams than shards, some streams share one.
             dealt = _order(self.shards, self.seed, epoch, turn)[own % len(self.shards) :: all_]
             number, empty = derived_seed(self.seed, epoch, turn, own), True
             for sample in shuffle(_BUFFER, initial=_FIRST, seed=number)(samples(dealt)):
                 empty = False
                 yield sample
-            if empty:  # or the turns would never end
+            if empty:  # else the turns would never end
                 raise DataError(f"{' and '.join(dealt[:2])}{' and others' * (len(dealt) > 2)}: no sample in it")
 
 
 class EveryShard:
-    """Each sample of the shards once: those of this rank and of this worker.
+    """Each sample of this rank's and this worker's shards once.
 
     Args:
         shards: see `urls`.
         rank: of this process.
-        ranks: processes that share the shards.
+        world_size: number of processes that share the shards.
     """
 
-    def __init__(self, shards: Sequence[str], *, rank: int = 0, ranks: int = 1) -> None:
-        self.shards, self.rank, self.ranks = shards, rank, ranks
+    def __init__(self, shards: Sequence[str], *, rank: int = 0, world_size: int = 1) -> None:
+        self.shards, self.rank, self.world_size = shards, rank, world_size
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[EncodedImage]:
         worker = torch.utils.data.get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        own = self.shards[self.rank * workers + number :: self.ranks * workers]
-        return map(Sample, samples(own))
+        own = self.shards[self.rank * workers + number :: self.world_size * workers]
+        return map(EncodedImage, samples(own))

@@ -1,4 +1,4 @@
-"""Pictures with boxes in the format of COCO: one JSON file for all pictures."""
+"""Images with boxes in COCO's format: one JSON file for all images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ddfnet.data.detection.annotations import Box, BoxedPictures, Collector, label_of
+from ddfnet.data.detection.annotations import AnnotationBuilder, Box, DetectionAnnotations, label_index
 from ddfnet.errors import DataError
 
 _LISTS = ("images", "annotations", "categories")
@@ -17,66 +17,66 @@ _LISTS = ("images", "annotations", "categories")
 
 def load(
     file: str | Path, folder: str | Path, classes: Sequence[str] | None = None, *, on_bad_box: str = "stop"
-) -> BoxedPictures:
-    """The pictures and boxes of a COCO file.
+) -> DetectionAnnotations:
+    """Load the images and boxes of a COCO file.
 
     Args:
         file: the JSON, with ``images`` (id, file_name, height, width), ``annotations`` (image_id, category_id, ``bbox``
             as x, y, width, height, and optionally area and iscrowd) and ``categories`` (id, name).
-        folder: that file_name begins from.
-        classes: the names that the labels stand for, in their order; None for those of the file, by their id.
-        on_bad_box: ``"stop"`` or ``"skip"``, see `ddfnet.data.detection.annotations.Collector`. COCO itself has a few without area.
+        folder: the folder that ``file_name`` is relative to.
+        classes: the class names in the order of their labels; None for those of the file, by their id.
+        on_bad_box: ``"stop"`` or ``"skip"``, see `AnnotationBuilder`. COCO itself has a few boxes without area.
 
     Returns:
-        The pictures, in the file's order, and their boxes.
+        The images, in the file's order, and their boxes.
 
     Raises:
-        DataError: the file is missing or broken; pictures are missing; an annotation has a picture or a class that
-            there is not; a box is bad and ``on_bad_box`` is ``"stop"``.
+        DataError: the file is missing or broken; images are missing; an annotation names an unknown image or class; a
+            box is bad and ``on_bad_box`` is ``"stop"``.
     """
     file, folder = Path(file), Path(folder)
     content = _read(file)
     if classes is None:
         classes = [str(_get(each, "name", str, file)) for each in sorted(content["categories"], key=_id_of(file))]
-    collector = Collector(classes, on_bad_box)
+    builder = AnnotationBuilder(classes, on_bad_box)
     boxes = _boxes(content, classes, file)
-    for number, picture in enumerate(content["images"]):
-        where = f"{file}: picture {number}"
-        path = Path(_get(picture, "file_name", str, where))
+    for number, image in enumerate(content["images"]):
+        where = f"{file}: image {number}"
+        path = Path(_get(image, "file_name", str, where))
         if path.is_absolute() or ".." in path.parts:
-            raise DataError(f"{where} must have a file_name within the folder of pictures, got {str(path)!r}")
-        sides = [_get(picture, key, (int, float), where) for key in ("height", "width")]
+            raise DataError(f"{where} must have a file_name within the folder of images, got {str(path)!r}")
+        sides = [_get(image, key, (int, float), where) for key in ("height", "width")]
         if not all(math.isfinite(side) for side in sides):
             raise DataError(f"{where} must have a finite height and width, got {sides}")
         height, width = map(int, sides)
-        collector.add(folder / path, height, width, boxes.pop(picture["id"], []), str(file))
+        builder.add(folder / path, height, width, boxes.pop(image["id"], []), str(file))
     if boxes:
-        raise DataError(f"{file}: an annotation is for the picture {next(iter(boxes))!r}, which images does not have")
-    if missing := [path for path in collector.files if not path.is_file()]:
+        raise DataError(f"{file}: an annotation is for the image {next(iter(boxes))!r}, which images does not have")
+    if missing := [path for path in builder.files if not path.is_file()]:
         raise DataError(
-            f"{file}: {len(missing)} of its {len(collector.files)} pictures are missing in {folder}, such as "
+            f"{file}: {len(missing)} of its {len(builder.files)} images are missing in {folder}, such as "
             f"{missing[0].name}"
         )
-    return collector.done(file.stem, f"The pictures of {file.name}, in the format of COCO.")
+    return builder.build(file.stem, f"The images of {file.name}, in COCO's format.")
 
 
 def load_part(
     root: str | Path, part: str, classes: Sequence[str] | None = None, *, on_bad_box: str = "stop"
-) -> BoxedPictures:
-    """A part of a folder in one of two layouts of COCO files.
+) -> DetectionAnnotations:
+    """Load a part of a folder in one of two layouts of COCO files.
 
     Args:
-        root: with ``annotations/instances_PART.json`` and pictures in ``PART`` or ``images/PART``, as COCO has it; or
-            with ``PART/_annotations.coco.json`` among its pictures.
+        root: with ``annotations/instances_PART.json`` and images in ``PART`` or ``images/PART``, as COCO has it; or
+            with ``PART/_annotations.coco.json`` beside its images.
         part: such as ``"val2017"``.
         classes: see `load`.
         on_bad_box: see `load`.
 
     Returns:
-        As `load`.
+        As for `load`.
 
     Raises:
-        DataError: neither layout is there; as `load`.
+        DataError: the folder has neither layout; as for `load`.
     """
     root = Path(root)
     inside = root / part / "_annotations.coco.json"
@@ -88,7 +88,7 @@ def load_part(
     folders = (root / part, root / "images" / part)
     folder = next((each for each in folders if each.is_dir()), None)
     if folder is None:
-        raise DataError(f"{file}: its pictures are required in {' or '.join(map(str, folders))}, there is neither")
+        raise DataError(f"{file}: its images are required in {' or '.join(map(str, folders))}, there is neither")
     return load(file, folder, classes, on_bad_box=on_bad_box)
 
 
@@ -106,7 +106,7 @@ def _read(file: Path) -> dict[str, list[Any]]:
 
 
 def _boxes(content: dict[str, list[Any]], classes: Sequence[str], file: Path) -> dict[Any, list[Box]]:
-    """By the id of the picture. Every picture has an entry only if it has a box."""
+    """Return the boxes by the id of their image, without images that have none."""
     names = {_get(each, "id", int, file): _get(each, "name", str, file) for each in content["categories"]}
     _check_ids(content["images"], file)
     boxes: dict[Any, list[Box]] = defaultdict(list)
@@ -123,7 +123,7 @@ def _boxes(content: dict[str, list[Any]], classes: Sequence[str], file: Path) ->
         boxes[_get(each, "image_id", (int, str), where)].append(
             Box(
                 (x, y, x + width, y + height),
-                label_of(names[category], classes, where),
+                label_index(names[category], classes, where),
                 bool(each.get("iscrowd", 0)),
                 float(area) if isinstance(area, int | float) else None,
             )
@@ -131,10 +131,10 @@ def _boxes(content: dict[str, list[Any]], classes: Sequence[str], file: Path) ->
     return boxes
 
 
-def _check_ids(pictures: list[Any], file: Path) -> None:
-    ids = [_get(each, "id", (int, str), f"{file}: picture {number}") for number, each in enumerate(pictures)]
+def _check_ids(images: list[Any], file: Path) -> None:
+    ids = [_get(each, "id", (int, str), f"{file}: image {number}") for number, each in enumerate(images)]
     if len(set(ids)) != len(ids):
-        raise DataError(f"{file}: each picture must have an id of its own, some have the same")
+        raise DataError(f"{file}: each image must have an id of its own, some have the same")
 
 
 def _get(item: Any, key: str, kind: type | tuple[type, ...], where: object) -> Any:

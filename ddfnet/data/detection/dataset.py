@@ -1,4 +1,4 @@
-"""Data sets of pictures with boxes, for PyTorch's loaders: once through, and over and over for training."""
+"""Data sets of images with boxes for PyTorch's loaders: one pass for validation, many for training."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from ddfnet.data.classification.images import check_on_bad
-from ddfnet.data.classification.images import read as read_picture
-from ddfnet.data.detection.annotations import BoxedPictures
+from ddfnet.arguments import check_choice
+from ddfnet.data.classification.images import read_image
+from ddfnet.data.detection.annotations import DetectionAnnotations
 from ddfnet.data.seeding import reseed
 from ddfnet.errors import DataError
 
-Item = tuple[Tensor, dict[str, Tensor]]
+DetectionSample = tuple[Tensor, dict[str, Tensor]]
 _log = logging.getLogger(__name__)
 
 
-def read(file: Path, height: int, width: int) -> tv_tensors.Image:
-    """A picture, (3, H, W), uint8, decoded to its last row.
+def read_sized_image(file: Path, height: int, width: int) -> tv_tensors.Image:
+    """Read an image, (3, H, W), uint8, decoded to its last row.
 
     Args:
         file: of any format that Pillow reads.
-        height: that it must have, for its boxes to lie where they should.
-        width: likewise.
+        height: required height; with another one the boxes would be misplaced.
+        width: required width.
 
     Raises:
         DataError: it is missing, broken, truncated, or of another size.
     """
-    image = tv_tensors.Image(functional.pil_to_tensor(read_picture(file, file)))
+    image = tv_tensors.Image(functional.pil_to_tensor(read_image(file, file)))
     if image.shape[1:] != (height, width):
         raise DataError(
             f"{file} must be {width}x{height}, as its annotation says, got {image.shape[2]}x{image.shape[1]}"
@@ -44,76 +44,75 @@ def read(file: Path, height: int, width: int) -> tv_tensors.Image:
     return image
 
 
-class BoxPictures(Dataset["Item | None"]):
-    """Each picture once, as it is.
+class DetectionDataset(Dataset["DetectionSample | None"]):
+    """Each image once, unchanged.
 
     Args:
-        pictures: from `ddfnet.data.detection.annotations.load`.
-        on_bad_image: what becomes of a picture that cannot be read: ``"stop"`` ends the work, ``"skip"`` goes on
-            without it, and says so in a warning of the logger ``ddfnet.data.detection.dataset``.
+        annotations: from `ddfnet.data.detection.layouts.load`.
+        on_bad_image: at an image that cannot be read: ``"stop"`` raises, ``"skip"`` continues without it, with a
+            warning of the logger ``ddfnet.data.detection.dataset``.
 
     Returns:
-        Of each picture: (3, H, W), float32, from 0 to 1, and ``boxes`` (n, 4), ``labels`` (n,) from 1 on, ``iscrowd``
-        (n,) and ``area`` (n,). None for one that was skipped.
+        For each index the image (3, H, W), float32, 0 to 1, and ``boxes`` (n, 4), ``labels`` (n,) from 1 on,
+        ``iscrowd`` (n,) and ``area`` (n,). None for an image that was skipped.
 
     Raises:
-        DataError: when a picture is asked for, see `read`.
+        DataError: at access, see `read_sized_image`.
     """
 
-    def __init__(self, pictures: BoxedPictures, on_bad_image: str = "stop") -> None:
-        check_on_bad("on_bad_image", on_bad_image)
-        self.pictures, self.skip = pictures, on_bad_image == "skip"
+    def __init__(self, annotations: DetectionAnnotations, on_bad_image: str = "stop") -> None:
+        check_choice("on_bad_image", on_bad_image, ("stop", "skip"))
+        self.annotations, self.skip = annotations, on_bad_image == "skip"
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.annotations)
 
-    def __getitem__(self, index: int) -> Item | None:
+    def __getitem__(self, index: int) -> DetectionSample | None:
         item = self._item(index)
         return None if item is None else (functional.to_dtype(item[0], torch.float32, scale=True), item[1])
 
-    def _item(self, index: int) -> Item | None:
-        height, width = self.pictures.sizes[index].tolist()
+    def _item(self, index: int) -> DetectionSample | None:
+        height, width = self.annotations.sizes[index].tolist()
         try:
-            image = read(self.pictures.files[index], height, width)
+            image = read_sized_image(self.annotations.files[index], height, width)
         except DataError as error:
             if not self.skip:
                 raise
             _log.warning("%s; skipped", error)
             return None
-        corners, labels, crowd, area = self.pictures.of(index)
+        corners, labels, crowd, area = self.annotations.objects(index)
         boxes: Any = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=(height, width))  # type: ignore[call-overload]
         return image, {"boxes": boxes, "labels": labels + 1, "iscrowd": crowd.long(), "area": area}
 
 
-class RepeatedPictures(BoxPictures):
-    """The pictures with objects over and over, each time in another order and with other changes, without crowds.
+class RepeatedDetectionDataset(DetectionDataset):
+    """Images with objects, repeated in new orders and with new augmentations, without crowds.
 
-    An item is the same whenever and on whatever worker it is made, so that a run that was broken off goes on as if
-    nothing had been.
+    An index gives the same sample on every worker and after every resumption.
 
     Args:
-        pictures: from `ddfnet.data.detection.annotations.load`.
-        length: how many items in all.
-        transform: from torchvision's v2, applied to the picture, uint8, and its boxes.
-        on_bad_image: as in `BoxPictures`; the next picture takes the place of one that is skipped.
+        annotations: from `ddfnet.data.detection.layouts.load`.
+        length: number of samples.
+        transform: from torchvision's v2, applied to the image, uint8, and its boxes.
+        on_bad_image: as in `DetectionDataset`; the next image takes the place of one that is skipped.
         seed: of the orders and the transform.
 
     Raises:
-        DataError: no picture has an object; when a picture is asked for, see `read`.
+        DataError: no image has an object; at access, see `read_sized_image`.
     """
 
     def __init__(
         self,
-        pictures: BoxedPictures,
+        annotations: DetectionAnnotations,
         length: int,
         transform: Callable[..., Any],
         on_bad_image: str = "stop",
         seed: int = 0,
     ) -> None:
-        super().__init__(pictures, on_bad_image)
-        self.chosen = pictures.with_objects()
+        super().__init__(annotations, on_bad_image)
+        self.chosen = annotations.with_objects()
         if not self.chosen:
-            raise DataError(f"{pictures.name}: a picture with an object is required to train with, got none")
+            raise DataError(f"{annotations.name}: an image with an object is required for training, got none")
         self.length, self.seed = length, seed
         self.transform = v2.Compose([transform, v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
         self._epoch, self._order = -1, list[int]()
@@ -121,7 +120,7 @@ class RepeatedPictures(BoxPictures):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> DetectionSample:
         epoch, place = divmod(index, len(self.chosen))
         order = self._order_of(epoch)
         for attempt in range(len(order)):
@@ -129,14 +128,14 @@ class RepeatedPictures(BoxPictures):
             if item is not None:
                 break
         else:
-            raise DataError(f"{self.pictures.name}: none of its pictures can be read")
+            raise DataError(f"{self.annotations.name}: none of its images can be read")
         image, target = item
-        ours = target["iscrowd"] == 0
-        target = {"boxes": target["boxes"][ours], "labels": target["labels"][ours]}
+        single = target["iscrowd"] == 0
+        target = {"boxes": target["boxes"][single], "labels": target["labels"][single]}
         target["boxes"] = tv_tensors.wrap(target["boxes"], like=item[1]["boxes"])
         with torch.random.fork_rng(devices=()):
             reseed(self.seed, index)
-            changed: Item = self.transform(image, target)
+            changed: DetectionSample = self.transform(image, target)
         return changed
 
     def _order_of(self, epoch: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Classification: a network's training, and the share of the pictures that it names right."""
+"""Training of classifiers, and their top-1 and top-5 accuracy."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 import lightning
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from ddfnet.arguments import check_range
 from ddfnet.data.classification.items import NO_LABEL
 from ddfnet.models import classifier_files
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch
@@ -20,40 +22,41 @@ from ddfnet.tasks.classification.data import Batch, ClassificationData
 
 
 class Classifier(lightning.LightningModule):
-    r"""Trains a network to name pictures: cross-entropy, an optimizer of timm's, a cosine with warm-up.
+    r"""Classification with cross-entropy, an optimizer of timm's, and a cosine schedule with warm-up.
 
     .. math::
-        \eta_t = \eta_{last} + \tfrac12 (\eta - \eta_{last}) \left(1 + \cos \frac{\pi t}{T}\right)
+        \eta_t = \eta_{min} + \tfrac12 (\eta - \eta_{min}) \left(1 + \cos \frac{\pi t}{T}\right)
 
-    after a linear rise, at each step t. The filters' branches may have a learning rate and a weight decay of their own.
+    at each step t, after a linear warm-up. The branches that predict filters may have their own learning rate and weight
+    decay.
 
     Args:
         network: a name that timm knows, the ``ddf_*`` and ``small_resnet23`` of `ddfnet.models` among them; or a
             module, (N, C, H, W) -> logits (N, num_classes).
-        num_classes: how many.
-        network_options: of ``timm.create_model``, such as ``{"block_args": {"norm": "sigmoid"}}``.
+        num_classes: number of classes, at least 2.
+        network_options: options of ``timm.create_model``, such as ``{"block_args": {"norm": "sigmoid"}}``.
         optimizer: timm's name; ``"momentum"`` is SGD, and ``"sgd"`` SGD with Nesterov's momentum.
-        learning_rate: at its peak.
-        momentum: of SGD and its like; optimizers of Adam's kind have their own betas.
-        weight_decay: of all parameters, or of those that `decay_vectors` leaves.
-        decay_vectors: whether biases, and scales and shifts of normalisations, decay as well.
-        warmup_epochs: over which the learning rate rises.
-        first_learning_rate: from which it rises.
-        last_learning_rate: to which it falls.
-        cooldown_epochs: at the end, with that.
+        learning_rate: the peak of the schedule.
+        momentum: of SGD; optimizers such as Adam have their own betas.
+        weight_decay: of all parameters, or of those that ``decay_norm_and_bias`` leaves.
+        decay_norm_and_bias: decay biases, and scales and shifts of normalisations, too.
+        warmup_epochs: length of the warm-up.
+        warmup_lr: learning rate at the start of the warm-up.
+        min_lr: learning rate at the end.
+        cooldown_epochs: epochs at ``min_lr``, at the end of the run.
         label_smoothing: from 0 to below 1.
-        filter_rate: the learning rate of the branches that predict filters, as a share of all others'.
-        filter_decay: the branches' weight decay; None is that of all others.
-        channels_last: train in that memory format, in which convolutions and filters are fastest.
-        compile: whether ``torch.compile`` compiles the network.
-        seed: of what is random in the network.
+        filter_lr_scale: factor of the learning rate for the branches that predict filters.
+        filter_decay: weight decay of these branches; None for that of all others.
+        channels_last: train in the channels_last memory format, in which convolutions and filters are fastest.
+        compile: compile the network with ``torch.compile``.
+        seed: of random numbers in the network.
 
     Returns:
-        From ``forward(pictures)``: the logits. ``trainer.validate`` gives ``top1``, ``top5`` (or of as many classes as
+        From ``forward(images)``: the logits. ``trainer.validate`` gives ``top1``, ``top5`` (of at most as many classes as
         there are) and ``val_loss``.
 
     Raises:
-        ValueError: an unknown network or optimizer; a value out of range.
+        ValueError: an unknown network or optimizer; a value is out of range.
 
     Example:
         >>> import torch
@@ -68,54 +71,50 @@ class Classifier(lightning.LightningModule):
     def __init__(
         self,
         network: str | nn.Module,
-        num_classes: int,
+        num_classes: PositiveInt,
         network_options: dict[str, Any] | None = None,
         optimizer: str = "momentum",
-        learning_rate: float = 0.1,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
-        decay_vectors: bool = True,
-        warmup_epochs: float = 0,
-        first_learning_rate: float = 1e-4,
-        last_learning_rate: float = 1e-5,
-        cooldown_epochs: float = 0,
-        label_smoothing: float = 0.0,
-        filter_rate: float = 1.0,
-        filter_decay: float | None = None,
+        learning_rate: NonNegativeFloat = 0.1,
+        momentum: NonNegativeFloat = 0.9,
+        weight_decay: NonNegativeFloat = 1e-4,
+        decay_norm_and_bias: bool = True,
+        warmup_epochs: NonNegativeFloat = 0,
+        warmup_lr: NonNegativeFloat = 1e-4,
+        min_lr: NonNegativeFloat = 1e-5,
+        cooldown_epochs: NonNegativeFloat = 0,
+        label_smoothing: ClosedUnitInterval = 0.0,
+        filter_lr_scale: NonNegativeFloat = 1.0,
+        filter_decay: NonNegativeFloat | None = None,
         channels_last: bool = True,
         compile: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("learning_rate", learning_rate),
-            ("momentum", momentum),
-            ("weight_decay", weight_decay),
-            ("warmup_epochs", warmup_epochs),
-            ("first_learning_rate", first_learning_rate),
-            ("last_learning_rate", last_learning_rate),
-            ("cooldown_epochs", cooldown_epochs),
-            ("filter_rate", filter_rate),
-            ("filter_decay", 0.0 if filter_decay is None else filter_decay),
-        ):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be finite and not negative, got {value}")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be from 0 to below 1, got {label_smoothing}")
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+        check_range("num_classes", num_classes, 2)
+        check_range("learning_rate", learning_rate, 0)
+        check_range("momentum", momentum, 0)
+        check_range("weight_decay", weight_decay, 0)
+        check_range("warmup_epochs", warmup_epochs, 0)
+        check_range("warmup_lr", warmup_lr, 0)
+        check_range("min_lr", min_lr, 0)
+        check_range("cooldown_epochs", cooldown_epochs, 0)
+        check_range("label_smoothing", label_smoothing, 0, 1, open_high=True)
+        check_range("filter_lr_scale", filter_lr_scale, 0)
+        check_range("filter_decay", filter_decay or 0.0, 0)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.made_of: dict[str, Any] | None = None  # which makes the network again
+        self.made_of: dict[str, Any] | None = None  # arguments that create the network
         if isinstance(network, str):
             self.made_of = {"name": network, "num_classes": num_classes, "options": network_options or {}}
             network = classifier_files.create(**self.made_of)
         self.network = network.to(memory_format=self.format)  # type: ignore[call-overload]
         self.optimizer, self.momentum = optimizer, momentum
-        self.learning_rate, self.weight_decay, self.decay_vectors = learning_rate, weight_decay, decay_vectors
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.decay_norm_and_bias = decay_norm_and_bias
         self.warmup_epochs, self.cooldown_epochs = warmup_epochs, cooldown_epochs
-        self.first_learning_rate, self.last_learning_rate = first_learning_rate, last_learning_rate
+        self.warmup_lr, self.min_lr = warmup_lr, min_lr
         self.label_smoothing, self.num_classes = label_smoothing, num_classes
-        self.filter_rate, self.filter_decay = filter_rate, weight_decay if filter_decay is None else filter_decay
+        self.filter_lr_scale = filter_lr_scale
+        self.filter_decay = weight_decay if filter_decay is None else filter_decay
         self.compiled, self.seed = compile, seed
         self._check_optimizer()
         accuracy = partial(MulticlassAccuracy, num_classes, average="micro", ignore_index=NO_LABEL)
@@ -131,7 +130,7 @@ class Classifier(lightning.LightningModule):
             self.network.compile()  # in place: the state dict keeps its names
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        logits = self(batch["picture"].contiguous(memory_format=self.format))
+        logits = self(batch["image"].contiguous(memory_format=self.format))
         loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.label_smoothing)
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
@@ -139,7 +138,7 @@ class Classifier(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         labels = batch["label"]
-        logits = self(batch["picture"].contiguous(memory_format=self.format)).float()
+        logits = self(batch["image"].contiguous(memory_format=self.format)).float()
         losses = F.cross_entropy(logits, labels, ignore_index=NO_LABEL, reduction="none")
         self.val_loss.update(losses[labels != NO_LABEL])
         self.measured.update((labels != NO_LABEL).sum())
@@ -150,7 +149,7 @@ class Classifier(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         for metric in (self.top1, self.top5, self.val_loss, self.measured):
-            metric.reset()  # what measuring before training left cannot be added to in training
+            metric.reset()  # inference tensors of an earlier validation cannot be added to in training
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.state.fn == "fit":
@@ -165,16 +164,16 @@ class Classifier(lightning.LightningModule):
         schedule = CosineLRScheduler(
             optimizer,
             t_initial=max(1, steps - round(self.cooldown_epochs * epoch)),
-            lr_min=self.last_learning_rate,
+            lr_min=self.min_lr,
             warmup_t=round(self.warmup_epochs * epoch),
-            warmup_lr_init=self.first_learning_rate,
+            warmup_lr_init=self.warmup_lr,
             t_in_epochs=False,
         )
         schedule.step_update(0)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        scheduler.step_update(self.global_step)  # timm's way, which has no state to get lost
+        scheduler.step_update(self.global_step)  # timm's schedules have no state that could get lost
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["network"] = self.made_of
@@ -183,18 +182,18 @@ class Classifier(lightning.LightningModule):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What an optimizer's state depends on: a run goes on with the same alone."""
+        """Options that the optimizer's state depends on; a run is resumed only with the same."""
         return {
             "optimizer": self.optimizer,
-            "decay_vectors": self.decay_vectors,
-            "filter_rate": self.filter_rate,
+            "decay_norm_and_bias": self.decay_norm_and_bias,
+            "filter_lr_scale": self.filter_lr_scale,
             "filter_decay": self.filter_decay,
         }
 
     def _steps(self) -> tuple[int, int]:
-        """Of an epoch, and of the run.
+        """Return the steps of an epoch and of the run.
 
-        Lightning's own estimate would open the loader before a run that goes on knows how far it is.
+        Lightning's own estimate would open the loader before a resumed run knows its position.
         """
         trainer = self.trainer
         data = getattr(trainer, "datamodule", None)
@@ -215,25 +214,27 @@ class Classifier(lightning.LightningModule):
         )
 
     def _groups(self) -> list[dict[str, Any]]:
-        """The parameters, by how fast they learn and how much they decay."""
+        """Return the parameters, grouped by learning-rate scale and weight decay."""
         kinds = (SpatialBranch, ChannelBranch)
         branches = {p for module in self.network.modules() if isinstance(module, kinds) for p in module.parameters()}
         groups: dict[tuple[float, float], list[Tensor]] = {}
         for parameter in self.network.parameters():
-            rate, decay = (self.filter_rate, self.filter_decay) if parameter in branches else (1.0, self.weight_decay)
-            decays = parameter.dim() > 1 or self.decay_vectors
-            groups.setdefault((rate, decay if decays else 0.0), []).append(parameter)
-        return [{"params": own, "lr_scale": rate, "weight_decay": decay} for (rate, decay), own in groups.items()]
+            scale, decay = (
+                (self.filter_lr_scale, self.filter_decay) if parameter in branches else (1.0, self.weight_decay)
+            )
+            decays = parameter.dim() > 1 or self.decay_norm_and_bias
+            groups.setdefault((scale, decay if decays else 0.0), []).append(parameter)
+        return [{"params": own, "lr_scale": scale, "weight_decay": decay} for (scale, decay), own in groups.items()]
 
     def _check_optimizer(self) -> None:
-        """Refuse a name that timm does not know now, and not when the run begins."""
+        """Refuse a name that timm does not know before the run starts."""
         from timm.optim import create_optimizer_v2, list_optimizers
 
         if self.optimizer not in list_optimizers():
             raise ValueError(f"optimizer must be one that timm.optim.list_optimizers() names, got {self.optimizer!r}")
         try:
             create_optimizer_v2([nn.Parameter(torch.zeros(1))], self.optimizer, lr=0.1)
-        except Exception as error:  # whatever a library that is not there makes timm raise
+        except Exception as error:  # timm's errors for a missing library are of any kind
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"optimizer {self.optimizer!r} cannot be made here: {reason}") from None
 

@@ -21,8 +21,8 @@ from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.tasks.depth import metrics
 from ddfnet.tasks.depth.dead_units import DeadUnits
 from ddfnet.tasks.depth.metrics import Errors
-from ddfnet.training.samplers import Consecutive
-from ddfnet.training.schedules import by_steps
+from ddfnet.training.samplers import ResumableBatchSampler
+from ddfnet.training.schedules import schedule_steps
 
 Batch = dict[str, Tensor]
 _SHOWN = 3  # scenes in the log
@@ -151,7 +151,7 @@ class GuidedDepth(lightning.LightningModule):
         optimizer = torch.optim.AdamW(
             self.parameters(), lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
         )
-        return by_steps(optimizer, int(self.trainer.estimated_stepping_batches), self.warmup_steps)
+        return schedule_steps(optimizer, int(self.trainer.estimated_stepping_batches), self.warmup_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["network"] = self.network.options
@@ -229,12 +229,14 @@ class GuidedDepthData(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         trainer = self.trainer
         if trainer is not None and stage == "fit":
-            self.train_set = self.scenes(Consecutive.of_run(trainer, self.batch_size).items, seed=self.seed)
+            self.train_set = self.scenes(
+                ResumableBatchSampler.from_trainer(trainer, self.batch_size).num_items, seed=self.seed
+            )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
         assert trainer is not None
-        return self._loader(self.train_set, batch_sampler=Consecutive.of_run(trainer, self.batch_size))
+        return self._loader(self.train_set, batch_sampler=ResumableBatchSampler.from_trainer(trainer, self.batch_size))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.validation_set, batch_size=self.batch_size)

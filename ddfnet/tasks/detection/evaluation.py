@@ -70,7 +70,7 @@ def evaluate(
 
     Args:
         checkpoints: files that ``ddfnet train detection`` left, ``*.safetensors`` or ``*.ckpt``.
-        root: folder of the images, see `ddfnet.data.detection.load`.
+        root: folder of the images, see `ddfnet.data.detection.layouts.load`.
         part: the split to measure.
         on_bad_image: ``"stop"`` or ``"skip"``, at an image that cannot be read.
         on_bad_box: ``"stop"`` or ``"skip"``, at a box without area or outside its image.

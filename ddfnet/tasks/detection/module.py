@@ -1,4 +1,4 @@
-"""Object detection: Faster R-CNN learns from pictures with boxes, and is measured by COCO's average precision."""
+"""Training of Faster R-CNN, and COCO's average precision."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any, Literal
 import lightning
 import numpy as np
 import torch
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
+from ddfnet.arguments import check_range
 from ddfnet.data.seeding import reseed
 from ddfnet.models import detection_files
 from ddfnet.models.faster_rcnn import Detector
 from ddfnet.tasks.detection.data import Batch
-from ddfnet.training.schedules import by_steps
+from ddfnet.training.schedules import schedule_steps
 
 METRICS = {
     "AP": "map",
@@ -29,7 +31,7 @@ METRICS = {
 
 
 class Detection(lightning.LightningModule):
-    r"""Trains a detector with the four losses of Faster R-CNN.
+    r"""Object detection with the four losses of Faster R-CNN.
 
     .. math::
         L = L_{objectness} + L_{proposal} + L_{class} + L_{box}
@@ -37,43 +39,39 @@ class Detection(lightning.LightningModule):
     Args:
         network: a `Detector`.
         optimizer: ``"sgd"``, with momentum, or ``"adamw"``.
-        learning_rate: at its peak.
-        momentum: of SGD.
-        weight_decay: of either.
-        warmup_steps: over which the learning rate rises.
-        milestones: steps at each of which it falls to a tenth; without any it falls to zero along a cosine.
-        channels_last: train in that memory format.
-        seed: of what torchvision draws at random in a step, the boxes that the losses are of; set anew before each.
+        learning_rate: the peak of the schedule.
+        momentum: of SGD, from 0 to below 1.
+        weight_decay: of either optimizer.
+        warmup_steps: length of the warm-up.
+        milestones: steps at each of which the learning rate falls to a tenth; without any it falls to zero along a
+            cosine.
+        channels_last: train in the channels_last memory format.
+        seed: of the boxes that torchvision samples for the losses; set again before each step.
 
     Returns:
         ``trainer.validate`` gives AP, AP50, AP75, and AP_S, AP_M, AP_L where there are objects of that size, 0 to 1.
 
     Raises:
-        ValueError: an option out of range.
+        ValueError: an option is out of range.
     """
 
     def __init__(
         self,
         network: Detector,
         optimizer: Literal["sgd", "adamw"] = "sgd",
-        learning_rate: float = 0.02,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
-        warmup_steps: int = 500,
+        learning_rate: NonNegativeFloat = 0.02,
+        momentum: ClosedUnitInterval = 0.9,
+        weight_decay: NonNegativeFloat = 1e-4,
+        warmup_steps: NonNegativeInt = 500,
         milestones: Sequence[int] = (),
         channels_last: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("learning_rate", learning_rate),
-            ("weight_decay", weight_decay),
-            ("warmup_steps", warmup_steps),
-        ):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be finite and not negative, got {value}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be from 0 to below 1, got {momentum}")
+        check_range("learning_rate", learning_rate, 0)
+        check_range("momentum", momentum, 0, 1, open_high=True)
+        check_range("weight_decay", weight_decay, 0)
+        check_range("warmup_steps", warmup_steps, 0)
         if list(milestones) != sorted(set(milestones)) or any(step < 1 for step in milestones):
             raise ValueError(f"milestones must be steps from 1 on, each later than the one before, got {milestones}")
         memory = torch.channels_last if channels_last else torch.contiguous_format
@@ -97,17 +95,17 @@ class Detection(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         images, targets = batch
-        if images:  # all of a batch may have been skipped
+        if images:  # all images of a batch may have been skipped
             pairs = zip(self.network(list(images)), targets, strict=True)
             self.found += ((_on_cpu(found), _on_cpu(target)) for found, target in pairs)
 
     def on_validation_epoch_end(self) -> None:
-        metric = precision_metric()
-        for found, target in _gather(self.found):
+        metric, images = precision_metric(), _gather(self.found)
+        for found, target in images:
             metric.update([found], [target])
         self.found.clear()
-        self.precision = average_precision(metric)
-        self.class_precision = class_precision(metric, self.network.classes)
+        self.precision = average_precision(metric) if images else {}  # every image may have been skipped
+        self.class_precision = class_precision(metric, self.network.classes) if images else {}
         self.log_dict(self.precision)
         if self.trainer.state.fn == "fit":
             text = ", ".join(f"{name} {value:.3f}" for name, value in self.precision.items())
@@ -121,11 +119,11 @@ class Detection(lightning.LightningModule):
         else:
             optimizer = torch.optim.AdamW(learning, self.learning_rate, weight_decay=self.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
-        return by_steps(optimizer, steps, self.warmup_steps, self.milestones)
+        return schedule_steps(optimizer, steps, self.warmup_steps, self.milestones)
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What an optimizer's state depends on: a run goes on with the same alone."""
+        """Options that the optimizer's state depends on; a run is resumed only with the same."""
         return {"optimizer": self.optimizer}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -146,12 +144,12 @@ def save_artifacts(trainer: lightning.Trainer, weights: dict[str, Any], file: Pa
 
 
 def precision_metric() -> MeanAveragePrecision:
-    """COCO's average precision, which is updated with what a `Detector` finds and with targets of `BoxPictures`."""
+    """Return COCO's average precision, for detections of a `Detector` and targets of a `DetectionDataset`."""
     return MeanAveragePrecision(
         backend="faster_coco_eval",
         class_metrics=True,
         sync_on_compute=False,
-        # COCO's own, in double: those of torchmetrics are rounded to single, and a recall of 7/100 then misses 0.07.
+        # COCO's own in float64: torchmetrics rounds them to float32, and a recall of 7/100 then misses 0.07.
         iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
         rec_thresholds=np.linspace(0, 1, 101).tolist(),
     )

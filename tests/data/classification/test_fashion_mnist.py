@@ -81,10 +81,10 @@ def test_damaged(tmp_path: Path, damage, message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_pictures_without_labels(tmp_path: Path) -> None:
+def test_images_without_labels(tmp_path: Path) -> None:
     write(tmp_path, zipped=False)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(torch.arange(3)))
-    with pytest.raises(DataError, match=r"train has pictures \(7, 28, 28\) and labels \(3,\)"):
+    with pytest.raises(DataError, match=r"train has images \(7, 28, 28\) and labels \(3,\)"):
         fashion_mnist.load(tmp_path)
 
 

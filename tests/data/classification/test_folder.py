@@ -1,4 +1,4 @@
-"""A folder of one's own pictures: both layouts, and what is said about bad ones."""
+"""A folder of one's own images: both layouts, and what is said about bad ones."""
 
 from __future__ import annotations
 
@@ -49,25 +49,25 @@ def test_a_single_folder_is_split_the_same_way_each_time_with_each_class_in_prop
     assert "20% were set aside at random" in first.origin
 
 
-def test_pictures_are_scaled_and_cut_not_squeezed(tmp_path: Path) -> None:
+def test_images_are_scaled_and_cut_not_squeezed(tmp_path: Path) -> None:
     write(tmp_path, 5)
-    picture = Image.new("RGB", (64, 32))
-    picture.paste((255, 255, 255), (16, 0, 48, 32))  # the middle square is white
-    picture.save(tmp_path / "blue" / "0.png")
+    image = Image.new("RGB", (64, 32))
+    image.paste((255, 255, 255), (16, 0, 48, 32))  # the middle square is white
+    image.save(tmp_path / "blue" / "0.png")
     splits = folder.load(tmp_path, size=16)
     everything = torch.cat([splits.train.images, splits.test.images])
     [found] = [image for image in everything if image.float().mean() > 200]
     assert (found[:, :, 1:-1] > 250).all()  # a column of the black beside it is mixed in at each edge
 
 
-def test_grey_pictures_get_three_channels(tmp_path: Path) -> None:
+def test_grey_images_get_three_channels(tmp_path: Path) -> None:
     write(tmp_path, 5)
     Image.new("L", (20, 20), 77).save(tmp_path / "blue" / "0.png")
     assert folder.load(tmp_path, size=8).channels == 3
 
 
-@pytest.mark.parametrize("damage", [b"", b"no picture", None])
-def test_a_broken_picture_is_named(tmp_path: Path, damage: bytes | None) -> None:
+@pytest.mark.parametrize("damage", [b"", b"no image", None])
+def test_a_broken_image_is_named(tmp_path: Path, damage: bytes | None) -> None:
     write(tmp_path, 5)
     broken = tmp_path / "green" / "3.png"
     if damage is None:  # cut short
@@ -76,7 +76,7 @@ def test_a_broken_picture_is_named(tmp_path: Path, damage: bytes | None) -> None
     broken.write_bytes(damage)
     with pytest.raises(DataError) as raised:
         folder.load(tmp_path)
-    assert str(raised.value).startswith(f"{broken} is a broken picture: ")
+    assert str(raised.value).startswith(f"{broken} is a broken image: ")
     assert "\n" not in str(raised.value)
 
 
@@ -86,12 +86,10 @@ def test_missing(tmp_path: Path) -> None:
 
 
 def test_empty(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is empty; it must have a folder of pictures for each class"):
+    with pytest.raises(DataError, match="is empty; it must have a folder of images for each class"):
         folder.load(tmp_path)
     (tmp_path / "a_class").mkdir()
-    with pytest.raises(
-        DataError, match="no pictures of the class a_class; put some in, or remove its folder"
-    ) as raised:
+    with pytest.raises(DataError, match="no images of the class a_class; put some in, or remove its folder") as raised:
         folder.load(tmp_path)
     assert "\n" not in str(raised.value)
 
@@ -112,5 +110,5 @@ def test_parts_with_different_classes(tmp_path: Path) -> None:
 
 def test_too_few_to_split(tmp_path: Path) -> None:
     write(tmp_path, 1)
-    with pytest.raises(DataError, match="too few pictures for a test part: "):
+    with pytest.raises(DataError, match="too few images for a test part: "):
         folder.load(tmp_path)

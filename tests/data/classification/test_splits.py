@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ddfnet.data.classification import cifar10, digits
-from ddfnet.data.classification.splits import Labelled, Splits
+from ddfnet.data.classification.splits import Split, Splits
 from ddfnet.data.depth import photographs
 from ddfnet.errors import DataError
 
@@ -16,7 +16,7 @@ from ddfnet.errors import DataError
 def splits(count: int = 50) -> Splits:
     images = torch.randint(256, (count, 3, 5, 4), dtype=torch.uint8)
     images[:, 1] //= 3
-    part = Labelled(images, torch.arange(count))
+    part = Split(images, torch.arange(count))
     return Splits("noise", part, part, ("a", "b"), "Noise.")
 
 
@@ -29,10 +29,10 @@ def test_normalisation_is_that_of_the_training_part() -> None:
 
 
 def test_few_are_chosen_from_everywhere_and_always_the_same() -> None:
-    few = splits().few(10, 5)
+    few = splits().subset(10, 5)
     assert (len(few.train), len(few.test)) == (10, 5)
     assert few.train.labels.max() > 20, "a sorted set must not lose its last classes"
-    assert torch.equal(few.train.labels, splits().few(10, 5).train.labels)
+    assert torch.equal(few.train.labels, splits().subset(10, 5).train.labels)
     assert few.origin == "Noise. Only 10 and 5 of them, chosen at random, were used."
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ddfnet.data.detection import coco
 from ddfnet.errors import DataError
-from tests.detection_folders import CLASSES, coco_content, pictures
+from tests.detection_folders import CLASSES, coco_content, draw_images
 from tests.detection_folders import coco as make
 
 
@@ -40,21 +40,21 @@ def change(root: Path, how: Callable[[dict[str, Any]], Any]) -> None:
 def test_boxes_and_classes(root: Path) -> None:
     read = coco.load_part(root, "val")
     assert (read.classes, len(read), read.left_out) == (CLASSES, 3, 0)
-    for index, (picture, objects) in enumerate(pictures(3)):
-        assert read.sizes[index].tolist() == list(picture.shape[:2])
-        assert read.of(index).corners.tolist() == [list(corners) for _, corners in objects]
-        assert read.of(index).labels.tolist() == [0, 1]
+    for index, (image, objects) in enumerate(draw_images(3)):
+        assert read.sizes[index].tolist() == list(image.shape[:2])
+        assert read.objects(index).corners.tolist() == [list(corners) for _, corners in objects]
+        assert read.objects(index).labels.tolist() == [0, 1]
     assert read.files[0] == root / "val" / "0.png"
 
 
 def test_the_names_of_the_classes_decide_and_not_their_ids(root: Path) -> None:
     read = coco.load_part(root, "val", ("green", "blue", "red"))
-    assert read.of(0).labels.tolist() == [2, 1]
+    assert read.objects(0).labels.tolist() == [2, 1]
 
 
 def test_crowds_and_areas(root: Path) -> None:
     change(root, lambda content: content["annotations"][0].update(iscrowd=1, area=12.5))
-    change_of_none = coco.load_part(root, "val").of(0)
+    change_of_none = coco.load_part(root, "val").objects(0)
     assert (change_of_none.crowd.tolist(), change_of_none.area[0].item()) == ([True, False], 12.5)
 
 
@@ -68,20 +68,20 @@ def test_the_other_layouts(root: Path, tmp_path: Path) -> None:
     assert coco.load_part(root, "val").boxes.corners.equal(expected)
 
 
-def test_a_picture_without_objects(root: Path) -> None:
+def test_an_image_without_objects(root: Path) -> None:
     change(root, lambda content: content["annotations"].clear())
     assert coco.load_part(root, "val").with_objects() == []
 
 
-def test_missing_pictures(root: Path) -> None:
+def test_missing_images(root: Path) -> None:
     (root / "val" / "1.png").unlink()
     (root / "val" / "2.png").unlink()
-    assert fails(root) == f"{file(root)}: 2 of its 3 pictures are missing in {root / 'val'}, such as 1.png"
+    assert fails(root) == f"{file(root)}: 2 of its 3 images are missing in {root / 'val'}, such as 1.png"
     for rest in (root / "val").iterdir():
         rest.unlink()
     (root / "val").rmdir()
     assert fails(root) == (
-        f"{file(root)}: its pictures are required in {root / 'val'} or {root / 'images' / 'val'}, there is neither"
+        f"{file(root)}: its images are required in {root / 'val'} or {root / 'images' / 'val'}, there is neither"
     )
 
 
@@ -97,9 +97,9 @@ def test_json_of_something_else(root: Path, content: str) -> None:
     assert f"{file(root)}: lists by the names of images, annotations, categories are required" in fails(root)
 
 
-def test_no_pictures(root: Path) -> None:
+def test_no_images(root: Path) -> None:
     file(root).write_text('{"images": [], "annotations": [], "categories": []}')
-    assert fails(root) == "instances_val: one picture or more is required, got none"
+    assert fails(root) == "instances_val: one image or more is required, got none"
 
 
 def test_no_file(tmp_path: Path) -> None:
@@ -117,17 +117,17 @@ def test_an_unknown_class(root: Path) -> None:
     ("where", "values", "message"),
     [
         (("annotations", 1), {"category_id": 8}, "annotation 1 is of the category 8, which categories does not have"),
-        (("annotations", 1), {"image_id": 5}, "an annotation is for the picture 5, which images does not have"),
+        (("annotations", 1), {"image_id": 5}, "an annotation is for the image 5, which images does not have"),
         (("annotations", 1), {"bbox": [1, 2, 3]}, "annotation 1 must have x, y, width and height for its bbox, got "),
         (("annotations", 1), {"bbox": None}, "annotation 1 must have bbox, got None"),
         (("annotations", 1), {"bbox": [1, 2, "3", 4]}, "annotation 1 must have x, y, width and height for its bbox"),
-        (("images", 2), {"file_name": None}, "picture 2 must have file_name, got None"),
-        (("images", 2), {"file_name": "../a.png"}, "picture 2 must have a file_name within the folder of pictures"),
-        (("images", 2), {"file_name": "/etc/a.png"}, "picture 2 must have a file_name within the folder of pictures"),
-        (("images", 2), {"height": float("inf")}, "picture 2 must have a finite height and width, got "),
-        (("images", 2), {"width": float("nan")}, "picture 2 must have a finite height and width, got "),
-        (("images", 2), {"height": "tall"}, "picture 2 must have height, got 'tall'"),
-        (("images", 2), {"id": 100}, "each picture must have an id of its own, some have the same"),
+        (("images", 2), {"file_name": None}, "image 2 must have file_name, got None"),
+        (("images", 2), {"file_name": "../a.png"}, "image 2 must have a file_name within the folder of images"),
+        (("images", 2), {"file_name": "/etc/a.png"}, "image 2 must have a file_name within the folder of images"),
+        (("images", 2), {"height": float("inf")}, "image 2 must have a finite height and width, got "),
+        (("images", 2), {"width": float("nan")}, "image 2 must have a finite height and width, got "),
+        (("images", 2), {"height": "tall"}, "image 2 must have height, got 'tall'"),
+        (("images", 2), {"id": 100}, "each image must have an id of its own, some have the same"),
         (("categories", 0), {"name": 3}, " must have name, got 3"),
         (
             ("annotations", 1),
@@ -137,7 +137,7 @@ def test_an_unknown_class(root: Path) -> None:
         (
             ("annotations", 1),
             {"bbox": [60, 6, 9, 9]},
-            "a box of blue in 0.png (64x48) lies outside the picture: 60, 6, 69, 15; mend it, or let on_bad_box",
+            "a box of blue in 0.png (64x48) lies outside the image: 60, 6, 69, 15; mend it, or let on_bad_box",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Data sets of pictures with boxes: what is read, repeated and changed, and pictures that are broken."""
+"""Data sets of images with boxes: what is read, repeated and changed, and images that are broken."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from ddfnet.data.detection import annotations
-from ddfnet.data.detection.annotations import BoxedPictures
-from ddfnet.data.detection.dataset import BoxPictures, RepeatedPictures, read
+from ddfnet.data.detection import layouts
+from ddfnet.data.detection.annotations import DetectionAnnotations
+from ddfnet.data.detection.dataset import DetectionDataset, RepeatedDetectionDataset, read_sized_image
 from ddfnet.errors import DataError
 from tests.detection_folders import CLASSES, truncate, voc, voc_xml
 
@@ -29,8 +29,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pictures(root: Path) -> BoxedPictures:
-    return annotations.load(root, "train", CLASSES)
+def images(root: Path) -> DetectionAnnotations:
+    return layouts.load(root, "train", CLASSES)
 
 
 def red(image: torch.Tensor) -> tuple[int, ...]:
@@ -40,8 +40,8 @@ def red(image: torch.Tensor) -> tuple[int, ...]:
     return (*(int(each.min()) for each in (columns, rows)), *(int(each.max()) + 1 for each in (columns, rows)))
 
 
-def test_a_picture_and_its_objects(pictures: BoxedPictures) -> None:
-    items = BoxPictures(pictures)
+def test_an_image_and_its_objects(images: DetectionAnnotations) -> None:
+    items = DetectionDataset(images)
     assert len(items) == 4
     for index in range(4):
         item = items[index]
@@ -55,14 +55,14 @@ def test_a_picture_and_its_objects(pictures: BoxedPictures) -> None:
         torch.testing.assert_close(target["area"], sides.prod(1).as_subclass(torch.Tensor))
 
 
-def test_grey_pictures_get_three_channels(tmp_path: Path) -> None:
+def test_grey_images_get_three_channels(tmp_path: Path) -> None:
     Image.new("L", (6, 4), 9).save(tmp_path / "grey.png")
-    assert read(tmp_path / "grey.png", 4, 6).tolist() == [[[9] * 6] * 4] * 3
+    assert read_sized_image(tmp_path / "grey.png", 4, 6).tolist() == [[[9] * 6] * 4] * 3
 
 
-def test_boxes_follow_their_pictures(pictures: BoxedPictures) -> None:
+def test_boxes_follow_their_images(images: DetectionAnnotations) -> None:
     flips = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
-    items = RepeatedPictures(pictures, 16, flips)
+    items = RepeatedDetectionDataset(images, 16, flips)
     sides = set()
     for index in range(16):
         image, target = items[index]
@@ -73,17 +73,17 @@ def test_boxes_follow_their_pictures(pictures: BoxedPictures) -> None:
     assert sides == {True, False}, "some are mirrored"
 
 
-def test_each_epoch_has_each_picture_in_another_order(pictures: BoxedPictures) -> None:
-    items = RepeatedPictures(pictures, 40, PLAIN)
+def test_each_epoch_has_each_image_in_another_order(images: DetectionAnnotations) -> None:
+    items = RepeatedDetectionDataset(images, 40, PLAIN)
     firsts = [tuple(items[index][1]["boxes"][0].tolist()) for index in range(40)]
     epochs = [firsts[begin : begin + 4] for begin in range(0, 40, 4)]
     assert all(len(set(epoch)) == 4 and set(epoch) == set(epochs[0]) for epoch in epochs)
     assert len(set(map(tuple, epochs))) > 3
 
 
-def test_an_item_is_the_same_whenever_it_is_made(pictures: BoxedPictures) -> None:
+def test_an_item_is_the_same_whenever_it_is_made(images: DetectionAnnotations) -> None:
     flips = v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(0.5)])
-    forward, backward = (RepeatedPictures(pictures, 12, flips, seed=3) for _ in range(2))
+    forward, backward = (RepeatedDetectionDataset(images, 12, flips, seed=3) for _ in range(2))
     made = {index: forward[index] for index in range(12)}
     torch.rand(5)
     state = torch.get_rng_state()
@@ -91,65 +91,67 @@ def test_an_item_is_the_same_whenever_it_is_made(pictures: BoxedPictures) -> Non
         image, target = backward[index]
         assert torch.equal(image, made[index][0]) and torch.equal(target["boxes"], made[index][1]["boxes"])
     assert torch.equal(torch.get_rng_state(), state), "nobody else's random numbers are used"
-    other = RepeatedPictures(pictures, 12, flips, seed=4)
+    other = RepeatedDetectionDataset(images, 12, flips, seed=4)
     assert any(not torch.equal(other[index][0], made[index][0]) for index in range(12))
 
 
-def test_crowds_and_pictures_without_objects_are_not_trained_with(root: Path) -> None:
+def test_crowds_and_images_without_objects_are_not_trained_with(root: Path) -> None:
     (root / "Annotations" / "train0.xml").write_text(voc_xml("train0", []))
     crowd = (root / "Annotations" / "train1.xml").read_text().replace("<difficult>0", "<difficult>1", 1)
     (root / "Annotations" / "train1.xml").write_text(crowd)
-    items = RepeatedPictures(annotations.load(root, "train", CLASSES), 3, PLAIN)
+    items = RepeatedDetectionDataset(layouts.load(root, "train", CLASSES), 3, PLAIN)
     assert sorted(len(items[index][1]["labels"]) for index in range(3)) == [1, 2, 2]
 
 
 def test_nothing_to_train_with(root: Path) -> None:
     for file in (root / "Annotations").iterdir():
         file.write_text(voc_xml(file.stem, []))
-    with pytest.raises(DataError, match="cells: a picture with an object is required to train with, got none"):
-        RepeatedPictures(annotations.load(root, "train", CLASSES), 3, PLAIN)
+    with pytest.raises(DataError, match="cells: an image with an object is required for training, got none"):
+        RepeatedDetectionDataset(layouts.load(root, "train", CLASSES), 3, PLAIN)
 
 
-# --- broken pictures ----------------------------------------------------------------------------------------------
+# --- broken images ----------------------------------------------------------------------------------------------
 
 
-def test_a_truncated_picture_stops(root: Path, pictures: BoxedPictures) -> None:
+def test_a_truncated_image_stops(root: Path, images: DetectionAnnotations) -> None:
     file = truncate(root / "JPEGImages" / "train2.jpg")
     with pytest.raises(DataError) as caught:
-        BoxPictures(pictures)[2]
-    assert str(caught.value).startswith(f"{file} is a broken picture: ") and "\n" not in str(caught.value)
-    with pytest.raises(DataError, match="train2.jpg is a broken picture"):
-        [RepeatedPictures(pictures, 4, PLAIN)[index] for index in range(4)]
+        DetectionDataset(images)[2]
+    assert str(caught.value).startswith(f"{file} is a broken image: ") and "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="train2.jpg is a broken image"):
+        [RepeatedDetectionDataset(images, 4, PLAIN)[index] for index in range(4)]
 
 
-def test_a_truncated_picture_is_skipped(root: Path, pictures: BoxedPictures, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_truncated_image_is_skipped(
+    root: Path, images: DetectionAnnotations, caplog: pytest.LogCaptureFixture
+) -> None:
     file = truncate(root / "JPEGImages" / "train2.jpg")
     with caplog.at_level(logging.WARNING):
-        items = BoxPictures(pictures, "skip")
+        items = DetectionDataset(images, "skip")
         assert [items[index] is None for index in range(4)] == [False, False, True, False]
     [line] = caplog.messages
-    assert line.startswith(f"{file} is a broken picture: ") and line.endswith("; skipped")
-    repeated = RepeatedPictures(pictures, 8, PLAIN, "skip")
+    assert line.startswith(f"{file} is a broken image: ") and line.endswith("; skipped")
+    repeated = RepeatedDetectionDataset(images, 8, PLAIN, "skip")
     assert len({repeated[index][0].sum().item() for index in range(8)}) == 3
 
 
-def test_all_pictures_are_broken(root: Path, pictures: BoxedPictures) -> None:
+def test_all_images_are_broken(root: Path, images: DetectionAnnotations) -> None:
     for file in (root / "JPEGImages").iterdir():
-        file.write_bytes(b"no picture")
-    with pytest.raises(DataError, match="cells: none of its pictures can be read"):
-        RepeatedPictures(pictures, 4, PLAIN, "skip")[0]
+        file.write_bytes(b"no image")
+    with pytest.raises(DataError, match="cells: none of its images can be read"):
+        RepeatedDetectionDataset(images, 4, PLAIN, "skip")[0]
 
 
-def test_a_picture_that_went_missing_or_has_another_size(root: Path, pictures: BoxedPictures) -> None:
+def test_an_image_that_went_missing_or_has_another_size(root: Path, images: DetectionAnnotations) -> None:
     file = root / "JPEGImages" / "train0.jpg"
     Image.new("RGB", (32, 48)).save(file)
     with pytest.raises(DataError, match="train0.jpg must be 64x48, as its annotation says, got 32x48"):
-        BoxPictures(pictures)[0]
+        DetectionDataset(images)[0]
     file.unlink()
-    with pytest.raises(DataError, match="train0.jpg: no such picture"):
-        BoxPictures(pictures)[0]
+    with pytest.raises(DataError, match="train0.jpg: no such image"):
+        DetectionDataset(images)[0]
 
 
-def test_wrong_use(pictures: BoxedPictures) -> None:
+def test_wrong_use(images: DetectionAnnotations) -> None:
     with pytest.raises(ValueError, match="on_bad_image must be 'stop' or 'skip', got 'perhaps'"):
-        BoxPictures(pictures, "perhaps")
+        DetectionDataset(images, "perhaps")

@@ -10,7 +10,7 @@ pytest.importorskip("defusedxml")
 
 from ddfnet.data.detection import voc
 from ddfnet.errors import DataError
-from tests.detection_folders import CLASSES, pictures, voc_xml
+from tests.detection_folders import CLASSES, draw_images, voc_xml
 from tests.detection_folders import voc as make
 
 
@@ -33,10 +33,10 @@ def fails(root: Path, part: str = "train", classes: tuple[str, ...] | None = CLA
 def test_pixels_are_counted_from_one_on_and_the_last_is_included(root: Path) -> None:
     read = voc.load(root, "train", CLASSES)
     assert (read.name, len(read), read.classes) == ("cells", 3, CLASSES)
-    for index, (picture, objects) in enumerate(pictures(3)):
-        assert read.sizes[index].tolist() == list(picture.shape[:2])
-        assert read.of(index).corners.tolist() == [list(corners) for _, corners in objects]
-        assert read.of(index).labels.tolist() == [CLASSES.index(name) for name, _ in objects]
+    for index, (image, objects) in enumerate(draw_images(3)):
+        assert read.sizes[index].tolist() == list(image.shape[:2])
+        assert read.objects(index).corners.tolist() == [list(corners) for _, corners in objects]
+        assert read.objects(index).labels.tolist() == [CLASSES.index(name) for name, _ in objects]
         assert read.files[index] == root / "JPEGImages" / f"train{index}.jpg"
 
 
@@ -52,22 +52,22 @@ def test_lists_may_have_a_flag_and_empty_lines(root: Path) -> None:
 def test_what_is_difficult_is_no_object(root: Path) -> None:
     text = annotation(root).read_text().replace("<difficult>0", "<difficult>1", 1)
     annotation(root).write_text(text)
-    assert voc.load(root, "train").of(1).crowd.tolist() == [True, False]
+    assert voc.load(root, "train").objects(1).crowd.tolist() == [True, False]
 
 
-def test_the_picture_is_that_of_the_xml_or_of_its_name(root: Path) -> None:
+def test_the_image_is_that_of_the_xml_or_of_its_name(root: Path) -> None:
     (root / "JPEGImages" / "train1.jpg").rename(root / "JPEGImages" / "other.png")
     annotation(root).write_text(annotation(root).read_text().replace("train1.jpg", "some/folder/other.png"))
     assert voc.load(root, "train").files[1].name == "other.png"
     annotation(root).write_text(annotation(root).read_text().replace("some/folder/other.png", "../../secret.jpg"))
-    assert fails(root) == (f"{annotation(root)}: its picture {root / 'JPEGImages' / 'train1.jpg'} is missing")
+    assert fails(root) == (f"{annotation(root)}: its image {root / 'JPEGImages' / 'train1.jpg'} is missing")
 
 
 def test_no_such_part(root: Path) -> None:
     file = root / "ImageSets" / "Main" / "val.txt"
     assert fails(root, "val") == f"{file}: no such part; the folder has test, train"
     file.write_text("\n")
-    assert fails(root, "val") == f"{file}: the name of a picture a line is required, got an empty file"
+    assert fails(root, "val") == f"{file}: one image name per line is required, got an empty file"
     file.write_text("train0\ntrain1\ntrain0\n")
     assert fails(root, "val") == f"{file}: train0 is named twice; name it once"
 
@@ -121,7 +121,7 @@ def test_something_is_missing(root: Path, old: str, new: str, message: str) -> N
 
 @pytest.mark.parametrize(
     ("corners", "flaw"),
-    [((8, 9, 8, 9), "has no area: 8, 9, 8, 9"), ((8, 9, 80, 20), "lies outside the picture: 7, 8, 80, 20")],
+    [((8, 9, 8, 9), "has no area: 8, 9, 8, 9"), ((8, 9, 80, 20), "lies outside the image: 7, 8, 80, 20")],
 )
 def test_a_bad_box_is_named(root: Path, corners: tuple[int, int, int, int], flaw: str) -> None:
     annotation(root).write_text(voc_xml("train1", [("red", corners)]))

@@ -1,4 +1,4 @@
-"""What is measured of the twins."""
+"""Scores of the networks that differ in their mixers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import torch
 from torch import nn
 
 pytest.importorskip("lightning")
+pytest.importorskip("timm")
 pytest.importorskip("torchvision")
 
-from ddfnet.data.classification.splits import Labelled, Splits
+from ddfnet.data.classification.splits import Split, Splits
 from ddfnet.nn import DDF2d
 from ddfnet.tasks.classification import comparison
 
 
 def splits(size: int, channels: int = 1) -> Splits:
-    part = Labelled(torch.randint(256, (40, channels, size, size), dtype=torch.uint8), torch.arange(40) % 4)
+    part = Split(torch.randint(256, (40, channels, size, size), dtype=torch.uint8), torch.arange(40) % 4)
     return Splits("noise", part, part, ("a", "b", "c", "d"), "Noise.")
 
 
@@ -29,7 +30,7 @@ def test_macs_of_a_ddf_layer_are_those_of_its_parts() -> None:
     assert comparison.macs(DDF2d(c), (c, 8, 8)) == branches + 3 * c * taps * pixels // 2
 
 
-def test_milliseconds_are_those_of_one_picture() -> None:
+def test_milliseconds_are_those_of_one_image() -> None:
     class Slow(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             import time
@@ -43,23 +44,21 @@ def test_milliseconds_are_those_of_one_picture() -> None:
     assert times["fast"][1] < 5
 
 
-@pytest.mark.parametrize(("size", "stages"), [(8, 2), (28, 3)])
-def test_the_twin_suits_the_pictures(size: int, stages: int) -> None:
-    network = comparison.twin("conv", splits(size, channels=3))
-    assert len(network.stages) == stages
-    features = network.forward_features(torch.randn(1, 3, size, size))
-    assert features.shape[2:] == (4, 4), "half a stage, and half the size for patches"
+@pytest.mark.parametrize(("size", "last"), [(8, 2), (28, 4)])
+def test_the_network_suits_the_images(size: int, last: int) -> None:
+    network = comparison.create("conv", splits(size, channels=3))
+    assert network.forward_features(torch.randn(1, 3, size, size)).shape[2:] == (last, last)
     assert network(torch.randn(2, 3, size, size)).shape == (2, 4)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_same_seed_gives_the_same_twin() -> None:
-    pictures = splits(8)
+def test_the_same_seed_gives_the_same_network() -> None:
+    images = splits(8)
 
     def weights(seed: int) -> torch.Tensor:
-        network, _, _ = comparison.train("ddf", pictures, epochs=1, batch_size=20, seed=seed, bar=False)
+        network, _, _ = comparison.train("ddf", images, epochs=1, batch_size=20, seed=seed, progress_bar=False)
         assert not network.training
-        return network.head.weight
+        return network.fc.weight
 
     assert torch.equal(weights(0), weights(0))
     assert not torch.equal(weights(0), weights(1))

@@ -22,13 +22,13 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from ddfnet.data.classification.splits import Labelled, Splits
+from ddfnet.data.classification.splits import Split, Splits
 from ddfnet.errors import DataError
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch
-from ddfnet.tasks.classification.comparison import pictures
+from ddfnet.tasks.classification.comparison import batches
 from ddfnet.tasks.classification.data import ClassificationData
 from ddfnet.tasks.classification.module import Classifier
-from ddfnet.training.averaging import MovingAverage
+from ddfnet.training.callbacks import MovingAverage
 
 
 def halves(count: int = 96, size: int = 8) -> Splits:
@@ -37,7 +37,7 @@ def halves(count: int = 96, size: int = 8) -> Splits:
     images = torch.randint(60, (count, 1, size, size))
     images[labels == 0, :, : size // 2] += 150
     images[labels == 1, :, size // 2 :] += 150
-    part = Labelled(images.to(torch.uint8), labels)
+    part = Split(images.to(torch.uint8), labels)
     return Splits("halves", part, part, ("upper", "lower"), "Noise.", flip=True)
 
 
@@ -68,10 +68,8 @@ def attached(data: ClassificationData, **options: Any) -> ClassificationData:
 
 @pytest.mark.filterwarnings("ignore")
 def test_it_learns_along_a_cosine() -> None:
-    model = Classifier(
-        linear(), 2, learning_rate=0.1, warmup_epochs=1, first_learning_rate=0.02, last_learning_rate=0.001
-    )
-    data, run = pictures(halves(), 16, 0), trainer(max_epochs=6)
+    model = Classifier(linear(), 2, learning_rate=0.1, warmup_epochs=1, warmup_lr=0.02, min_lr=0.001)
+    data, run = batches(halves(), 16, 0), trainer(max_epochs=6)
     [before] = run.validate(model, data, verbose=False)
     rates: list[float] = []
 
@@ -89,7 +87,7 @@ def test_it_learns_along_a_cosine() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_accuracy_is_the_share_that_is_right_and_every_picture_counts_once() -> None:
+def test_accuracy_is_the_share_that_is_right_and_every_image_counts_once() -> None:
     class Upper(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -102,7 +100,7 @@ def test_accuracy_is_the_share_that_is_right_and_every_picture_counts_once() -> 
     part = splits.test[torch.tensor([*range(0, 60, 2), 1, 3])]  # 30 of the one, 2 of the other
     splits = Splits("halves", splits.train, part, splits.classes, "")
     model = Classifier(Upper(), 2)
-    [result] = trainer().validate(model, pictures(splits, 5, 0), verbose=False)
+    [result] = trainer().validate(model, batches(splits, 5, 0), verbose=False)
     assert result["top1"] == pytest.approx(30 / 32)
     assert result["val_loss"] == pytest.approx((30 * math.log(1 + math.e**-1) + 2 * math.log(1 + math.e)) / 32)
     assert model.measured.compute() == 32
@@ -111,7 +109,13 @@ def test_accuracy_is_the_share_that_is_right_and_every_picture_counts_once() -> 
 def test_the_branches_that_predict_filters_learn_at_a_rate_of_their_own() -> None:
     options = {"layers": [1, 1, 1], "channels": [4, 4, 8]}
     model = Classifier(
-        "small_resnet23", 2, options, weight_decay=0.1, decay_vectors=False, filter_rate=0.5, filter_decay=0.02
+        "small_resnet23",
+        2,
+        options,
+        weight_decay=0.1,
+        decay_norm_and_bias=False,
+        filter_lr_scale=0.5,
+        filter_decay=0.02,
     )
     names = {id(parameter): name for name, parameter in model.network.named_parameters()}
     found = {
@@ -160,20 +164,20 @@ class Weights(lightning.Callback):
 def test_what_a_run_ends_with(decay: float) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2), nn.BatchNorm1d(2))
     model, weights = Classifier(network, 2), Weights()
-    trainer(max_epochs=2, callbacks=[weights, MovingAverage(decay, buffers=True)]).fit(model, pictures(halves(), 16, 0))
+    trainer(max_epochs=2, callbacks=[weights, MovingAverage(decay, buffers=True)]).fit(model, batches(halves(), 16, 0))
     assert len(weights.seen) == 12
     assert torch.equal(model.network[1].weight, weights.seen[-1]) == (decay == 0)
     assert model.network[2].num_batches_tracked == 12
 
 
-# --- the pictures ---------------------------------------------------------------------------------------------------
+# --- the images ---------------------------------------------------------------------------------------------------
 
 
 def numbered(count: int = 96, batch: int = 16, seed: int = 0, **options: Any) -> ClassificationData:
-    """Each picture is its own class."""
+    """Each image is its own class."""
     images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(count, 1, 8, 8)
-    part = Labelled(images, torch.arange(count))
-    data = pictures(Splits("n", part, part, tuple(map(str, range(count))), ""), batch, seed)
+    part = Split(images, torch.arange(count))
+    data = batches(Splits("n", part, part, tuple(map(str, range(count))), ""), batch, seed)
     return attached(data, **options)
 
 
@@ -199,38 +203,38 @@ def test_accumulated_batches_share_a_batch() -> None:
 
 
 def test_batches_are_normalised_and_only_training_ones_changed() -> None:
-    data = attached(pictures(halves(), 96, 0))
+    data = attached(batches(halves(), 96, 0))
     [batch] = data.val_dataloader()
-    seen = data.on_after_batch_transfer(batch, 0)["picture"]
+    seen = data.on_after_batch_transfer(batch, 0)["image"]
     assert seen.shape == (96, 1, 8, 8)
     assert seen.mean().abs() < 1e-5
     assert seen.std(correction=0) == pytest.approx(1, abs=1e-5)
     [again] = data.val_dataloader()
-    assert torch.equal(seen, data.on_after_batch_transfer(again, 0)["picture"])
+    assert torch.equal(seen, data.on_after_batch_transfer(again, 0)["image"])
     [changed] = data.train_dataloader()
-    assert not torch.equal(changed["picture"].sort(0).values, batch["picture"].sort(0).values)
+    assert not torch.equal(changed["image"].sort(0).values, batch["image"].sort(0).values)
 
 
 def test_erasing_and_mixing_are_by_the_position() -> None:
-    data = attached(ClassificationData(num_classes=3, erase=1.0, mixup=1.0, seed=4))
+    data = attached(ClassificationData(num_classes=3, random_erase=1.0, mixup=1.0, seed=4))
     data.trainer.state.fn, data.trainer.training = "fit", True
     batch = {
-        "picture": torch.full((4, 3, 8, 8), 100, dtype=torch.uint8),
+        "image": torch.full((4, 3, 8, 8), 100, dtype=torch.uint8),
         "label": torch.tensor([0, 1, 2, 0]),
         "position": torch.arange(4),
     }
     one, same = data.on_after_batch_transfer(batch, 0), data.on_after_batch_transfer(batch, 0)
-    assert torch.equal(one["picture"], same["picture"]) and torch.equal(one["label"], same["label"])
+    assert torch.equal(one["image"], same["image"]) and torch.equal(one["label"], same["label"])
     assert one["label"].shape == (4, 3)
     torch.testing.assert_close(one["label"].sum(1), torch.ones(4))
     other = data.on_after_batch_transfer(batch | {"position": torch.arange(4, 8)}, 0)
-    assert not torch.equal(one["picture"], other["picture"])
+    assert not torch.equal(one["image"], other["image"])
     plain = attached(ClassificationData(num_classes=3)).on_after_batch_transfer(batch, 0)
-    assert (plain["picture"] == one["picture"]).float().mean() < 0.999, "some of it is erased"
+    assert (plain["image"] == one["image"]).float().mean() < 0.999, "some of it is erased"
 
 
 def test_transforms() -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8))
     for options in (
         {},
         {"auto_augment": "rand-m7-mstd0.5-inc1", "interpolation": "random"},
@@ -238,9 +242,9 @@ def test_transforms() -> None:
         {"padding": 4},
     ):
         data = ClassificationData(size=32, **options)
-        assert data.augment(picture).shape == (3, 32, 32) or "padding" in options
-        assert data.prepare(picture).shape == (3, 32, 32)
-        assert data.prepare(picture).dtype == torch.uint8
+        assert data.augment(image).shape == (3, 32, 32) or "padding" in options
+        assert data.prepare(image).shape == (3, 32, 32)
+        assert data.prepare(image).dtype == torch.uint8
 
 
 # --- sources --------------------------------------------------------------------------------------------------------
@@ -273,7 +277,7 @@ def shards(path: Path, **options: Any) -> ClassificationData:
 
 
 def values(loader: Any) -> list[int]:
-    return [round(float(v)) for batch in loader for v in batch["picture"].float().mean((1, 2, 3))[batch["label"] >= 0]]
+    return [round(float(v)) for batch in loader for v in batch["image"].float().mean((1, 2, 3))[batch["label"] >= 0]]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -309,11 +313,11 @@ def test_shards_are_dealt_to_the_processes(tmp_path: Path) -> None:
     def keys(samples: Any) -> list[str]:
         return [sample.sample["__key__"] for sample in samples]
 
-    parts = [keys(EveryShard(found, rank=rank, ranks=2)) for rank in range(2)]
+    parts = [keys(EveryShard(found, rank=rank, world_size=2)) for rank in range(2)]
     assert sorted([*parts[0], *parts[1]]) == sorted(keys(EveryShard(found))) and not {*parts[0]} & {*parts[1]}
     epochs = []
     for rank in range(2):
-        batches = ShardBatches(found, size=3, batches=4, streams=2, seed=0, rank=rank, ranks=2)
+        batches = ShardBatches(found, batch_size=3, num_batches=4, streams=2, seed=0, rank=rank, world_size=2)
         positions = [[(t * 2 + rank) * 3 + i for i in range(3)] for t in range(4)]
         epochs.append([key for own in positions for key in keys(batches(own))])
     assert sorted([*epochs[0], *epochs[1]]) == sorted(keys(EveryShard(found))), (
@@ -332,7 +336,7 @@ def test_bad_shards(tmp_path: Path) -> None:
     assert raised(shards(missing)) == f"{tmp_path / 'a-0.tar'}: no such shard"
     write_shards(tmp_path, "train", 1, 6)
     assert raised(shards(tmp_path, samples=None)) == (
-        "shards do not say how many pictures there are; give --data.samples"
+        "shards do not say how many images they hold; give --data.samples"
     )
     file = tmp_path / "train-000.tar"
     whole = file.read_bytes()
@@ -341,7 +345,7 @@ def test_bad_shards(tmp_path: Path) -> None:
     file.write_bytes(b"no shard" * 100)
     assert raised(shards(tmp_path)).startswith(f"{file} is a broken shard: ")
     file.write_bytes(whole.replace(jpeg(2), jpeg(2)[:-100] + bytes(100)))
-    assert f"{file}/00002.jpg is a broken picture: " in raised(shards(tmp_path)).replace(".jpg/", "/")
+    assert f"{file}/00002.jpg is a broken image: " in raised(shards(tmp_path)).replace(".jpg/", "/")
     write_shards(tmp_path, "train", 1, 0)
     assert raised(shards(tmp_path)) == f"{file}: no sample in it"
 
@@ -360,32 +364,32 @@ def archive(file: Path, *, size: int = 32, parts: tuple[str, ...] = ("train", "t
 
 def test_an_archive_of_cifar10(tmp_path: Path) -> None:
     data = ClassificationData(str(archive(tmp_path / "c.tar.xz")), "cifar10", num_classes=2, batch_size=2, size=32)
-    found = data.pictures(False)
+    found = data.images(False)
     assert [found[i][1] for i in range(6)] == [0, 0, 0, 1, 1, 1] and found.classes == ("a", "b")
     assert [np.asarray(found[i][0]).mean().round() for i in range(6)] == [0, 10, 20, 40, 50, 60]
-    assert len(data.pictures(True)) == 6
+    assert len(data.images(True)) == 6
 
 
-def test_broken_pictures_of_an_archive(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_broken_images_of_an_archive(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = archive(tmp_path / "c.tar.xz")
     whole = lzma.decompress(file.read_bytes())
     middle = jpeg(50, 32)
     file.write_bytes(lzma.compress(whole.replace(middle, middle[:-200] + bytes(200))))
     options: dict[str, Any] = {"num_classes": 2, "batch_size": 2, "size": 32}
-    with pytest.raises(DataError, match=r"train/b/1\.jpg is a broken picture"):
-        ClassificationData(str(file), "cifar10", **options).pictures(True)
+    with pytest.raises(DataError, match=r"train/b/1\.jpg is a broken image"):
+        ClassificationData(str(file), "cifar10", **options).images(True)
     data = ClassificationData(str(file), "cifar10", on_bad_image="skip", **options)
-    assert len(data.pictures(True)) == len(data.pictures(False)) == 5
-    assert "test/b/1.jpg is a broken picture" in caplog.text
+    assert len(data.images(True)) == len(data.images(False)) == 5
+    assert "test/b/1.jpg is a broken image" in caplog.text
 
 
 def test_archives_that_are_none(tmp_path: Path) -> None:
     def raised(file: Path) -> str:
         with pytest.raises(DataError) as error:
-            ClassificationData(str(file), "cifar10", num_classes=2).pictures(True)
+            ClassificationData(str(file), "cifar10", num_classes=2).images(True)
         return str(error.value)
 
-    wrong = "is no archive of CIFAR-10: 32x32 pictures in train/CLASS and test/CLASS are required"
+    wrong = "is no archive of CIFAR-10: 32x32 images in train/CLASS and test/CLASS are required"
     assert wrong.partition(":")[0] in raised(archive(tmp_path / "a.tar.xz", size=28))
     assert wrong.partition(":")[0] in raised(archive(tmp_path / "b.tar.xz", parts=("train",)))
     whole = archive(tmp_path / "c.tar.xz").read_bytes()
@@ -405,21 +409,21 @@ def test_a_set_of_torchvision(tmp_path: Path) -> None:
             (inside / "images" / name).parent.mkdir(parents=True, exist_ok=True)
             (inside / "images" / name).write_bytes(jpeg(10 * int(name[-5])))
     data = ClassificationData(str(tmp_path), "DTD", num_classes=2)
-    assert len(data.pictures(True)) == 6 and len(data.pictures(False)) == 4
-    assert list(data.pictures(True).classes) == ["banded", "woven"]
-    assert [data.pictures(False)[i][1] for i in range(4)] == [0, 1, 0, 1]
-    assert len(ClassificationData(str(tmp_path), "DTD", "test", num_classes=2).pictures(False)) == 2
+    assert len(data.images(True)) == 6 and len(data.images(False)) == 4
+    assert list(data.images(True).classes) == ["banded", "woven"]
+    assert [data.images(False)[i][1] for i in range(4)] == [0, 1, 0, 1]
+    assert len(ClassificationData(str(tmp_path), "DTD", "test", num_classes=2).images(False)) == 2
     with pytest.raises(DataError, match="DTD: Unknown value 'dev' for argument split"):
-        ClassificationData(str(tmp_path), "DTD", "dev", num_classes=2).pictures(False)
+        ClassificationData(str(tmp_path), "DTD", "dev", num_classes=2).images(False)
     (inside / "images" / "banded" / "banded_0.jpg").write_bytes(jpeg(0)[:-100])
-    with pytest.raises(DataError, match="picture 0 of DTD is a broken picture: "):
-        data.pictures(True)[0]
+    with pytest.raises(DataError, match="image 0 of DTD is a broken image: "):
+        data.images(True)[0]
 
 
 def test_a_set_of_torchvision_that_is_not_there(tmp_path: Path) -> None:
     for name in ("CIFAR100", "Flowers102"):
         with pytest.raises(DataError, match=f"{name}: .*not found"):
-            ClassificationData(str(tmp_path), name, num_classes=100).pictures(True)
+            ClassificationData(str(tmp_path), name, num_classes=100).images(True)
 
 
 @pytest.mark.parametrize(
@@ -427,11 +431,11 @@ def test_a_set_of_torchvision_that_is_not_there(tmp_path: Path) -> None:
     [
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"workers": -1}, "workers must be at least 0, got -1"),
-        ({"measured_crop": 0}, "measured_crop must be above 0, got 0.0"),
-        ({"padding": -1}, "padding must not be negative, got -1"),
+        ({"crop_pct": 0}, "crop_pct must be from above 0 to 1, got 0"),
+        ({"padding": -1}, "padding must be at least 0, got -1"),
         ({"on_bad_image": "perhaps"}, "on_bad_image must be 'stop' or 'skip', got 'perhaps'"),
-        ({"mixup": -1}, "mixup and cutmix must not be negative, got -1 and 0.0"),
-        ({"std": (1.0, 0.0, 1.0)}, "mean and std must have one value a channel, std above 0, got "),
+        ({"mixup": -1.0}, "mixup must be finite and not negative, got -1.0"),
+        ({"std": (1.0, 0.0, 1.0)}, "mean and std must have one value per channel, std above 0, got "),
     ],
 )
 def test_wrong_options_of_the_data(options: dict[str, Any], message: str) -> None:

@@ -26,8 +26,8 @@ from ddfnet.tasks.depth import metrics
 from ddfnet.tasks.depth.dead_units import DeadUnits
 from ddfnet.tasks.depth.metrics import Errors, bilinear, every
 from ddfnet.tasks.depth.module import GuidedDepth, GuidedDepthData
-from ddfnet.training.averaging import MovingAverage
-from ddfnet.training.samplers import Consecutive
+from ddfnet.training.callbacks import MovingAverage
+from ddfnet.training.samplers import ResumableBatchSampler
 
 SMALL: dict[str, Any] = {"size": 32, "batch_size": 2, "workers": 0, "validation_scenes": 2}
 
@@ -131,16 +131,16 @@ def test_stages_before_the_last_count_by_their_weight() -> None:
 
 
 def test_a_resumed_run_goes_on_with_the_next_batch() -> None:
-    whole = Consecutive(3, 5)
+    whole = ResumableBatchSampler(3, 5)
     assert len(whole) == 5 and torch.tensor(list(whole)).flatten().tolist() == list(range(15))
-    rest = Consecutive(3, 5, first=2)
+    rest = ResumableBatchSampler(3, 5, first_batch=2)
     assert len(rest) == 5, "Lightning counts those that were seen before"
     assert list(rest) == list(whole)[2:]
 
 
 def test_ranks_share_a_batch() -> None:
-    parts = [list(Consecutive(2, 3, rank=rank, ranks=2)) for rank in range(2)]
-    assert [a + b for a, b in zip(*parts, strict=True)] == list(Consecutive(4, 3))
+    parts = [list(ResumableBatchSampler(2, 3, rank=rank, world_size=2)) for rank in range(2)]
+    assert [a + b for a, b in zip(*parts, strict=True)] == list(ResumableBatchSampler(4, 3))
 
 
 @pytest.mark.parametrize(("ranks", "accumulated"), [(1, 1), (2, 1), (1, 4), (2, 2)])
@@ -156,12 +156,12 @@ def test_processes_and_accumulated_batches_share_a_step(ranks: int, accumulated:
             global_step=step,
         )
 
-    orders = [Consecutive.of_run(run(rank, 1), 8) for rank in range(ranks)]
+    orders = [ResumableBatchSampler.from_trainer(run(rank, 1), 8) for rank in range(ranks)]
     steps = torch.tensor([list(order) for order in orders]).view(ranks, 2, -1).transpose(0, 1).flatten(1)
     assert steps.sort().values.tolist() == [list(range(8, 16)), list(range(16, 24))]
-    assert orders[0].items == 24
+    assert orders[0].num_items == 24
     with pytest.raises(DataError, match="batch_size must be a multiple of 3, 3 processes times 1 accumulated batches"):
-        Consecutive.of_run(SimpleNamespace(world_size=3, accumulate_grad_batches=1), 8)
+        ResumableBatchSampler.from_trainer(SimpleNamespace(world_size=3, accumulate_grad_batches=1), 8)
 
 
 def test_factors_are_drawn_by_seed_and_step() -> None:

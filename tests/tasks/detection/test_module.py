@@ -95,10 +95,10 @@ def test_the_loss_is_the_sum_of_four_and_repeats(root: Path) -> None:
 
 
 def items(root: Path) -> Any:
-    from ddfnet.data.detection import annotations
-    from ddfnet.data.detection.dataset import BoxPictures
+    from ddfnet.data.detection import layouts
+    from ddfnet.data.detection.dataset import DetectionDataset
 
-    return BoxPictures(annotations.load(root, "train", CLASSES))
+    return DetectionDataset(layouts.load(root, "train", CLASSES))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_wrong_option_of_the_task(options: dict[str, Any], message: str) -> No
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"workers": -1}, "workers must not be negative, got -1"),
+        ({"workers": -1}, "workers must be at least 0, got -1"),
         ({"vertical_flip": 2.0}, "vertical_flip must be from 0 to 1, got 2.0"),
         ({"train_part": "test"}, "no such part; the folder has train, val"),
         ({"on_bad_box": "perhaps"}, "on_bad_box must be 'stop' or 'skip', got 'perhaps'"),
@@ -160,7 +160,7 @@ def test_a_wrong_option_of_the_data(root: Path, options: dict[str, Any], message
         DetectionData(**{"root": str(root), "classes": CLASSES, **options})
 
 
-def test_ranks_share_the_pictures(root: Path) -> None:
+def test_ranks_share_the_images(root: Path) -> None:
     seen = []
     for rank in range(2):
         part = data(root)
@@ -170,13 +170,13 @@ def test_ranks_share_the_pictures(root: Path) -> None:
     assert sorted(seen) == sorted(whole) and len(whole) == 3
 
 
-def test_skipped_pictures_leave_the_batch(root: Path) -> None:
+def test_skipped_images_leave_the_batch(root: Path) -> None:
     for name in ("val0", "val1"):  # all of the first batch
         truncate(root / "JPEGImages" / f"{name}.jpg")
     loaded = list(data(root, on_bad_image="skip").val_dataloader())
     assert [len(images) for images, _ in loaded] == [0, 1]
     Detection(detector()).validation_step(loaded[0], 0)
-    with pytest.raises(DataError, match="val0.jpg is a broken picture"):
+    with pytest.raises(DataError, match="val0.jpg is a broken image"):
         list(data(root).val_dataloader())
 
 
