@@ -8,7 +8,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from ddfnet.cli.demo.depth import FACTOR, worst_windows
+from ddfnet.demo.depth import FACTOR, worst_boxes
 from ddfnet.data.depth import middlebury
 from ddfnet.data.depth.protocols import PAC
 from ddfnet.tasks.depth.baselines import METHODS
@@ -21,7 +21,7 @@ def main() -> None:
     scene = middlebury.motorcycle()
     low = PAC.lowres(scene.depth, scene.valid, FACTOR)
     maps = {name: METHODS[name](low.depth, low.valid, scene.guide, factor=FACTOR, offset=low.offset) for name in SHOWN}
-    [window] = worst_windows(torch.where(PAC.scored(scene), maps["bilinear"] - scene.depth, 0), WINDOW, 1)
+    [window] = worst_boxes(torch.where(PAC.scored(scene), maps["bilinear"] - scene.depth, 0), WINDOW, 1)
     known = scene.depth[scene.valid]
     colours = colormaps["viridis"].with_extremes(bad="0.6")  # grey where the depth is unknown
     limits = {"cmap": colours, "vmin": known.quantile(0.01).item(), "vmax": known.quantile(0.99).item()}

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from ddfnet.cli.filters import Components, record
+from ddfnet.demo.filters import Components, record
 from ddfnet.data.depth import photographs
 from ddfnet.models import classifier_files
 

@@ -83,7 +83,9 @@ REMEDIES = {
         "the same without FilterNorm: each layer begins as a depthwise convolution",
         options={"zero_init": True, "norm": "none"},
     ),
-    "filter-rate-0.2": Remedy("a fifth of the learning rate for what predicts filters", ("--model.filter_lr_scale=0.2",)),
+    "filter-rate-0.2": Remedy(
+        "a fifth of the learning rate for what predicts filters", ("--model.filter_lr_scale=0.2",)
+    ),
     "filter-no-decay": Remedy("no weight decay for what predicts filters", ("--model.filter_decay=0",)),
     "warmup-3": Remedy("three epochs of warm-up, not one", ("--model.warmup_epochs=3",)),
 }

@@ -116,14 +116,14 @@ def test_it_is_quiet_and_leaves_nothing_else_behind(demo: SimpleNamespace) -> No
 
 
 def test_results(demo: SimpleNamespace) -> None:
-    twins = {twin["mixer"]: twin for twin in demo.results["twins"]}
-    assert list(twins) == ["conv", "depthwise", "ddf"]
-    assert twins["depthwise"]["parameters"] < twins["ddf"]["parameters"] < twins["conv"]["parameters"]
-    assert twins["depthwise"]["macs"] < twins["ddf"]["macs"] < twins["conv"]["macs"]
-    for twin in twins.values():
-        assert twin["test_accuracy"] > 0.3, "chance is 0.1"
-        assert list(twin["milliseconds"]) == ["1", "64"]
-        assert all(value > 0 for value in twin["milliseconds"].values())
+    mixers = {row["mixer"]: row for row in demo.results["mixers"]}
+    assert list(mixers) == ["conv", "depthwise", "ddf"]
+    assert mixers["depthwise"]["parameters"] < mixers["ddf"]["parameters"] < mixers["conv"]["parameters"]
+    assert mixers["depthwise"]["macs"] < mixers["ddf"]["macs"] < mixers["conv"]["macs"]
+    for row in mixers.values():
+        assert row["test_accuracy"] > 0.3, "chance is 0.1"
+        assert list(row["milliseconds"]) == ["1", "64"]
+        assert all(value > 0 for value in row["milliseconds"].values())
     assert demo.results["data"]["train"] == 512
     assert demo.results["settings"]["seed"] == 0
     assert demo.results["machine"]["torch"] == torch.__version__
@@ -158,8 +158,8 @@ def test_depth_errors_are_those_of_the_protocol(demo: SimpleNamespace) -> None:
         ),
     }
     measured = {row["method"]: row["rmse"] for row in demo.results["depth"]["rows"]}
-    for name, enlarged in expected.items():
-        assert measured[name] == pytest.approx(PAC.rmse(enlarged, scene), rel=1e-6)
+    for name, upsampled in expected.items():
+        assert measured[name] == pytest.approx(PAC.rmse(upsampled, scene), rel=1e-6)
     zooms = demo.results["depth"]["zooms"]
     assert len(zooms) == 2
     for zoom in zooms:
@@ -177,7 +177,7 @@ def test_the_same_tables_everywhere(demo: SimpleNamespace) -> None:
     assert len(tables) == 2
     assert all(table in demo.out for table in tables)
     rows = Page(demo.page).rows
-    depth, twins = rows[:5], rows[5:]
+    depth, mixers = rows[:5], rows[5:]
     assert [row[0] for row in depth] == ["8x", "bilinear", "bicubic", "joint bilateral (OpenCV)", "ddfnet"]
     for row, result in zip(depth[1:], demo.results["depth"]["rows"], strict=True):
         assert row[1:] == [
@@ -187,15 +187,15 @@ def test_the_same_tables_everywhere(demo: SimpleNamespace) -> None:
             f"{result['seconds']:.3f}",
         ]
         assert all(cell in tables[0] for cell in row)
-    assert [row[0] for row in twins] == [
+    assert [row[0] for row in mixers] == [
         "3x3 layer",
         "3x3 convolution",
         "depthwise 3x3 convolution",
         "decoupled dynamic filter",
     ]
-    for row, twin in zip(twins[1:], demo.results["twins"], strict=True):
-        assert row[1] == f"{twin['test_accuracy']:.2%}"
-        assert row[2] == f"{twin['parameters']:,}"
+    for row, scores in zip(mixers[1:], demo.results["mixers"], strict=True):
+        assert row[1] == f"{scores['test_accuracy']:.2%}"
+        assert row[2] == f"{scores['parameters']:,}"
         assert all(cell in tables[1] for cell in row)
 
 
@@ -217,17 +217,17 @@ def test_the_page_needs_nothing_but_itself(demo: SimpleNamespace) -> None:
     assert page.open == []
     links = [load for load in page.loads if load.startswith("#")]
     assert links and {link[1:] for link in links} <= page.ids
-    pictures = [load for load in page.loads if load not in links]
-    assert pictures and all(re.match("data:image/(png|jpeg);base64,", picture) for picture in pictures)
+    images = [load for load in page.loads if load not in links]
+    assert images and all(re.match("data:image/(png|jpeg);base64,", image) for image in images)
     assert not re.search(r"url\(|@import|<script|<link|https?://", demo.page)
 
 
-def test_every_picture_of_the_page_decodes_and_is_described(demo: SimpleNamespace) -> None:
+def test_every_image_of_the_page_decodes_and_is_described(demo: SimpleNamespace) -> None:
     images = Page(demo.page).images
     depth = 3 + 4 + 2 * (2 + 4) + 4 * 2 + 4 * 2  # first of all; from the side; up close; whole maps; composed scenes
     legends = 3 + 1
-    twins = 3 * (4 + 3 * 4) + 3 * 2  # maps and kernels of each photograph, strips of channel filters
-    assert len(images) == depth + legends + twins
+    mixers = 3 * (4 + 3 * 4) + 3  # maps and kernels of each photograph, strips of channel filters
+    assert len(images) == depth + legends + mixers
     for image in images:
         assert image["alt"]
         decoded = Image.open(io.BytesIO(base64.b64decode(str(image["src"]).partition(",")[2])))
@@ -239,7 +239,7 @@ def test_the_page_says_what_it_is(demo: SimpleNamespace) -> None:
     text = " ".join(Page(demo.page).text.split())
     for part in (
         "This was a short run, on the middle of the scene.",
-        "This was a short run, on a few pictures",
+        "This was a short run, on a few images",
         "Motorcycle of the Middlebury 2014 stereo benchmark",
         "from 45x30 to 360x240",
         f"{100 * demo.results['depth']['rows'][3]['ratio']:.0f} % of what bilinear interpolation leaves",
@@ -293,15 +293,15 @@ def test_a_broken_model_card_is_named(tmp_path: Path, fails: Fails) -> None:
     assert line.startswith(f"ddfnet: error: {file}: its card {tmp_path / 'model.json'} cannot be read: ")
 
 
-def test_a_broken_picture_is_named(tmp_path: Path, fails: Fails) -> None:
+def test_a_broken_image_is_named(tmp_path: Path, fails: Fails) -> None:
     for name in ("a", "b"):
         (tmp_path / "set" / name).mkdir(parents=True)
         for number in range(4):
             Image.new("RGB", (9, 9), (40 * number, 0, 0)).save(tmp_path / "set" / name / f"{number}.png")
     broken = tmp_path / "set" / "b" / "2.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     line = fails(1, "demo", "--data", str(tmp_path / "set"), "--output", str(tmp_path / "out"))
-    assert line.startswith(f"ddfnet: error: {broken} is a broken picture: ")
+    assert line.startswith(f"ddfnet: error: {broken} is a broken image: ")
 
 
 def test_a_set_that_is_not_there_and_not_downloaded(tmp_path: Path, fails: Fails) -> None:

@@ -27,8 +27,8 @@ class Classifier(lightning.LightningModule):
     .. math::
         \eta_t = \eta_{min} + \tfrac12 (\eta - \eta_{min}) \left(1 + \cos \frac{\pi t}{T}\right)
 
-    at each step t, after a linear warm-up. The branches that predict filters may have their own learning rate and weight
-    decay.
+    at each step t, after a linear warm-up. The branches that predict filters may have a learning rate and a weight
+    decay of their own.
 
     Args:
         network: a name that timm knows, the ``ddf_*`` and ``small_resnet23`` of `ddfnet.models` among them; or a
@@ -52,8 +52,8 @@ class Classifier(lightning.LightningModule):
         seed: of random numbers in the network.
 
     Returns:
-        From ``forward(images)``: the logits. ``trainer.validate`` gives ``top1``, ``top5`` (of at most as many classes as
-        there are) and ``val_loss``.
+        From ``forward(images)``: the logits. ``trainer.validate`` gives ``top1``, ``top5`` (top-n with
+        n < 5 classes) and ``val_loss``.
 
     Raises:
         ValueError: an unknown network or optimizer; a value is out of range.

@@ -1,7 +1,7 @@
-"""What the DDF layers of a network do to a photograph: the filters that they predict from it, made visible.
+"""Filters that the DDF layers of a network predict for an image, and their colours.
 
-The spatial filters of a layer have as many numbers a pixel as taps, nine for 3x3. Their principal components, fitted to
-all photographs at once, give three of them that tell most: those are the colours.
+A 3x3 layer has nine numbers per pixel. Their three main principal components, fitted to all images at once, are the
+colours.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from ddfnet.nn import DDF2d
 
 @dataclass(frozen=True)
 class Filters:
-    """What one layer predicted for one photograph."""
+    """The filters that one layer predicted for one image."""
 
     layer: str
-    spatial: Tensor  # (K, H, W), before the channel filter meets it
+    spatial: Tensor  # (K, H, W), not combined with the channel filter
     channel: Tensor  # (C, kH, kW)
 
 
-def record(network: nn.Module, picture: Tensor) -> list[Filters]:
-    """Run a network on a picture and keep the filters of its DDF layers.
+def record(network: nn.Module, image: Tensor) -> list[Filters]:
+    """Run a network on an image and record the filters of its DDF layers.
 
     Args:
         network: with `DDF2d` layers of one head, in evaluation mode.
-        picture: (C, H, W), normalised, of any size that the network can take.
+        image: (C, H, W), normalised, of any size that the network takes.
 
     Returns:
-        Filters in the order in which the layers ran.
+        The filters in the order in which the layers ran.
     """
     kept: dict[str, dict[str, Tensor]] = {}
     hooks = []
@@ -50,7 +50,7 @@ def record(network: nn.Module, picture: Tensor) -> list[Filters]:
             keep(module.channel, layer, "channel")
     try:
         with torch.no_grad():
-            network(picture.unsqueeze(0))
+            network(image.unsqueeze(0))
     finally:
         for hook in hooks:
             hook.remove()
@@ -63,43 +63,43 @@ class Components:
 
     mean: Tensor  # (K,)
     directions: Tensor  # (3, K), unit length
-    share: float  # of the variance that the three hold
-    low: Tensor  # (3,), where a colour begins
-    high: Tensor  # (3,), where it is full
+    share: float  # of the variance, in the three directions
+    low: Tensor  # (3,), values of the darkest colours
+    high: Tensor  # (3,), values of the brightest colours
 
     @staticmethod
     def fit(maps: Sequence[Tensor]) -> Components:
-        """The components of maps (K, H, W)."""
+        """Fit the components of maps (K, H, W)."""
         filters = torch.cat([m.flatten(1) for m in maps], dim=1)
         mean = filters.mean(1)
         variances, vectors = torch.linalg.eigh(torch.cov(filters))
         directions = vectors[:, -3:].flip(1).T
         largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
-        directions = directions * largest.sign()  # an eigenvector has no sign: the largest tap counts as positive
+        directions = directions * largest.sign()  # an eigenvector has no sign, so the largest tap is made positive
         values = (directions @ (filters - mean[:, None])).sort(dim=1).values
         last = values.shape[1] - 1
         low, high = values[:, round(0.01 * last)], values[:, round(0.99 * last)]
         return Components(mean, directions, (variances[-3:].sum() / variances.sum()).item(), low, high)
 
     def colours(self, spatial: Tensor) -> Tensor:
-        """(K, H, W) -> (H, W, 3), from 0 to 1."""
+        """Convert filters (K, H, W) to colours (H, W, 3), 0 to 1."""
         values = torch.einsum("dk,khw->hwd", self.directions, spatial - self.mean[:, None, None])
         return ((values - self.low) / (self.high - self.low)).clamp(0, 1)
 
     def departure(self, spatial: Tensor) -> Tensor:
-        """(K, H, W) -> (H, W): the distance of each pixel's filter from the mean, as a share of that one's length."""
+        """Return the distance of each filter of (K, H, W) from the mean filter, relative to its norm, (H, W)."""
         return (spatial - self.mean[:, None, None]).norm(dim=0) / self.mean.norm()
 
 
 def typical_points(spatial: Tensor, count: int) -> list[tuple[int, int]]:
-    """Pixels (y, x) whose filters stand for many others: the ones nearest to the centres of ``count`` groups.
+    """Return pixels (y, x) with typical filters: those nearest to the centres of ``count`` clusters.
 
-    Pixels near the edge are left out, for there the padding of earlier layers can be seen.
+    Pixels near the edge are left out, because the padding of earlier layers changes their filters.
     """
     from sklearn.cluster import KMeans
 
     margin = max(1, min(spatial.shape[1:]) // 16)
-    calm = F.avg_pool2d(spatial[None], 5, 1, 2, count_include_pad=False)[0]  # a point stands for its surroundings
+    calm = F.avg_pool2d(spatial[None], 5, 1, 2, count_include_pad=False)[0]  # a point represents its surroundings
     inner = calm[:, margin:-margin, margin:-margin]
     filters = inner.flatten(1).T
     groups = KMeans(count, n_init=2, random_state=0).fit(filters[:: max(1, len(filters) // 4000)].numpy())

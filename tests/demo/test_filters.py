@@ -5,24 +5,27 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("sklearn")
+pytest.importorskip("timm")
 
+import timm
 import torch
 
-from ddfnet.cli import filters
-from ddfnet.models.twins import TwinNet
+import ddfnet.models  # noqa: F401  (registers the network with timm)
+from ddfnet.demo import filters
 
 
 def test_recorded_filters_are_those_of_the_layer() -> None:
-    network = TwinNet("ddf", 1, 10).eval()
-    picture = torch.randn(1, 12, 16)
-    recorded = filters.record(network, picture)
-    assert [own.spatial.shape[1:] for own in recorded] == [(12, 16), (12, 16), (6, 8), (6, 8)]
-    block = network.stages[0][0].body
-    x = block[2](block[1](block[0](network.stem(picture[None]))))
-    torch.testing.assert_close(recorded[0].spatial, block[3].spatial(x)[0])
-    torch.testing.assert_close(recorded[0].channel, block[3].channel(x)[0])
-    assert recorded[0].channel.shape == (32, 3, 3)
-    assert not block[3].spatial._forward_hooks, "hooks are taken away again"
+    network = timm.create_model("small_resnet23", in_chans=1, stem_stride=1, layers=(1, 1, 1)).eval()
+    image = torch.randn(1, 12, 16)
+    recorded = filters.record(network, image)
+    assert [own.spatial.shape[1:] for own in recorded] == [(12, 16), (6, 8), (3, 4)]
+    block = network.layer1[0]
+    stem = network.act1(network.bn1(network.conv1(image[None])))
+    x = block.act1(block.bn1(block.conv1(stem)))
+    torch.testing.assert_close(recorded[0].spatial, block.conv2.spatial(x)[0])
+    torch.testing.assert_close(recorded[0].channel, block.conv2.channel(x)[0])
+    assert recorded[0].channel.shape == (16, 3, 3)
+    assert not block.conv2.spatial._forward_hooks, "hooks are taken away again"
 
 
 def test_components_find_the_directions_that_differ() -> None:

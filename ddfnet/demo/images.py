@@ -1,4 +1,4 @@
-"""Pictures as data URIs, which a page can hold inside itself."""
+"""Images as data URIs for a self-contained page."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Boxes = Sequence[tuple[int, int, int, int]]
 Pixels = np.ndarray[Any, Any]
 
 
-def photograph(picture: Tensor, points: Points = (), scale: float = 1.0) -> str:
-    """A picture (H, W, 3) or (H, W), from 0 to 1, with numbered points.
+def photograph(image: Tensor, points: Points = (), scale: float = 1.0) -> str:
+    """Draw numbered points on an image (H, W, 3) or (H, W), 0 to 1.
 
     The points are (y, x) in pixels of a map that is ``scale`` times smaller.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     figure = Figure(figsize=(4, 4 * height / width), dpi=128)
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(image.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
     for number, (y, x) in enumerate(points, start=1):
         place = ((x + 0.5) * scale - 0.5, (y + 0.5) * scale - 0.5)
@@ -36,7 +36,7 @@ def photograph(picture: Tensor, points: Points = (), scale: float = 1.0) -> str:
         axes.annotate(
             str(number),
             place,
-            (-11 if place[0] > 0.8 * width else 11, -11 if place[1] < 0.2 * height else 11),  # towards the middle
+            (-11 if place[0] > 0.8 * width else 11, -11 if place[1] < 0.2 * height else 11),  # towards the centre
             textcoords="offset points",
             ha="center",
             va="center",
@@ -51,30 +51,30 @@ def photograph(picture: Tensor, points: Points = (), scale: float = 1.0) -> str:
 
 
 def heat(values: Tensor, highest: float) -> str:
-    """A map (H, W) from 0, dark, to ``highest``, bright."""
+    """Draw a map (H, W) from 0, dark, to ``highest``, bright."""
     return _pixels(matplotlib.colormaps["magma"](np.clip(values.numpy() / highest, 0, 1)))
 
 
 def colours(values: Tensor) -> str:
-    """A map (H, W, 3), from 0 to 1, one pixel a pixel."""
+    """Draw colours (H, W, 3), 0 to 1."""
     return _pixels(values.numpy())
 
 
 def kernel(taps: Tensor, largest: float) -> str:
-    """A kernel (kH, kW), one pixel a tap: blue for negative, white for zero, red for positive, full at ``largest``."""
+    """Draw a kernel (kH, kW), one pixel per tap: blue negative, white zero, red positive, full at ``largest``."""
     return _pixels(_diverging(taps, largest))
 
 
 def kernels(taps: Tensor, largest: float) -> str:
-    """Kernels (C, kH, kW) side by side, painted as `kernel` does, with a transparent column between them."""
+    """Draw kernels (C, kH, kW) side by side, like `kernel`, with a transparent column between them."""
     painted = _diverging(taps, largest)
     spaced = np.pad(painted, ((0, 0), (0, 0), (0, 1), (0, 0)))  # (C, kH, kW + 1, RGBA); zeros are transparent
     return _pixels(np.concatenate(list(spaced), axis=1)[:, :-1])
 
 
-def boxed(picture: Pixels, boxes: Boxes) -> str:
-    """A photograph (H, W, 3), uint8, with numbered boxes; each is top, left, height and width in its pixels."""
-    image = Image.fromarray(picture)
+def boxed(pixels: Pixels, boxes: Boxes) -> str:
+    """Draw numbered boxes (top, left, height, width) on a photograph (H, W, 3), uint8."""
+    image = Image.fromarray(pixels)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=20)
     for number, (top, left, height, width) in enumerate(boxes, start=1):
         draw.rectangle((left, top, left + width - 1, top + height - 1), outline="black", width=4)
@@ -84,18 +84,18 @@ def boxed(picture: Pixels, boxes: Boxes) -> str:
     return _jpeg(image)
 
 
-def compressed(picture: Pixels) -> str:
-    """A photograph (H, W, 3), uint8, as JPEG with its colours at full size: a third of PNG."""
-    return _jpeg(Image.fromarray(picture))
+def compressed(pixels: Pixels) -> str:
+    """Encode a photograph (H, W, 3), uint8, as JPEG without chroma subsampling: a third of PNG."""
+    return _jpeg(Image.fromarray(pixels))
 
 
-def exact(picture: Pixels) -> str:
-    """A picture (H, W, 3), uint8, as PNG."""
-    return _png(Image.fromarray(picture))
+def exact(pixels: Pixels) -> str:
+    """Encode an image (H, W, 3), uint8, as PNG."""
+    return _png(Image.fromarray(pixels))
 
 
 def mapped(values: Tensor, low: float, high: float, colours: str, missing: Tensor, grey: int) -> str:
-    """A map (H, W) from ``low`` to ``high`` in one of matplotlib's colour maps; grey where it is ``missing``, bool."""
+    """Draw a map (H, W) from ``low`` to ``high`` in a colour map of matplotlib's; grey where ``missing`` is True."""
     share = ((values - low) / (high - low)).clamp(0, 1)
     image = Image.fromarray((1 + 254 * share).round().masked_fill(missing, 0).to(torch.uint8).numpy())
     ramp = matplotlib.colormaps[colours](np.linspace(0, 1, 255), bytes=True)[:, :3]
@@ -104,7 +104,7 @@ def mapped(values: Tensor, low: float, high: float, colours: str, missing: Tenso
 
 
 def ramp(colours: str) -> str:
-    """The colours of `mapped`, from low to high."""
+    """Draw the colours of `mapped`, from low to high."""
     steps = torch.linspace(0, 1, 255)[None]
     return mapped(steps, 0, 1, colours, torch.zeros_like(steps, dtype=torch.bool), 0)
 

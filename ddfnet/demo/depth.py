@@ -1,4 +1,4 @@
-"""The depth part of the demo: a real depth map made small, and enlarged again in four ways that are measured alike."""
+"""Depth part of the demo: a real depth map, downsampled and upsampled again in four ways that are measured alike."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ TITLES = {
 _REPEATS = 3  # calls of a method, the fastest of which is its time
 _SHORT = (240, 360)  # pixels of the scene's middle, for a short run
 _ZOOMS = 2
-_ZOOM_PART = 6  # a zoom is this part of the picture's height and width
+_ZOOM_PART = 6  # a zoom is this part of the image's height and width
 
 
 @dataclass(frozen=True)
-class Window:
-    """A part of the picture, in its pixels."""
+class Box:
+    """A rectangle of the image, in pixels."""
 
     top: int
     left: int
@@ -53,16 +53,16 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Enlarged:
-    """The scene, what every method made of the same small map, and what was measured of that."""
+class UpsampledDepth:
+    """The scene, the maps that every method made of the same small map, and their scores."""
 
     scene: Scene
     low: Tensor  # (h, w), 0 where not valid
     low_valid: Tensor  # (h, w)
-    scored: Tensor  # (H, W): the pixels that the errors are of
+    scored: Tensor  # (H, W): the pixels that count for the errors
     maps: dict[str, Tensor]  # of each method, (H, W)
     rows: list[Row]
-    windows: list[Window]  # where bilinear's error is largest
+    boxes: list[Box]  # where bilinear's error is largest
     network: dict[str, Any]
     threads: int
 
@@ -85,7 +85,7 @@ class Enlarged:
         return table(self.headers(), self.cells())
 
     def results(self) -> dict[str, Any]:
-        """For results.json."""
+        """Return the entries of results.json."""
         return {
             "scene": self.scene.name,
             "origin": self.scene.origin,
@@ -103,37 +103,36 @@ class Enlarged:
             "largest_error_shown": self.error_limit(),
             "rows": [row.as_dict() for row in self.rows],
             "zooms": [
-                {**asdict(window), "rmse": {name: self.rmse(name, window) for name in self.maps}}
-                for window in self.windows
+                {**asdict(box), "rmse": {name: self.rmse(name, box) for name in self.maps}} for box in self.boxes
             ],
         }
 
     def colour_limits(self) -> tuple[float, float]:
-        """The depths that the first and the last colour of a map stand for."""
+        """Return the depths of the first and the last colour of a map."""
         known = self.scene.depth[self.scene.valid]
         return known.quantile(0.01).item(), known.quantile(0.99).item()
 
     def error_limit(self) -> float:
-        """The error of the last colour of an error map: a percent of bilinear's errors are larger."""
+        """Return the error of the last colour of an error map: 1 % of bilinear's errors are larger."""
         error = (self.maps["bilinear"] - self.scene.depth)[self.scored].abs()
         return float(f"{error.quantile(0.99).item():.2g}")
 
-    def rmse(self, method: str, window: Window) -> float:
-        """The error in a part of the picture, over its scored pixels."""
-        error = (self.maps[method] - self.scene.depth)[window.slices][self.scored[window.slices]]
+    def rmse(self, method: str, box: Box) -> float:
+        """Return the error in a part of the image, over its scored pixels."""
+        error = (self.maps[method] - self.scene.depth)[box.slices][self.scored[box.slices]]
         return error.double().square().mean().sqrt().item()
 
 
 @dataclass(frozen=True)
 class Network:
-    """The network of a file, and what is known of it."""
+    """A depth network, and facts about it."""
 
     model: GuidedUpsampler
     facts: dict[str, Any]
 
 
 def load(model: str) -> Network:
-    """The network of a file, or the package's for "auto"."""
+    """Load the network of a file, or the package's for "auto"."""
     own = files("ddfnet.depth") / "weights" / "guided.safetensors"
     file = Path(str(own)) if model == "auto" else Path(model)
     try:
@@ -145,12 +144,12 @@ def load(model: str) -> Network:
     return Network(network, {"file": model, "parameters": parameters, "card": card})
 
 
-def measure(network: Network, *, short: bool) -> Enlarged:
-    """Enlarge Motorcycle's map in four ways, with as many threads of OpenCV as of torch.
+def measure(network: Network, *, short: bool) -> UpsampledDepth:
+    """Upsample Motorcycle's map in four ways, with as many threads of OpenCV as of torch.
 
     Args:
-        network: of the last of them.
-        short: take the middle of the scene only.
+        network: for the last of them.
+        short: take only the middle of the scene.
 
     Raises:
         DataError: this scikit-image was packaged without the scene.
@@ -171,41 +170,41 @@ def measure(network: Network, *, short: bool) -> Enlarged:
     scored = PAC.scored(scene)
     size = scene.size[0] // _ZOOM_PART, scene.size[1] // _ZOOM_PART
     error = torch.where(scored, maps["bilinear"] - scene.depth, 0)
-    return Enlarged(
+    return UpsampledDepth(
         scene=scene,
         low=low.depth,
         low_valid=low.valid,
         scored=scored,
         maps=maps,
         rows=rows,
-        windows=worst_windows(error, size, _ZOOMS),
+        boxes=worst_boxes(error, size, _ZOOMS),
         network=network.facts,
         threads=threads,
     )
 
 
-def worst_windows(error: Tensor, size: tuple[int, int], count: int) -> list[Window]:
-    """The windows in which the squared error is largest in sum, the worst first; none overlaps another.
+def worst_boxes(error: Tensor, size: tuple[int, int], count: int) -> list[Box]:
+    """The boxes in which the squared error is largest in sum, the worst first; none overlaps another.
 
     Args:
-        error: (H, W), 0 where it does not count.
-        size: (height, width) of a window, in pixels.
-        count: of windows; fewer where no more find room.
+        error: (H, W), 0 at pixels that do not count.
+        size: (height, width) of a box, in pixels.
+        count: of boxes; fewer where no more find room.
 
     Example:
         >>> error = torch.zeros(8, 12)
         >>> error[5, 7] = 2
-        >>> worst_windows(error, (2, 3), 1)
-        [Window(top=4, left=5, height=2, width=3)]
+        >>> worst_boxes(error, (2, 3), 1)
+        [Box(top=4, left=5, height=2, width=3)]
     """
     height, width = size
     sums = functional.avg_pool2d(error.double().square()[None, None], size, stride=1)[0, 0]
-    windows: list[Window] = []
-    while len(windows) < count and sums.isfinite().any():
+    boxes: list[Box] = []
+    while len(boxes) < count and sums.isfinite().any():
         top, left = divmod(int(sums.argmax()), sums.shape[1])
-        windows.append(Window(top, left, height, width))
+        boxes.append(Box(top, left, height, width))
         sums[max(0, top - height + 1) : top + height, max(0, left - width + 1) : left + width] = -torch.inf
-    return windows
+    return boxes
 
 
 def _middle(scene: Scene, size: tuple[int, int]) -> Scene:
@@ -221,7 +220,7 @@ def _middle(scene: Scene, size: tuple[int, int]) -> Scene:
 
 
 def _keeping(methods: Mapping[str, Method], maps: dict[str, Tensor]) -> dict[str, Method]:
-    """The same methods, which leave their last results in ``maps``: what is shown is what was measured."""
+    """Wrap the methods so that ``maps`` holds their last results: the page shows the maps that were measured."""
 
     def kept(name: str, method: Method) -> Method:
         def run(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""The filters that the first and the last DDF layer of a trained twin predict for photographs, as pictures."""
+"""Filters that the first and the last DDF layer of a trained network predict for photographs, as images."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
 
-from ddfnet.cli import filters, pictures
 from ddfnet.data.classification.splits import Splits
 from ddfnet.data.depth import photographs
-from ddfnet.models.twins import TwinNet
+from ddfnet.demo import filters, images
 
 _POINTS = 4  # marked on each photograph
 _STRIP = 16  # channels side by side
 
 
-def shown(network: TwinNet, splits: Splits, size: int) -> dict[str, Any]:
-    """For the page: the photographs, each ``size`` pixels a side, and what the two layers predict for them."""
+def shown(network: nn.Module, splits: Splits, size: int) -> dict[str, Any]:
+    """Return the contents of the page: photographs of ``size`` x ``size`` pixels and their predicted filters."""
     found = photographs.load(size)
     mean, deviation = (torch.tensor(values)[:, None, None] for values in splits.normalisation())
     seen = [_as_seen(photo.image.float() / 255, splits.channels) for photo in found]
-    recorded = [filters.record(network, (picture - mean) / deviation) for picture in seen]
+    recorded = [filters.record(network, (image - mean) / deviation) for image in seen]
     firsts, lasts = [own[0] for own in recorded], [own[-1] for own in recorded]
     first_colours, last_colours = (filters.Components.fit([f.spatial for f in own]) for own in (firsts, lasts))
     departures = [first_colours.departure(own.spatial) for own in firsts]
@@ -33,7 +32,7 @@ def shown(network: TwinNet, splits: Splits, size: int) -> dict[str, Any]:
     all_channels = torch.stack([own.channel for own in firsts])  # (photographs, C, kH, kW)
     channel = int(all_channels.flatten(2).norm(dim=2).mean(0).argmax())
     sections = []
-    for photo, picture, first, last, departure in zip(found, seen, firsts, lasts, departures, strict=True):
+    for photo, image, first, last, departure in zip(found, seen, firsts, lasts, departures, strict=True):
         points = filters.typical_points(first.spatial, _POINTS)
         scale = size / first.spatial.shape[1]
         spatial = [first.spatial[:, y, x].reshape(first.channel.shape[1:]) for y, x in points]
@@ -43,10 +42,10 @@ def shown(network: TwinNet, splits: Splits, size: int) -> dict[str, Any]:
         sections.append(
             {
                 "credit": photo.credit,
-                "photograph": pictures.photograph(picture.permute(1, 2, 0).squeeze(-1), points, scale),
-                "first": pictures.colours(first_colours.colours(first.spatial)),
-                "last": pictures.colours(last_colours.colours(last.spatial)),
-                "departure": pictures.heat(departure, furthest),
+                "photograph": images.photograph(image.permute(1, 2, 0).squeeze(-1), points, scale),
+                "first": images.colours(first_colours.colours(first.spatial)),
+                "last": images.colours(last_colours.colours(last.spatial)),
+                "departure": images.heat(departure, furthest),
                 "channel": _kernel(first.channel[channel], own_full),
                 "spatial": [_kernel(taps, full) for taps in spatial],
                 "applied": [_kernel(taps, applied_full) for taps in applied],
@@ -71,7 +70,7 @@ def shown(network: TwinNet, splits: Splits, size: int) -> dict[str, Any]:
 
 
 def _strips(names: Sequence[str], channel_filters: Sequence[Tensor]) -> list[dict[str, Any]]:
-    """The channel filters (C, kH, kW) of each photograph, sixteen channels at a time, all on one scale."""
+    """Draw the channel filters (C, kH, kW) of each photograph, sixteen channels at a time, all on one scale."""
     full = max(filters.abs().max().item() for filters in channel_filters)
     parts = zip(*(filters.split(_STRIP) for filters in channel_filters), strict=True)
     return [
@@ -79,7 +78,7 @@ def _strips(names: Sequence[str], channel_filters: Sequence[Tensor]) -> list[dic
             "first": _STRIP * number,
             "last": _STRIP * number + len(part[0]) - 1,
             "rows": [
-                {"name": name, "picture": pictures.kernels(filters, full)}
+                {"name": name, "image": images.kernels(filters, full)}
                 for name, filters in zip(names, part, strict=True)
             ],
         }
@@ -87,11 +86,11 @@ def _strips(names: Sequence[str], channel_filters: Sequence[Tensor]) -> list[dic
     ]
 
 
-def _as_seen(picture: Tensor, channels: int) -> Tensor:
-    """A colour picture as a network for this many channels takes it."""
-    return functional.rgb_to_grayscale(picture) if channels == 1 else picture
+def _as_seen(image: Tensor, channels: int) -> Tensor:
+    """Convert a colour image to the channels of the network's input."""
+    return functional.rgb_to_grayscale(image) if channels == 1 else image
 
 
 def _kernel(taps: Tensor, full: float) -> dict[str, str]:
     numbers = "; ".join(" ".join(f"{value:.2f}" for value in row) for row in taps.tolist())
-    return {"picture": pictures.kernel(taps, full), "numbers": numbers}
+    return {"image": images.kernel(taps, full), "numbers": numbers}

@@ -1,4 +1,4 @@
-"""The page of the demo, with everything inside itself, and the figures beside it as files."""
+"""Page of the demo with everything inside itself, and its figures as files beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ddfnet import files
 from ddfnet.errors import UserError
 
-TEMPLATES = Environment(loader=PackageLoader("ddfnet", "cli/demo"), autoescape=True, undefined=StrictUndefined)
+TEMPLATES = Environment(loader=PackageLoader("ddfnet", "demo"), autoescape=True, undefined=StrictUndefined)
 
 
 def write(output: Path, results: dict[str, Any], shown: dict[str, Any], tables: Sequence[str]) -> Path:
@@ -21,11 +21,11 @@ def write(output: Path, results: dict[str, Any], shown: dict[str, Any], tables: 
     Args:
         output: the folder.
         results: for results.json and the page.
-        shown: what the page's parts show besides, by their names.
+        shown: contents of the page's parts besides the results, by their names.
         tables: for table.txt.
 
     Returns:
-        The page's path.
+        The path of the page.
     """
     page = TEMPLATES.get_template("page.html.jinja").render(results=results, **shown)
     try:
