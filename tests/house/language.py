@@ -136,7 +136,6 @@ TRITON_NAMES = {  # in ddfnet/ops/triton, and also for variables
     "channels_inner": "channels_last",
 }
 FILES = {  # old file name: the new one
-    "arguments.py": "geometry.py",
     "checking.py": "verify.py",
     "composed.py": "synthetic.py",
     "counting.py": "handlers.py",
