@@ -60,8 +60,8 @@ class GuidedUpsampler(nn.Module, Hub):
             the depth; with another the features have spatial filters of their own. ``"filter"`` normalises the channel
             filters too; otherwise a channel filter is a learnt one plus a prediction from the pooled target features.
         carry: whether the softmax filters carry the depth.
-        upsampler: ``"ddf"``, or ``"bilinear"`` for the plain twin that DDF-Up is compared with: features and depth are
-            upsampled bilinearly, and the trunks, which read the same guide, add corrections to the depth. It has no
+        upsampler: ``"ddf"``, or ``"bilinear"`` for the plain network that DDF-Up is compared with: features and depth
+            are upsampled bilinearly, and the trunks, which read the same guide, add corrections to the depth. It has no
             filters, so ``filters``, ``combine``, ``norm`` and ``carry`` must be left alone.
 
     ``forward(depth, guide, valid=None, *, scale_factor=None)`` takes depth (N, 1, h, w), floating, in any unit; a guide

@@ -1,4 +1,4 @@
-"""The depth tool: a depth map, small or with holes, upsampled to the size of an image of the same scene."""
+"""Depth tool: a depth map, small or with holes, upsampled to the size of an image of the same scene."""
 
 from __future__ import annotations
 

@@ -95,7 +95,6 @@ NAMES = {  # old name: the field's term
     "TwinNet": "SmallResNet",
     "Place": "AxisAlignment",
     "places": "align",
-    "enlarge": "upsample_tiled",
     "_cuts": "tile_slices",
     "_wider": "pad_slice",
     "_within": "relative_slice",
