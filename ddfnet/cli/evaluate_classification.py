@@ -61,11 +61,11 @@ def run(options: argparse.Namespace) -> int:
 
     from ddfnet.cli.quiet import quiet
     from ddfnet.errors import DataError
-    from ddfnet.models import network_files
+    from ddfnet.pretrained import read_card
 
     quiet()
     try:
-        cards = {file: network_files.card(file) for file in options.checkpoint}
+        cards = {file: read_card(file) for file in options.checkpoint}
         rows = [_evaluate(file, options, (card or {}).get("classes")) for file, card in cards.items()]
     except (DataError, ValueError) as error:
         raise UserError(str(error)) from None
@@ -90,11 +90,12 @@ def _evaluate(file: Path, options: argparse.Namespace, classes: list[str] | None
     """
     import lightning
 
-    from ddfnet.models import classifier_files
+    from ddfnet.pretrained import load, read_header
     from ddfnet.tasks.classification.data import ClassificationData
     from ddfnet.tasks.classification.module import Classifier
 
-    network, made_of, preprocessing = classifier_files.load(file)
+    network, header = load(file, "classification"), read_header(file)
+    made_of: Any = header.init_args
     model = Classifier(network, made_of["num_classes"])
     data = ClassificationData(
         options.data,
@@ -104,7 +105,7 @@ def _evaluate(file: Path, options: argparse.Namespace, classes: list[str] | None
         batch_size=options.batch_size,
         on_bad_image=options.on_bad_image,
         workers=options.workers,
-        **preprocessing,
+        **header.extra["preprocessing"],
     )
     trainer = lightning.Trainer(
         devices=1,

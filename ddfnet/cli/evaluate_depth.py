@@ -153,11 +153,11 @@ def _method_names(options: argparse.Namespace) -> list[str]:
 
 
 def _networks(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[_Network]:
-    from ddfnet.depth import weights_files
-    from ddfnet.models import network_files
+    from ddfnet.depth.network import GuidedUpsampler
+    from ddfnet.pretrained import load, read_card
 
     return [
-        _Network(name, file, weights_files.load(file), network_files.card(file))
+        _Network(name, file, load(file, GuidedUpsampler), read_card(file))
         for name, file in zip(_labels(checkpoints, methods), checkpoints, strict=True)
     ]
 

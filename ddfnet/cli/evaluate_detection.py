@@ -55,7 +55,8 @@ def run(options: argparse.Namespace) -> int:
     from ddfnet.data.detection import annotations
     from ddfnet.env_info import device_named
     from ddfnet.errors import DataError
-    from ddfnet.models import detection_files, network_files
+    from ddfnet.models.faster_rcnn import Detector
+    from ddfnet.pretrained import load, read_card
     from ddfnet.tasks.detection import evaluation
 
     device = device_named(options.device)
@@ -64,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
     pictures: BoxedPictures | None = None
     try:
         for name, file in zip(evaluating.labels(options.checkpoint), options.checkpoint, strict=True):
-            detector = detection_files.load(file).to(device)
-            networks.append({"file": str(file), "card": network_files.card(file)})
+            detector = load(file, Detector).to(device)
+            networks.append({"file": str(file), "card": read_card(file)})
             if pictures is None or pictures.classes != detector.classes:
                 pictures = annotations.load(options.data, options.part, detector.classes, on_bad_box=options.on_bad_box)
             items = evaluation.items(pictures, options.on_bad_image)

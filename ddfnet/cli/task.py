@@ -10,7 +10,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from ddfnet.models.network_files import Weights
+from ddfnet.pretrained import Weights
 
 
 @dataclass(frozen=True)

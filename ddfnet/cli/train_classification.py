@@ -8,8 +8,7 @@ from typing import Any
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ddfnet.cli.task import Task
-from ddfnet.models import classifier_files
-from ddfnet.models.network_files import Weights
+from ddfnet.pretrained import Weights, save
 from ddfnet.tasks.classification.data import ClassificationData
 from ddfnet.tasks.classification.module import Classifier
 
@@ -28,7 +27,7 @@ def leave(cli: LightningCLI, weights: Weights, file: Path, facts: dict[str, Any]
         "epochs": cli.trainer.current_epoch,
         **facts,
     }
-    classifier_files.save(model.network, model.made_of, data.preprocessing, file, card, weights)
+    save(model.network, file, header=model.header, card=card, weights=weights)
 
 
 TASK = Task(Classifier, ClassificationData, link, leave)

@@ -8,8 +8,7 @@ from typing import Any
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ddfnet.cli.task import Task
-from ddfnet.depth import weights_files
-from ddfnet.models.network_files import Weights
+from ddfnet.pretrained import Weights, save
 from ddfnet.tasks.depth.module import GuidedDepth, GuidedDepthData
 
 
@@ -19,12 +18,12 @@ def link(parser: LightningArgumentParser) -> None:
 
 def leave(cli: LightningCLI, weights: Weights, file: Path, facts: dict[str, Any]) -> None:
     card = {
-        "network": cli.model.network.options,
+        "network": cli.model.network.init_args,
         "data": "scenes composed on the fly of photographs (ddfnet.data.depth.synthetic.ComposedScenes)",
         "factors": list(cli.model.factors),
         **facts,
     }
-    weights_files.save(cli.model.network, file, card, weights)
+    save(cli.model.network, file, card=card, weights=weights)
 
 
 TASK = Task(GuidedDepth, GuidedDepthData, link, leave, in_steps=True, in_part=True)

@@ -8,8 +8,7 @@ from typing import Any
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ddfnet.cli.task import Task
-from ddfnet.models import detection_files
-from ddfnet.models.network_files import Weights
+from ddfnet.pretrained import Weights, save
 from ddfnet.tasks.detection.module import Detection, DetectionData
 
 
@@ -20,11 +19,11 @@ def link(parser: LightningArgumentParser) -> None:
 def leave(cli: LightningCLI, weights: Weights, file: Path, facts: dict[str, Any]) -> None:
     network, pictures = cli.model.network, cli.datamodule.train_pictures
     card = {
-        "network": network.options,
+        "network": network.init_args,
         "data": {"pictures": len(pictures), "boxes_left_out": pictures.left_out, "origin": pictures.origin},
         **facts,
     }
-    detection_files.save(network, file, card, weights)
+    save(network, file, card=card, weights=weights)
 
 
 def _classes(model: Detection) -> list[str]:

@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from ddfnet.cli.task import Task
 from ddfnet.errors import UserError
-from ddfnet.models import network_files
+from ddfnet.pretrained import strip_prefix
 from ddfnet.training.averaging import MovingAverage
 from ddfnet.training.checkpoints import WholeCheckpoints
 from ddfnet.training.finite import Finite
@@ -192,7 +192,7 @@ def leave(
     Raises:
         OSError: a file cannot be written.
     """
-    weights = network_files.of_network(cli.trainer.strategy.lightning_module_state_dict())
+    weights = strip_prefix(cli.trainer.strategy.lightning_module_state_dict())
     if not cli.trainer.is_global_zero:
         return None
     [legs] = (each.so_far(cli.trainer) for each in cli.trainer.callbacks if isinstance(each, Legs))

@@ -91,11 +91,11 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a small network that was never trained: what is promised holds for it all the same."""
-    from ddfnet.depth import weights_files
     from ddfnet.depth.network import GuidedUpsampler
+    from ddfnet.pretrained import save
 
     path = tmp_path_factory.mktemp("network") / "small.safetensors"
-    weights_files.save(GuidedUpsampler(4, channels=4, guide_channels=4), path, {})
+    save(GuidedUpsampler(4, channels=4, guide_channels=4), path)
     return path
 
 

@@ -255,10 +255,9 @@ def test_the_depth_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     if not hasattr(pytest.importorskip("cv2"), "ximgproc"):
         pytest.skip("this OpenCV was built without ximgproc")
     from ddfnet.bench import documents, memory
-    from ddfnet.depth import weights_files
 
     model = network()
-    monkeypatch.setattr(weights_files, "shipped", lambda: model)
+    monkeypatch.setattr("ddfnet.depth.network.default_model", lambda: model)
     monkeypatch.setattr(memory, "measure", lambda name, layout, *_: memory.Memory(name, layout, 1.5, 0.01))
     monkeypatch.setattr(memory, "can_measure", lambda device: (True, ""))
     file = tmp_path / "results.json"

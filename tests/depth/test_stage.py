@@ -50,8 +50,8 @@ def test_options_make_the_same_network_again() -> None:
     options = {"channels": 6, "guide_channels": 5, "kernel_size": 5, "blocks": 2, "filters": "spatial"}
     options |= {"combine": "add", "norm": "filter", "carry": False, "upsampler": "ddf"}
     model = network(4, **options)
-    assert model.options == {"scale_factor": 4, **options}
-    again = GuidedUpsampler(**model.options).eval()
+    assert model.init_args == {"scale_factor": 4, **options}
+    again = GuidedUpsampler(**model.init_args).eval()
     again.load_state_dict(model.state_dict())
     inputs = maps(4)
     assert torch.equal(again(*inputs).depth, model(*inputs).depth)

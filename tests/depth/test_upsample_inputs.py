@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import ddfnet
-from ddfnet.depth import tiling, weights_files
+from ddfnet.depth import tiling
 from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.pretrained import save
 from tests.depth_maps import ARRAY, GUIDE, GUIDE_TENSOR, NETWORK, TENSOR, upsample
 from tests.guided_networks import check_threads, network, upsampling_call
 
@@ -182,11 +183,11 @@ def test_tiles_of_any_size(tile: int) -> None:
 
 
 def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights_files.save(NETWORK, tmp_path / "small.safetensors", {})
+    save(NETWORK, tmp_path / "small.safetensors")
     expected = upsample()
     assert np.array_equal(upsample(model=tmp_path / "small.safetensors"), expected)
     assert np.array_equal(upsample(model=str(tmp_path / "small.safetensors")), expected)
-    monkeypatch.setattr(weights_files, "default_model", lambda: NETWORK)
+    monkeypatch.setattr("ddfnet.depth.network.default_model", lambda: NETWORK)
     assert np.array_equal(ddfnet.upsample_depth(ARRAY, GUIDE), expected)
 
 

@@ -13,8 +13,9 @@ from torchmetrics import MeanMetric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ddfnet.data.classification.items import NO_LABEL
-from ddfnet.models import classifier_files
+from ddfnet.models.classifier import create_classifier
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch
+from ddfnet.pretrained import Header, header_of
 from ddfnet.tasks.classification.data import Batch, ClassificationData
 
 
@@ -107,7 +108,7 @@ class Classifier(lightning.LightningModule):
         self.made_of: dict[str, Any] | None = None  # which makes the network again
         if isinstance(network, str):
             self.made_of = {"name": network, "num_classes": num_classes, "options": network_options or {}}
-            network = classifier_files.create(**self.made_of)
+            network = create_classifier(**self.made_of)
         self.network = network.to(memory_format=self.format)  # type: ignore[call-overload]
         self.optimizer, self.momentum = optimizer, momentum
         self.learning_rate, self.weight_decay, self.decay_vectors = learning_rate, weight_decay, decay_vectors
@@ -176,9 +177,16 @@ class Classifier(lightning.LightningModule):
         scheduler.step_update(self.global_step)  # timm's way, which has no state to get lost
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["network"] = self.made_of
+        checkpoint["header"] = self.header.as_dict()
         checkpoint["recipe"] = self.recipe
-        checkpoint["preprocessing"] = getattr(self.trainer.datamodule, "preprocessing", None)  # type: ignore[attr-defined]
+
+    @property
+    def header(self) -> Header:
+        """Return the header of the network's files, see `ddfnet.pretrained`."""
+        registered = self.made_of is None and hasattr(self.network, "kind")
+        own = header_of(self.network) if registered else Header("classification", self.made_of)
+        preprocessing = getattr(self.trainer.datamodule, "preprocessing", None)  # type: ignore[attr-defined]
+        return own._replace(extra={**own.extra, "preprocessing": preprocessing})
 
     @property
     def recipe(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 
 from ddfnet.data.depth.synthetic import ComposedScenes, check_seed
 from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.pretrained import header_of
 from ddfnet.tasks.depth import metrics
 from ddfnet.tasks.depth.dead_units import DeadUnits
 from ddfnet.tasks.depth.metrics import Errors
@@ -152,7 +153,7 @@ class GuidedDepth(lightning.LightningModule):
         return by_steps(optimizer, int(self.trainer.estimated_stepping_batches), self.warmup_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["network"] = self.network.options
+        checkpoint["header"] = header_of(self.network).as_dict()
 
     def _show(self, factor: int, batch: Batch, depth: Tensor, bilinear: Tensor) -> None:
         for logger in self.loggers:

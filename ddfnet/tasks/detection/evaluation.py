@@ -92,7 +92,7 @@ def evaluate(name: str, detector: Detector, pictures: BoxedPictures, items: Iter
     height, width = pictures.sizes.median(0).values.tolist()
     return Row(
         name=name,
-        upsampler=detector.options["upsampler"],
+        upsampler=detector.init_args["upsampler"],
         precision=summary(metric),
         classes=by_class(metric, detector.classes),
         pictures=read,
@@ -100,7 +100,7 @@ def evaluate(name: str, detector: Detector, pictures: BoxedPictures, items: Iter
         parameters=_parameters(detector),
         upsampler_parameters=_parameters(detector.backbone.fpn.upsamplers),
         upsampler_macs=upsampler_macs(
-            detector.options["upsampler"], detector.options["width"], *network_size(detector, height, width)
+            detector.init_args["upsampler"], detector.init_args["width"], *network_size(detector, height, width)
         ),
         seconds=statistics.median(seconds),
     )

@@ -17,6 +17,7 @@ from ddfnet.data.detection import annotations
 from ddfnet.data.detection.dataset import BoxPictures, Item, RepeatedPictures
 from ddfnet.data.seeding import reseed
 from ddfnet.models.faster_rcnn import Detector
+from ddfnet.pretrained import header_of
 from ddfnet.training.samplers import Consecutive, own_share
 from ddfnet.training.schedules import by_steps
 
@@ -131,7 +132,7 @@ class Detection(lightning.LightningModule):
         return {"optimizer": self.optimizer}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["network"] = self.network.options
+        checkpoint["header"] = header_of(self.network).as_dict()
         checkpoint["recipe"] = self.recipe
 
 
