@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+
 import ddfnet
 from ddfnet.cli.main import main
 from tests.house.imports import FLOOR, floor

@@ -1,4 +1,4 @@
-"""The weights in the package: what the card says of them is so, and the network relies on what it is given."""
+"""Weights in the package: the claims of their card, and the network's use of its inputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ddfnet.tasks.depth.evaluation import evaluate
 
 WEIGHTS = Path(str(files("ddfnet.depth"))) / "weights"
 CARD: dict[str, Any] = json.loads((WEIGHTS / "guided.json").read_text())
-# What the network has to reach. At 4x it should come to 0.68 and 0.74, and does not yet.
+# Ratios that the network must reach. At 4x it should come to 0.68 and 0.74, and does not yet.
 TARGETS = {"motorcycle": {8: 0.74, 16: 0.82}, "aloe": {8: 0.74, 16: 0.82}}
 
 

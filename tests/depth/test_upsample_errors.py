@@ -1,4 +1,4 @@
-"""What `ddfnet.upsample_depth` says about what it does not take."""
+"""Errors of `ddfnet.upsample_depth`."""
 
 from __future__ import annotations
 

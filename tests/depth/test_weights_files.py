@@ -25,7 +25,7 @@ CARD = {"seed": 0, "metrics": {"x4": [1.5, None]}, "command": "ddfnet train dept
 
 
 def same(a: GuidedUpsampler, b: GuidedUpsampler) -> bool:
-    """Options, weights and results, to the bit."""
+    """Tell whether options, weights and results are equal, to the bit."""
     ours, theirs = a.state_dict(), b.state_dict()
     if a.init_args != b.init_args or ours.keys() != theirs.keys():
         return False
@@ -44,10 +44,10 @@ def saved(tmp_path: Path) -> Path:
 
 
 def checkpoint(file: Path, made: GuidedUpsampler, **other: Any) -> None:
-    """As a training leaves it, with what else its state dict may hold."""
+    """Write a checkpoint as a training does, with all that its state dict may hold."""
     state = {f"network.{name}": value for name, value in made.state_dict().items()}
-    whole = {"header": header_of(made).as_dict(), "state_dict": {**state, "metric.total": torch.ones(1)}, "epoch": 3}
-    torch.save({**whole, **other}, file)
+    content = {"header": header_of(made).as_dict(), "state_dict": {**state, "metric.total": torch.ones(1)}, "epoch": 3}
+    torch.save({**content, **other}, file)
 
 
 def message(file: Path) -> str:
@@ -129,7 +129,7 @@ def test_whoever_may_read_a_new_file_may_read_these(saved: Path) -> None:
 
 
 def full(after: int) -> Callable[[int], None]:
-    """An `os.fsync` that finds the disk full once so many files are on it."""
+    """Return an `os.fsync` that finds the disk full once so many files are on it."""
     left = iter(range(after))
 
     def fsync(_: int) -> None:
@@ -218,9 +218,9 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "whole",
+    "content",
     [
-        {"state_dict": {"fc.weight": torch.ones(2)}},  # of another training
+        {"state_dict": {"fc.weight": torch.ones(2)}},  # from another training
         {"network": None, "state_dict": {}},
         {"network": {"scale_factor": 4, "channels": 8, "guide_channels": 8}, "state_dict": {}},
         {"fc.weight": torch.ones(2)},
@@ -229,9 +229,9 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
     ],
     ids=["no options", "options are None", "no weights", "a bare state dict", "a list", "a tensor"],
 )
-def test_a_checkpoint_of_another_training(tmp_path: Path, whole: Any) -> None:
+def test_a_checkpoint_of_another_training(tmp_path: Path, content: Any) -> None:
     file = tmp_path / "last.ckpt"
-    torch.save(whole, file)
+    torch.save(content, file)
     assert "`ddfnet train depth`" in message(file)
 
 
@@ -252,7 +252,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
 
 
 def bare(without: list[str], code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Code in a Python where some packages are not installed."""
+    """Run code in a Python where some packages are not installed."""
     missing = f"import sys; sys.modules.update(dict.fromkeys({without}))"
     return subprocess.run([sys.executable, "-c", f"{missing}\n{code}", *arguments], capture_output=True, text=True)
 
