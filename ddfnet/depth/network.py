@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from importlib import resources
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -242,8 +242,7 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
 @functools.cache
 def default_model() -> GuidedUpsampler:
     """Return the network whose weights come with the package: for 2x, 4x, 8x and 16x."""
-    with resources.as_file(resources.files("ddfnet.depth") / "weights" / "guided.safetensors") as file:
-        return load(file, GuidedUpsampler)
+    return load(Path(__file__).parent / "weights" / "guided.safetensors", GuidedUpsampler)
 
 
 def _describe(scaled: Tensor, mask: Tensor) -> Tensor:
