@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from ddfnet import models
-from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.depth.network import GuidedUpsampler, default_model
 
 dependencies = ["torch"]  # who needs timm, torchvision or safetensors says so when it is called
 _ENTRIES = [name for name in models.__all__ if name.islower()]
@@ -25,11 +25,9 @@ def guided_upsampler(pretrained: bool = True, **options: Any) -> GuidedUpsampler
     Raises:
         ValueError: options with ``pretrained=True``.
     """
-    from ddfnet.depth import weights_files
-
     if pretrained and options:
         raise ValueError(f"pretrained=True has options of its own; give pretrained=False, or leave out {list(options)}")
-    return copy.deepcopy(weights_files.default_model()) if pretrained else GuidedUpsampler(**options).eval()
+    return copy.deepcopy(default_model()) if pretrained else GuidedUpsampler(**options).eval()
 
 
 def __dir__() -> list[str]:

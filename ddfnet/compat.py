@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from ddfnet import nn as layers
 from ddfnet import ops
-from ddfnet.loading import load_weights
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch, check_channels, check_map
 from ddfnet.nn.filter_norm import filter_norm
 from ddfnet.nn.upsample import resize
+from ddfnet.pretrained import load_state_dict_checked
 
 __all__ = ["DDFPack", "DDFUpPack", "FilterNorm", "ddf", "load_official"]
 
@@ -356,7 +356,7 @@ def load_official(
         )
     converted = {_PART.sub(lambda part: _PARTS[part[0]], names[name]): tensor for name, tensor in state.items()}
     if network is not None:
-        load_weights(network, converted)
+        load_state_dict_checked(network, converted)
     return converted
 
 

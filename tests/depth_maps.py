@@ -1,4 +1,4 @@
-"""A small depth map and its photograph, as arrays and as tensors, and what a small network makes of them."""
+"""Small depth map and its guide, as arrays and as tensors, and their upsampling by a small network."""
 
 from __future__ import annotations
 

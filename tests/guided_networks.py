@@ -13,7 +13,7 @@ from ddfnet.depth.network import GuidedUpsampler
 
 
 def network(scale_factor: int = 4, *, sharp: float = 20.0, seed: int = 0, **options: Any) -> GuidedUpsampler:
-    """A network in which every path counts: what starts at zero does not, and the carrying filters choose.
+    """Return a network in which every path counts: no layer starts at zero, and the carrying filters choose.
 
     As they are initialised the carrying filters are all but bilinear, and no test would see what they read.
     """
@@ -31,7 +31,7 @@ def network(scale_factor: int = 4, *, sharp: float = 20.0, seed: int = 0, **opti
 
 
 def check_threads(call: Callable[[], torch.Tensor]) -> None:
-    """What a call gives does not depend on the number of threads.
+    """Check that the result of a call does not depend on the number of threads.
 
     On some CPUs torch's own convolutions round otherwise when they share out their work. With them the result is the
     same up to that; with them on one thread it is the same to the bit, for that much is ours.
@@ -62,7 +62,7 @@ def check_threads(call: Callable[[], torch.Tensor]) -> None:
 
 
 def upsampling_call(size: tuple[int, int], ratio: int, tile: int) -> Callable[[], list[torch.Tensor]]:
-    """A call of `upsample_depth` for `ddfnet.bench.memory`, after a small one like it."""
+    """Return a call of `upsample_depth` for `ddfnet.bench.memory`, after a small one like it."""
     model = network(ratio)
     depth, guide = (
         torch.rand(size) + 1,

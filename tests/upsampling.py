@@ -22,7 +22,7 @@ Outcome = SimpleNamespace  # status, out, err
 
 
 def nearest(depth, guide, *, valid=None, ratio=None, offset=None, model="auto", tile=None, fill=False, ensemble=True):
-    """The stand-in: each pixel of the guide gets the sample of its block, 0 or nan where that is not valid."""
+    """Give each pixel, in place of the network, the sample of its block, 0 or nan where that is not valid."""
     rows, columns = (np.arange(new) * old // new for new, old in zip(guide.shape, depth.shape, strict=False))
     missing = 0 if depth.dtype.kind in "iu" else np.nan
     return np.where(valid, depth, np.array(missing, depth.dtype))[rows[:, None], columns]
@@ -33,7 +33,7 @@ def depth_map(size: tuple[int, int] = (6, 8), dtype: str = "uint16") -> np.ndarr
 
 
 def pair(folder: Path, name: str = "a", ending: str = ".png", depth: np.ndarray | None = None) -> tuple[Path, Path]:
-    """A depth map of 8 x 6 in depth/ and a photograph of 32 x 24 in rgb/."""
+    """Write a depth map of 8 x 6 to depth/ and a guide of 32 x 24 to rgb/."""
     paths = folder / "depth" / f"{name}{ending}", folder / "rgb" / f"{name}.jpg"
     for path in paths:
         path.parent.mkdir(exist_ok=True)
@@ -43,7 +43,7 @@ def pair(folder: Path, name: str = "a", ending: str = ".png", depth: np.ndarray 
 
 
 def refused(outcome: Outcome, *said: object) -> None:
-    """It ended with status 1 and one line that says this."""
+    """Check that a command ended with status 1 and one line that says this."""
     assert (outcome.status, outcome.out) == (1, "")
     [line] = outcome.err.splitlines()
     assert line.startswith("ddfnet: error: ")

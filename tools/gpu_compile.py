@@ -1,6 +1,6 @@
-"""Compile the operator's GPU kernels for a GPU that is not there, and read what the compiler made of them.
+"""Compilation of the GPU kernels for GPUs that are not present, and figures read off the compiled code.
 
-The package's own code launches them, on tensors that have shapes and no memory; what it would launch is compiled.
+The package's own code launches the kernels, on tensors that have shapes and no memory; each launch is compiled only.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-import ddfnet.ops.triton as kernels
 from ddfnet.ops.geometry import Geometry
+from ddfnet.ops.triton import launcher
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as its data sheet has it; the speeds are those of the fastest variant with that memory."""
+    """A GPU by its data sheet, with the speeds of the fastest variant with that memory."""
 
     name: str
     target: GPUTarget
-    processors: int
+    num_sms: int
     gigahertz: float = 0.0
-    dram: float = 0.0  # gigabytes a second
-    cache_bytes_a_clock: float = 0.0  # from the second-level cache
-    registers: int = 65536  # of a processor
-    warps: int = 64  # that a processor holds
+    dram: float = 0.0  # gigabytes per second
+    cache_bytes_per_clock: float = 0.0  # from the second-level cache
+    registers: int = 65536  # per multiprocessor
+    warps: int = 64  # resident per multiprocessor
 
 
 A100 = Gpu("A100", GPUTarget("cuda", 80, 32), 108, 1.41, 1555, 5120)
@@ -49,16 +49,18 @@ GPUS = {gpu.name: gpu for gpu in (A100, H100, MI300)}
 
 @dataclass
 class Compiled:
-    """One kernel as it would be launched, and what the compiler says of it."""
+    """One launch of a kernel, and the figures of its compiled code."""
 
     kernel: str
     programs: int
-    options: dict[str, Any]  # WINDOW, TILE, INDEX, SUM, num_warps
+    options: dict[str, Any]  # GEOMETRY, TILE, INDEX_DTYPE, ACC_DTYPE, num_warps
     registers: int
     spills: int  # instructions that store to or load from the stack
-    shared: int  # bytes
-    widths: Counter[str] = field(default_factory=Counter)  # "load 128": instructions that are this many bits wide
-    loops: list[tuple[int, int]] = field(default_factory=list)  # (instructions in it, loops around it), NVIDIA alone
+    shared: int  # bytes of shared memory
+    widths: Counter[str] = field(default_factory=Counter)  # "load 128": number of instructions of this width in bits
+    loops: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # (instructions, depth of the loops around them), NVIDIA only
 
     @property
     def warps(self) -> int:
@@ -66,11 +68,11 @@ class Compiled:
 
 
 class _Driver:
-    """As much of a driver as Triton asks for when it compiles and does not run."""
+    """A driver that has only the parts that Triton asks for to compile."""
 
     def __init__(self, gpu: Gpu) -> None:
         self.target = gpu.target
-        self.device = list(GPUS).index(gpu.name)  # what was compiled for another is another device's
+        self.device = list(GPUS).index(gpu.name)  # one device per GPU, so that Triton's cache keeps them apart
 
     def get_current_target(self) -> GPUTarget:
         return self.target
@@ -84,7 +86,7 @@ class _Driver:
 
 @contextmanager
 def compiling_for(gpu: Gpu) -> Iterator[list[Compiled]]:
-    """Within the block, what would be launched is compiled for this GPU and put into the list."""
+    """Compile for this GPU each kernel that is launched within the block, and collect the results in the list."""
     found: list[Compiled] = []
     run = JITFunction.run
 
@@ -96,8 +98,8 @@ def compiling_for(gpu: Gpu) -> Iterator[list[Compiled]]:
     with (
         mock.patch.object(driver, "_active", _Driver(gpu)),
         mock.patch.object(JITFunction, "run", compile_only),
-        mock.patch.object(kernels, "_architecture", lambda device: architecture),
-        mock.patch.object(kernels, "_processors", lambda device: gpu.processors),
+        mock.patch.object(launcher, "_architecture", lambda device: architecture),
+        mock.patch.object(launcher, "_num_sms", lambda device: gpu.num_sms),
     ):
         yield found
 
@@ -105,7 +107,7 @@ def compiling_for(gpu: Gpu) -> Iterator[list[Compiled]]:
 def compile_case(
     gpu: Gpu, shape: tuple[int, int, int, int], kernel_size: int, dtype: torch.dtype, memory_format: torch.memory_format
 ) -> list[Compiled]:
-    """The three kernels of a call and its backward: forward, grad_input, grad_filters."""
+    """Compile the three kernels of a call and its backward pass, in this order: output, input, filters."""
     (n, c, h, w), k = shape, kernel_size
     geometry = Geometry((k, k), padding=(k // 2, k // 2))
 
@@ -115,16 +117,16 @@ def compile_case(
     input, grad = (empty(n, c, h, w, memory_format=memory_format) for _ in range(2))
     channel, spatial = empty(n, c, k, k), empty(n, k * k, h, w, memory_format=memory_format)
     with compiling_for(gpu) as found:
-        kernels.ddf(input, channel, spatial, geometry)
-        kernels.ddf_backward(grad, input, channel, spatial, geometry, [True, True, True])
+        launcher.ddf(input, channel, spatial, geometry)
+        launcher.ddf_backward(grad, input, channel, spatial, geometry, [True, True, True])
     return found
 
 
-# --- what the compiler made -----------------------------------------------------------------------------------------
+# --- compiled code --------------------------------------------------------------------------------------------------
 
 
 def _read(name: str, programs: int, options: dict[str, Any], compiled: Any) -> Compiled:
-    options = {key: value for key, value in options.items() if key in ("WINDOW", "TILE", "INDEX", "SUM", "num_warps")}
+    options = {key: options[key] for key in ("GEOMETRY", "TILE", "INDEX_DTYPE", "ACC_DTYPE", "num_warps")}
     shared = compiled.metadata.shared
     if "cubin" in compiled.asm:
         return _read_cuda(name, programs, options, shared, compiled.asm["cubin"])
@@ -148,7 +150,7 @@ _AMD_BITS = {
 
 @functools.cache
 def _tool(name: str) -> str:
-    """NVIDIA's tools, which Triton's wheel has."""
+    """Return the path of one of NVIDIA's tools, which Triton's wheel has."""
     return str(getattr(triton.knobs.nvidia, name).path)
 
 

@@ -1,4 +1,4 @@
-"""What the GPU kernels compile to, and how long they need at least: on a machine without a GPU.
+"""Report on the compiled GPU kernels and their least times, made on a machine without a GPU.
 
     python tools/gpu_report.py --write benchmarks/results     gpu-report.json and gpu-report.md
 
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import triton
 from gpu_compile import GPUS, compile_case
-from gpu_traffic import FILTERS, Shape, time, traffic
+from gpu_traffic import FILTER_KERNELS, Workload, time, traffic
 
 from ddfnet import env_info
 
@@ -33,19 +33,19 @@ TIMED = {
     **{f"table A, {side}": (32, 256, side, side) for side in (7, 14, 28, 56, 112, 224)},
 }
 COUNTED = ("float32", "bfloat16")
-PIXELS = 2 * 200 * 300  # that bytes are counted over; of a larger batch, so many pictures, and the others like them
-LIMITS = {3: 1.15, 5: 1.3, 7: 1.3}  # bytes over the least
+PIXELS = 2 * 200 * 300  # bytes are counted over as many; a larger batch is counted by samples, each like the others
+LIMITS = {3: 1.15, 5: 1.3, 7: 1.3}  # by kernel size: bytes over the least
 Row = dict[str, Any]
 
 
 def _compile(arguments: tuple[str, str, str, int]) -> list[Row]:
-    """Of one GPU, dtype, memory format and kernel size; and for some the bytes at table 2's shape."""
+    """Return the rows of one GPU, dtype, memory format and kernel size; some have bytes, at the shape of table 2."""
     name, dtype, memory_format, kernel_size = arguments
-    gpu, item = GPUS[name], getattr(torch, dtype).itemsize
-    shape = Shape(*COMPILED, kernel_size, item, memory_format == "channels_last")
+    gpu, itemsize = GPUS[name], getattr(torch, dtype).itemsize
+    work = Workload(*COMPILED, kernel_size, itemsize, memory_format == "channels_last")
     rows = []
     for compiled in compile_case(gpu, COMPILED, kernel_size, getattr(torch, dtype), FORMATS[memory_format]):
-        counted = traffic(compiled, shape, gpu) if name == "A100" and dtype in COUNTED else None
+        counted = traffic(compiled, work, gpu) if name == "A100" and dtype in COUNTED else None
         rows.append(
             {
                 "gpu": name,
@@ -67,20 +67,20 @@ def _compile(arguments: tuple[str, str, str, int]) -> list[Row]:
 
 
 def _time(arguments: tuple[str, str, str, str]) -> list[Row]:
-    """Of one GPU, shape, dtype and memory format, 3x3."""
+    """Return the rows of one GPU, shape, dtype and memory format, 3x3."""
     name, where, dtype, memory_format = arguments
-    gpu, item, size = GPUS[name], getattr(torch, dtype).itemsize, TIMED[where]
-    shape = Shape(*size, 3, item, memory_format == "channels_last")
+    gpu, itemsize, size = GPUS[name], getattr(torch, dtype).itemsize, TIMED[where]
+    work = Workload(*size, 3, itemsize, memory_format == "channels_last")
     n, c, h, w = size
-    depthwise = (2 * n * c * h * w + 9 * c) * item / gpu.dram * 1e-3
-    pictures = max(1, min(n, PIXELS // (h * w)))
-    while n % pictures:
-        pictures -= 1
+    depthwise = (2 * n * c * h * w + 9 * c) * itemsize / gpu.dram * 1e-3
+    samples = max(1, min(n, PIXELS // (h * w)))
+    while n % samples:
+        samples -= 1
     rows = []
     for compiled in compile_case(gpu, size, 3, getattr(torch, dtype), FORMATS[memory_format]):
-        some = replace(compiled, programs=compiled.programs * pictures // n)
-        counted = traffic(some, replace(shape, batch=pictures), gpu).times(n // pictures)
-        needed = time(compiled, shape, gpu, counted)
+        fraction = replace(compiled, programs=compiled.programs * samples // n)
+        counted = traffic(fraction, replace(work, batch=samples), gpu).times(n // samples)
+        needed = time(compiled, work, gpu, counted)
         rows.append(
             {
                 "gpu": name,
@@ -100,6 +100,7 @@ def _time(arguments: tuple[str, str, str, str]) -> list[Row]:
 
 
 def report() -> dict[str, Any]:
+    """Compile, count and time everything, in two processes."""
     every = list(itertools.product(GPUS, DTYPES, FORMATS, KERNEL_SIZES))
     timed = list(itertools.product(("A100", "H100"), TIMED, COUNTED, FORMATS))
     with ProcessPoolExecutor(2) as pool:
@@ -125,22 +126,24 @@ def _table(head: list[str], rows: Iterator[list[Any]]) -> str:
 
 
 def _widest(row: Row, kind: str) -> str:
-    """How many of the loads or stores have which width, the widest first."""
+    """Return the numbers of loads or stores by their width, the widest first."""
     own = {int(key.split()[1]): count for key, count in row["widths"].items() if key.startswith(kind)}
     return ", ".join(f"{count} of {bits}" for bits, count in sorted(own.items(), reverse=True))
 
 
 def text(found: dict[str, Any]) -> str:
+    """Return the report as Markdown."""
     compiled, times = found["compiled"], found["times"]
     parts = [
         "# The GPU kernels, compiled and counted",
         f"Written by `{found['command']}` at {found['commit']}, Triton {found['triton']}, torch {found['torch']}. "
         "**Compiled, not run: no GPU was there.** docs/gpu.md explains the columns.",
-        "## What is asked for, and what came out",
+        "## Targets and results",
         *_verdicts(found),
-        "## Time at least, 3x3, in microseconds",
-        "*Predicted* is the most of: bytes from memory, bytes from the cache, instructions, each at the data sheet's "
-        "speed. *Depthwise* is a depthwise convolution's least: its input and output once, at the memory's speed.",
+        "## Least times, 3x3, in microseconds",
+        "*Predicted* is the largest of bytes from memory, bytes from the cache and instructions, each at the data "
+        "sheet's speed. *Depthwise* is the least of a depthwise convolution: its input and output once, at the speed "
+        "of the memory.",
         _table(
             ["GPU", "shape", "kernel", "dtype", "format", "memory", "cache", "instructions", "predicted", "depthwise"],
             (
@@ -152,7 +155,7 @@ def text(found: dict[str, Any]) -> str:
                 for row in times
             ),
         ),
-        f"## What the compiler made of them, at {'x'.join(map(str, COMPILED))}",
+        f"## Compiled code, at {'x'.join(map(str, COMPILED))}",
         _table(
             ["GPU", "kernel", "dtype", "format", "k", "registers", "spills", "shared", "loads, bits", "stores, bits",
              "memory / least", "cache / least"],
@@ -170,32 +173,32 @@ def text(found: dict[str, Any]) -> str:
 
 
 def _verdicts(found: dict[str, Any]) -> list[str]:
-    """A line a target: how many meet it, and the worst."""
+    """Return one line per target: how many meet it, and the worst."""
     compiled, times = found["compiled"], found["times"]
 
-    def line(what: str, rows: list[Row], value: Any, limit: float) -> str:
+    def line(target: str, rows: list[Row], value: Any, limit: float) -> str:
         met, worst = sum(value(row) <= limit for row in rows), max(rows, key=value)
         where = " ".join(str(worst[key]) for key in ("gpu", "shape", "kernel", "dtype", "format") if key in worst)
         size = f" {worst['kernel_size']}x{worst['kernel_size']}" if "kernel_size" in worst else ""
-        return f"- {what}: {met} of {len(rows)} meet it; the farthest is {value(worst):.3g} ({where}{size})."
+        return f"- {target}: {met} of {len(rows)} meet it; the farthest is {value(worst):.3g} ({where}{size})."
 
     lines = [line("no spilled register", compiled, lambda row: row["spills"], 0)]
     for size, limit in LIMITS.items():
         for memory_format in FORMATS:
             rows = [r for r in compiled if r["kernel_size"] == size and r["format"] == memory_format]
             rows = [row for row in rows if row["memory_over_least"]]
-            what = f"bytes from memory at most {limit} of the least, {size}x{size}, {memory_format}"
-            lines.append(line(what, rows, lambda row: row["memory_over_least"], limit))
-    wide = [r for r in compiled if r["format"] == "channels_last" and r["kernel"] not in FILTERS]
-    what = "channels_last maps loaded and stored by 128 bits"
-    lines.append(line(what, wide, lambda row: 0 if {"load 128", "store 128"} <= set(row["widths"]) else 1, 0))
+            target = f"bytes from memory at most {limit} of the least, {size}x{size}, {memory_format}"
+            lines.append(line(target, rows, lambda row: row["memory_over_least"], limit))
+    wide = [r for r in compiled if r["format"] == "channels_last" and r["kernel"] not in FILTER_KERNELS]
+    target = "channels_last maps loaded and stored in 128 bits"
+    lines.append(line(target, wide, lambda row: 0 if {"load 128", "store 128"} <= set(row["widths"]) else 1, 0))
     for memory_format in FORMATS:
-        rows = [r for r in times if r["kernel"] == "forward" and r["format"] == memory_format]
-        what = f"forward predicted at most 1.1 of a depthwise convolution's least, {memory_format}"
-        lines.append(line(what, rows, lambda row: row["predicted"] / row["depthwise_floor"], 1.1))
+        rows = [r for r in times if r["kernel"] == "ddf_fwd_kernel" and r["format"] == memory_format]
+        target = f"forward predicted at most 1.1 of a depthwise convolution's least, {memory_format}"
+        lines.append(line(target, rows, lambda row: row["predicted"] / row["depthwise_floor"], 1.1))
         whole = _backward_over_forward([r for r in times if r["format"] == memory_format])
-        what = f"backward predicted at most 2.2 of forward, {memory_format}"
-        lines.append(line(what, whole, lambda row: row["ratio"], 2.2))
+        target = f"backward predicted at most 2.2 of forward, {memory_format}"
+        lines.append(line(target, whole, lambda row: row["ratio"], 2.2))
     return ["\n".join(lines)]
 
 
@@ -206,14 +209,14 @@ def _backward_over_forward(times: list[Row]) -> list[Row]:
         whole.setdefault(key, {})[row["kernel"]] = row["predicted"]
     return [
         dict(zip(("gpu", "shape", "dtype", "format"), key, strict=True))
-        | {"ratio": (sum(own.values()) - own["forward"]) / own["forward"]}
+        | {"ratio": (sum(own.values()) - own["ddf_fwd_kernel"]) / own["ddf_fwd_kernel"]}
         for key, own in whole.items()
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, metavar="FOLDER", help="gpu-report.json and gpu-report.md, there")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="write gpu-report.json and gpu-report.md there")
     options = parser.parse_args()
     found = report()
     print("\n".join(_verdicts(found)))

@@ -17,7 +17,7 @@ from ddfnet.bench.network import random_network
 from ddfnet.bench.registry import INFERENCE, SEED, NetworkCase
 from ddfnet.bench.result import Result
 from ddfnet.bench.timing import FORMATS, interleave, timings
-from ddfnet.export import OPSET, export, pictures
+from ddfnet.export import OPSET, export, images
 from ddfnet.export.formats import format_of
 
 OURS, BASELINE = "onnxruntime", "eager"
@@ -56,7 +56,7 @@ def measure(case: NetworkCase, *, rounds: int = 30, pause: float = _REST) -> Res
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"
         # At another size than the one that is timed, for nothing may depend on it.
-        export(network, pictures(3), file, size=(2, 64, 96), check=False)
+        export(network, images(3), file, size=(2, 64, 96), check=False)
         run_file = format_of("onnx", file, OPSET).load(file)
     calls: dict[tuple[str, str], Callable[[], list[Tensor]]] = {(OURS, "contiguous"): lambda: run_file([given])}
     for name, memory_format in FORMATS.items():

@@ -1,7 +1,7 @@
-"""Times the tiles that a Triton kernel could take, one against another, for the table that goes before the heuristic.
+"""Measurement of candidate tiles for the Triton kernels, for the table that takes precedence over the heuristic.
 
-Each kernel runs alone, through the operators that autograd calls, on the tensors of a benchmark's case in both memory
-formats. A table's keys are coarser than cases: of cases with the same key the first speaks for all.
+Each kernel runs alone, through the operators that autograd calls, on the tensors of a benchmark case in both memory
+formats. The keys of a table are coarser than cases: the first case with a key decides for all others.
 """
 
 from __future__ import annotations
@@ -23,48 +23,48 @@ from ddfnet.bench.result import reason
 from ddfnet.bench.timing import FORMATS, in_turn, interleave, median_ratio, turns
 from ddfnet.ops import registration
 from ddfnet.ops.geometry import Combine, Geometry, accumulate_dtype, default_padding, empty_result
-from ddfnet.ops.triton.config import Launch, Problem, candidates, recording, using
+from ddfnet.ops.triton.config import LaunchConfig, Problem, candidates, record_problems, use_table
 
-_MASKS = {"grad_input": (True, False, False), "grad_filters": (False, True, True)}
-_RESULTS = {"forward": PARTS[:1], "grad_input": PARTS[1:2], "grad_filters": PARTS[2:]}
-_LEAST_GAIN = 0.02  # less may be chance
+_MASKS = {"bwd_input": (True, False, False), "bwd_filters": (False, True, True)}
+_RESULTS = {"fwd": PARTS[:1], "bwd_input": PARTS[1:2], "bwd_filters": PARTS[2:]}
+_MIN_GAIN = 0.02  # a smaller one may be chance
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The fastest launch of a problem. Milliseconds are medians over the rounds."""
+    """The fastest configuration of a problem. Milliseconds are medians over the rounds."""
 
     problem: Problem
-    launch: Launch
+    config: LaunchConfig
     milliseconds: float
-    by_heuristic: float  # milliseconds of the launch that the heuristic gives
-    ratio: float  # the median over the rounds of the one over the other
-    left_out: tuple[str, ...]  # candidates that did not run or gave something else, and why
+    heuristic_milliseconds: float  # with the configuration of the heuristic
+    ratio: float  # the median over the rounds of the first over the second
+    rejected: tuple[str, ...]  # candidates that did not run or had another result, with the reason
 
     @property
     def is_faster(self) -> bool:
-        """By so much that it belongs into a table."""
-        return self.ratio < 1 - _LEAST_GAIN
+        """Whether the gain is large enough for a table."""
+        return self.ratio < 1 - _MIN_GAIN
 
     def __str__(self) -> str:
-        times = f"heuristic {self.by_heuristic:.4f} ms, best {self.milliseconds:.4f} ms ({self.ratio:.2f})"
-        lines = [f"{self.problem.key}: {times}, {_text(self.launch)}"]
-        return "\n".join([*lines, *(f"  left out: {line}" for line in self.left_out)])
+        times = f"heuristic {self.heuristic_milliseconds:.4f} ms, best {self.milliseconds:.4f} ms ({self.ratio:.2f})"
+        lines = [f"{self.problem.key}: {times}, {_text(self.config)}"]
+        return "\n".join([*lines, *(f"  left out: {line}" for line in self.rejected)])
 
 
 def run(
-    cases: Sequence[Case], *, rounds: int = 30, most: int | None = None, device: str | torch.device = "cuda"
+    cases: Sequence[Case], *, rounds: int = 30, max_candidates: int | None = None, device: str | torch.device = "cuda"
 ) -> Iterator[Tuned]:
     """Time the candidates for each case, memory format and kernel.
 
     Args:
         cases: from `ddfnet.bench.registry`.
-        rounds: how often each candidate is timed.
-        most: candidates of a problem, the heuristic's among them; None for all.
-        device: that the Triton kernels serve.
+        rounds: the number of timings of each candidate.
+        max_candidates: candidates per problem, that of the heuristic included; None for all.
+        device: one that the Triton kernels serve.
 
     Returns:
-        One result a problem, as each is done.
+        One result per problem, as each is done.
     """
     done: set[str] = set()
     for case in cases:
@@ -72,53 +72,53 @@ def run(
         for memory_format in FORMATS.values():
             own = tensors.to(memory_format, requires_grad=False)
             for kernel in _RESULTS:
-                # The block ends before the caller has its result: the choice is the whole process's.
+                # The block ends before the caller gets the result, because the choice holds for the whole process.
                 with ddfnet.ops.backend("triton"):
-                    tuned = _measure(case, kernel, _arguments(case, kernel, own), rounds, most, done)
+                    tuned = _measure(case, kernel, _arguments(case, kernel, own), rounds, max_candidates, done)
                 if tuned is not None:
                     done.add(tuned.problem.key)
                     yield tuned
 
 
 def _measure(
-    case: Case, kernel: str, tensors: Sequence[Tensor], rounds: int, most: int | None, done: set[str]
+    case: Case, kernel: str, tensors: Sequence[Tensor], rounds: int, max_candidates: int | None, done: set[str]
 ) -> Tuned | None:
-    """The candidates for one kernel on these tensors; None if its key was done before."""
-    with recording() as problems:
+    """Time the candidates for one kernel on these tensors; return None if its key was done before."""
+    with record_problems() as problems:
         _call(case, kernel, tensors)
     problem = problems[0]
     if problem.key in done:
         return None
-    heuristic, *others = candidates(problem)[:most]
+    heuristic, *others = candidates(problem)[:max_candidates]
 
-    def results(launch: Launch, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        with using({problem.key: launch}):
+    def results(config: LaunchConfig, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        with use_table({problem.key: config}):
             return _call(case, kernel, tensors)
 
-    wrong = _objections(case, kernel, tensors, heuristic, others, results)
-    chosen = [heuristic, *(launch for launch in others if launch not in wrong)]
+    wrong = _rejections(case, kernel, tensors, heuristic, others, results)
+    valid = [heuristic, *(config for config in others if config not in wrong)]
     copies = [tensors, *([t.clone() for t in tensors] for _ in range(_turns(tensors) - 1))]
-    calls = {launch: in_turn([partial(results, launch, copy) for copy in copies]) for launch in chosen}
+    calls = {config: in_turn([partial(results, config, copy) for copy in copies]) for config in valid}
     times = interleave(calls, rounds, tensors[0].device)
-    ratios = {launch: median_ratio(own, times[heuristic]) for launch, own in times.items()}
-    best = min(chosen, key=lambda launch: ratios[launch])
-    milliseconds, by_heuristic = (statistics.median(times[launch]) for launch in (best, heuristic))
-    return Tuned(problem, best, milliseconds, by_heuristic, ratios[best], tuple(wrong.values()))
+    ratios = {config: median_ratio(own, times[heuristic]) for config, own in times.items()}
+    best = min(valid, key=lambda config: ratios[config])
+    milliseconds, heuristic_milliseconds = (statistics.median(times[config]) for config in (best, heuristic))
+    return Tuned(problem, best, milliseconds, heuristic_milliseconds, ratios[best], tuple(wrong.values()))
 
 
 def _turns(tensors: Sequence[Tensor]) -> int:
     return turns(sum(tensor.nbytes for tensor in tensors), tensors[0].device)
 
 
-def _objections(
+def _rejections(
     case: Case,
     kernel: str,
     tensors: Sequence[Tensor],
-    heuristic: Launch,
-    others: Sequence[Launch],
-    results: Callable[[Launch, Sequence[Tensor]], Sequence[Tensor]],
-) -> dict[Launch, str]:
-    """Which launches do not run, or give something else than the heuristic's, and why."""
+    heuristic: LaunchConfig,
+    others: Sequence[LaunchConfig],
+    results: Callable[[LaunchConfig, Sequence[Tensor]], Sequence[Tensor]],
+) -> dict[LaunchConfig, str]:
+    """Return the candidates that do not run, or whose results differ from the heuristic's, with the reason."""
 
     def named(results: Sequence[Tensor]) -> dict[str, Tensor]:
         return dict(zip(_RESULTS[kernel], results, strict=True))
@@ -127,30 +127,32 @@ def _objections(
     magnitudes = named([result.double() for result in results(heuristic, [t.abs() for t in tensors])])
     unit = torch.finfo(accumulate_dtype(tensors[0].dtype)).eps
     wrong = {}
-    for launch in others:
+    for config in others:
         try:
-            found = named(results(launch, tensors))
-        except Exception as failure:  # Triton has many for what does not compile, or needs more than the device has
-            wrong[launch] = f"{_text(launch)}: {reason(failure)}"
+            found = named(results(config, tensors))
+        except (
+            Exception
+        ) as failure:  # Triton raises many kinds where code does not compile or needs too much of the device
+            wrong[config] = f"{_text(config)}: {reason(failure)}"
             continue
         try:
             check_rounding(
-                _text(launch),
+                _text(config),
                 case,
                 found,
                 expected,
                 magnitudes,
                 taps=case.kernel_size**2,
                 unit=unit,
-                reference="the heuristic's launch",
+                reference="the heuristic's configuration",
             )
         except WrongResultError as error:
-            wrong[launch] = str(error)
+            wrong[config] = str(error)
     return wrong
 
 
-def _text(launch: Launch) -> str:
-    return f"{launch.tile}, {launch.warps} warps"
+def _text(config: LaunchConfig) -> str:
+    return f"{config.tile}, {config.num_warps} warps"
 
 
 # --- one kernel alone -----------------------------------------------------------------------------------------------
@@ -164,15 +166,15 @@ def _geometry(case: Case) -> Geometry:
 
 
 def _arguments(case: Case, kernel: str, tensors: Tensors) -> Sequence[Tensor]:
-    if kernel == "forward":
+    if kernel == "fwd":
         return tensors.filters()
     output = empty_result(tensors.input, _geometry(case))
     return torch.randn_like(output), *tensors.filters()
 
 
 def _call(case: Case, kernel: str, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """What the kernel computes, and nothing that it does not."""
-    if kernel == "forward":
+    """Return the results of this kernel, computed without the others."""
+    if kernel == "fwd":
         return (registration.ddf(*tensors, *_geometry(case)),)
     mask = _MASKS[kernel]
     gradients = registration.ddf_backward(*tensors, *_geometry(case), mask)

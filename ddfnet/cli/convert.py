@@ -1,4 +1,4 @@
-"""``ddfnet convert``: official weights, or a checkpoint of a training, as a safetensors file that says where from."""
+"""``ddfnet convert``: official weights, or a checkpoint of a training, to a safetensors file that says its origin."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import re
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ddfnet import __version__
 from ddfnet.errors import UserError, require
@@ -15,16 +15,10 @@ from ddfnet.errors import UserError, require
 if TYPE_CHECKING:
     from torch import nn
 
+    from ddfnet.pretrained import Header
+
 _MODULES = ("safetensors", "timm", "torchvision")
 _NAME = re.compile(r"ddf_(mul|add)_resnet\d+")
-
-
-class Converted(NamedTuple):
-    """A network with its weights, the header that makes it again, and what gave the weights their names."""
-
-    network: nn.Module
-    header: dict[str, Any]
-    mapping: str
 
 
 def add(commands: Any) -> None:
@@ -32,15 +26,15 @@ def add(commands: Any) -> None:
         "convert",
         help="official weights, or a checkpoint of a training, to safetensors",
         description="Writes the weights of an official DDF-ResNet, or those of a *.ckpt of `ddfnet train`, to a "
-        "safetensors file. Its header says how the network is made and what the weights come from. `ddfnet evaluate`, "
-        "`ddfnet upsample` and timm's create_model read it. Nothing in the checkpoint is run.",
+        "safetensors file. Its header has the arguments of the network and the origin of the weights. `ddfnet "
+        "evaluate`, `ddfnet upsample` and timm's create_model read it. No code in the checkpoint is run.",
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="*.pth, *.pth.tar, *.safetensors or *.ckpt")
     parser.add_argument("output", type=Path, metavar="OUT", help="the *.safetensors file")
     parser.add_argument(
         "--network",
         metavar="NAME",
-        help="what official weights are of, such as ddf_mul_resnet50: they do not say (by the name of their file)",
+        help="network of official weights, such as ddf_mul_resnet50 (by default from the name of their file)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.set_defaults(run=run)
@@ -60,10 +54,9 @@ def run(options: argparse.Namespace) -> int:
     if output.exists() and not options.overwrite:
         raise UserError(f"{output} exists; give --overwrite to replace it, or write to another name")
 
-    from ddfnet.models import network_files
+    from ddfnet.pretrained import save
 
-    converted = _training(source) if source.suffix == ".ckpt" else _official(source, options.network)
-    network, header, mapping = converted
+    network, header, mapping = _read(source, options.network)
     provenance = {
         "source": source.name,
         "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
@@ -72,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         "mapping": mapping,
     }
     try:
-        network_files.save(network, output, None, {**header, "provenance": provenance})
+        save(network, output, header=header._replace(extra={**header.extra, "provenance": provenance}))
     except OSError as error:
         raise UserError(str(error)) from None
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
@@ -80,12 +73,23 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _official(file: Path, name: str | None) -> Converted:
-    import timm
+def _read(file: Path, name: str | None) -> tuple[nn.Module, Header, str]:
+    """Return the network of a file, its header, and what gave the weights their names."""
+    from ddfnet.models.classifier import load_official_classifier
+    from ddfnet.pretrained import header_of, load, read_header
 
-    from ddfnet import compat
-    from ddfnet.loading import load_weights
-    from ddfnet.models import classifier_files
+    try:
+        if file.suffix == ".ckpt":
+            return load(file), read_header(file), "ddfnet train"
+        network = load_official_classifier(file, _official_name(file, name))
+        return network, header_of(network), "ddfnet.compat.load_official"
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _official_name(file: Path, name: str | None) -> str:
+    """Return the network's name: as given, or as found in the name of the file."""
+    import timm
 
     given = "--network"
     if name is None:
@@ -93,43 +97,7 @@ def _official(file: Path, name: str | None) -> Converted:
         if found is None:
             raise UserError(f"{file}: nothing in it says which network it is of; give --network ddf_mul_resnet50")
         name, given = found[0], f"{file}: its network"
-    names = [each for each in timm.list_models() if _NAME.fullmatch(each)]
+    names = timm.list_models("ddf_*_resnet*")
     if name not in names:
         raise UserError(f"{given} must be {', '.join(names[:-1])} or {names[-1]}, got {name!r}")
-    try:
-        weights = compat.load_official(file)
-        classes = len(weights["fc.weight"]) if "fc.weight" in weights else 0
-        network: Any = classifier_files.create(name, classes, {})
-        load_weights(network, weights)
-    except Exception as error:  # what reading a broken file can raise has no end
-        raise UserError(f"{file}: {_reason(error)}") from None
-    header = {
-        "network": {"name": name, "num_classes": classes, "options": {}},
-        "preprocessing": classifier_files.preprocessing(network.pretrained_cfg),
-    }
-    return Converted(network, header, "ddfnet.compat.load_official")
-
-
-def _training(file: Path) -> Converted:
-    """Of a checkpoint that ``ddfnet train`` left, whose weights have their names already."""
-    import torch
-
-    from ddfnet.depth import weights_files
-    from ddfnet.models import classifier_files, detection_files
-
-    mapping = "ddfnet train"
-    try:
-        network = torch.load(file, map_location="cpu", weights_only=True)["network"]
-        if "name" in network:
-            module, made_of, preprocessing = classifier_files.load(file)
-            return Converted(module, {"network": made_of, "preprocessing": preprocessing}, mapping)
-        of_task = detection_files if "classes" in network else weights_files
-        return Converted(of_task.load(file), {"network": network}, mapping)
-    except Exception as error:
-        raise UserError(f"{file}: {_reason(error)}") from None
-
-
-def _reason(error: Exception) -> str:
-    """One line; torch's own advice on files with code in them is to run it."""
-    text = str(error).strip().partition("\n")[0]
-    return "it must hold weights alone, and code in it is not run" if "eights only" in text else text
+    return name

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from ddfnet.errors import UserError
-from ddfnet.models import network_files
+from ddfnet.pretrained import save, strip_prefix
 from ddfnet.tasks import TaskSpec, Training
 from ddfnet.training.callbacks import (
     AtomicCheckpointIO,
@@ -221,7 +221,7 @@ def save_artifacts(
     Raises:
         OSError: a file cannot be written.
     """
-    weights = network_files.of_network(cli.trainer.strategy.lightning_module_state_dict())
+    weights = strip_prefix(cli.trainer.strategy.lightning_module_state_dict())
     if not cli.trainer.is_global_zero:
         return None
     [history] = (each for each in cli.trainer.callbacks if isinstance(each, ResumeHistory))
@@ -239,5 +239,6 @@ def save_artifacts(
         "config": json.loads(cli.parser.dump(cli.config, format="json")),
         "machine": machine,
     }
-    cli.training.save_artifacts(cli.trainer, weights, file, facts)
+    header = getattr(cli.model, "header", None)
+    save(cli.model.network, file, header=header, card={**cli.training.card(cli.trainer), **facts}, weights=weights)
     return f"{steps} steps, {seconds:.0f} s. The network is in {file}"

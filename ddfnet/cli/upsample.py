@@ -118,10 +118,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _load(file: str) -> Any:
-    from ddfnet.depth import weights_files
+    from ddfnet.depth.network import GuidedUpsampler
+    from ddfnet.pretrained import load
 
     try:
-        return weights_files.load(Path(file))
+        return load(file, GuidedUpsampler)
     except (ValueError, OSError) as error:
         raise UserError(f"--model {error}") from None
 

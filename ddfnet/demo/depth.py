@@ -16,10 +16,10 @@ from torch.nn import functional
 from ddfnet.data.depth import middlebury
 from ddfnet.data.depth.protocols import PAC
 from ddfnet.data.depth.scenes import Scene
-from ddfnet.depth import weights_files
 from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.errors import UserError
-from ddfnet.models import network_files
+from ddfnet.pretrained import load as load_network
+from ddfnet.pretrained import read_card
 from ddfnet.table import table
 from ddfnet.tasks.depth import baselines
 from ddfnet.tasks.depth.baselines import METHODS, Method
@@ -136,8 +136,8 @@ def load(model: str) -> Network:
     own = files("ddfnet.depth") / "weights" / "guided.safetensors"
     file = Path(str(own)) if model == "auto" else Path(model)
     try:
-        network = weights_files.load(file)
-        card = network_files.card(file)
+        network = load_network(file, GuidedUpsampler)
+        card = read_card(file)
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from None
     parameters = sum(parameter.numel() for parameter in network.parameters())

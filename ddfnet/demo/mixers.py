@@ -14,7 +14,7 @@ from torch import nn
 from ddfnet.data.classification import cifar10, digits, fashion_mnist, folder
 from ddfnet.data.classification.splits import Splits
 from ddfnet.demo import predicted_filters
-from ddfnet.models.small import MIXERS
+from ddfnet.models.resnet import MIXERS
 from ddfnet.table import table
 from ddfnet.tasks.classification import comparison
 from ddfnet.tasks.classification.comparison import SMALL, MixerScores

@@ -1,4 +1,4 @@
-"""The depth tool: guided upsampling of depth maps, its network, its files and its batch jobs."""
+"""Guided upsampling of depth maps: the depth tool, its network, its files and its batch jobs."""
 
 from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.depth.upsample import upsample_depth

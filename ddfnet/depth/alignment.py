@@ -24,8 +24,8 @@ class AxisAlignment:
     """One axis of a depth map on a guide: sample i lies on pixel ``i*ratio + offset``.
 
     Args:
-        samples: of the depth map along this axis.
-        pixels: of the guide along this axis.
+        samples: size of the depth map along this axis.
+        pixels: size of the guide along this axis.
         ratio: pixels per sample.
         offset: pixel of sample 0.
     """

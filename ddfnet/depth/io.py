@@ -98,7 +98,7 @@ def register_format(format: _Format) -> _Format:
         if suffix in FORMATS:
             raise ValueError(f"the suffix {suffix} is taken by {FORMATS[suffix].name}; choose another")
         if suffix != suffix.lower() or not suffix.startswith("."):
-            raise ValueError(f"a suffix must be lower case and begin with a dot, got {suffix!r}")
+            raise ValueError(f"a suffix must be in lower case, with a dot, got {suffix!r}")
     FORMATS.update(dict.fromkeys(format.suffixes, format()))
     return format
 

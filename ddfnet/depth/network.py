@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +14,9 @@ from torch import Tensor, nn
 
 from ddfnet.depth.stage import Stage, channels_last, convs
 from ddfnet.depth.valid import valid_depth
-from ddfnet.models.hub import Hub
 from ddfnet.nn.branches import check_map, check_norm
 from ddfnet.ops.geometry import Combine
+from ddfnet.pretrained import PretrainedMixin, load, register_kind
 
 _HINTS = 4  # channels that describe the depth, see `_describe`
 _RADIUS = 2  # samples on each side, in the window in which the depth is described
@@ -29,7 +31,8 @@ class Level(NamedTuple):
     valid: Tensor
 
 
-class GuidedUpsampler(nn.Module, Hub):
+@register_kind("depth")
+class GuidedUpsampler(nn.Module, PretrainedMixin):
     r"""Network that upsamples a depth map with filters predicted from it and from an image of the same scene.
 
     .. math::
@@ -60,8 +63,8 @@ class GuidedUpsampler(nn.Module, Hub):
             the depth; with another the features have spatial filters of their own. ``"filter"`` normalises the channel
             filters too; otherwise a channel filter is a learnt one plus a prediction from the pooled target features.
         carry: whether the softmax filters carry the depth.
-        upsampler: ``"ddf"``, or ``"bilinear"`` for the plain twin that DDF-Up is compared with: features and depth are
-            upsampled bilinearly, and the trunks, which read the same guide, add corrections to the depth. It has no
+        upsampler: ``"ddf"``, or ``"bilinear"`` for the plain network that DDF-Up is compared with: features and depth
+            are upsampled bilinearly, and the trunks, which read the same guide, add corrections to the depth. It has no
             filters, so ``filters``, ``combine``, ``norm`` and ``carry`` must be left alone.
 
     ``forward(depth, guide, valid=None, *, scale_factor=None)`` takes depth (N, 1, h, w), floating, in any unit; a guide
@@ -126,18 +129,6 @@ class GuidedUpsampler(nn.Module, Hub):
                 "upsampler='bilinear' has no filters: leave filters, combine, norm and carry as they are, "
                 f"got {filters=}, {combine=}, {norm=}, {carry=}"
             )
-        self.options: dict[str, Any] = {
-            "scale_factor": scale_factor,
-            "channels": channels,
-            "guide_channels": guide_channels,
-            "kernel_size": kernel_size,
-            "blocks": blocks,
-            "filters": filters,
-            "combine": combine,
-            "norm": norm,
-            "carry": carry,
-            "upsampler": upsampler,
-        }
         self.scale_factor = scale_factor
         self.target = nn.Sequential(*convs(_HINTS, channels, channels, channels))
         self.guidance = nn.ModuleList([nn.Sequential(*convs(12, guide_channels, guide_channels))])
@@ -219,7 +210,7 @@ class GuidedUpsampler(nn.Module, Hub):
     @property
     def receptive_radius(self) -> int:
         """Receptive radius of an output at any factor, in low-resolution pixels."""
-        own = 2 * self.options["blocks"] + 1 + self.options["kernel_size"] // 2  # the trunk and the filters
+        own = 2 * self.init_args["blocks"] + 1 + self.init_args["kernel_size"] // 2  # the trunk and the filters
         stages = sum(own * 2.0**-number for number in range(len(self.stages)))
         return self.target_receptive_radius + math.ceil(stages) + 1
 
@@ -246,6 +237,12 @@ class GuidedUpsampler(nn.Module, Hub):
             raise ValueError(
                 f"valid must be bool and of depth's shape {tuple(depth.shape)}, got {valid.dtype} {tuple(valid.shape)}"
             )
+
+
+@functools.cache
+def default_model() -> GuidedUpsampler:
+    """Return the network whose weights come with the package: for 2x, 4x, 8x and 16x."""
+    return load(Path(__file__).parent / "weights" / "guided.safetensors", GuidedUpsampler)
 
 
 def _describe(scaled: Tensor, mask: Tensor) -> Tensor:

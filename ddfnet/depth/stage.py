@@ -192,7 +192,7 @@ def _dense(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 class _Bilinear(nn.Module):
-    """Bilinear upsampling with the arguments of `_DDFUp`, for the plain twin."""
+    """Bilinear upsampling with the arguments of `_DDFUp`, for the plain network."""
 
     def forward(self, trunk: Tensor, context: Tensor, taps: Tensor) -> Tensor:
         return F.interpolate(trunk, scale_factor=2, mode="bilinear", align_corners=False)

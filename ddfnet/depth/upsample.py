@@ -1,4 +1,4 @@
-"""The depth tool: a depth map, small or with holes, upsampled to the size of an image of the same scene."""
+"""Depth tool: a depth map, small or with holes, upsampled to the size of an image of the same scene."""
 
 from __future__ import annotations
 
@@ -170,11 +170,11 @@ def _check_values(depth: Tensor, valid: Tensor) -> None:
 
 
 def _network(model: str | Path | GuidedUpsampler, device: torch.device) -> GuidedUpsampler:
-    from ddfnet.depth import weights_files
-    from ddfnet.depth.network import GuidedUpsampler
+    from ddfnet.depth.network import GuidedUpsampler, default_model
+    from ddfnet.pretrained import load
 
     if isinstance(model, str | Path):
-        model = weights_files.default_model() if model == "auto" else weights_files.load(Path(model))
+        model = default_model() if model == "auto" else load(model, GuidedUpsampler)
     if isinstance(model, GuidedUpsampler):
         parameter = next(model.parameters())
         ready = not model.training and parameter.device == device and parameter.dtype == torch.float32

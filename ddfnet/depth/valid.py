@@ -1,4 +1,4 @@
-"""Valid depth: the one decision about which samples of a depth map count."""
+"""Valid depth: the decision about which samples of a depth map count, in one function."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def valid_depth(depth: Map, valid: Map | None = None, *, missing: Sequence[float
     A sample is valid where it is finite, is none of ``missing``, and ``valid`` says so.
 
     Args:
-        depth: of any shape, array or tensor, any real dtype and unit.
-        valid: of that shape, bool; None where every sample may count.
+        depth: array or tensor of any shape, any real dtype and unit.
+        valid: mask of that shape, bool; None where every sample may count.
         missing: values that mean "no depth". By default 0. With ``(0, 65535)`` that one as well; with ``()`` 0 is a
             depth like any other.
 

@@ -110,7 +110,7 @@ def export(
     Args:
         model: in evaluation mode, on the CPU. A tuple, list or dictionary of outputs becomes one output a tensor.
         inputs: a tensor (N, C, H, W) that stands for all of them, where the model takes one map; else a function of
-            batch, height and width that gives the model's inputs by name, in their order, as `pictures` gives one.
+            batch, height and width that gives the model's inputs by name, in their order, as `images` gives one.
         file: to write; ``FILE.json`` beside it is the report. Both are written whole or not at all.
         format: ``"onnx"``, ``"pt2"`` (``torch.export.load``, after ``import ddfnet``) or ``"aoti"``
             (``torch._inductor.aoti_load_package``, after ``import ddfnet``); None goes by the suffix.

@@ -1,9 +1,9 @@
-"""What can be exported by name: networks, trained ones in their files, layers, and the operator itself."""
+"""Models that can be exported by name: networks, trained ones in their files, layers, and the operator itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,20 @@ import torch
 from torch import Tensor, nn
 
 import ddfnet
-from ddfnet.export.inputs import Inputs, pictures
-from ddfnet.loading import load_weights
+from ddfnet.export.inputs import Inputs, images
+from ddfnet.pretrained import Header, header_of, load, load_state_dict_checked, read_header
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model in evaluation mode, and what it is given.
+    """A model and its example inputs.
 
     Attributes:
-        model: the model.
-        inputs: see `ddfnet.export.export`.
+        model: the model, in evaluation mode.
+        inputs: its inputs at any size, see `ddfnet.export.export`.
         size: height and width at which it is traced.
-        step: what heights and widths must be multiples of.
-        note: what a user should know of it.
+        step: number that heights and widths must be multiples of.
+        note: a remark for the user.
     """
 
     model: nn.Module
@@ -34,15 +34,18 @@ class Subject:
     note: str | None = None
 
 
+# --- the operator and the layers ------------------------------------------------------------------------------------
+
+
 class _Operator(nn.Module):
     """A call of the operator as a model."""
 
-    def __init__(self, call: Callable[..., Tensor], **options: Any) -> None:
+    def __init__(self, call: Callable[..., Tensor], **arguments: Any) -> None:
         super().__init__()
-        self.call, self.options = call, options
+        self.call, self.arguments = call, arguments
 
     def forward(self, input: Tensor, channel_filter: Tensor, spatial_filter: Tensor) -> Tensor:
-        return self.call(input, channel_filter, spatial_filter, **self.options)
+        return self.call(input, channel_filter, spatial_filter, **self.arguments)
 
 
 def _ddf() -> Subject:
@@ -78,7 +81,7 @@ def _guided_layer() -> Subject:
 
 
 def _layer(make: Callable[[], nn.Module], channels: int = 32) -> Callable[[], Subject]:
-    return lambda: Subject(make(), pictures(channels), (24, 32))
+    return lambda: Subject(make(), images(channels), (24, 32))
 
 
 LAYERS: dict[str, Callable[[], Subject]] = {
@@ -92,44 +95,12 @@ LAYERS: dict[str, Callable[[], Subject]] = {
     "CARAFE": _layer(lambda: ddfnet.nn.CARAFE(32)),
 }
 """Small examples of each, with random weights."""
-NETWORKS = ("GuidedUpsampler", "fasterrcnn_resnet50_fpn")
-"""Besides what timm knows."""
 
 
-def subject(name: str, checkpoint: Path | None = None) -> Subject:
-    """The model of this name, in evaluation mode.
-
-    Args:
-        name: of `LAYERS`, of `NETWORKS`, of a network that timm knows, or a file that ``ddfnet train`` left.
-        checkpoint: weights for a network that timm knows.
-
-    Raises:
-        ValueError: no such name; a file that is none; weights of another network.
-        ModuleNotFoundError: without the extra that the network needs.
-    """
-    file = Path(name)
-    if file.suffix in (".safetensors", ".ckpt"):
-        made = _file(file)
-    elif name in LAYERS:
-        made = LAYERS[name]()
-    elif name == "GuidedUpsampler":
-        from ddfnet.depth import weights_files
-
-        made = _guided(weights_files.default_model())
-    elif name == "fasterrcnn_resnet50_fpn":
-        from ddfnet.models.faster_rcnn import fasterrcnn_resnet50_fpn
-
-        made = _detector(fasterrcnn_resnet50_fpn())
-    else:
-        made = _classifier(name, checkpoint)
-        checkpoint = None
-    if checkpoint is not None:
-        raise ValueError(f"--checkpoint goes with a network of timm's, and {name} is none")
-    made.model.eval()
-    return made
+# --- networks -------------------------------------------------------------------------------------------------------
 
 
-def _guided(network: Any) -> Subject:
+def _depth(network: Any, header: Header) -> Subject:
     def inputs(batch: int, height: int, width: int) -> dict[str, Tensor]:
         scale = network.scale_factor
         return {
@@ -141,43 +112,65 @@ def _guided(network: Any) -> Subject:
     return Subject(network, inputs, (12, 16))
 
 
-def _detector(network: Any) -> Subject:
+def _detection(network: Any, header: Header) -> Subject:
     note = "of a detector the backbone with its pyramid is exported: boxes are chosen by code that no graph holds"
-    return Subject(network.backbone, pictures(3), (128, 192), step=32, note=note)
+    return Subject(network.backbone, images(3), (128, 192), step=32, note=note)
 
 
-def _file(file: Path) -> Subject:
-    """A network of any task; which, its file does not say in so many words."""
-    from ddfnet.depth import weights_files
-    from ddfnet.models import classifier_files
+def _images(network: nn.Module, header: Header) -> Subject:
+    """Return a network whose one input is images of the size that its header, or timm's configuration, says."""
+    side = (header.extra.get("preprocessing") or {}).get("size")
+    config: Any = getattr(network, "pretrained_cfg", None) or {}
+    height, width = (side, side) if side else (config.get("input_size") or (3, 224, 224))[1:]
+    return Subject(network, images(_in_channels(network)), (height, width))
 
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file")
-    reasons = []
-    try:
-        network, _, preprocessing = classifier_files.load(file)
-        side = int(preprocessing.get("size") or 224)
-        return Subject(network, pictures(_channels(network)), (side, side))
-    except ValueError as error:
-        reasons.append(error)
-    try:
-        return _guided(weights_files.load(file))
-    except ValueError as error:
-        reasons.append(error)
-    from ddfnet.models import detection_files
 
-    try:
-        return _detector(detection_files.load(file))
-    except ValueError as error:
-        reasons.append(error)
-    why = str(reasons[0]).rpartition(" (")[2].rstrip(")")
-    raise ValueError(f"{file}: a network that `ddfnet train` left is required, *.safetensors or *.ckpt ({why})")
+SUBJECTS: dict[str, Callable[[Any, Header], Subject]] = {"depth": _depth, "detection": _detection}
+"""Inputs of networks by their kind, see `ddfnet.pretrained`; a network of another kind takes images."""
+NETWORKS = ("GuidedUpsampler", "fasterrcnn_resnet50_fpn")
+"""Networks by name, besides those that timm knows."""
+
+
+def subject(name: str, checkpoint: Path | None = None) -> Subject:
+    """Return the model of a name, in evaluation mode.
+
+    Args:
+        name: of `LAYERS`, of `NETWORKS`, of a network that timm knows; or a file of a network.
+        checkpoint: weights for a network that timm knows.
+
+    Raises:
+        ValueError: an unknown name; a broken file; weights of another network.
+        ModuleNotFoundError: the extra that the network needs is not installed.
+    """
+    file = Path(name)
+    if file.suffix in (".safetensors", ".ckpt"):
+        made = _subject_of(load(file), read_header(file))
+    elif name in LAYERS:
+        made = LAYERS[name]()
+    elif name == "GuidedUpsampler":
+        from ddfnet.depth.network import default_model
+
+        made = _subject_of(default_model())
+    elif name == "fasterrcnn_resnet50_fpn":
+        from ddfnet.models.faster_rcnn import fasterrcnn_resnet50_fpn
+
+        made = _subject_of(fasterrcnn_resnet50_fpn())
+    else:
+        made = _classifier(name, checkpoint)
+        checkpoint = None
+    if checkpoint is not None:
+        raise ValueError(f"--checkpoint goes with a network of timm's, and {name} is none")
+    made.model.eval()
+    return made
+
+
+def _subject_of(network: nn.Module, header: Header | None = None) -> Subject:
+    header = header_of(network) if header is None else header
+    return SUBJECTS.get(header.kind, _images)(network, header)
 
 
 def _classifier(name: str, checkpoint: Path | None) -> Subject:
     import timm
-
-    import ddfnet.models  # noqa: F401  (registers ours)
 
     if checkpoint is not None and not checkpoint.is_file():
         raise ValueError(f"{checkpoint}: no such file")
@@ -193,36 +186,31 @@ def _classifier(name: str, checkpoint: Path | None) -> Subject:
             if isinstance(module, nn.BatchNorm2d) and not module.weight.any():
                 nn.init.ones_(module.weight)
     else:
-        weights = _weights(checkpoint)
+        weights = _read_weights(checkpoint)
         head = next((f"{own}.weight" for own, each in network.named_modules() if each is network.get_classifier()), "")
         if head in weights:
             network = timm.create_model(name, num_classes=len(weights[head]))
         try:
-            load_weights(network, weights)
+            load_state_dict_checked(network, weights)
         except ValueError as error:
             raise ValueError(f"{checkpoint}: {error}; weights of {name} are required") from None
-    config = getattr(network, "pretrained_cfg", None) or {}
-    _, height, width = config.get("input_size") or (3, 32, 32)  # small_resnet23's
-    return Subject(network, pictures(_channels(network)), (height, width), note=note)
+    return replace(_images(network, Header("classification", None)), note=note)
 
 
-def _channels(network: nn.Module) -> int:
-    """Of a network's pictures."""
+def _in_channels(network: nn.Module) -> int:
+    """Return the channels of a network's images."""
     return next(module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d))
 
 
-def _weights(file: Path) -> dict[str, Tensor]:
-    """A state dict in timm's names, from safetensors or from what ``torch.load`` reads without running code."""
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    """Read a state dict in timm's names, from safetensors or a file that ``torch.load`` reads without running code."""
     from timm.models import load_state_dict
 
     from ddfnet import compat
 
     try:
         weights: dict[str, Tensor] = load_state_dict(str(file), weights_only=True)
-    except Exception as error:  # what reading a broken file can raise has no end
+    except Exception as error:  # broken files raise errors of many types
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{file}: a file of weights is required ({type(error).__name__}: {reason})") from None
-    try:
-        return compat.load_official(weights)
-    except ValueError:
-        return weights  # not the official names, then
+    return compat.load_official(weights) if compat.is_official(weights) else weights

@@ -15,12 +15,12 @@ Inputs = Callable[[int, int, int], Mapping[str, Tensor]]
 Axes = dict[str, list[int | str]]  # of each tensor: lengths, or "batch", "height" or "width"
 
 
-def pictures(channels: int = 3, dtype: torch.dtype = torch.float32) -> Inputs:
+def images(channels: int = 3, dtype: torch.dtype = torch.float32) -> Inputs:
     """The inputs of a network that is shown one map: drawn from a normal distribution, (N, channels, H, W).
 
     Example:
-        >>> from ddfnet.export import pictures
-        >>> pictures(3)(2, 64, 80)["input"].shape
+        >>> from ddfnet.export import images
+        >>> images(3)(2, 64, 80)["input"].shape
         torch.Size([2, 3, 64, 80])
     """
     return lambda batch, height, width: {"input": torch.randn(batch, channels, height, width).to(dtype)}
@@ -33,7 +33,7 @@ def like(tensor: Tensor) -> Inputs:
             f"inputs must be (N, C, H, W) where they are a tensor, got {tuple(tensor.shape)}; give a function of "
             "batch, height and width for other inputs"
         )
-    return pictures(tensor.shape[1], tensor.dtype)
+    return images(tensor.shape[1], tensor.dtype)
 
 
 def drawn(inputs: Inputs, size: Size, seed: int = 0) -> dict[str, Tensor]:

@@ -1,54 +1,36 @@
-"""Networks. Importing this registers the classification networks with timm (``timm.list_models("ddf_*")``).
+"""Networks. Importing this package registers those for classification with timm (``timm.list_models("ddf_*")``)."""
 
-That is done when timm is imported, before this or after: `guided` needs torch alone, and timm takes seconds to import.
-"""
-
-import sys
 from importlib import import_module
 from typing import Any
 
-from ddfnet.models.registration import when_imported
-
-_RESNETS = (
+_TIMM = (
     "DDFResNet",
     *(f"ddf_{combine}_resnet{depth}" for combine in ("mul", "add") for depth in (18, 50, 101, 152)),
+    "small_resnet23",
 )
-_GUIDED = ("GuidedUpsampler",)
-_DETECTION = ("Detector", "fasterrcnn_resnet50_fpn")
+_MODULES = {
+    **dict.fromkeys(_TIMM, "ddfnet.models.resnet"),
+    "Detector": "ddfnet.models.faster_rcnn",
+    "fasterrcnn_resnet50_fpn": "ddfnet.models.faster_rcnn",
+    "GuidedUpsampler": "ddfnet.depth.network",  # model cards on the hub import it from here
+}
 
-__all__ = [
-    *_DETECTION,
-    *_GUIDED,
-    *_RESNETS,
-]
+__all__ = sorted(_MODULES)
 
-
-def _register() -> None:
-    if "ddfnet.models.resnet" not in sys.modules:  # or else it is what imports timm, and not ready for `small`
-        for name in ("resnet", "small"):
-            import_module(f"ddfnet.models.{name}")
-
-
-when_imported("timm", _register)
+try:
+    import_module("ddfnet.models.resnet")  # registers the networks with timm
+except ModuleNotFoundError as missing:  # GuidedUpsampler needs no timm
+    if not f"{missing.name}.".startswith("timm."):
+        raise
 
 
 def __getattr__(name: str) -> Any:
-    if name in _GUIDED:
-        return getattr(import_module("ddfnet.depth.network"), name)
-    if name in _DETECTION:
-        try:
-            return getattr(import_module("ddfnet.models.faster_rcnn"), name)
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "ddfnet.models needs timm and torchvision for detection: pip install 'ddfnet[models]'", name=error.name
-            ) from error
-    if name in _RESNETS:
-        try:
-            import_module("timm")  # which registers all of them
-            return getattr(import_module("ddfnet.models.resnet"), name)
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "ddfnet.models needs timm for the classification networks: pip install 'ddfnet[models]'",
-                name=error.name,
-            ) from error
-    raise AttributeError(f"module 'ddfnet.models' has no attribute {name!r}")
+    """Import the module of a network when it is first used, for each needs libraries of its own."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'ddfnet.models' has no attribute {name!r}")
+    try:
+        return getattr(import_module(_MODULES[name]), name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"ddfnet.models.{name} needs timm and torchvision: pip install 'ddfnet[models]'", name=error.name
+        ) from error

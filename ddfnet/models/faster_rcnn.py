@@ -12,14 +12,15 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import MultiScaleRoIAlign
 
 from ddfnet.models.fpn import REDUCTIONS, PyramidBackbone
-from ddfnet.models.hub import Hub
+from ddfnet.pretrained import PretrainedMixin, register_kind
 
 _RATIOS = (0.5, 1.0, 2.0)
 _POOLED = 7  # pixels a side of what the head sees of a box
 _FORWARDED = ("rpn_", "box_", "image_")  # how the names begin of torchvision's arguments that are taken as they are
 
 
-class Detector(FasterRCNN, Hub):
+@register_kind("detection")
+class Detector(FasterRCNN, PretrainedMixin):
     """Faster R-CNN with a feature pyramid, whose top-down path takes any of six upsamplers.
 
     Args:
@@ -116,21 +117,6 @@ class Detector(FasterRCNN, Hub):
             **(rcnn or {}),
         )
         self.classes = names
-        self.options: dict[str, Any] = {
-            "classes": list(names),
-            "backbone": backbone,
-            "upsampler": upsampler,
-            "width": width,
-            "head_width": head_width,
-            "min_size": min_size if isinstance(min_size, int) else list(min_size),
-            "max_size": max_size,
-            "anchor_scale": anchor_scale,
-            "pretrained": False,  # whoever builds the network again has weights for all of it
-            "frozen_stages": frozen_stages,
-            "norm": norm,
-            "backbone_options": backbone_options,
-            "rcnn": rcnn,
-        }
 
 
 def fasterrcnn_resnet50_fpn(

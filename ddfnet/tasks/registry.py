@@ -20,10 +20,10 @@ class Training:
     """Lightning classes of a task, and its own rules in ``ddfnet train``.
 
     Attributes:
-        module: the Lightning module; its ``network`` is what a run leaves.
+        module: the Lightning module. Its ``network`` is saved at the end of a run, with the module's ``header`` if it
+            has one, see `ddfnet.pretrained.save`.
         data: the Lightning data module.
-        save_artifacts: writes the network of a run that has ended, and its model card: called with the trainer, the
-            weights by their names in the network, the ``*.safetensors`` file and the facts of the run for the card.
+        card: returns the task's own entries of the model card, given the trainer at the end of a run.
         link_arguments: links options that follow from others.
         counts_steps: one epoch is the whole run of ``trainer.max_steps`` steps; validation is counted in steps too.
         skips_parameters: a step may leave parameters unused, so DDP must search for them.
@@ -32,7 +32,7 @@ class Training:
 
     module: type[lightning.LightningModule]
     data: type[lightning.LightningDataModule]
-    save_artifacts: Callable[[lightning.Trainer, dict[str, Any], Path, dict[str, Any]], None]
+    card: Callable[[lightning.Trainer], dict[str, Any]] = lambda trainer: {}
     link_arguments: Callable[[LightningArgumentParser], None] = lambda parser: None
     counts_steps: bool = False
     skips_parameters: bool = False

@@ -8,9 +8,9 @@ import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from ddfnet.demo.depth import FACTOR, worst_boxes
 from ddfnet.data.depth import middlebury
 from ddfnet.data.depth.protocols import PAC
+from ddfnet.demo.depth import FACTOR, worst_boxes
 from ddfnet.tasks.depth.baselines import METHODS
 
 SHOWN = {"nearest": "given: every eighth pixel", "bilinear": "bilinear", "ddfnet": "ddfnet"}

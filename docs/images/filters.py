@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from ddfnet.demo.filters import Components, record
 from ddfnet.data.depth import photographs
-from ddfnet.models import classifier_files
+from ddfnet.demo.filters import Components, record
+from ddfnet.pretrained import load, read_header
 
 HERE = Path(__file__).parent
 CLASSIFIER = HERE.parents[1] / "reproduce" / "table3" / "model.safetensors"
@@ -18,7 +18,7 @@ FURTHEST = 0.99  # quantile of the distances from the mean filter that gets the 
 
 
 def main() -> None:
-    network, _, preprocessing = classifier_files.load(CLASSIFIER)
+    network, preprocessing = load(CLASSIFIER, "classification"), read_header(CLASSIFIER).extra["preprocessing"]
     mean, deviation = (torch.tensor(preprocessing[name])[:, None, None] for name in ("mean", "std"))
     seen = [photograph.image.float() / 255 for photograph in photographs.load(SIZE)]
     recorded = [record(network.eval(), (image - mean) / deviation) for image in seen]

@@ -24,7 +24,7 @@ class Row:
     Args:
         title: in tables.
         paper: its row of the paper's tables, with top-1 on ImageNet; "" where there is none.
-        options: of `ddfnet.models.small.small_resnet23`.
+        options: of `ddfnet.models.resnet.small_resnet23`.
     """
 
     title: str

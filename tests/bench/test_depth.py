@@ -12,7 +12,6 @@ from ddfnet.bench.costs import costs
 from ddfnet.bench.equality import WrongResultError
 from ddfnet.bench.registry import CASES, DEPTHS
 from ddfnet.bench.summary import summarise
-from ddfnet.depth import weights_files
 from ddfnet.ops import backends
 from tests.guided_networks import network
 
@@ -28,7 +27,7 @@ TIMED = partial(depth.run, [TINY], rounds=1, measure_memory=False)
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network()
-    monkeypatch.setattr(weights_files, "shipped", lambda: model)
+    monkeypatch.setattr("ddfnet.depth.network.default_model", lambda: model)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, name: str, change) -> None:

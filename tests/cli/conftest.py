@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """The one line on stderr of a command that must end with this status: ``fails(1, "demo", ...)``."""
+    """Run a command that must end with this status, and return its one line on stderr: ``fails(1, "demo", ...)``."""
 
     def run(status: int, *arguments: str) -> str:
         assert main(arguments) == status
@@ -30,7 +30,7 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes the first checkpoint of a run and its copy, and part of the next."""
+    """Hold the first checkpoint of a run and its copy, and part of the next."""
     import torch
 
     save, calls = torch.save, count(1)
@@ -58,7 +58,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the stand-in for the network was called with."""
+    """Return the arguments of the calls of the stand-in for the network."""
     from tests.upsampling import nearest
 
     seen: list[dict[str, Any]] = []
@@ -73,7 +73,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """``ddfnet upsample`` with these arguments."""
+    """Return a function that runs ``ddfnet upsample`` with its arguments."""
     from ddfnet.cli import upsample
 
     parser = command_line._Parser(prog="ddfnet")
@@ -90,18 +90,18 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a small network that was never trained: what is promised holds for it all the same."""
-    from ddfnet.depth import weights_files
+    """Save a small network that was never trained: the promises hold for it all the same."""
     from ddfnet.depth.network import GuidedUpsampler
+    from ddfnet.pretrained import save
 
     path = tmp_path_factory.mktemp("network") / "small.safetensors"
-    weights_files.save(GuidedUpsampler(4, channels=4, guide_channels=4), path, {})
+    save(GuidedUpsampler(4, channels=4, guide_channels=4), path)
     return path
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """With four pairs, a to d."""
+    """Return a folder with four pairs, a to d."""
     from tests.upsampling import pair
 
     for name in ("a", "b", "c", "d"):

@@ -57,7 +57,7 @@ from ddfnet.bench import registry, tune
 from ddfnet.cli.main import main
 
 registry.CASES["one"] = registry.Case("one", (1, 2, 2, 3))
-tune.run = functools.partial(tune.run, most=2)
+tune.run = functools.partial(tune.run, max_candidates=2)
 sys.exit(main(["bench", "op", "--case", "one", "--rounds", "1", "--tune", sys.argv[1]]))
 """
 
@@ -77,12 +77,12 @@ def test_tiles_are_tuned_where_triton_serves_the_device(tmp_path: Path) -> None:
     assert [key.split(",")[0] for key in keys] == [
         f"cpu {kernel} {memory_format} 32 bits"
         for memory_format in ("contiguous", "channels_last")
-        for kernel in ("forward", "grad_input", "grad_filters")
+        for kernel in ("fwd", "bwd_input", "bwd_filters")
     ]
-    assert all("Tile(columns=" in line for line in lines)
+    assert all("Tile(BLOCK_W=" in line for line in lines)
     table = read_table(file)
     assert set(table) <= set(keys)
-    assert last == f"launches that beat the heuristic's: {len(table)}, in {file}"
+    assert last == f"configurations that beat the heuristic's: {len(table)}, in {file}"
 
 
 @pytest.mark.parametrize("reason", ["triton is not installed", "Triton needs compute capability 8.0"])
@@ -255,10 +255,9 @@ def test_the_depth_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     if not hasattr(pytest.importorskip("cv2"), "ximgproc"):
         pytest.skip("this OpenCV was built without ximgproc")
     from ddfnet.bench import documents, memory
-    from ddfnet.depth import weights_files
 
     model = network()
-    monkeypatch.setattr(weights_files, "shipped", lambda: model)
+    monkeypatch.setattr("ddfnet.depth.network.default_model", lambda: model)
     monkeypatch.setattr(memory, "measure", lambda name, layout, *_: memory.Memory(name, layout, 1.5, 0.01))
     monkeypatch.setattr(memory, "can_measure", lambda device: (True, ""))
     file = tmp_path / "results.json"

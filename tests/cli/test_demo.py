@@ -27,10 +27,10 @@ from PIL import Image
 from ddfnet.cli.main import main
 from ddfnet.data.depth.middlebury import motorcycle
 from ddfnet.data.depth.protocols import PAC
-from ddfnet.depth import weights_files
 from ddfnet.depth.alignment import aligned_bilinear
 from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.depth.upsample import upsample_depth
+from ddfnet.pretrained import load, save
 
 Fails = Callable[..., str]
 
@@ -80,7 +80,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     folder, threads = tmp_path_factory.mktemp("work"), torch.get_num_threads()
     model = tmp_path_factory.mktemp("model") / "untrained.safetensors"
     torch.manual_seed(0)
-    weights_files.save(GuidedUpsampler(8, channels=8, guide_channels=8), model, {"data": "nothing", "steps": 0})
+    save(GuidedUpsampler(8, channels=8, guide_channels=8), model, card={"data": "nothing", "steps": 0})
     output, errors = io.StringIO(), io.StringIO()
     with contextlib.chdir(folder) if hasattr(contextlib, "chdir") else contextlib.nullcontext():
         before = set(Path().iterdir())
@@ -141,7 +141,7 @@ def test_depth_results(demo: SimpleNamespace) -> None:
     assert rows["bicubic"]["ratio"] > 1 > rows["joint-bilateral"]["ratio"]
     network = depth["network"]
     assert network["file"] == str(demo.model) and network["card"] == {"data": "nothing", "steps": 0}
-    assert network["parameters"] == sum(p.numel() for p in weights_files.load(demo.model).parameters())
+    assert network["parameters"] == sum(p.numel() for p in load(demo.model, GuidedUpsampler).parameters())
 
 
 def test_depth_errors_are_those_of_the_protocol(demo: SimpleNamespace) -> None:
@@ -287,7 +287,7 @@ def test_a_depth_network_that_is_broken(tmp_path: Path, fails: Fails, suffix: st
 
 def test_a_broken_model_card_is_named(tmp_path: Path, fails: Fails) -> None:
     file = tmp_path / "model.safetensors"
-    weights_files.save(GuidedUpsampler(2, channels=8, guide_channels=8), file, {})
+    save(GuidedUpsampler(2, channels=8, guide_channels=8), file)
     file.with_suffix(".json").write_text("{")
     line = fails(1, "demo", "--short", "--depth-model", str(file), "--output", str(tmp_path / "out"))
     assert line.startswith(f"ddfnet: error: {file}: its card {tmp_path / 'model.json'} cannot be read: ")

@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ddfnet.cli.main import main
-from ddfnet.depth import weights_files
 from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.pretrained import header_of, load, save
 from ddfnet.tasks.depth import baselines
 
 Fails = Callable[..., str]
@@ -42,7 +42,7 @@ def pairs(tmp_path: Path) -> Path:
 def network(tmp_path: Path) -> Path:
     file = tmp_path / "own" / "model.safetensors"
     file.parent.mkdir()
-    weights_files.save(GuidedUpsampler(4, channels=8, guide_channels=8), file, {"seed": 5, "steps": 0})
+    save(GuidedUpsampler(4, channels=8, guide_channels=8), file, card={"seed": 5, "steps": 0})
     return file
 
 
@@ -50,7 +50,7 @@ def checkpoint(file: Path) -> Path:
     """What a run would leave there of a network."""
     network = GuidedUpsampler(4, channels=8, guide_channels=8)
     state = {f"network.{name}": value for name, value in network.state_dict().items()}
-    torch.save({"network": network.options, "state_dict": state}, file)
+    torch.save({"header": header_of(network).as_dict(), "state_dict": state}, file)
     return file
 
 
@@ -95,7 +95,7 @@ def test_a_network_of_the_user(pairs: Path, network: Path, tmp_path: Path, capsy
     assert main(evaluate(*options)) == 0
     assert "ddfnet" in capsys.readouterr().out
     written = json.loads(results.read_text())
-    parameters = sum(p.numel() for p in weights_files.load(network).parameters())
+    parameters = sum(p.numel() for p in load(network, GuidedUpsampler).parameters())
     card = {"seed": 5, "steps": 0}
     assert written["networks"] == [{"name": "ddfnet", "file": str(network), "parameters": parameters, "card": card}]
     assert {row["method"] for row in written["rows"]} == {"bilinear", "ddfnet"}
@@ -107,7 +107,7 @@ def test_networks_are_told_apart_by_their_paths(
 ) -> None:
     twin = tmp_path / "twin" / "model.safetensors"
     twin.parent.mkdir()
-    weights_files.save(GuidedUpsampler(4, channels=8, guide_channels=8, upsampler="bilinear"), twin, {})
+    save(GuidedUpsampler(4, channels=8, guide_channels=8, upsampler="bilinear"), twin)
     options = ("--data", pairs, "--factor", "4", "--methods", "--checkpoint", network, twin)
     assert main(evaluate(*options)) == 0
     text = capsys.readouterr().out

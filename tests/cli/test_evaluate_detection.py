@@ -19,10 +19,9 @@ pytest.importorskip("tqdm")
 import torch
 
 from ddfnet.cli.main import main
-from ddfnet.depth import weights_files
 from ddfnet.depth.network import GuidedUpsampler
-from ddfnet.models import detection_files
 from ddfnet.models.faster_rcnn import Detector
+from ddfnet.pretrained import save
 from tests.detection_folders import CLASSES, truncate, voc, voc_xml
 
 Fails = Callable[..., str]
@@ -31,7 +30,7 @@ Fails = Callable[..., str]
 def saved(file: Path, upsampler: str = "ddf", classes: tuple[str, ...] = CLASSES) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     detector = Detector(classes, "mobilenetv3_small_050", upsampler, width=8, head_width=16, min_size=48, max_size=64)
-    detection_files.save(detector, file, {"seed": 5})
+    save(detector, file, card={"seed": 5})
     return file
 
 
@@ -71,7 +70,7 @@ def test_another_part_and_boxes_that_are_left_out(
     options = evaluate("--checkpoint", file, "--data", root, "--part", "val")
     assert fails(1, *options).endswith("has no area: 8, 9, 8, 9; mend it, or let on_bad_box be skip")
     assert main((*options, "--on-bad-box", "skip")) == 0
-    assert caplog.messages == ["squares: bad boxes that are left out, or cut to their image: 1"]
+    assert caplog.messages == ["squares: bad boxes that are left out, or clipped to their image: 1"]
 
 
 def test_a_truncated_image(root: Path, file: Path, tmp_path: Path, fails: Fails) -> None:
@@ -86,7 +85,7 @@ def test_a_truncated_image(root: Path, file: Path, tmp_path: Path, fails: Fails)
 
 def test_another_network_s_checkpoint(root: Path, tmp_path: Path, fails: Fails) -> None:
     file = tmp_path / "guided.safetensors"
-    weights_files.save(GuidedUpsampler(4, channels=8, guide_channels=8), file, {})
+    save(GuidedUpsampler(4, channels=8, guide_channels=8), file)
     assert fails(1, *evaluate("--checkpoint", file, "--data", root)).startswith(
         f"ddfnet: error: {file}: a file that `ddfnet train detection` wrote is required, *.safetensors or *.ckpt ("
     )

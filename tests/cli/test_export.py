@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 import ddfnet.models  # noqa: F401  (registers the networks)
 from ddfnet import errors
 from ddfnet.cli.main import main
-from ddfnet.depth import weights_files
 from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.export.catalog import LAYERS, subject
-from ddfnet.models import classifier_files, detection_files
+from ddfnet.models.classifier import create_classifier
 from ddfnet.models.faster_rcnn import Detector
+from ddfnet.pretrained import Header, save
 
 Fails = Callable[..., str]
 SMALL = {"name": "small_resnet23", "num_classes": 3, "options": {}}
@@ -49,11 +49,12 @@ def test_a_failed_check_is_one_line_and_leaves_the_file(fails: Fails) -> None:
 
 
 def test_files_that_training_left(capsys: pytest.CaptureFixture[str]) -> None:
-    network = classifier_files.create(**SMALL)
-    classifier_files.save(network, SMALL, {"size": 32}, Path("classifier.safetensors"), {})
-    weights_files.save(GuidedUpsampler(2, channels=4, guide_channels=4), Path("guided.safetensors"), {})
+    network = create_classifier(**SMALL)
+    header = Header("classification", SMALL, {"preprocessing": {"size": 32}})
+    save(network, "classifier.safetensors", header=header, card={})
+    save(GuidedUpsampler(2, channels=4, guide_channels=4), "guided.safetensors", card={})
     detector = Detector(["a"], "mobilenetv3_small_050", width=8, head_width=8)
-    detection_files.save(detector, Path("detector.safetensors"), {})
+    save(detector, "detector.safetensors", card={})
     cards = {path: path.read_bytes() for path in Path().glob("*.json")}
     for name, inputs in (("classifier", ["input"]), ("guided", ["depth", "guide", "valid"]), ("detector", ["input"])):
         assert main(["export", f"{name}.safetensors", "--format", "pt2", "--check"]) == 0

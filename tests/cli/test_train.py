@@ -26,7 +26,8 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from safetensors.torch import load_file
 
 from ddfnet.cli.main import main
-from ddfnet.depth import weights_files
+from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.pretrained import load
 from tests import killing
 from tests.torchrun import torchrun
 from tests.training_runs import command, losses, same, threads  # noqa: F401  (threads is a fixture)
@@ -79,9 +80,9 @@ def test_it_ends_well_and_leaves_one_folder(unbroken: SimpleNamespace) -> None:
 
 
 def test_the_network_is_read_back(unbroken: SimpleNamespace) -> None:
-    network = weights_files.load(unbroken.output / "model.safetensors")
-    assert network.scale_factor == 4 and network.options["channels"] == 8
-    averaged = weights_files.load(unbroken.output / "checkpoints" / "last.ckpt").state_dict()
+    network = load(unbroken.output / "model.safetensors", GuidedUpsampler)
+    assert network.scale_factor == 4 and network.init_args["channels"] == 8
+    averaged = load(unbroken.output / "checkpoints" / "last.ckpt", GuidedUpsampler).state_dict()
     for name, value in network.state_dict().items():
         torch.testing.assert_close(averaged[name], value, rtol=0, atol=0)
     current = torch.load(unbroken.output / "checkpoints" / "last.ckpt")["current_model_state"]
@@ -226,7 +227,7 @@ def test_a_loss_that_is_not_a_number_stops_and_says_how_to_go_on(
         assert main(words) == 1
         [line] = capsys.readouterr().err.splitlines()
         assert line == f"ddfnet: error: the loss of step 4 is nan; the last good checkpoint is {last}. {OTHERWISE}"
-        assert weights_files.load(last)
+        assert load(last, GuidedUpsampler)
     assert main([*again, "--seed_everything=1"]) == 0
     card = json.loads((output / "model.json").read_text())
     assert [(own["last_step"], own["seed"]) for own in card["segments"]] == [(3, 0), (6, 1)]
@@ -270,7 +271,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, full_disk: Non
         f"ddfnet: error: cannot write {folder / 'step=6.ckpt'}: No space left on device; "
         f"the last good checkpoint is {folder / 'last.ckpt'}"
     )
-    assert weights_files.load(folder / "last.ckpt")
+    assert load(folder / "last.ckpt", GuidedUpsampler)
     assert torch.load(folder / "last.ckpt")["global_step"] == 3
     assert {path.name for path in folder.iterdir()} == {"step=3.ckpt", "last.ckpt"}, "nothing half"
 

@@ -395,9 +395,7 @@ def test_missing_and_empty_folders(own_images: Path, tmp_path: Path, fails: Fail
             "batch_size must be a multiple of 2, 1 processes times 2 accumulated batches, got 9",
         ),
         ({"data__batch_size": 9}, "mixup and cutmix need an even number of images in each process, got 9"),
-        ({"model__learning_rate": -1}, "learning_rate must be finite and not negative, got -1.0"),
         ({"model__optimizer": "magic"}, "optimizer must be one that timm.optim.list_optimizers() names, got 'magic'"),
-        ({"data__flip": 2}, "flip must be from 0 to 1, got 2.0"),
         (
             {"trainer__strategy": "fsdp", "model__compile": True},
             "trainer.strategy fsdp must be without model.compile, got both; leave one of them out",
@@ -406,9 +404,7 @@ def test_missing_and_empty_folders(own_images: Path, tmp_path: Path, fails: Fail
             {"trainer__strategy": '{"class_path": "lightning.pytorch.strategies.ModelParallelStrategy"}'},
             "trainer.strategy must be fsdp to shard weights over processes, got ModelParallelStrategy",
         ),
-        ({"threads": 0}, "threads must be at least 1, got 0"),
         ({"data__scale": "[0.5,0.2]"}, "scale must be two shares above 0, the smaller first, up to 1, got (0.5, 0.2)"),
-        ({"data__erase_count": 0}, "erase_count must be at least 1, got 0"),
         (
             {"data__auto_augment": "magic"},
             "auto_augment must be timm's description, as 'rand-m7-mstd0.5-inc1', got 'magic'",
@@ -423,6 +419,21 @@ def test_missing_and_empty_folders(own_images: Path, tmp_path: Path, fails: Fail
 def test_a_wrong_value(images: Path, tmp_path: Path, fails: Fails, options: dict[str, Any], message: str) -> None:
     line = fails(1, *arguments(tmp_path / "run", images, **options))
     assert line == f"ddfnet: error: {message.format(path=images)}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.learning_rate", -1, "Not of type NonNegativeFloat: -1 does not conform to restriction v>=0"),
+        ("data.flip", 2, "Not of type ClosedUnitInterval: 2 does not conform to restriction v>=0 and v<=1"),
+        ("data.erase_count", 0, "Not of type PositiveInt: 0 does not conform to restriction v>0"),
+        ("threads", 0, "Not of type PositiveInt: does not conform to restriction v>0"),
+    ],
+)
+def test_a_value_out_of_range(images: Path, tmp_path: Path, fails: Fails, key: str, value: int, message: str) -> None:
+    line = fails(2, *arguments(tmp_path / "run", images), f"--{key}={value}")
+    assert line.startswith(f'ddfnet train classification: error: Parser key "{key}": ') and message in line
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ import torch
 from safetensors.torch import load_file
 
 from ddfnet.cli.main import main
-from ddfnet.models import detection_files
+from ddfnet.models.faster_rcnn import Detector
+from ddfnet.pretrained import load
 from ddfnet.tasks.detection import evaluation
 from tests import killing
 from tests.detection_folders import coco, truncate, voc, voc_xml
@@ -82,12 +83,12 @@ def test_it_leaves_a_detector_and_its_card(unbroken: SimpleNamespace) -> None:
     assert unbroken.status == 0
     names = {path.name for path in unbroken.output.iterdir() if not path.name.startswith("events.out.tfevents")}
     assert names == {"checkpoints", "config.yaml", "csv", "hparams.yaml", "model.json", "model.safetensors"}
-    detector = detection_files.load(unbroken.output / "model.safetensors")
-    assert detector.classes == ("red", "blue") and detector.options["width"] == 8
-    averaged = detection_files.load(unbroken.output / "checkpoints" / "last.ckpt").state_dict()
+    detector = load(unbroken.output / "model.safetensors", Detector)
+    assert detector.classes == ("red", "blue") and detector.init_args["width"] == 8
+    averaged = load(unbroken.output / "checkpoints" / "last.ckpt", Detector).state_dict()
     assert all(torch.equal(averaged[name], value) for name, value in detector.state_dict().items())
     card = json.loads((unbroken.output / "model.json").read_text())
-    assert card["network"] == detector.options and card["steps"] == 4 and "commit" in card["machine"]
+    assert card["network"] == detector.init_args and card["steps"] == 4 and "commit" in card["machine"]
     assert card["data"]["origin"].startswith("The part 'train' of squares")
     assert (card["data"]["images"], card["data"]["boxes_left_out"]) == (5, 0)
     assert {"AP", "AP50", "AP75", "AP_S"} <= card["metrics"].keys()

@@ -120,9 +120,9 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, calls: list, run: Run, monk
 def test_a_preview_shows_all_six(tmp_path: Path, calls: list, run: Run) -> None:
     depth, guide = pair(tmp_path)
     assert run(depth, "--guide", guide, "-o", tmp_path / "out.png", "--preview", tmp_path / "seen.png").status == 0
-    with Image.open(tmp_path / "seen.png") as picture:
-        assert picture.format == "PNG" and picture.mode == "RGB"
-        page = np.asarray(picture)
+    with Image.open(tmp_path / "seen.png") as image:
+        assert image.format == "PNG" and image.mode == "RGB"
+        page = np.asarray(image)
     photograph = np.asarray(Image.open(guide).convert("RGB"))
     enlarged = np.kron(photograph, np.ones((23, 23, 1), np.uint8))  # 32 x 23 = 736 of at most 760
     assert (page[34 : 34 + len(enlarged), 14 : 14 + enlarged.shape[1]] == enlarged).all()

@@ -154,7 +154,7 @@ def test_a_model_of_another_kind_is_named_once(folder: Path, run: Run) -> None:
 
 
 def test_results_that_would_replace_each_other_are_refused(tmp_path: Path, calls: list, run: Run) -> None:
-    """The preview of a is called as the result of a-preview is."""
+    """Names collide: the preview of a has that of the result of a-preview."""
     for name in ("a", "a-preview"):
         pair(tmp_path, name)
     done = run(*arguments(tmp_path, "--preview", tmp_path / "out"))

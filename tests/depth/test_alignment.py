@@ -14,7 +14,7 @@ from ddfnet.depth.alignment import aligned_bilinear, nearest_valid
 
 
 def loops(depth, valid, size, ratio, offset):
-    """The definition, pixel by pixel; nan where none of the four samples is valid."""
+    """Interpolate by the definition, pixel by pixel; nan where none of the four samples is valid."""
     height, width = depth.shape
     out = torch.full(size, math.nan, dtype=torch.float64)
     for row, column in itertools.product(*map(range, size)):

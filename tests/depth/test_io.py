@@ -26,12 +26,12 @@ HELD = [
 
 
 def depth_map(dtype: str = "uint16", size: tuple[int, int] = (7, 5)) -> np.ndarray:
-    """Uneven sizes and values, so that a turned, mirrored or scaled map is another one."""
+    """Return a map of uneven sizes and values, so that a rotated, mirrored or scaled one differs."""
     return (np.arange(size[0] * size[1]).reshape(size) * (200 / size[0] / size[1])).astype(dtype)
 
 
 def message(path: Path, read=io.read) -> str:
-    """The one line that reading this file must fail with; it names the file."""
+    """Return the one line that reading this file fails with; it names the file."""
     with pytest.raises(DataError) as raised:
         read(path)
     text = str(raised.value)
@@ -121,10 +121,10 @@ def test_photographs_of_every_kind(tmp_path: Path, mode: str) -> None:
 
 
 def test_a_photograph_is_turned_as_a_viewer_turns_it(tmp_path: Path) -> None:
-    picture, exif = Image.new("RGB", (32, 16)), Image.Exif()
-    picture.paste((255, 255, 255), (0, 0, 16, 16))  # white at the left
+    image, exif = Image.new("RGB", (32, 16)), Image.Exif()
+    image.paste((255, 255, 255), (0, 0, 16, 16))  # white at the left
     exif[0x0112] = 6  # to be turned clockwise: the left side comes to the top
-    picture.save(tmp_path / "a.jpg", exif=exif)
+    image.save(tmp_path / "a.jpg", exif=exif)
     found = io.read_guide(tmp_path / "a.jpg")
     assert found.shape == (32, 16, 3) and (found[:12] > 200).all() and (found[20:] < 50).all()
 
@@ -154,7 +154,7 @@ def test_missing_empty_foreign_and_truncated(tmp_path: Path, name: str) -> None:
     assert "No such file" in message(path)
     path.write_bytes(b"")
     assert message(path) == f"{path}: the file is empty"
-    path.write_bytes(b"this is no picture" * 9)
+    path.write_bytes(b"this is no image" * 9)
     assert "not a" in message(path)
     noise = np.random.default_rng(0).integers(1, 65536, (64, 64)).astype("float32" if name == "a.pfm" else "uint16")
     io.write(path, noise)

@@ -25,13 +25,13 @@ WAYS: dict[str, dict[str, Any]] = {
     "carry, other filters for the features": {"norm": "filter"},
     "carry, two blocks": {"blocks": 2},
     "paper": {"carry": False},
-    "twin": {"upsampler": "bilinear"},
+    "plain": {"upsampler": "bilinear"},
 }
 every_way = pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
 
 
 def maps(scale_factor: int, size: tuple[int, int] = (7, 6), batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
-    """Depth from 3 to 5, a guide, and a mask with holes larger than a filter."""
+    """Draw depth from 3 to 5, a guide, and a mask with holes larger than a filter."""
     height, width = size
     valid = torch.rand(batch, 1, height, width) < 0.5
     valid[..., :4, :4] = False
@@ -41,7 +41,7 @@ def maps(scale_factor: int, size: tuple[int, int] = (7, 6), batch: int = 2) -> t
 
 
 def around(depth: Tensor, valid: Tensor, scale_factor: int) -> tuple[Tensor, Tensor]:
-    """The smallest and largest valid depth of the 5x5 around each output's sample; inf and -inf where there is none."""
+    """Return the range of the valid depths in the 5x5 around each output's sample; inf and -inf where none is."""
     infinity = float("inf")
     high = F.max_pool2d(depth.masked_fill(~valid, -infinity), 5, 1, 2)
     low = -F.max_pool2d((-depth).masked_fill(~valid, -infinity), 5, 1, 2)
@@ -258,7 +258,7 @@ def test_filters_and_combine_make_a_difference(filters: str, combine: str) -> No
     assert not torch.allclose(network(4, filters=filters, combine=combine)(*given).depth, usual, atol=1e-4)
 
 
-# --- the paper's form and the plain twin ------------------------------------------------------------------
+# --- the paper's form and the plain network ------------------------------------------------------------------
 
 
 def test_in_the_papers_form_the_head_alone_brings_the_guide_to_the_depth() -> None:
@@ -284,7 +284,7 @@ def test_in_the_papers_form_the_head_counts_in_how_far_the_depths_nearby_reach()
     assert not torch.allclose(first[..., edge], second[..., edge], atol=1e-2)
 
 
-def test_without_its_correction_the_twin_is_bilinear() -> None:
+def test_without_its_correction_the_plain_network_is_bilinear() -> None:
     torch.manual_seed(0)
     model = GuidedUpsampler(4, channels=8, guide_channels=8, upsampler="bilinear")  # the correction starts at 0
     y, x = torch.meshgrid(torch.arange(12.0), torch.arange(10.0), indexing="ij")
@@ -305,7 +305,7 @@ def test_what_is_not_finite_is_not_valid_whatever_the_mask_says() -> None:
         assert torch.equal(result.depth, expected.depth) and torch.equal(result.valid, expected.valid)
 
 
-def test_the_twin_has_no_dynamic_filter_but_reads_the_guide() -> None:
+def test_the_plain_network_has_no_dynamic_filter_but_reads_the_guide() -> None:
     model = network(4, upsampler="bilinear")
     depth, guide, valid = maps(4)
     assert all(stage.logits is None for stage in model.stages) and model.heads is None
@@ -316,17 +316,17 @@ def test_the_twin_has_no_dynamic_filter_but_reads_the_guide() -> None:
 
 @pytest.mark.parametrize("scale_factor", [4, 8, 16])
 @pytest.mark.parametrize(
-    ("ours", "twins"),
+    ("ours", "plains"),
     [
         ({"channels": 32}, {"channels": 35}),
         ({"channels": 48, "guide_channels": 48}, {"channels": 53, "guide_channels": 48}),
     ],
 )
-def test_the_twin_is_as_large(scale_factor: int, ours: dict[str, int], twins: dict[str, int]) -> None:
+def test_the_plain_network_is_as_large(scale_factor: int, ours: dict[str, int], plains: dict[str, int]) -> None:
     def size(**options: Any) -> int:
         return sum(parameter.numel() for parameter in GuidedUpsampler(scale_factor, **options).parameters())
 
-    assert size(**twins, upsampler="bilinear") == pytest.approx(size(**ours), rel=0.05)
+    assert size(**plains, upsampler="bilinear") == pytest.approx(size(**ours), rel=0.05)
 
 
 # --- reach ------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ REACHES = [{}, {"kernel_size": 5}, {"blocks": 2}, {"carry": False}, {"upsampler"
 
 
 def columns(array: Tensor, samples: int) -> Tensor:
-    """(N, C, H, W) as the samples' columns that its columns belong to: (samples, everything else)."""
+    """Group the columns of (N, C, H, W) by the sample that they belong to: (samples, all others)."""
     return array.unflatten(3, (samples, -1)).movedim(3, 0).flatten(1)
 
 
@@ -351,8 +351,8 @@ def test_reach(options: dict[str, Any], scale_factor: int) -> None:
     known = torch.ones_like(scaled)
     context = model.context(scaled, known)
 
-    def farthest(depth: Tensor, picture: Tensor) -> int:
-        *_, result = model.scaled_levels(depth, known, picture, context, scale_factor)
+    def farthest(depth: Tensor, image: Tensor) -> int:
+        *_, result = model.scaled_levels(depth, known, image, context, scale_factor)
         changed = columns(result.depth, samples).isnan().any(1).nonzero().flatten()
         return int((changed - at).abs().max())
 
@@ -375,12 +375,12 @@ def test_beyond_reach_nothing_changes_a_bit(options: dict[str, Any]) -> None:
     context = model.context(scaled, known)
 
     def run(within: int) -> Tensor:
-        """The outputs of the sample in the middle, with all inputs replaced that are further away."""
+        """Return the outputs of the sample in the middle, with all inputs replaced that are further away."""
         away = (torch.arange(samples) - at).abs() > within
         depth = torch.where(away, torch.rand_like(scaled), scaled)
         there = torch.where(away, torch.ones_like(known), known)
-        picture = torch.where(away.repeat_interleave(4), torch.rand_like(guide), guide)
-        *_, result = model.scaled_levels(depth * there, there, picture, context, 4)
+        image = torch.where(away.repeat_interleave(4), torch.rand_like(guide), guide)
+        *_, result = model.scaled_levels(depth * there, there, image, context, 4)
         return columns(result.depth, samples)[at]
 
     expected = run(samples)

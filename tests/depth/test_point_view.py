@@ -1,4 +1,4 @@
-"""The view from the side: what is near moves and covers, and flying pixels show."""
+"""View from the side: near surfaces move and cover, and flying pixels show."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ddfnet.depth.point_view import point_view, point_views
 
 
 def scene(size: tuple[int, int] = (60, 80)) -> tuple[np.ndarray, np.ndarray]:
-    """A red square at depth 1 before a blue wall at depth 3."""
+    """Return a red square at depth 1 before a blue wall at depth 3."""
     depth, guide = np.full(size, 3.0), np.zeros((*size, 3), np.uint8)
     guide[:] = (0, 0, 255)
     depth[20:40, 30:50], guide[20:40, 30:50] = 1, (255, 0, 0)
     return depth, guide
 
 
-def red(picture: np.ndarray) -> tuple[float, float]:
-    """Where the red is, on the average, and how much."""
-    there = (picture[..., 0] > 128) & (picture[..., 2] < 64)
+def red(image: np.ndarray) -> tuple[float, float]:
+    """Return the mean position of the red pixels, and their share."""
+    there = (image[..., 0] > 128) & (image[..., 2] < 64)
     return float(np.nonzero(there)[1].mean()), int(there.sum())
 
 
@@ -29,7 +29,7 @@ def test_from_the_side_what_is_near_moves_against_what_is_far() -> None:
     assert red(point_view(depth, guide, yaw=30, pitch=0, nearer="large"))[0] > straight + 5
 
 
-def test_seen_from_the_front_it_is_the_picture() -> None:
+def test_seen_from_the_front_it_is_the_image() -> None:
     depth, guide = scene()
     seen = point_view(depth, guide, yaw=0, pitch=0, size=(120, 160))
     assert (seen[60, 80] == guide[30, 40]).all() and (seen[20, 20] == guide[10, 10]).all()

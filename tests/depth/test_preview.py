@@ -1,4 +1,4 @@
-"""The page that shows a result: its colours and its size."""
+"""Preview of a result: its colours and its size."""
 
 from __future__ import annotations
 

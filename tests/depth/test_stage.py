@@ -1,4 +1,4 @@
-"""The parts of DDF-Up-Net: where a sample lies, what each part reads, and that none of them is idle."""
+"""Parts of DDF-Up-Net: the position of a sample, the inputs of each part, and that none is idle."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ddfnet.depth.stage import _DDFUp
 from tests.guided_networks import network
 
 PAPER: dict[str, Any] = {"carry": False}
-TWIN: dict[str, Any] = {"upsampler": "bilinear"}
+PLAIN: dict[str, Any] = {"upsampler": "bilinear"}
 
 
 def maps(factor: int, size: tuple[int, int] = (6, 7), batch: int = 2, valid: float = 1.0) -> tuple[Tensor, ...]:
-    """Depth from 1 to 2, a guide, and a mask."""
+    """Draw depth from 1 to 2, a guide, and a mask."""
     depth = torch.rand(batch, 1, *size) + 1
     guide = torch.rand(batch, 3, size[0] * factor, size[1] * factor)
     return depth, guide, torch.rand(depth.shape) <= valid
@@ -25,7 +25,7 @@ def maps(factor: int, size: tuple[int, int] = (6, 7), batch: int = 2, valid: flo
 
 @pytest.mark.parametrize("factor", [2, 4, 8, 16])
 def test_where_a_sample_lies(factor: int) -> None:
-    """Filters that nothing was learnt of show a high sample around its pixel, i*s + (s - 1)//2, to half a pixel."""
+    """Untrained filters show a high sample around its pixel, i*s + (s - 1)//2, to 0.5 pixels."""
     model = network(factor, sharp=0.0)
     depth = torch.ones(1, 1, 9, 9)
     depth[..., 4, 4] = 2
@@ -50,8 +50,8 @@ def test_options_make_the_same_network_again() -> None:
     options = {"channels": 6, "guide_channels": 5, "kernel_size": 5, "blocks": 2, "filters": "spatial"}
     options |= {"combine": "add", "norm": "filter", "carry": False, "upsampler": "ddf"}
     model = network(4, **options)
-    assert model.options == {"scale_factor": 4, **options}
-    again = GuidedUpsampler(**model.options).eval()
+    assert model.init_args == {"scale_factor": 4, **options}
+    again = GuidedUpsampler(**model.init_args).eval()
     again.load_state_dict(model.state_dict())
     inputs = maps(4)
     assert torch.equal(again(*inputs).depth, model(*inputs).depth)
@@ -64,7 +64,7 @@ def test_trunks_of_any_length(blocks: int) -> None:
     assert model(*inputs).depth.isfinite().all()
 
 
-@pytest.mark.parametrize("options", [{}, PAPER, TWIN], ids=str)
+@pytest.mark.parametrize("options", [{}, PAPER, PLAIN], ids=str)
 def test_in_channels_last(options: dict[str, Any]) -> None:
     model, inputs = network(4, **options), maps(4)
     expected = model(*inputs).depth
@@ -99,7 +99,7 @@ def test_the_output_rests_on_ddf_up(options: dict[str, Any], monkeypatch: pytest
     assert (model(*inputs).depth - expected).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("options", [{}, PAPER, TWIN], ids=str)
+@pytest.mark.parametrize("options", [{}, PAPER, PLAIN], ids=str)
 def test_guide_depth_and_validity_are_read(options: dict[str, Any]) -> None:
     model, (depth, guide, valid) = network(8, **options), maps(8, valid=0.8)
     expected = model(depth, guide, valid).depth
@@ -132,7 +132,7 @@ def test_context_is_the_average_of_the_features_and_chooses_the_channel_filters(
 
 
 @pytest.mark.parametrize("change", ["depth", "valid", "guide"])
-@pytest.mark.parametrize("options", [{}, {"kernel_size": 5, "norm": "filter"}, {"filters": "channel"}, TWIN], ids=str)
+@pytest.mark.parametrize("options", [{}, {"kernel_size": 5, "norm": "filter"}, {"filters": "channel"}, PLAIN], ids=str)
 @torch.no_grad()
 def test_one_sample_changes_nothing_further_than_reach(options: dict[str, Any], change: str) -> None:
     """Along both axes, in a map with holes; the context is kept, as it is where a map is cut into tiles."""
@@ -159,7 +159,7 @@ def test_one_sample_changes_nothing_further_than_reach(options: dict[str, Any], 
 # --- mixed precision -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, PAPER, TWIN, {"norm": "filter"}], ids=str)
+@pytest.mark.parametrize("options", [{}, PAPER, PLAIN, {"norm": "filter"}], ids=str)
 def test_autocast_rounds_no_depth(options: dict[str, Any]) -> None:
     """bfloat16 would leave eight bits of each."""
     model, (depth, guide, valid) = network(8, sharp=1.0, **options), maps(8, valid=0.8)

@@ -1,4 +1,4 @@
-"""What `ddfnet.upsample_depth` promises, for whatever hypothesis draws: sizes, ratios, offsets, dtypes, holes, tiles.
+"""Promises of `ddfnet.upsample_depth`, for all that hypothesis draws: sizes, ratios, offsets, dtypes, holes, tiles.
 
 The promises hold by construction, so the networks here were never trained. Where a sample lies and what is near it is
 computed in this file, from the docstring.
@@ -25,7 +25,7 @@ NETWORKS = {
     "8x, another": network(8, seed=1, blocks=2, channels=4),
     "16x": network(16, channels=4),
     "4x, 5x5": network(4, kernel_size=5),  # reaches further than it may
-    "4x, as the paper has it": network(4, carry=False),  # what it gives are no averages
+    "4x, as the paper has it": network(4, carry=False),  # its outputs are no averages
 }
 DTYPES = ("uint8", "uint16", "int16", "int32", "int64", "float16", "float32", "float64")
 JUNK = (0.0, np.nan, np.inf, -np.inf, -1e30, 1e30)
@@ -44,7 +44,7 @@ class Axis:
 
     @property
     def positions(self) -> np.ndarray:
-        """Where the guide's pixels lie, in samples."""
+        """Return the positions of the guide's pixels, in samples."""
         return ((np.arange(self.pixels) - self.start) / self.ratio).clip(0, self.samples - 1)
 
 
@@ -65,7 +65,7 @@ class Case:
         return rng.integers(0, 256, (self.y.pixels, self.x.pixels, 3), dtype=np.uint8)
 
     def depth(self, dtype: str = "float64") -> np.ndarray:
-        """Valid everywhere."""
+        """Draw a depth map that is valid everywhere."""
         rng = np.random.default_rng((self.seed, 7))
         if np.dtype(dtype).kind in "iu":
             return rng.integers(1, min(np.iinfo(dtype).max, 10**6), self.shape, dtype=dtype)
@@ -96,7 +96,7 @@ def whole_axes(draw: st.DrawFn) -> Axis:
 
 @st.composite
 def strided_axes(draw: st.DrawFn) -> Axis:
-    """Every r-th pixel from a whole one on, where no other whole step would give as many samples."""
+    """Draw axes of every r-th pixel from a whole one on, where no other whole step gives as many samples."""
     step = draw(st.integers(1, 17))
     start, pixels = draw(st.integers(0, step - 1)), draw(st.integers(step, 150))
     counts = [len(range(start, pixels, other)) for other in range(1, pixels + 1)]
@@ -124,7 +124,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 @st.composite
 def masks(draw: st.DrawFn, case: Case) -> np.ndarray:
-    """Where the depth is valid, somewhere at least."""
+    """Draw a mask that is somewhere true."""
     rng = np.random.default_rng((case.seed, 11))
     mask = rng.random(case.shape) < draw(st.sampled_from([0.05, 0.3, 0.7, 0.95]))
     mask.flat[rng.integers(mask.size)] = True
@@ -138,7 +138,7 @@ def holed(draw: st.DrawFn) -> tuple[Case, np.ndarray]:
 
 
 def neighbourhood(case: Case, depth: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest and largest valid sample of the 5x5 around each pixel's nearest sample."""
+    """Return the smallest and largest valid sample of the 5x5 around each pixel's nearest sample."""
 
     def reduce(values: np.ndarray, reducer: np.ufunc) -> np.ndarray:
         for axis in (case.y, case.x):
@@ -159,9 +159,9 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 @properties
-@given(drawn=holed(), dtype=st.sampled_from(DTYPES))
-def test_within_what_is_valid_in_the_5x5(drawn: tuple[Case, np.ndarray], dtype: str) -> None:
-    case, valid = drawn
+@given(case_and_valid=holed(), dtype=st.sampled_from(DTYPES))
+def test_within_what_is_valid_in_the_5x5(case_and_valid: tuple[Case, np.ndarray], dtype: str) -> None:
+    case, valid = case_and_valid
     depth = case.depth(dtype)
     result = case.upsample(depth, valid=valid)
     low, high = neighbourhood(case, depth, valid)
@@ -171,9 +171,9 @@ def test_within_what_is_valid_in_the_5x5(drawn: tuple[Case, np.ndarray], dtype: 
 
 
 @properties
-@given(drawn=holed(), dtype=st.sampled_from(DTYPES), number=st.floats(-3e4, 3e4).filter(lambda v: abs(v) >= 1))
-def test_a_constant_stays_that_constant(drawn: tuple[Case, np.ndarray], dtype: str, number: float) -> None:
-    case, valid = drawn
+@given(case_and_valid=holed(), dtype=st.sampled_from(DTYPES), number=st.floats(-3e4, 3e4).filter(lambda v: abs(v) >= 1))
+def test_a_constant_stays_that_constant(case_and_valid: tuple[Case, np.ndarray], dtype: str, number: float) -> None:
+    case, valid = case_and_valid
     with np.errstate(invalid="ignore"):
         depth = np.full(case.shape, abs(number) % 255 + 1 if dtype.startswith("u") else number).astype(dtype)
     result = case.upsample(depth, valid=valid)
@@ -182,10 +182,12 @@ def test_a_constant_stays_that_constant(drawn: tuple[Case, np.ndarray], dtype: s
 
 
 @properties
-@given(drawn=holed(), junk=st.lists(st.sampled_from(JUNK), min_size=1), fill=st.booleans())
-def test_what_is_not_valid_changes_nothing(drawn: tuple[Case, np.ndarray], junk: list[float], fill: bool) -> None:
+@given(case_and_valid=holed(), junk=st.lists(st.sampled_from(JUNK), min_size=1), fill=st.booleans())
+def test_what_is_not_valid_changes_nothing(
+    case_and_valid: tuple[Case, np.ndarray], junk: list[float], fill: bool
+) -> None:
     """Not a bit of it, whatever it holds: marked by a mask, or by 0, nan or inf."""
-    case, valid = drawn
+    case, valid = case_and_valid
     depth = case.depth()
     held = np.resize(junk, case.shape)
     expected = case.upsample(np.where(valid, depth, 1.0), valid=valid, fill=fill)
@@ -196,11 +198,11 @@ def test_what_is_not_valid_changes_nothing(drawn: tuple[Case, np.ndarray], junk:
 
 
 @properties
-@given(drawn=holed(), dtype=st.sampled_from(DTYPES))
-def test_not_valid_only_where_nothing_valid_is_near(drawn: tuple[Case, np.ndarray], dtype: str) -> None:
-    case, valid = drawn
+@given(case_and_valid=holed(), dtype=st.sampled_from(DTYPES))
+def test_not_valid_only_where_nothing_valid_is_near(case_and_valid: tuple[Case, np.ndarray], dtype: str) -> None:
+    case, valid = case_and_valid
     result = case.upsample(case.depth(dtype), valid=valid)
-    around = np.zeros(result.shape, bool)  # whether one of the samples between which a pixel lies is valid
+    around = np.zeros(result.shape, bool)  # a valid sample is among those between which the pixel lies
     for pick_y in (np.floor, np.ceil):
         for pick_x in (np.floor, np.ceil):
             around |= valid[np.ix_(pick_y(case.y.positions).astype(int), pick_x(case.x.positions).astype(int))]
@@ -209,9 +211,9 @@ def test_not_valid_only_where_nothing_valid_is_near(drawn: tuple[Case, np.ndarra
 
 
 @properties
-@given(drawn=holed(), dtype=st.sampled_from(DTYPES))
-def test_fill_leaves_no_pixel_out_and_changes_no_other(drawn: tuple[Case, np.ndarray], dtype: str) -> None:
-    case, valid = drawn
+@given(case_and_valid=holed(), dtype=st.sampled_from(DTYPES))
+def test_fill_leaves_no_pixel_out_and_changes_no_other(case_and_valid: tuple[Case, np.ndarray], dtype: str) -> None:
+    case, valid = case_and_valid
     depth = case.depth(dtype)
     result, filled = case.upsample(depth, valid=valid), case.upsample(depth, valid=valid, fill=True)
     without = missing(result)
@@ -228,10 +230,10 @@ def test_fill_leaves_no_pixel_out_and_changes_no_other(drawn: tuple[Case, np.nda
 
 
 @properties
-@given(drawn=holed(), scale=st.floats(1e-3, 1e3), ranges=st.floats(0, 100))
-def test_scaled_and_shifted(drawn: tuple[Case, np.ndarray], scale: float, ranges: float) -> None:
-    """Of depths without a sign, so that none becomes 0, which is not valid; not so far that digits are lost."""
-    case, valid = drawn
+@given(case_and_valid=holed(), scale=st.floats(1e-3, 1e3), ranges=st.floats(0, 100))
+def test_scaled_and_shifted(case_and_valid: tuple[Case, np.ndarray], scale: float, ranges: float) -> None:
+    """Depths have no sign, so that none becomes 0, which is not valid; no shift is so far that digits are lost."""
+    case, valid = case_and_valid
     depth = np.abs(case.depth())
     shift = ranges * scale * np.ptp(depth)
     result, other = case.upsample(depth, valid=valid), case.upsample(depth * scale + shift, valid=valid)
@@ -242,9 +244,9 @@ def test_scaled_and_shifted(drawn: tuple[Case, np.ndarray], scale: float, ranges
 
 
 @properties
-@given(drawn=holed(), cuts=st.integers(1, 4))
-def test_tiled_is_whole(drawn: tuple[Case, np.ndarray], cuts: int) -> None:
-    case, valid = drawn
+@given(case_and_valid=holed(), cuts=st.integers(1, 4))
+def test_tiled_is_whole(case_and_valid: tuple[Case, np.ndarray], cuts: int) -> None:
+    case, valid = case_and_valid
     depth, tile = case.depth(), math.ceil(max(case.y.pixels, case.x.pixels) / cuts)
     whole, tiled = case.upsample(depth, valid=valid), case.upsample(depth, valid=valid, tile=tile)
     assert np.array_equal(np.isnan(whole), np.isnan(tiled))
@@ -252,9 +254,9 @@ def test_tiled_is_whole(drawn: tuple[Case, np.ndarray], cuts: int) -> None:
 
 
 @properties
-@given(drawn=holed(), dtype=st.sampled_from(DTYPES))
-def test_tensors_are_as_arrays(drawn: tuple[Case, np.ndarray], dtype: str) -> None:
-    case, valid = drawn
+@given(case_and_valid=holed(), dtype=st.sampled_from(DTYPES))
+def test_tensors_are_as_arrays(case_and_valid: tuple[Case, np.ndarray], dtype: str) -> None:
+    case, valid = case_and_valid
     depth = case.depth(dtype)
     given_depth, guide, mask = (torch.from_numpy(array) for array in (depth, case.guide(), valid))
     result = ddfnet.upsample_depth(given_depth, guide, valid=mask, offset=case.offset, model=NETWORKS[case.model])

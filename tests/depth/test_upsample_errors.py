@@ -1,4 +1,4 @@
-"""What `ddfnet.upsample_depth` says about what it does not take."""
+"""Errors of `ddfnet.upsample_depth`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddfnet.depth import weights_files
+from ddfnet.pretrained import save
 from tests.depth_maps import ARRAY, GUIDE, GUIDE_TENSOR, NETWORK, TENSOR, upsample
 
 ALIKE = "must be a NumPy array or a torch.Tensor, as the others are"
@@ -152,7 +152,7 @@ def test_a_broken_model_is_named(tmp_path: Path) -> None:
 
 
 def test_without_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights_files.save(NETWORK, tmp_path / "small.safetensors", {})
+    save(NETWORK, tmp_path / "small.safetensors")
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ModuleNotFoundError, match=r"needs safetensors: pip install 'ddfnet\[upsample\]'"):
         upsample(model=tmp_path / "small.safetensors")

@@ -1,4 +1,4 @@
-"""What `ddfnet.upsample_depth` takes and gives, kind by kind, and how much memory it takes."""
+"""Inputs and outputs of `ddfnet.upsample_depth`, kind by kind, and its memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import ddfnet
-from ddfnet.depth import tiling, weights_files
+from ddfnet.depth import tiling
 from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.pretrained import save
 from tests.depth_maps import ARRAY, GUIDE, GUIDE_TENSOR, NETWORK, TENSOR, upsample
 from tests.guided_networks import check_threads, network, upsampling_call
 
@@ -60,7 +61,7 @@ def test_however_an_array_lies_in_memory(lay_out: Callable[[np.ndarray], np.ndar
 
 
 def test_what_must_not_be_written_to_is_read_without_a_warning() -> None:
-    """As the arrays are that NumPy makes of Pillow's pictures."""
+    """As the arrays are that NumPy makes of Pillow's images."""
     arrays = [ARRAY.copy(), GUIDE.copy(), np.ones(ARRAY.shape, bool)]
     for array in arrays:
         array.setflags(write=False)
@@ -92,10 +93,10 @@ def test_on_a_gpu(tile: int | None) -> None:
 # --- what the network is given ---------------------------------------------------------------------------------------
 
 
-def by_hand(model: GuidedUpsampler, depth: torch.Tensor, guide: np.ndarray) -> torch.Tensor:
-    picture = torch.from_numpy(guide.copy()).permute(2, 0, 1)[None] / 255
+def call_directly(model: GuidedUpsampler, depth: torch.Tensor, guide: np.ndarray) -> torch.Tensor:
+    image = torch.from_numpy(guide.copy()).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
-        return model(depth.float(), picture, depth != 0).depth
+        return model(depth.float(), image, depth != 0).depth
 
 
 @pytest.mark.parametrize("tile", [None, 40])
@@ -106,7 +107,7 @@ def test_at_its_own_factor_it_is_the_network(factor: int, size: tuple[int, int],
     depth = np.where(rng.random(size) < 0.4, rng.random(size) + 1, 0)
     guide = rng.integers(0, 256, (size[0] * factor, size[1] * factor, 3), dtype=np.uint8)
     result = upsample(depth, guide, model=model, offset=(factor - 1) // 2, tile=tile, ensemble=False)
-    expected = by_hand(model, torch.from_numpy(depth)[None, None], guide)[0, 0].numpy()
+    expected = call_directly(model, torch.from_numpy(depth)[None, None], guide)[0, 0].numpy()
     assert np.array_equal(np.isnan(result), expected == 0)
     np.testing.assert_allclose(np.nan_to_num(result), expected, rtol=0, atol=1e-5)
 
@@ -136,9 +137,9 @@ def test_where_the_ratio_is_above_the_networks_it_is_the_network_twice() -> None
     model, rng = network(4, sharp=60.0), np.random.default_rng(0)
     depth = rng.random((5, 6)) + 1
     guide = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
-    coarse = by_hand(model, torch.from_numpy(depth)[None, None], guide[1::4, 1::4])
+    coarse = call_directly(model, torch.from_numpy(depth)[None, None], guide[1::4, 1::4])
     result = upsample(depth, guide, model=model, offset=5, ensemble=False)
-    np.testing.assert_allclose(result, by_hand(model, coarse, guide)[0, 0].numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(result, call_directly(model, coarse, guide)[0, 0].numpy(), rtol=0, atol=1e-5)
 
 
 # --- options -------------------------------------------------------------------------------------------------------
@@ -182,17 +183,17 @@ def test_tiles_of_any_size(tile: int) -> None:
 
 
 def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights_files.save(NETWORK, tmp_path / "small.safetensors", {})
+    save(NETWORK, tmp_path / "small.safetensors")
     expected = upsample()
     assert np.array_equal(upsample(model=tmp_path / "small.safetensors"), expected)
     assert np.array_equal(upsample(model=str(tmp_path / "small.safetensors")), expected)
-    monkeypatch.setattr(weights_files, "default_model", lambda: NETWORK)
+    monkeypatch.setattr("ddfnet.depth.network.default_model", lambda: NETWORK)
     assert np.array_equal(ddfnet.upsample_depth(ARRAY, GUIDE), expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"carry": False}, {"norm": "filter"}, {"upsampler": "bilinear"}], ids=str)
 def test_threads_change_not_a_bit(options: dict[str, Any]) -> None:
-    """Of a map large enough that the work is shared out."""
+    """Maps are large enough that the work is shared out."""
     depth, guide = torch.rand(40, 50) + 1, torch.randint(256, (320, 400, 3), dtype=torch.uint8)
     model = network(8, channels=16, guide_channels=16, **options)
     check_threads(lambda: upsample(depth, guide, valid=depth < 1.9, model=model))
@@ -200,7 +201,7 @@ def test_threads_change_not_a_bit(options: dict[str, Any]) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured on Linux only")
 def test_memory_is_bounded_by_the_tile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the map is, to the results' 8 bytes a pixel and some; the whole map at once takes 200 a pixel."""
+    """Whatever the map is, to the results' 8 bytes per pixel and some; the map in one tile takes 200."""
     monkeypatch.syspath_prepend(
         Path(__file__).parents[2]
     )  # the measuring process imports `upsampling_call` by its name

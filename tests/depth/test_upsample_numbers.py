@@ -1,4 +1,4 @@
-"""What `ddfnet.upsample_depth` makes of numbers at the ends of their types: exact, in range, never 0 by rounding."""
+"""Numbers at the ends of their types in `ddfnet.upsample_depth`: exact, in range, never 0 by rounding."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uin
 
 
 def upsample(depth: Any, guide: np.ndarray = GUIDE, **options: Any) -> Any:
-    picture = torch.from_numpy(guide.copy()) if isinstance(depth, torch.Tensor) else guide
-    return ddfnet.upsample_depth(depth, picture, model=NETWORK, **options)
+    image = torch.from_numpy(guide.copy()) if isinstance(depth, torch.Tensor) else guide
+    return ddfnet.upsample_depth(depth, image, model=NETWORK, **options)
 
 
 def bits(values: Any) -> bytes:
@@ -59,7 +59,7 @@ def test_at_ratio_1_floats_stay_from_the_smallest_to_the_largest(dtype: torch.dt
     ("base", "dtype"), [(2**53 - 300, "int64"), (-(2**53) + 100, "int64"), (2**52, "uint64"), (1e15, "float64")]
 )
 def test_small_steps_far_from_0_are_kept(base: float, dtype: str) -> None:
-    """The network sees the range alone, and what it gives comes back on the very steps of the input."""
+    """Only the range reaches the network, and its output comes back on the very steps of the input."""
     steps = RNG.integers(0, 200, (6, 7))
     depth = np.array(base, dtype) + steps.astype(dtype)
     result = upsample(depth)
@@ -77,7 +77,9 @@ def test_neighbouring_integers_beyond_float64_are_refused_and_not_mixed_up() -> 
             upsample(given)
     assert np.ptp(upsample(depth - 2**60 + 1)) > 0
     depth[0, 0] = depth[1, 1] = 3
-    assert set(np.unique(upsample(depth, valid=depth == 3, fill=True))) == {3}  # what is not valid does not count
+    assert set(np.unique(upsample(depth, valid=depth == 3, fill=True))) == {
+        3
+    }  # samples that are not valid do not count
 
 
 def test_a_range_that_float64_just_holds() -> None:
@@ -89,7 +91,7 @@ def test_a_range_that_float64_just_holds() -> None:
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int64"])
 def test_no_valid_integer_is_rounded_to_0(dtype: str) -> None:
-    """Which would say that it is not valid."""
+    """A depth of 0 would say that it is not valid."""
     depth = RNG.choice(np.array([-2, -1, 1, 3], dtype), (6, 7))
     assert (np.abs(upsample(depth.astype("float64"))) < 0.5).any()
     exact = upsample(depth.astype("float64"))

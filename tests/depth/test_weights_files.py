@@ -1,4 +1,4 @@
-"""The files of a `GuidedUpsampler`: what is saved is what is loaded, and what is not ours is one line that says so."""
+"""Files of the depth network: saved and loaded without loss; any other file is one line of error."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ pytest.importorskip("safetensors")
 
 from safetensors.torch import load_file, save_file
 
-from ddfnet.depth import weights_files
 from ddfnet.depth.network import GuidedUpsampler
-from ddfnet.models import network_files
+from ddfnet.pretrained import header_of, load, read_card, save
 from tests.guided_networks import network
 
 CARD = {"seed": 0, "metrics": {"x4": [1.5, None]}, "command": "ddfnet train depth"}
 
 
 def same(a: GuidedUpsampler, b: GuidedUpsampler) -> bool:
-    """Options, weights and results, to the bit."""
+    """Tell whether options, weights and results are equal, to the bit."""
     ours, theirs = a.state_dict(), b.state_dict()
-    if a.options != b.options or ours.keys() != theirs.keys():
+    if a.init_args != b.init_args or ours.keys() != theirs.keys():
         return False
     factor = a.scale_factor
     given = torch.rand(1, 1, 5, 4), torch.rand(1, 3, 5 * factor, 4 * factor)
@@ -40,20 +39,20 @@ def same(a: GuidedUpsampler, b: GuidedUpsampler) -> bool:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     file = tmp_path / "guided.safetensors"
-    weights_files.save(network(4), file, CARD)
+    save(network(4), file, card=CARD)
     return file
 
 
 def checkpoint(file: Path, made: GuidedUpsampler, **other: Any) -> None:
-    """As a training leaves it, with what else its state dict may hold."""
+    """Write a checkpoint as a training does, with all that its state dict may hold."""
     state = {f"network.{name}": value for name, value in made.state_dict().items()}
-    whole = {"network": made.options, "state_dict": {**state, "metric.total": torch.ones(1)}, "epoch": 3}
-    torch.save({**whole, **other}, file)
+    content = {"header": header_of(made).as_dict(), "state_dict": {**state, "metric.total": torch.ones(1)}, "epoch": 3}
+    torch.save({**content, **other}, file)
 
 
 def message(file: Path) -> str:
     with pytest.raises(ValueError) as raised:
-        weights_files.load(file)
+        load(file, GuidedUpsampler)
     text = str(raised.value)
     assert type(raised.value) is ValueError and "\n" not in text and text.startswith(f"{file}: ")
     return text
@@ -79,8 +78,8 @@ def test_what_is_saved_is_loaded(tmp_path: Path, options: dict[str, Any], suffix
     if suffix == ".ckpt":
         checkpoint(file, made)
     else:
-        weights_files.save(made, file, CARD)
-    loaded = weights_files.load(file)
+        save(made, file, card=CARD)
+    loaded = load(file, GuidedUpsampler)
     assert same(loaded, made)
     assert not any(module.training for module in loaded.modules())
 
@@ -92,31 +91,31 @@ def test_nothing_but_weights_and_card_is_written(saved: Path) -> None:
 
 def test_channels_last_weights_are_saved(tmp_path: Path) -> None:
     made = network(4).to(memory_format=torch.channels_last)
-    weights_files.save(made, tmp_path / "guided.safetensors", {})
-    assert same(weights_files.load(tmp_path / "guided.safetensors"), made)
+    save(made, tmp_path / "guided.safetensors")
+    assert same(load(tmp_path / "guided.safetensors", GuidedUpsampler), made)
 
 
 def test_the_network_that_is_saved_is_left_as_it_was(tmp_path: Path) -> None:
     made = network(4).train()
-    weights_files.save(made, tmp_path / "guided.safetensors", {})
+    save(made, tmp_path / "guided.safetensors")
     assert made.training and all(parameter.requires_grad for parameter in made.parameters())
 
 
 def test_the_card_lies_beside(saved: Path) -> None:
-    assert network_files.card(saved) == json.loads(saved.with_suffix(".json").read_text()) == CARD
+    assert read_card(saved) == json.loads(saved.with_suffix(".json").read_text()) == CARD
     assert saved.with_suffix(".json").read_text().endswith("}\n")
 
 
 def test_without_a_card(saved: Path) -> None:
     saved.with_suffix(".json").unlink()
-    assert network_files.card(saved) is None
-    assert same(weights_files.load(saved), network(4))
+    assert read_card(saved) is None
+    assert same(load(saved, GuidedUpsampler), network(4))
 
 
 def test_a_file_is_replaced(saved: Path) -> None:
-    weights_files.save(network(2, seed=5), saved, {"seed": 5})
-    assert same(weights_files.load(saved), network(2, seed=5))
-    assert network_files.card(saved) == {"seed": 5}
+    save(network(2, seed=5), saved, card={"seed": 5})
+    assert same(load(saved, GuidedUpsampler), network(2, seed=5))
+    assert read_card(saved) == {"seed": 5}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of Unix")
@@ -130,7 +129,7 @@ def test_whoever_may_read_a_new_file_may_read_these(saved: Path) -> None:
 
 
 def full(after: int) -> Callable[[int], None]:
-    """An `os.fsync` that finds the disk full once so many files are on it."""
+    """Return an `os.fsync` that finds the disk full once so many files are on it."""
     left = iter(range(after))
 
     def fsync(_: int) -> None:
@@ -144,17 +143,17 @@ def test_where_writing_weights_fails_the_files_are_as_they_were(saved: Path, mon
     before = saved.read_bytes()
     monkeypatch.setattr(os, "fsync", full(after=0))
     with pytest.raises(OSError, match="No space left"):
-        weights_files.save(network(4, seed=9), saved, {"seed": 9})
+        save(network(4, seed=9), saved, card={"seed": 9})
     assert saved.read_bytes() == before
-    assert network_files.card(saved) == CARD
+    assert read_card(saved) == CARD
 
 
 def test_where_writing_the_card_fails_each_file_is_whole(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", full(after=1))
     with pytest.raises(OSError, match="No space left"):
-        weights_files.save(network(4, seed=9), saved, {"seed": 9})
-    assert network_files.card(saved) == CARD
-    assert same(weights_files.load(saved), network(4, seed=9))
+        save(network(4, seed=9), saved, card={"seed": 9})
+    assert read_card(saved) == CARD
+    assert same(load(saved, GuidedUpsampler), network(4, seed=9))
 
 
 # --- files that are not ours ------------------------------------------------------------------------------
@@ -198,7 +197,7 @@ def foreign_safetensors(file: Path, metadata: dict[str, str] | None, **weights: 
 
 def test_weights_of_another_model(tmp_path: Path) -> None:
     file = tmp_path / "foreign.safetensors"
-    options = network(4).options
+    options = network(4).init_args
     ours = {name: value.contiguous() for name, value in network(4).state_dict().items()}
     other = {"weight": torch.ones(3)}
     for metadata in (
@@ -219,9 +218,9 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "whole",
+    "content",
     [
-        {"state_dict": {"fc.weight": torch.ones(2)}},  # of another training
+        {"state_dict": {"fc.weight": torch.ones(2)}},  # from another training
         {"network": None, "state_dict": {}},
         {"network": {"scale_factor": 4, "channels": 8, "guide_channels": 8}, "state_dict": {}},
         {"fc.weight": torch.ones(2)},
@@ -230,9 +229,9 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
     ],
     ids=["no options", "options are None", "no weights", "a bare state dict", "a list", "a tensor"],
 )
-def test_a_checkpoint_of_another_training(tmp_path: Path, whole: Any) -> None:
+def test_a_checkpoint_of_another_training(tmp_path: Path, content: Any) -> None:
     file = tmp_path / "last.ckpt"
-    torch.save(whole, file)
+    torch.save(content, file)
     assert "`ddfnet train depth`" in message(file)
 
 
@@ -253,7 +252,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
 
 
 def bare(without: list[str], code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Code in a Python where some packages are not installed."""
+    """Run code in a Python where some packages are not installed."""
     missing = f"import sys; sys.modules.update(dict.fromkeys({without}))"
     return subprocess.run([sys.executable, "-c", f"{missing}\n{code}", *arguments], capture_output=True, text=True)
 

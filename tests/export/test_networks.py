@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from ddfnet.depth.network import GuidedUpsampler
-from ddfnet.export import export, pictures
-from ddfnet.export.catalog import LAYERS, _classifier, _guided, subject
+from ddfnet.export import export, images
+from ddfnet.export.catalog import LAYERS, _classifier, _subject_of, subject
 from ddfnet.models.fpn import PyramidBackbone
 from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d
 
@@ -82,7 +82,7 @@ def test_layers_with_options(tmp_path: Path, inspect: Any) -> None:
 def test_resnets(tmp_path: Path, inspect: Any, name: str, options: dict[str, Any]) -> None:
     network = alive(timm.create_model(name, num_classes=10, **options))
     sizes = [(1, 65, 97), (3, 96, 33), (2, 128, 128)]
-    report = export(network, pictures(3), tmp_path / "a.onnx", size=(2, 64, 96), check=sizes)
+    report = export(network, images(3), tmp_path / "a.onnx", size=(2, 64, 96), check=sizes)
     model = inspect(report.file)
     assert {each.name for each in model.graph.initializer} >= {"fc.weight", "fc.bias"}
     assert report.worst.largest < 1e-4
@@ -92,7 +92,7 @@ def test_resnets(tmp_path: Path, inspect: Any, name: str, options: dict[str, Any
 @pytest.mark.parametrize("carry", [True, False])
 def test_the_guided_upsampler(tmp_path: Path, inspect: Any, carry: bool) -> None:
     scale = 4 if carry else 2
-    own = _guided(GuidedUpsampler(scale, channels=4, guide_channels=4, carry=carry).eval())
+    own = _subject_of(GuidedUpsampler(scale, channels=4, guide_channels=4, carry=carry).eval())
     report = export(own.model, own.inputs, tmp_path / "a.onnx", size=(2, 6, 8))
     inspect(report.file)
     assert {each.output for each in report.differences} == {"output_depth", "output_valid"}
@@ -103,7 +103,7 @@ def test_the_detector_s_pyramid(tmp_path: Path, inspect: Any) -> None:
     torch.manual_seed(0)
     options: dict[str, Any] = {"width": 16, "pretrained": False, "frozen_stages": 0, "norm": "batch", "options": {}}
     backbone = PyramidBackbone("mobilenetv3_small_050", "ddf", **options).eval()
-    report = export(backbone, pictures(3), tmp_path / "a.onnx", size=(2, 96, 128), step=32)
+    report = export(backbone, images(3), tmp_path / "a.onnx", size=(2, 96, 128), step=32)
     inspect(report.file)
     assert {each.output for each in report.differences} == {"output_0", "output_1", "output_2", "output_3", "pool"}
     assert report.worst.largest < 1e-4

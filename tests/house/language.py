@@ -95,7 +95,6 @@ NAMES = {  # old name: the field's term
     "TwinNet": "SmallResNet",
     "Place": "AxisAlignment",
     "places": "align",
-    "enlarge": "upsample_tiled",
     "_cuts": "tile_slices",
     "_wider": "pad_slice",
     "_within": "relative_slice",
@@ -136,7 +135,6 @@ TRITON_NAMES = {  # in ddfnet/ops/triton, and also for variables
     "channels_inner": "channels_last",
 }
 FILES = {  # old file name: the new one
-    "arguments.py": "geometry.py",
     "checking.py": "verify.py",
     "composed.py": "synthetic.py",
     "counting.py": "handlers.py",

@@ -102,7 +102,7 @@ def test_weights_of_a_file(tmp_path: Any) -> None:
     torch.save(whole.state_dict(), tmp_path / "weights.pth")
     detector = small(pretrained=str(tmp_path / "weights.pth"))
     assert torch.equal(detector.backbone.body.conv_stem.weight, whole.conv_stem.weight)
-    assert detector.options["pretrained"] is False
+    assert detector.init_args["pretrained"] is False
 
 
 def test_anchors_grow_with_their_level() -> None:
@@ -112,9 +112,9 @@ def test_anchors_grow_with_their_level() -> None:
 
 def test_its_options_make_it_again() -> None:
     detector = small("carafe", anchor_scale=5.0, rcnn={"box_batch_size_per_image": 8}, min_size=[48, 64])
-    other = Detector(**detector.options)
+    other = Detector(**detector.init_args)
     other.load_state_dict(detector.state_dict())
-    assert other.options == detector.options
+    assert other.init_args == detector.init_args
     assert other.transform.min_size == (48, 64) and other.roi_heads.fg_bg_sampler.batch_size_per_image == 8
 
 

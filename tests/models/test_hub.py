@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 import ddfnet.models
-from ddfnet.depth import weights_files
 from ddfnet.depth.network import GuidedUpsampler
-from ddfnet.models import DDFResNet, Detector, classifier_files, detection_files
+from ddfnet.models import DDFResNet, Detector
+from ddfnet.pretrained import load
 from tests.guided_networks import network as guided_network
 
 RESNET = {"layers": (1, 1, 1, 1), "block_args": {"heads": 2}, "in_chans": 4}
@@ -78,9 +78,7 @@ def test_a_folder_and_back(network: Any, tmp_path: Path, capfd: pytest.CaptureFi
 
 def test_the_weights_are_files_of_the_other_readers(network: Any, tmp_path: Path) -> None:
     network.save_pretrained(tmp_path)
-    readers = {"DDFResNet": classifier_files, "GuidedUpsampler": weights_files, "Detector": detection_files}
-    loaded: Any = readers[type(network).__name__].load(tmp_path / "model.safetensors")  # type: ignore[attr-defined]
-    assert same(loaded[0] if isinstance(loaded, tuple) else loaded, network)
+    assert same(load(tmp_path / "model.safetensors", type(network).kind), network)
 
 
 def test_the_hub_gets_the_folder(network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +97,7 @@ def test_the_hub_gets_the_folder(network: Any, tmp_path: Path, monkeypatch: pyte
             shutil.copytree(folder_path, tmp_path / "there")
             return "address"
 
-    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
     assert network.push_to_hub("user/name", private=True, token="secret") == "address"
     assert asked["token"] == "secret"
     assert (asked["create"]["repo_id"], asked["create"]["private"]) == ("user/name", True)
@@ -109,8 +107,7 @@ def test_the_hub_gets_the_folder(network: Any, tmp_path: Path, monkeypatch: pyte
         assert (repo_id, options["revision"]) == ("user/name", "v1")
         return str(tmp_path / "there" / filename)
 
-    for module in ("huggingface_hub.hub_mixin", "ddfnet.models.hub_parcel"):
-        monkeypatch.setattr(f"{module}.hf_hub_download", download)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     assert same(type(network).from_pretrained("user/name", revision="v1"), network)
 
 
@@ -140,7 +137,7 @@ def test_the_small_resnet(tmp_path: Path) -> None:
     network.save_pretrained(tmp_path)
     loaded = DDFResNet.from_pretrained(tmp_path)
     assert type(loaded).__name__ == "SmallResNet" and same(loaded, network)
-    assert same(classifier_files.load(tmp_path / "model.safetensors")[0], network)
+    assert same(load(tmp_path / "model.safetensors"), network)
 
 
 def test_timm_reads_the_folder_of_a_resnet(tmp_path: Path) -> None:
@@ -153,7 +150,7 @@ def test_timm_reads_the_folder_of_a_resnet(tmp_path: Path) -> None:
     assert other.fc.out_features == 2 and torch.equal(other.conv1.weight, network.conv1.weight)
 
 
-# --- what is wrong --------------------------------------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------------------------------
 
 
 def message(source: Any, kind: Any = GuidedUpsampler, **options: Any) -> str:
@@ -163,7 +160,7 @@ def message(source: Any, kind: Any = GuidedUpsampler, **options: Any) -> str:
     return str(raised.value).removeprefix(f"{source}: ")
 
 
-MEND = "a folder or hub id with what {}.save_pretrained wrote is required ("
+MEND = "a folder or hub id that {}.save_pretrained wrote is required ("
 
 
 @pytest.mark.parametrize("source", ["nowhere", "./no/where", "/no/where", "a/b/c", Path("user/name")], ids=str)
@@ -225,7 +222,7 @@ def test_a_folder_of_another_network(tmp_path: Path) -> None:
 def test_what_json_cannot_hold_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     resnet().save_pretrained(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match=r"^what the network was made with must be what JSON can hold, .*: Object of"):
+    with pytest.raises(ValueError, match=r"^the network's arguments must be such as JSON can hold, .*: Object of"):
         resnet(act_layer=nn.SiLU).save_pretrained(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -241,20 +238,19 @@ def test_a_network_that_timm_did_not_make(tmp_path: Path) -> None:
 # --- without the extra ----------------------------------------------------------------------------------------------
 
 
-def test_without_huggingface_hub_the_guided_upsampler_works() -> None:
+def test_without_huggingface_hub_folders_work(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['huggingface_hub', 'timm', 'torchvision']))\n"
-        "from ddfnet.depth import GuidedUpsampler, weights_files\n"
-        "network = weights_files.default_model()\n"
-        "for call in (network.save_pretrained, GuidedUpsampler.from_pretrained):\n"
+        "from ddfnet.depth.network import GuidedUpsampler, default_model\n"
+        "network = default_model()\n"
+        "network.save_pretrained(sys.argv[1])\n"
+        "print(GuidedUpsampler.from_pretrained(sys.argv[1]).scale_factor)\n"
+        "for call in (network.push_to_hub, GuidedUpsampler.from_pretrained):\n"
         "    try:\n"
         "        call('user/name')\n"
         "    except ModuleNotFoundError as error:\n"
         "        print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    line = (
-        "save_pretrained, from_pretrained and push_to_hub need huggingface_hub and safetensors: "
-        "pip install 'ddfnet[models]'"
-    )
-    assert done.stdout.splitlines() == [line, line]
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    line = "repositories of the Hugging Face Hub need huggingface_hub: pip install 'ddfnet[models]'"
+    assert done.stdout.splitlines() == ["16", line, line]

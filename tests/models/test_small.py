@@ -12,7 +12,7 @@ from torch import nn
 
 import ddfnet
 import ddfnet.models
-from ddfnet.models.small import MIXERS
+from ddfnet.models.resnet import MIXERS
 from ddfnet.nn import DDF2d
 
 

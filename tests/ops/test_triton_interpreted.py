@@ -1,4 +1,4 @@
-"""The GPU kernels, interpreted, where the tests of every kernel do not look: indices, and tiles of other sizes."""
+"""The GPU kernels, interpreted, in two things that only they have: widths of indices, and sizes of tiles."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import pytest
 import torch
 
 import ddfnet
-import ddfnet.ops.triton as gpu
-from ddfnet.ops.triton import config
+from ddfnet.ops.triton import config, launcher
 
 
-@pytest.mark.parametrize("far", [False, True], ids=["32 bits", "64 bits"])
-def test_indices_do_not_overflow(far: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_large", [False, True], ids=["32 bits", "64 bits"])
+def test_indices_do_not_overflow(is_large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the interpreter's check of every sum and product of indices, in both widths."""
     from triton.runtime import interpreter
 
     monkeypatch.setattr(interpreter.interpreter_builder, "options", interpreter.InterpreterOptions())
-    if far:
-        monkeypatch.setattr(gpu, "_FARTHEST", 0)
+    if is_large:
+        monkeypatch.setattr(launcher, "_INT32_MAX", 0)
     tensors = torch.randn(1, 3, 4, 5), torch.randn(1, 3, 3, 3), torch.randn(1, 9, 2, 3)
     leaves = [tensor.requires_grad_() for tensor in tensors]
     results = {}
@@ -30,8 +29,8 @@ def test_indices_do_not_overflow(far: bool, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["planar", "last"])
-def test_every_candidate_gives_the_same(memory_format: torch.memory_format) -> None:
-    """Tiles of other sizes, of which some reach over every border, and parts that are summed."""
+def test_results_do_not_depend_on_tiles(memory_format: torch.memory_format) -> None:
+    """Tiles of several sizes, some of which reach over every border, and partial sums that are added up."""
     shapes = (1, 5, 5, 6), (1, 5, 3, 3), (1, 9, 5, 6)
     input, channel, spatial = (torch.randn(shape) for shape in shapes)
     leaves = [t.contiguous(memory_format=memory_format).requires_grad_() for t in (input, channel, spatial)]
@@ -43,28 +42,30 @@ def test_every_candidate_gives_the_same(memory_format: torch.memory_format) -> N
     with ddfnet.ops.backend("reference"):
         expected = results()
     tiles = [
-        {"forward": config.Tile(2, 4, 2, 1, 1, True, False), "grad_input": config.Tile(4, 2, 4, 4, 1, True, True)},
-        {"forward": config.Tile(8, 2, 3, 3, 1, True, False), "grad_input": config.Tile(2, 8, 1, 1, 1, False, False)},
-        {"grad_filters": config.FilterTile(2, 2, 3, 2, 3)},
-        {"grad_filters": config.FilterTile(1, 4, 2, 4, 1)},
-        {"grad_filters": config.PlanarTile(2, 2, 3, 2, 3)},
-        {"grad_filters": config.PlanarTile(4, 4, 2, 1, 1)},
-        {"grad_filters": config.PlanarTile(8, 1, 32, 8, 3)},  # for a larger map
+        {"fwd": config.Tile(2, 4, 2, 1, 1, True, False), "bwd_input": config.Tile(4, 2, 4, 4, 1, True, True)},
+        {"fwd": config.Tile(8, 2, 3, 3, 1, True, False), "bwd_input": config.Tile(2, 8, 1, 1, 1, False, False)},
+        {"bwd_filters": config.FilterTile(2, 2, 3, 2, 3)},
+        {"bwd_filters": config.FilterTile(1, 4, 2, 4, 1)},
+        {"bwd_filters": config.PlanarTile(2, 2, 3, 2, 3)},
+        {"bwd_filters": config.PlanarTile(4, 4, 2, 1, 1)},
+        {"bwd_filters": config.PlanarTile(8, 1, 32, 8, 3)},  # of a table that was made on a larger map
     ]
 
     class Table(dict):
         def get(self, key: str, default: object = None) -> object:
-            return next((config.Launch(tile, 1) for kernel, tile in self.items() if f" {kernel} " in key), default)
+            return next(
+                (config.LaunchConfig(tile, 1) for kernel, tile in self.items() if f" {kernel} " in key), default
+            )
 
     for table in tiles:
-        with ddfnet.ops.backend("triton"), config.using(Table(table)):
+        with ddfnet.ops.backend("triton"), config.use_table(Table(table)):
             for got, wanted in zip(results(), expected, strict=True):
                 torch.testing.assert_close(got, wanted)
 
 
 @pytest.mark.parametrize("row", range(7))
-def test_an_infinite_pixel_makes_what_it_makes_elsewhere(row: int) -> None:
-    """Also in rows that two tiles of the planar filters' gradients read, of which one must leave them alone."""
+def test_an_infinite_pixel_spreads_as_in_the_reference(row: int) -> None:
+    """Also from rows that two tiles of the planar kernel read, of which only one may use them."""
     input = torch.randn(1, 2, 7, 5)
     input[0, 1, row, 2] = torch.inf
     leaves = [t.requires_grad_() for t in (input, torch.randn(1, 2, 3, 3), torch.randn(1, 9, 7, 5))]
@@ -75,9 +76,9 @@ def test_an_infinite_pixel_makes_what_it_makes_elsewhere(row: int) -> None:
 
         class Table(dict):
             def get(self, key: str, default: object = None) -> object:
-                return config.Launch(tile, 1) if " grad_filters " in key else default
+                return config.LaunchConfig(tile, 1) if " bwd_filters " in key else default
 
-        with ddfnet.ops.backend(backend), config.using(Table()):
+        with ddfnet.ops.backend(backend), config.use_table(Table()):
             return list(torch.autograd.grad(ddfnet.ddf(*leaves), leaves, weights))
 
     for got, expected in zip(gradients("triton"), gradients("reference"), strict=True):

@@ -167,11 +167,11 @@ def test_the_results_that_are_kept_are_of_these_rows() -> None:
 
 
 def test_the_classifier_that_is_kept() -> None:
-    from ddfnet.models import classifier_files
+    from ddfnet.pretrained import load, read_header
 
     file = HERE / "model.safetensors"
-    network, made_of, _ = classifier_files.load(file)
-    assert made_of == {"name": "small_resnet23", "num_classes": 10, "options": {"mixer": "ddf"}}
+    network, header = load(file), read_header(file)
+    assert header.init_args == {"name": "small_resnet23", "num_classes": 10, "options": {"mixer": "ddf"}}
     assert network(torch.randn(2, 3, 32, 32)).isfinite().all()
     card, evaluated = (json.loads((HERE / name).read_text()) for name in ("model.json", "evaluated.json"))
     [row] = evaluated["rows"]

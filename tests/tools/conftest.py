@@ -1,6 +1,6 @@
-"""The tools are scripts beside the package.
+"""Paths and conditions of the tests of `tools/`.
 
-What is interpreted needs TRITON_INTERPRET=1 (`make triton`); what is compiled must not have it.
+The interpreted kernels need TRITON_INTERPRET=1 (`make triton`); the compiled ones must not have it.
 """
 
 import importlib.util

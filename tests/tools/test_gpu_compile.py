@@ -1,11 +1,11 @@
-"""The kernels compile for GPUs that are not there, and what is read off the compiled code is plausible."""
+"""Compilation for GPUs that are not present, and the figures read off the compiled code."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from gpu_compile import GPUS, compile_case
-from gpu_traffic import Shape, resident, time, traffic
+from gpu_traffic import Workload, resident, time, traffic
 
 SIZE = (2, 256, 28, 28)
 
@@ -15,8 +15,8 @@ SIZE = (2, 256, 28, 28)
 def test_the_three_kernels_compile(name: str, memory_format: torch.memory_format) -> None:
     found = compile_case(GPUS[name], SIZE, 3, torch.float32, memory_format)
     wide = memory_format == torch.channels_last
-    filters = "grad_filters" if wide else "grad_filters_planar"
-    assert [compiled.kernel for compiled in found] == ["forward", "grad_input", filters]
+    filters = "ddf_bwd_filters_kernel" if wide else "ddf_bwd_filters_planar_kernel"
+    assert [compiled.kernel for compiled in found] == ["ddf_fwd_kernel", "ddf_bwd_input_kernel", filters]
     if not wide:
         assert found[2].spills == 0
     for compiled in found[:2]:
@@ -27,16 +27,16 @@ def test_the_three_kernels_compile(name: str, memory_format: torch.memory_format
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_forward_is_bound_by_memory_and_near_its_least(dtype: torch.dtype) -> None:
-    """At the paper's table 2, channels_last: what the design is for."""
+def test_forward_is_memory_bound_and_near_its_least_bytes(dtype: torch.dtype) -> None:
+    """At the paper's table 2, channels_last: the case that the design is for."""
     size, gpu = (2, 256, 200, 300), GPUS["H100"]
-    shape = Shape(*size, 3, dtype.itemsize, channels_last=True)
+    work = Workload(*size, 3, dtype.itemsize, channels_last=True)
     forward = compile_case(gpu, size, 3, dtype, torch.channels_last)[0]
-    counted = traffic(forward, shape, gpu)
+    counted = traffic(forward, work, gpu)
     assert 1 <= counted.over_least <= 1.15
-    needed = time(forward, shape, gpu, counted)
+    needed = time(forward, work, gpu, counted)
     assert needed.least <= needed.memory
-    assert resident(forward, gpu) >= 2 * gpu.processors
+    assert resident(forward, gpu) >= 2 * gpu.num_sms
     if dtype == torch.float32:
         assert needed.predicted == needed.memory
         assert needed.predicted <= 1.1 * 2 * 2 * 256 * 200 * 300 * 4 / gpu.dram * 1e-3

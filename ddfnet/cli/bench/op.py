@@ -86,10 +86,10 @@ def _tune(options: argparse.Namespace) -> int:
     for tuned in tune.run(_cases(options), rounds=options.rounds, device=device):
         print(tuned, flush=True)
         if tuned.is_faster:
-            table[tuned.problem.key] = tuned.launch
+            table[tuned.problem.key] = tuned.config
     try:
         write_table(options.tune, table)
     except OSError as error:
         raise UserError(str(error)) from None
-    print(f"\nlaunches that beat the heuristic's: {len(table)}, in {options.tune}")
+    print(f"\nconfigurations that beat the heuristic's: {len(table)}, in {options.tune}")
     return 0

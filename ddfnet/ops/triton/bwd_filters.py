@@ -1,105 +1,115 @@
-"""The gradients of both filters, in one pass over the input and the gradient of the output.
+"""Gradients of both filters, in one pass over the input and the gradient of the output.
 
     grad_cf[n, q*C + c, t]            = sum_{y,x}    p * sf    (where filters are added: p)
     grad_sf[n, (q*G + g)*K + t, y, x] = sum_{c in g} p * cf    (where filters are added: p)
     p = grad_out[n, c, y*uy + qy, x*ux + qx] * in[n, c, y*sy - py + ky*dy, x*sx - px + kx*dx]
 
-A program has TILE.tap_rows rows of the kernel, TILE.channels channels of one head, and TILE.rows rows of TILE.steps
-times TILE.columns positions. It keeps the channel filter's sums in registers and writes the spatial filter's sums over
-its own channels. Both are parts of a sum, in places of their own, which the caller adds up: nothing is added
-atomically. Programs that differ in the kernel's rows alone run side by side, and find in the cache what one has read.
+A program has TAP_ROWS rows of the kernel, BLOCK_C channels of one head, and BLOCK_H rows of STEPS_W * BLOCK_W
+positions. It keeps the sums of the channel filter in registers and writes the spatial filter's sums over its own
+channels. Both are partial sums, each in its own place, which the caller adds up: nothing is added atomically. Programs
+that differ only in the rows of the kernel run side by side, and find in the cache what one of them has read.
 """
 
 import triton
 import triton.language as tl
 
-from ddfnet.ops.triton.common import channel_taps, columns_from, digit, load, of_batch, spatial_tap, strided, zeros
+from ddfnet.ops.triton.common import (
+    channel_offsets,
+    load_channel_taps,
+    load_spatial_tap,
+    load_tile,
+    select_sample,
+    unaligned_arange,
+    unravel,
+    zero_accs,
+)
 
 
 @triton.jit
-def grad_filters(
-    grad_output,
-    input,
-    channel_filter,
-    spatial_filter,
-    channel_parts,  # a map (N, S*C, kH, kW) and the stride from one tile's to the next's, or None
-    spatial_parts,  # a map (N, S*G*kH*kW, Ho, Wo) and the stride from one block of channels' to the next's, or None
+def ddf_bwd_filters_kernel(
+    grad_output,  # Map (N, C, Ho*uy, Wo*ux)
+    input,  # Map (N, C, H, W)
+    channel_filter,  # Map (N, S*C, kH, kW), or None
+    spatial_filter,  # Map (N, S*G*kH*kW, Ho, Wo), or None
+    cf_partials,  # Map like the channel filter and the stride from tile to tile, or None
+    sf_partials,  # Map like the spatial filter and the stride from block to block of channels, or None
     sizes,
-    WINDOW: tl.constexpr,
+    GEOMETRY: tl.constexpr,
     TILE: tl.constexpr,
-    INDEX: tl.constexpr,
-    SUM: tl.constexpr,
+    INDEX_DTYPE: tl.constexpr,
+    ACC_DTYPE: tl.constexpr,
 ):
-    taps: tl.constexpr = WINDOW.kernel_y * WINDOW.kernel_x
-    rest = tl.program_id(0).to(INDEX)
-    tap_group, rest = digit(rest, WINDOW.kernel_y // TILE.tap_rows)
-    block, rest = digit(rest, tl.cdiv(sizes.channels, TILE.channels))
-    head, rest = digit(rest, sizes.heads)
-    subpixel, rest = digit(rest, WINDOW.scale_y * WINDOW.scale_x)
-    column_tiles = tl.cdiv(sizes.width, TILE.columns * TILE.steps)
-    column_tile, rest = digit(rest, column_tiles)
-    row_tile, n = digit(rest, tl.cdiv(sizes.height, TILE.rows))
+    taps: tl.constexpr = GEOMETRY.kernel_h * GEOMETRY.kernel_w
+    pid = tl.program_id(0).to(INDEX_DTYPE)
+    pid_tap, pid = unravel(pid, GEOMETRY.kernel_h // TILE.TAP_ROWS)
+    pid_c, pid = unravel(pid, tl.cdiv(sizes.channels, TILE.BLOCK_C))
+    head, pid = unravel(pid, sizes.heads)
+    subpixel, pid = unravel(pid, GEOMETRY.scale_h * GEOMETRY.scale_w)
+    num_pid_w = tl.cdiv(sizes.width, TILE.BLOCK_W * TILE.STEPS_W)
+    pid_w, pid = unravel(pid, num_pid_w)
+    pid_h, n = unravel(pid, tl.cdiv(sizes.height, TILE.BLOCK_H))
 
-    channel = block * TILE.channels + tl.arange(0, TILE.channels)
-    channel_ok = channel < sizes.channels
+    channel = pid_c * TILE.BLOCK_C + tl.arange(0, TILE.BLOCK_C)
+    mask_c = channel < sizes.channels
     channel += head * sizes.channels
     filter_channel = subpixel * sizes.heads * sizes.channels + channel
-    first_tap = (subpixel * sizes.heads + head) * taps
-    grad_output, input = of_batch(grad_output, n), of_batch(input, n)
-    channel_filter, spatial_filter = of_batch(channel_filter, n), of_batch(spatial_filter, n)
+    sf_tap = (subpixel * sizes.heads + head) * taps
+    grad_output, input = select_sample(grad_output, n), select_sample(input, n)
+    channel_filter, spatial_filter = select_sample(channel_filter, n), select_sample(spatial_filter, n)
     grad_channel = None
-    if channel_parts is not None:
-        tile_offset = (row_tile * column_tiles + column_tile) * channel_parts[1]
-        grad_channel = of_batch(channel_parts[0], n)
+    if cf_partials is not None:
+        cf_partial_offs = (pid_h * num_pid_w + pid_w) * cf_partials[1]
+        grad_channel = select_sample(cf_partials[0], n)
     grad_spatial = None
-    if spatial_parts is not None:
-        block_offset = block * spatial_parts[1]
-        grad_spatial = of_batch(spatial_parts[0], n)
-    of_output, of_input = channel * grad_output.c, channel * input.c
-    of_filter = strided(channel_filter, filter_channel)
-    first_row = row_tile * TILE.rows
-    rows = tl.minimum(TILE.rows, sizes.height - first_row)
+    if sf_partials is not None:
+        sf_partial_offs = pid_c * sf_partials[1]
+        grad_spatial = select_sample(sf_partials[0], n)
+    output_offs_c, input_offs_c = channel * grad_output.stride_c, channel * input.stride_c
+    cf_offs_c = channel_offsets(channel_filter, filter_channel)
+    first_y = pid_h * TILE.BLOCK_H
+    rows = tl.minimum(TILE.BLOCK_H, sizes.height - first_y)
 
-    tap_row = tap_group * TILE.tap_rows
-    kept = ()
-    if grad_spatial is not None and not WINDOW.add:
-        kept = channel_taps(channel_filter, tap_row, TILE.tap_rows, WINDOW, of_filter, channel_ok, SUM)
-    sums = ()
+    first_tap_h = pid_tap * TILE.TAP_ROWS
+    cf_regs = ()
+    if grad_spatial is not None and not GEOMETRY.add:
+        cf_regs = load_channel_taps(channel_filter, first_tap_h, TILE.TAP_ROWS, GEOMETRY, cf_offs_c, mask_c, ACC_DTYPE)
+    accs = ()
     if grad_channel is not None:
-        sums = zeros(TILE.tap_rows * WINDOW.kernel_x, TILE.columns, TILE.channels, SUM)
-    for step in range(rows * TILE.steps):
-        y = first_row + step // TILE.steps
-        x = columns_from((column_tile * TILE.steps + step % TILE.steps) * TILE.columns, TILE.columns)
-        there = (x < sizes.width) & (y < sizes.height)
-        row = y * WINDOW.scale_y + subpixel // WINDOW.scale_x
-        column = x * WINDOW.scale_x + subpixel % WINDOW.scale_x
-        grad = load(grad_output, row, column, of_output, there[:, None] & channel_ok[None, :], SUM)
-        added = ()
-        for i in tl.static_range(TILE.tap_rows):
-            row = y * WINDOW.stride_y - sizes.padding_y + (tap_row + i) * WINDOW.dilation_y
-            row_ok = there & (row >= 0) & (row < sizes.input_height)
-            for tap_column in tl.static_range(WINDOW.kernel_x):
-                tap = first_tap + (tap_row + i) * WINDOW.kernel_x + tap_column
-                column = x * WINDOW.stride_x - sizes.padding_x + tap_column * WINDOW.dilation_x
-                ok = row_ok & (column >= 0) & (column < sizes.input_width)
-                product = grad * load(input, row, column, of_input, ok[:, None] & channel_ok[None, :], SUM)
+        accs = zero_accs(TILE.TAP_ROWS * GEOMETRY.kernel_w, TILE.BLOCK_W, TILE.BLOCK_C, ACC_DTYPE)
+    for step in range(rows * TILE.STEPS_W):
+        y = first_y + step // TILE.STEPS_W
+        offs_w = unaligned_arange((pid_w * TILE.STEPS_W + step % TILE.STEPS_W) * TILE.BLOCK_W, TILE.BLOCK_W)
+        mask_w = (offs_w < sizes.width) & (y < sizes.height)
+        row = y * GEOMETRY.scale_h + subpixel // GEOMETRY.scale_w
+        column = offs_w * GEOMETRY.scale_w + subpixel % GEOMETRY.scale_w
+        grad = load_tile(grad_output, row, column, output_offs_c, mask_w[:, None] & mask_c[None, :], ACC_DTYPE)
+        new_accs = ()
+        for i in tl.static_range(TILE.TAP_ROWS):
+            row = y * GEOMETRY.stride_h - sizes.padding_h + (first_tap_h + i) * GEOMETRY.dilation_h
+            mask_row = mask_w & (row >= 0) & (row < sizes.input_height)
+            for tap_w in tl.static_range(GEOMETRY.kernel_w):
+                tap = sf_tap + (first_tap_h + i) * GEOMETRY.kernel_w + tap_w
+                column = offs_w * GEOMETRY.stride_w - sizes.padding_w + tap_w * GEOMETRY.dilation_w
+                mask_in = mask_row & (column >= 0) & (column < sizes.input_width)
+                value = load_tile(input, row, column, input_offs_c, mask_in[:, None] & mask_c[None, :], ACC_DTYPE)
+                product = grad * value
                 if grad_channel is not None:
                     term = product
-                    if spatial_filter is not None and not WINDOW.add:
-                        term = product * spatial_tap(spatial_filter, tap, y, x, there, SUM)
-                    added = added + (sums[i * WINDOW.kernel_x + tap_column] + term,)
+                    if spatial_filter is not None and not GEOMETRY.add:
+                        term = product * load_spatial_tap(spatial_filter, tap, y, offs_w, mask_w, ACC_DTYPE)
+                    new_accs = new_accs + (accs[i * GEOMETRY.kernel_w + tap_w] + term,)
                 if grad_spatial is not None:
                     term = product
-                    if channel_filter is not None and not WINDOW.add:
-                        term = product * kept[i * WINDOW.kernel_x + tap_column]
-                    at = grad_spatial.pointer + block_offset + tap * grad_spatial.c + y * grad_spatial.y
-                    total = tl.sum(term, axis=1).to(grad_spatial.pointer.dtype.element_ty)
-                    tl.store(at + x * grad_spatial.x, total, mask=there)
-        sums = added
+                    if channel_filter is not None and not GEOMETRY.add:
+                        term = product * cf_regs[i * GEOMETRY.kernel_w + tap_w]
+                    ptrs = grad_spatial.ptr + sf_partial_offs + tap * grad_spatial.stride_c + y * grad_spatial.stride_h
+                    total = tl.sum(term, axis=1).to(grad_spatial.ptr.dtype.element_ty)
+                    tl.store(ptrs + offs_w * grad_spatial.stride_w, total, mask=mask_w)
+        accs = new_accs
     if grad_channel is not None:
-        for index in tl.static_range(TILE.tap_rows * WINDOW.kernel_x):
-            row = tap_row + index // WINDOW.kernel_x
-            column = index % WINDOW.kernel_x
-            at = grad_channel.pointer + tile_offset + row * grad_channel.y + column * grad_channel.x
-            total = tl.sum(sums[index], axis=0).to(grad_channel.pointer.dtype.element_ty)
-            tl.store(at + filter_channel * grad_channel.c, total, mask=channel_ok)
+        for index in tl.static_range(TILE.TAP_ROWS * GEOMETRY.kernel_w):
+            tap_h = first_tap_h + index // GEOMETRY.kernel_w
+            tap_w = index % GEOMETRY.kernel_w
+            ptrs = grad_channel.ptr + cf_partial_offs + tap_h * grad_channel.stride_h + tap_w * grad_channel.stride_w
+            total = tl.sum(accs[index], axis=0).to(grad_channel.ptr.dtype.element_ty)
+            tl.store(ptrs + filter_channel * grad_channel.stride_c, total, mask=mask_c)

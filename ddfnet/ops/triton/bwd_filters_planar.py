@@ -1,146 +1,165 @@
-"""The gradients of both filters where columns lie next to each other; the formulas are those of `grad_filters`.
+"""Gradients of both filters where columns are adjacent in memory; the formulas are those of `bwd_filters`.
 
-The loops are the other way round. A program has TILE.rows rows of TILE.columns positions, whose sums of the spatial
-filter it keeps in registers, a channel a thread, while it walks over TILE.blocks blocks of TILE.channels channels. A
-block's sums of the channel filter are over the lanes of one warp; those of the spatial filter leave their threads once,
-at the end. Both are parts of a sum, as in `grad_filters`.
+The loops are swapped. A program has BLOCK_H rows of BLOCK_W positions, whose sums of the spatial filter it keeps in
+registers, one channel per thread, while it walks over BLOCKS_C blocks of BLOCK_C channels. The channel filter's sums of
+a block are over the lanes of one warp; those of the spatial filter leave their threads once, at the end. Both are
+partial sums, as in `bwd_filters`.
 """
 
 import triton
 import triton.language as tl
 
-from ddfnet.ops.triton.common import channel_taps, columns_from, digit, load, of_batch, spatial_tap, strided, zeros
+from ddfnet.ops.triton.common import (
+    channel_offsets,
+    load_channel_taps,
+    load_spatial_tap,
+    load_tile,
+    select_sample,
+    unaligned_arange,
+    unravel,
+    zero_accs,
+)
 
 
 @triton.jit
-def grad_filters_planar(
-    grad_output,
-    input,
-    channel_filter,
-    spatial_filter,
-    channel_parts,  # a map (N, S*C, kH, kW) and the stride from one tile's to the next's, or None
-    spatial_parts,  # a map (N, S*G*kH*kW, Ho, Wo) and the stride from one program's channels' to the next's, or None
+def ddf_bwd_filters_planar_kernel(
+    grad_output,  # Map (N, C, Ho*uy, Wo*ux)
+    input,  # Map (N, C, H, W)
+    channel_filter,  # Map (N, S*C, kH, kW), or None
+    spatial_filter,  # Map (N, S*G*kH*kW, Ho, Wo), or None
+    cf_partials,  # Map like the channel filter and the stride from tile to tile, or None
+    sf_partials,  # Map like the spatial filter and the stride from program to program along channels, or None
     sizes,
-    WINDOW: tl.constexpr,
+    GEOMETRY: tl.constexpr,
     TILE: tl.constexpr,
-    INDEX: tl.constexpr,
-    SUM: tl.constexpr,
+    INDEX_DTYPE: tl.constexpr,
+    ACC_DTYPE: tl.constexpr,
 ):
-    taps: tl.constexpr = TILE.tap_rows * WINDOW.kernel_x
+    taps: tl.constexpr = TILE.TAP_ROWS * GEOMETRY.kernel_w
     # Windows of neighbouring rows overlap in whole rows, which are loaded once.
-    shared: tl.constexpr = WINDOW.stride_y == 1 and WINDOW.dilation_y == 1
-    rest = tl.program_id(0).to(INDEX)
-    tap_group, rest = digit(rest, WINDOW.kernel_y // TILE.tap_rows)
-    group, rest = digit(rest, tl.cdiv(sizes.channels, TILE.channels * TILE.blocks))
-    head, rest = digit(rest, sizes.heads)
-    subpixel, rest = digit(rest, WINDOW.scale_y * WINDOW.scale_x)
-    column_tiles = tl.cdiv(sizes.width, TILE.columns)
-    column_tile, rest = digit(rest, column_tiles)
-    row_tile, n = digit(rest, tl.cdiv(sizes.height, TILE.rows))
+    overlap: tl.constexpr = GEOMETRY.stride_h == 1 and GEOMETRY.dilation_h == 1
+    pid = tl.program_id(0).to(INDEX_DTYPE)
+    pid_tap, pid = unravel(pid, GEOMETRY.kernel_h // TILE.TAP_ROWS)
+    pid_c, pid = unravel(pid, tl.cdiv(sizes.channels, TILE.BLOCK_C * TILE.BLOCKS_C))
+    head, pid = unravel(pid, sizes.heads)
+    subpixel, pid = unravel(pid, GEOMETRY.scale_h * GEOMETRY.scale_w)
+    num_pid_w = tl.cdiv(sizes.width, TILE.BLOCK_W)
+    pid_w, pid = unravel(pid, num_pid_w)
+    pid_h, n = unravel(pid, tl.cdiv(sizes.height, TILE.BLOCK_H))
 
-    tap_row = tap_group * TILE.tap_rows
-    first_tap = (subpixel * sizes.heads + head) * WINDOW.kernel_y * WINDOW.kernel_x + tap_row * WINDOW.kernel_x
-    grad_output, input = of_batch(grad_output, n), of_batch(input, n)
-    channel_filter, spatial_filter = of_batch(channel_filter, n), of_batch(spatial_filter, n)
+    first_tap_h = pid_tap * TILE.TAP_ROWS
+    sf_tap = (subpixel * sizes.heads + head) * GEOMETRY.kernel_h * GEOMETRY.kernel_w + first_tap_h * GEOMETRY.kernel_w
+    grad_output, input = select_sample(grad_output, n), select_sample(input, n)
+    channel_filter, spatial_filter = select_sample(channel_filter, n), select_sample(spatial_filter, n)
     grad_channel = None
-    if channel_parts is not None:
-        tile_offset = (row_tile * column_tiles + column_tile) * channel_parts[1]
-        grad_channel = of_batch(channel_parts[0], n)
+    if cf_partials is not None:
+        cf_partial_offs = (pid_h * num_pid_w + pid_w) * cf_partials[1]
+        grad_channel = select_sample(cf_partials[0], n)
     grad_spatial = None
-    if spatial_parts is not None:
-        grad_spatial = of_batch(spatial_parts[0], n)
+    if sf_partials is not None:
+        grad_spatial = select_sample(sf_partials[0], n)
 
-    x = columns_from(column_tile * TILE.columns, TILE.columns)
-    there = x < sizes.width
-    # The store of a channel's sum is a tile as well, of which the first lane has a part: the sum stays in its warp.
-    lane = columns_from(0, TILE.columns)
-    # A last tile that reached over the map begins higher, so that each of its rows has a position: rows below the map
-    # would read pixels that they have no part in. Those that are the tile's above as well do not count.
-    own = row_tile * TILE.rows
-    y = tl.minimum(own, sizes.height - TILE.rows)
-    totals = ()
+    offs_w = unaligned_arange(pid_w * TILE.BLOCK_W, TILE.BLOCK_W)
+    mask_w = offs_w < sizes.width
+    # The sum of a channel is stored as a tile whose first lane alone is not masked: so the sum stays in its warp.
+    lane = unaligned_arange(0, TILE.BLOCK_W)
+    # A last tile that would reach below the map begins higher, so that each of its rows has a position: rows below the
+    # map would read pixels that do not belong to them. Rows that the tile above owns too do not count.
+    own_y = pid_h * TILE.BLOCK_H
+    y = tl.minimum(own_y, sizes.height - TILE.BLOCK_H)
+    sf_accs = ()
     if grad_spatial is not None:
-        totals = zeros(TILE.rows * taps, TILE.columns, TILE.channels, SUM)
-    weights = ()
-    if spatial_filter is not None and grad_channel is not None and not WINDOW.add:
-        weights = _spatial_taps(spatial_filter, first_tap, taps, TILE.rows, y, x, there, SUM)
-    first_channel = group * TILE.channels * TILE.blocks
-    blocks = tl.minimum(TILE.blocks, tl.cdiv(sizes.channels - first_channel, TILE.channels))
+        sf_accs = zero_accs(TILE.BLOCK_H * taps, TILE.BLOCK_W, TILE.BLOCK_C, ACC_DTYPE)
+    sf_regs = ()
+    if spatial_filter is not None and grad_channel is not None and not GEOMETRY.add:
+        sf_regs = _load_spatial_taps(spatial_filter, sf_tap, taps, TILE.BLOCK_H, y, offs_w, mask_w, ACC_DTYPE)
+    first_channel = pid_c * TILE.BLOCK_C * TILE.BLOCKS_C
+    blocks = tl.minimum(TILE.BLOCKS_C, tl.cdiv(sizes.channels - first_channel, TILE.BLOCK_C))
     for block in range(blocks):
-        channel = first_channel + block * TILE.channels + tl.arange(0, TILE.channels)
-        channel_ok = channel < sizes.channels
+        channel = first_channel + block * TILE.BLOCK_C + tl.arange(0, TILE.BLOCK_C)
+        mask_c = channel < sizes.channels
         channel += head * sizes.channels
         filter_channel = subpixel * sizes.heads * sizes.channels + channel
-        of_output, of_input = channel * grad_output.c, channel * input.c
-        ok = there[:, None] & channel_ok[None, :]
-        kept = ()
-        if grad_spatial is not None and not WINDOW.add:
-            of_filter = strided(channel_filter, filter_channel)
-            kept = channel_taps(channel_filter, tap_row, TILE.tap_rows, WINDOW, of_filter, channel_ok, SUM)
+        output_offs_c, input_offs_c = channel * grad_output.stride_c, channel * input.stride_c
+        mask = mask_w[:, None] & mask_c[None, :]
+        cf_regs = ()
+        if grad_spatial is not None and not GEOMETRY.add:
+            cf_offs_c = channel_offsets(channel_filter, filter_channel)
+            cf_regs = load_channel_taps(
+                channel_filter, first_tap_h, TILE.TAP_ROWS, GEOMETRY, cf_offs_c, mask_c, ACC_DTYPE
+            )
         grads = ()
-        for i in tl.static_range(TILE.rows):
-            row = (y + i) * WINDOW.scale_y + subpixel // WINDOW.scale_x
-            column = x * WINDOW.scale_x + subpixel % WINDOW.scale_x
-            grads = grads + (load(grad_output, row, column, of_output, ok & (y + i >= own), SUM),)
+        for i in tl.static_range(TILE.BLOCK_H):
+            row = (y + i) * GEOMETRY.scale_h + subpixel // GEOMETRY.scale_w
+            column = offs_w * GEOMETRY.scale_w + subpixel % GEOMETRY.scale_w
+            grads = grads + (load_tile(grad_output, row, column, output_offs_c, mask & (y + i >= own_y), ACC_DTYPE),)
         values = ()
-        if shared:
-            for line in tl.static_range(TILE.rows + TILE.tap_rows - 1):
-                row = y - sizes.padding_y + tap_row + line
-                for tap_column in tl.static_range(WINDOW.kernel_x):
-                    values = values + (_pixels(input, row, x, tap_column, of_input, ok, sizes, WINDOW, SUM),)
-        added = ()
+        if overlap:
+            for i in tl.static_range(TILE.BLOCK_H + TILE.TAP_ROWS - 1):
+                row = y - sizes.padding_h + first_tap_h + i
+                for tap_w in tl.static_range(GEOMETRY.kernel_w):
+                    values = values + (
+                        _load_pixels(input, row, offs_w, tap_w, input_offs_c, mask, sizes, GEOMETRY, ACC_DTYPE),
+                    )
+        new_accs = ()
         for tap in tl.static_range(taps):
-            sum = tl.zeros((TILE.columns, TILE.channels), SUM)
-            for i in tl.static_range(TILE.rows):
-                if shared:
-                    value = values[i * WINDOW.kernel_x + tap]
+            cf_acc = tl.zeros((TILE.BLOCK_W, TILE.BLOCK_C), ACC_DTYPE)
+            for i in tl.static_range(TILE.BLOCK_H):
+                if overlap:
+                    value = values[i * GEOMETRY.kernel_w + tap]
                 else:
-                    row = (y + i) * WINDOW.stride_y - sizes.padding_y
-                    row += (tap_row + tap // WINDOW.kernel_x) * WINDOW.dilation_y
-                    value = _pixels(input, row, x, tap % WINDOW.kernel_x, of_input, ok, sizes, WINDOW, SUM)
+                    row = (y + i) * GEOMETRY.stride_h - sizes.padding_h
+                    row += (first_tap_h + tap // GEOMETRY.kernel_w) * GEOMETRY.dilation_h
+                    tap_w = tap % GEOMETRY.kernel_w
+                    value = _load_pixels(input, row, offs_w, tap_w, input_offs_c, mask, sizes, GEOMETRY, ACC_DTYPE)
                 product = grads[i] * value
                 if grad_channel is not None:
                     term = product
-                    if spatial_filter is not None and not WINDOW.add:
-                        term = product * weights[tap * TILE.rows + i]
-                    # Only the last row is the tile's own for certain, see above.
-                    if i < TILE.rows - 1:
-                        sum = tl.where(y + i >= own, sum + term, sum)
+                    if spatial_filter is not None and not GEOMETRY.add:
+                        term = product * sf_regs[tap * TILE.BLOCK_H + i]
+                    # Only the last row is always the tile's own, see above.
+                    if i < TILE.BLOCK_H - 1:
+                        cf_acc = tl.where(y + i >= own_y, cf_acc + term, cf_acc)
                     else:
-                        sum += term
+                        cf_acc += term
                 if grad_spatial is not None:
                     term = product
-                    if channel_filter is not None and not WINDOW.add:
-                        term = product * kept[tap]
-                    added = added + (totals[tap * TILE.rows + i] + term,)
+                    if channel_filter is not None and not GEOMETRY.add:
+                        term = product * cf_regs[tap]
+                    new_accs = new_accs + (sf_accs[tap * TILE.BLOCK_H + i] + term,)
             if grad_channel is not None:
-                row, column = tap_row + tap // WINDOW.kernel_x, tap % WINDOW.kernel_x
-                at = grad_channel.pointer + tile_offset + row * grad_channel.y + column * grad_channel.x
-                at += lane[:, None] + (filter_channel * grad_channel.c)[None, :]
-                total = tl.sum(sum, axis=0, keep_dims=True).to(grad_channel.pointer.dtype.element_ty)
-                tl.store(at, tl.broadcast_to(total, (TILE.columns, TILE.channels)), mask=ok & (lane == 0)[:, None])
-        totals = added
+                tap_h, tap_w = first_tap_h + tap // GEOMETRY.kernel_w, tap % GEOMETRY.kernel_w
+                ptrs = (
+                    grad_channel.ptr + cf_partial_offs + tap_h * grad_channel.stride_h + tap_w * grad_channel.stride_w
+                )
+                ptrs += lane[:, None] + (filter_channel * grad_channel.stride_c)[None, :]
+                total = tl.sum(cf_acc, axis=0, keep_dims=True).to(grad_channel.ptr.dtype.element_ty)
+                total = tl.broadcast_to(total, (TILE.BLOCK_W, TILE.BLOCK_C))
+                tl.store(ptrs, total, mask=mask & (lane == 0)[:, None])
+        sf_accs = new_accs
     if grad_spatial is not None:
-        for index in tl.static_range(TILE.rows * taps):
-            row, tap = y + index % TILE.rows, first_tap + index // TILE.rows
-            at = grad_spatial.pointer + group * spatial_parts[1] + tap * grad_spatial.c + row * grad_spatial.y
-            total = tl.sum(totals[index], axis=1).to(grad_spatial.pointer.dtype.element_ty)
-            tl.store(at + x * grad_spatial.x, total, mask=there & (row >= own))
+        for index in tl.static_range(TILE.BLOCK_H * taps):
+            row, tap = y + index % TILE.BLOCK_H, sf_tap + index // TILE.BLOCK_H
+            ptrs = grad_spatial.ptr + pid_c * sf_partials[1] + tap * grad_spatial.stride_c + row * grad_spatial.stride_h
+            total = tl.sum(sf_accs[index], axis=1).to(grad_spatial.ptr.dtype.element_ty)
+            tl.store(ptrs + offs_w * grad_spatial.stride_w, total, mask=mask_w & (row >= own_y))
 
 
 @triton.jit
-def _pixels(input, row, x, tap_column, of_input, ok, sizes, WINDOW: tl.constexpr, SUM: tl.constexpr):
-    """Of a row of the input, what a column of the kernel reads; zero beside the map."""
-    column = x * WINDOW.stride_x - sizes.padding_x + tap_column * WINDOW.dilation_x
-    column_ok = (row >= 0) & (row < sizes.input_height) & (column >= 0) & (column < sizes.input_width)
-    return load(input, row, column, of_input, column_ok[:, None] & ok, SUM)
+def _load_pixels(input, row, offs_w, tap_w, offs_c, mask, sizes, GEOMETRY: tl.constexpr, ACC_DTYPE: tl.constexpr):
+    """Load the pixels of an input row that one column of the kernel reads, zero outside the map."""
+    column = offs_w * GEOMETRY.stride_w - sizes.padding_w + tap_w * GEOMETRY.dilation_w
+    mask_in = (row >= 0) & (row < sizes.input_height) & (column >= 0) & (column < sizes.input_width)
+    return load_tile(input, row, column, offs_c, mask_in[:, None] & mask, ACC_DTYPE)
 
 
 @triton.jit
-def _spatial_taps(filter, first_tap, TAPS: tl.constexpr, ROWS: tl.constexpr, first_row, x, mask, SUM: tl.constexpr):
-    """The spatial filter's taps of ROWS rows of positions, for a loop that needs them again and again."""
-    taps = ()
+def _load_spatial_taps(
+    filter, first_tap, TAPS: tl.constexpr, ROWS: tl.constexpr, first_y, offs_w, mask_w, ACC_DTYPE: tl.constexpr
+):
+    """Load the taps of the spatial filter for ROWS rows of positions into registers."""
+    sf_regs = ()
     for tap in tl.static_range(TAPS):
         for row in tl.static_range(ROWS):
-            taps = taps + (spatial_tap(filter, first_tap + tap, first_row + row, x, mask, SUM),)
-    return taps
+            sf_regs = sf_regs + (load_spatial_tap(filter, first_tap + tap, first_y + row, offs_w, mask_w, ACC_DTYPE),)
+    return sf_regs

@@ -1,8 +1,8 @@
-"""What the kernels share: the maps and windows that they take, and the steps in which they work.
+"""Tensor arguments, loads and stores that the kernels share.
 
-A tile is (columns, channels). Neither is the inner one: the strides say what lies closely, Triton specialises on a
-stride of one, and its coalescing puts the threads of a warp along it. So one kernel serves planar maps, channels_last
-ones, and views of any strides.
+A tile has the shape (BLOCK_W, BLOCK_C). Neither dimension is the inner one: the strides tell which elements are
+adjacent, Triton specialises on a stride of one, and its coalescing puts the threads of a warp along it. So one kernel
+serves contiguous maps, channels_last maps, and views of any strides.
 """
 
 # No `from __future__ import annotations` in a file of kernels: Triton reads the annotations.
@@ -13,130 +13,174 @@ import triton.language as tl
 
 
 class Map(NamedTuple):
-    """A tensor (N, C, H, W): its first element, and its strides in elements."""
+    """A tensor (N, C, H, W) as an argument of a kernel; its strides are in elements."""
 
-    pointer: Any
-    n: Any
-    c: Any
-    y: Any
-    x: Any
+    ptr: Any
+    stride_n: Any
+    stride_c: Any
+    stride_h: Any
+    stride_w: Any
 
 
 class Sizes(NamedTuple):
-    """What is counted at run time. A position is one of the grid that has a spatial filter each."""
+    """The sizes that a kernel takes at run time."""
 
     heads: Any
-    channels: Any  # of a head
+    channels: Any  # per head
     input_height: Any
     input_width: Any
-    height: Any  # positions
+    height: Any  # positions: pixels of the spatial filter
     width: Any
-    padding_y: Any
-    padding_x: Any
+    padding_h: Any
+    padding_w: Any
 
 
-class Window(NamedTuple):
-    """What a kernel is compiled for: how the taps lie, and how the filters meet."""
+class StaticGeometry(NamedTuple):
+    """The part of a `Geometry` that a kernel is compiled for, as plain numbers. Padding is in `Sizes`."""
 
-    kernel_y: int
-    kernel_x: int
-    stride_y: int
-    stride_x: int
-    dilation_y: int
-    dilation_x: int
-    scale_y: int  # sub-pixels of a position
-    scale_x: int
-    add: bool
-
-
-@triton.jit
-def digit(index, count):
-    """The last digit of a number whose last base is ``count``, and what is left."""
-    return index % count, index // count
+    kernel_h: int
+    kernel_w: int
+    stride_h: int
+    stride_w: int
+    dilation_h: int
+    dilation_w: int
+    scale_h: int  # sub-pixels per position
+    scale_w: int
+    add: bool  # the filters are added, not multiplied
 
 
-@triton.jit
-def columns_from(first, COUNT: tl.constexpr):
-    """COUNT columns. They are said to have no alignment, as columns that a tap has shifted have none: with two kinds of
-    loads Triton lays out two kinds of tiles, and exchanges them through shared memory at every tap."""
-    return tl.multiple_of(first + tl.arange(0, COUNT), 1)
+class Filters(NamedTuple):
+    """Both filters as a program reads them. Either is None where the operator has none."""
+
+    channel: Any  # Map
+    cf_regs: Any  # taps of the channel filter in registers, or ()
+    cf_offs_c: Any  # channel offsets in the channel filter
+    spatial: Any  # Map
+    sf_tap: Any  # channel of the first tap in the spatial filter
 
 
 @triton.jit
-def strided(map, index):
-    """Offsets of channels; none of a map that is not there."""
-    offsets = None
+def unravel(index, size):
+    """Split an index into its last coordinate, in a dimension of this size, and the index of the others."""
+    return index % size, index // size
+
+
+@triton.jit
+def unaligned_arange(start, BLOCK: tl.constexpr):
+    """Return BLOCK columns that are marked as not aligned, because columns shifted by a tap are not.
+
+    With two kinds of loads Triton chooses two layouts of tiles, and exchanges them through shared memory at every tap.
+    """
+    return tl.multiple_of(start + tl.arange(0, BLOCK), 1)
+
+
+@triton.jit
+def channel_offsets(map, channel):
+    """Return the offsets of channels in elements, or None for a missing map."""
+    offs_c = None
     if map is not None:
-        offsets = index * map.c
-    return offsets
+        offs_c = channel * map.stride_c
+    return offs_c
 
 
 @triton.jit
-def of_batch(map, n):
-    """The map of one picture of the batch; None where there is none."""
-    moved = None
+def select_sample(map, n):
+    """Return the map of one sample of the batch, or None for a missing map."""
+    sample = None
     if map is not None:
-        moved = Map(map.pointer + n * map.n, map.n, map.c, map.y, map.x)
-    return moved
+        sample = Map(map.ptr + n * map.stride_n, map.stride_n, map.stride_c, map.stride_h, map.stride_w)
+    return sample
 
 
 @triton.jit
-def zeros(COUNT: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr, SUM: tl.constexpr):
-    """COUNT accumulators. A tuple, for they must stay in registers, where no tensor can be indexed."""
-    sums = ()
+def zero_accs(COUNT: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr, ACC_DTYPE: tl.constexpr):
+    """Return COUNT accumulators. They are a tuple, so that they stay in registers, where no tensor can be indexed."""
+    accs = ()
     for _ in tl.static_range(COUNT):
-        sums = sums + (tl.zeros((COLUMNS, CHANNELS), SUM),)
-    return sums
+        accs = accs + (tl.zeros((BLOCK_W, BLOCK_C), ACC_DTYPE),)
+    return accs
 
 
 @triton.jit
-def load(map, row, column, of_channel, mask, SUM: tl.constexpr):
-    """The tile (columns, channels) of one row, zero where the mask is false; ``of_channel`` are offsets of channels."""
-    at = map.pointer + row * map.y + column[:, None] * map.x + of_channel[None, :]
-    return tl.load(at, mask=mask, other=0.0).to(SUM)
+def load_tile(map, row, offs_w, offs_c, mask, ACC_DTYPE: tl.constexpr):
+    """Load a tile of one row, zero where the mask is false; ``offs_c`` are in elements, ``offs_w`` are columns."""
+    ptrs = map.ptr + row * map.stride_h + offs_w[:, None] * map.stride_w + offs_c[None, :]
+    return tl.load(ptrs, mask=mask, other=0.0).to(ACC_DTYPE)
 
 
 @triton.jit
-def store(map, row, column, of_channel, mask, value):
-    """Round the tile to the map's dtype and write it where the mask is true."""
-    at = map.pointer + row * map.y + column[:, None] * map.x + of_channel[None, :]
-    tl.store(at, value.to(map.pointer.dtype.element_ty), mask=mask)
+def store_tile(map, row, offs_w, offs_c, mask, acc):
+    """Round a tile to the dtype of the map and store it where the mask is true."""
+    ptrs = map.ptr + row * map.stride_h + offs_w[:, None] * map.stride_w + offs_c[None, :]
+    tl.store(ptrs, acc.to(map.ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def channel_tap(filter, row, column, of_channel, mask, SUM: tl.constexpr):
-    """One tap of the channel filter, (1, channels)."""
-    at = filter.pointer + row * filter.y + column * filter.x + of_channel
-    return tl.load(at, mask=mask, other=0.0).to(SUM)[None, :]
+def load_channel_tap(filter, tap_h, tap_w, offs_c, mask_c, ACC_DTYPE: tl.constexpr):
+    """Load one tap of the channel filter, (1, BLOCK_C)."""
+    ptrs = filter.ptr + tap_h * filter.stride_h + tap_w * filter.stride_w + offs_c
+    return tl.load(ptrs, mask=mask_c, other=0.0).to(ACC_DTYPE)[None, :]
 
 
 @triton.jit
-def spatial_tap(filter, tap, y, x, mask, SUM: tl.constexpr):
-    """One tap of the spatial filter, (columns, 1)."""
-    at = filter.pointer + tap * filter.c + y * filter.y + x * filter.x
-    return tl.load(at, mask=mask, other=0.0).to(SUM)[:, None]
+def load_spatial_tap(filter, tap, y, offs_w, mask_w, ACC_DTYPE: tl.constexpr):
+    """Load one tap of the spatial filter, (BLOCK_W, 1)."""
+    ptrs = filter.ptr + tap * filter.stride_c + y * filter.stride_h + offs_w * filter.stride_w
+    return tl.load(ptrs, mask=mask_w, other=0.0).to(ACC_DTYPE)[:, None]
 
 
 @triton.jit
-def channel_taps(filter, first_row, ROWS: tl.constexpr, WINDOW: tl.constexpr, of_channel, mask, SUM: tl.constexpr):
-    """The channel filter's taps of ROWS rows, for a loop that needs them again and again; none of no filter."""
-    taps = ()
+def load_channel_taps(
+    filter, first_tap_h, TAP_ROWS: tl.constexpr, GEOMETRY: tl.constexpr, offs_c, mask_c, ACC_DTYPE: tl.constexpr
+):
+    """Load TAP_ROWS rows of the channel filter into registers, for a loop that needs them at every step."""
+    cf_regs = ()
     if filter is not None:
-        for row in tl.static_range(ROWS):
-            for column in tl.static_range(WINDOW.kernel_x):
-                taps = taps + (channel_tap(filter, first_row + row, column, of_channel, mask, SUM),)
-    return taps
+        for tap_h in tl.static_range(TAP_ROWS):
+            for tap_w in tl.static_range(GEOMETRY.kernel_w):
+                cf_regs = cf_regs + (load_channel_tap(filter, first_tap_h + tap_h, tap_w, offs_c, mask_c, ACC_DTYPE),)
+    return cf_regs
 
 
 @triton.jit
-def weight(channel, spatial, WINDOW: tl.constexpr):
-    """The taps of the two filters as they meet. One may be missing."""
+def load_weight(
+    filters,
+    subpixel,  # counted from the one that the offsets in ``filters`` belong to
+    tap_h,
+    tap_w,
+    y,
+    offs_w,
+    mask_w,
+    mask_c,
+    sizes,
+    GEOMETRY: tl.constexpr,
+    KEEP_CF: tl.constexpr,
+    ACC_DTYPE: tl.constexpr,
+):
+    """Load one tap of both filters and combine them."""
+    tap = tap_h * GEOMETRY.kernel_w + tap_w
+    channel = None
+    spatial = None
+    if KEEP_CF and filters.channel is not None:
+        channel = filters.cf_regs[tap_h * GEOMETRY.kernel_w + tap_w]
+    elif filters.channel is not None:
+        offs_c = filters.cf_offs_c + subpixel * sizes.heads * sizes.channels * filters.channel.stride_c
+        channel = load_channel_tap(filters.channel, tap_h, tap_w, offs_c, mask_c, ACC_DTYPE)
+    if filters.spatial is not None:
+        first_tap = filters.sf_tap + subpixel * sizes.heads * (GEOMETRY.kernel_h * GEOMETRY.kernel_w)
+        spatial = load_spatial_tap(filters.spatial, first_tap + tap, y, offs_w, mask_w, ACC_DTYPE)
+    return combine(channel, spatial, GEOMETRY)
+
+
+@triton.jit
+def combine(channel, spatial, GEOMETRY: tl.constexpr):
+    """Combine one tap of both filters, of which one may be missing."""
     if channel is None:
-        met = spatial
+        weight = spatial
     elif spatial is None:
-        met = channel
-    elif WINDOW.add:
-        met = channel + spatial
+        weight = channel
+    elif GEOMETRY.add:
+        weight = channel + spatial
     else:
-        met = channel * spatial
-    return met
+        weight = channel * spatial
+    return weight

@@ -1,135 +1,124 @@
-"""The forward pass.
+"""Forward pass.
 
     out[n, c, y*uy + qy, x*ux + qx] = sum_t comb(cf[n, q*C + c, t], sf[n, (q*G + g)*K + t, y, x])
                                         * in[n, c, y*sy - py + ky*dy, x*sx - px + kx*dx]
 
-A program walks down TILE.rows rows of TILE.columns positions, for TILE.channels channels of one head and TILE.subpixels
-sub-pixels, TILE.step rows at once. A pixel that it loads serves every row and sub-pixel of the step in whose window it
-is; what the next step loads again is in the cache.
+A program walks down BLOCK_H rows of BLOCK_W positions, for BLOCK_C channels of one head and SUBPIXELS sub-pixels,
+STEP_H rows at a time. A loaded pixel serves every row and sub-pixel of the step that has it in its window; pixels that
+the next step loads again are in the cache.
 """
 
 import triton
 import triton.language as tl
 
 from ddfnet.ops.triton.common import (
-    channel_tap,
-    channel_taps,
-    columns_from,
-    digit,
-    load,
-    of_batch,
-    spatial_tap,
-    store,
-    strided,
-    weight,
-    zeros,
+    Filters,
+    channel_offsets,
+    load_channel_taps,
+    load_tile,
+    load_weight,
+    select_sample,
+    store_tile,
+    unaligned_arange,
+    unravel,
+    zero_accs,
 )
 
 
 @triton.jit
-def _add_row(
-    sums,
-    maps,  # input, channel filter, spatial filter
-    kept,
-    of_channel,  # offsets in the first two maps
-    channel_ok,
-    first_spatial,  # tap of the first sub-pixel
+def _accumulate_row(
+    accs,
+    input,
+    offs_c,
+    mask_c,
+    filters,
     sizes,
     y,
-    x,
-    tap_row,
-    WINDOW: tl.constexpr,
+    offs_w,
+    tap_h,
+    GEOMETRY: tl.constexpr,
     TILE: tl.constexpr,
-    SUM: tl.constexpr,
+    ACC_DTYPE: tl.constexpr,
 ):
-    """Add what one row of the input gives: to the first row of the step by row ``tap_row`` of the kernel, to the next
-    row by the one above, and so on."""
-    taps: tl.constexpr = WINDOW.kernel_y * WINDOW.kernel_x
-    input, channel_filter, spatial_filter = maps
-    row = y * WINDOW.stride_y - sizes.padding_y + tap_row * WINDOW.dilation_y
-    row_ok = (row >= 0) & (row < sizes.input_height)
-    for tap_column in tl.static_range(WINDOW.kernel_x):
-        column = x * WINDOW.stride_x - sizes.padding_x + tap_column * WINDOW.dilation_x
-        column_ok = row_ok & (column >= 0) & (column < sizes.input_width)
-        value = load(input, row, column, of_channel[0], column_ok[:, None] & channel_ok[None, :], SUM)
-        added = ()
-        for i in tl.static_range(TILE.step):
-            for q in tl.static_range(TILE.subpixels):
-                total = sums[i * TILE.subpixels + q]
-                # With one row in a step every row of the kernel is its row; it may be counted at run time then.
-                if TILE.step == 1 or (tap_row >= i and tap_row - i < WINDOW.kernel_y):
-                    tap = (tap_row - i) * WINDOW.kernel_x + tap_column
-                    channel = None
-                    spatial = None
-                    if TILE.keep and channel_filter is not None:
-                        channel = kept[(tap_row - i) * WINDOW.kernel_x + tap_column]
-                    elif channel_filter is not None:
-                        offset = of_channel[1] + q * sizes.heads * sizes.channels * channel_filter.c
-                        channel = channel_tap(channel_filter, tap_row - i, tap_column, offset, channel_ok, SUM)
-                    if spatial_filter is not None:
-                        there = (x < sizes.width) & (y + i < sizes.height)
-                        first = first_spatial + q * sizes.heads * taps
-                        spatial = spatial_tap(spatial_filter, first + tap, y + i, x, there, SUM)
-                    total += value * weight(channel, spatial, WINDOW)
-                added = added + (total,)
-        sums = added
-    return sums
+    """Add the share of one input row: row ``tap_h`` of the kernel to the first row of the step, the row above it to the
+    next one, and so on."""
+    row = y * GEOMETRY.stride_h - sizes.padding_h + tap_h * GEOMETRY.dilation_h
+    mask_h = (row >= 0) & (row < sizes.input_height)
+    for tap_w in tl.static_range(GEOMETRY.kernel_w):
+        column = offs_w * GEOMETRY.stride_w - sizes.padding_w + tap_w * GEOMETRY.dilation_w
+        mask_w = mask_h & (column >= 0) & (column < sizes.input_width)
+        value = load_tile(input, row, column, offs_c, mask_w[:, None] & mask_c[None, :], ACC_DTYPE)
+        new_accs = ()
+        for i in tl.static_range(TILE.STEP_H):
+            for q in tl.static_range(TILE.SUBPIXELS):
+                acc = accs[i * TILE.SUBPIXELS + q]
+                # A step of one row uses every row of the kernel, so that tap_h may be a run-time number there.
+                if TILE.STEP_H == 1 or (tap_h >= i and tap_h - i < GEOMETRY.kernel_h):
+                    mask_out = (offs_w < sizes.width) & (y + i < sizes.height)
+                    acc += value * load_weight(
+                        filters, q, tap_h - i, tap_w, y + i, offs_w, mask_out, mask_c, sizes,
+                        GEOMETRY, TILE.KEEP_CF, ACC_DTYPE,
+                    )  # fmt: skip
+                new_accs = new_accs + (acc,)
+        accs = new_accs
+    return accs
 
 
 @triton.jit
-def forward(
-    input,
-    channel_filter,
-    spatial_filter,
-    output,
+def ddf_fwd_kernel(
+    input,  # Map (N, C, H, W)
+    channel_filter,  # Map (N, S*C, kH, kW), or None
+    spatial_filter,  # Map (N, S*G*kH*kW, Ho, Wo), or None
+    output,  # Map (N, C, Ho*uy, Wo*ux)
     sizes,
-    WINDOW: tl.constexpr,
+    GEOMETRY: tl.constexpr,
     TILE: tl.constexpr,
-    INDEX: tl.constexpr,
-    SUM: tl.constexpr,
+    INDEX_DTYPE: tl.constexpr,
+    ACC_DTYPE: tl.constexpr,
 ):
-    rest = tl.program_id(0).to(INDEX)
-    block, rest = digit(rest, tl.cdiv(sizes.channels, TILE.channels))
-    head, rest = digit(rest, sizes.heads)
-    group, rest = digit(rest, WINDOW.scale_y * WINDOW.scale_x // TILE.subpixels)
-    column_tile, rest = digit(rest, tl.cdiv(sizes.width, TILE.columns))
-    row_tile, n = digit(rest, tl.cdiv(sizes.height, TILE.rows))
+    pid = tl.program_id(0).to(INDEX_DTYPE)
+    pid_c, pid = unravel(pid, tl.cdiv(sizes.channels, TILE.BLOCK_C))
+    head, pid = unravel(pid, sizes.heads)
+    pid_q, pid = unravel(pid, GEOMETRY.scale_h * GEOMETRY.scale_w // TILE.SUBPIXELS)
+    pid_w, pid = unravel(pid, tl.cdiv(sizes.width, TILE.BLOCK_W))
+    pid_h, n = unravel(pid, tl.cdiv(sizes.height, TILE.BLOCK_H))
 
-    subpixel = group * TILE.subpixels
-    x = columns_from(column_tile * TILE.columns, TILE.columns)
-    channel = block * TILE.channels + tl.arange(0, TILE.channels)
-    channel_ok = channel < sizes.channels
+    subpixel = pid_q * TILE.SUBPIXELS
+    offs_w = unaligned_arange(pid_w * TILE.BLOCK_W, TILE.BLOCK_W)
+    channel = pid_c * TILE.BLOCK_C + tl.arange(0, TILE.BLOCK_C)
+    mask_c = channel < sizes.channels
     channel += head * sizes.channels
-    filter_channel = subpixel * sizes.heads * sizes.channels + channel
-    first_spatial = (subpixel * sizes.heads + head) * WINDOW.kernel_y * WINDOW.kernel_x
-    maps = (of_batch(input, n), of_batch(channel_filter, n), of_batch(spatial_filter, n))
-    output = of_batch(output, n)
-    of_channel = (channel * input.c, strided(channel_filter, filter_channel))
-    of_output = channel * output.c
+    input, output = select_sample(input, n), select_sample(output, n)
+    channel_filter, spatial_filter = select_sample(channel_filter, n), select_sample(spatial_filter, n)
+    input_offs_c = channel * input.stride_c
+    output_offs_c = channel * output.stride_c
+    cf_offs_c = channel_offsets(channel_filter, subpixel * sizes.heads * sizes.channels + channel)
+    sf_tap = (subpixel * sizes.heads + head) * GEOMETRY.kernel_h * GEOMETRY.kernel_w
 
-    kept = ()
-    if TILE.keep:
-        kept = channel_taps(maps[1], 0, WINDOW.kernel_y, WINDOW, of_channel[1], channel_ok, SUM)
-    first_row = row_tile * TILE.rows
-    for step in range(0, tl.minimum(TILE.rows, sizes.height - first_row), TILE.step):
-        y = first_row + step
-        sums = zeros(TILE.step * TILE.subpixels, TILE.columns, TILE.channels, SUM)
-        if TILE.unroll:
-            for tap_row in tl.static_range(WINDOW.kernel_y + TILE.step - 1):
-                sums = _add_row(
-                    sums, maps, kept, of_channel, channel_ok, first_spatial, sizes, y, x, tap_row, WINDOW, TILE, SUM
+    cf_regs = ()
+    if TILE.KEEP_CF:
+        cf_regs = load_channel_taps(channel_filter, 0, GEOMETRY.kernel_h, GEOMETRY, cf_offs_c, mask_c, ACC_DTYPE)
+    filters = Filters(channel_filter, cf_regs, cf_offs_c, spatial_filter, sf_tap)
+    first_y = pid_h * TILE.BLOCK_H
+    for step in range(0, tl.minimum(TILE.BLOCK_H, sizes.height - first_y), TILE.STEP_H):
+        y = first_y + step
+        accs = zero_accs(TILE.STEP_H * TILE.SUBPIXELS, TILE.BLOCK_W, TILE.BLOCK_C, ACC_DTYPE)
+        if TILE.UNROLL:
+            for tap_h in tl.static_range(GEOMETRY.kernel_h + TILE.STEP_H - 1):
+                accs = _accumulate_row(
+                    accs, input, input_offs_c, mask_c, filters, sizes, y, offs_w, tap_h, GEOMETRY, TILE, ACC_DTYPE
                 )
         else:  # only the rows that are on the map
-            above = sizes.padding_y - y * WINDOW.stride_y
-            begin = tl.maximum(0, tl.cdiv(above, WINDOW.dilation_y))
-            end = tl.minimum(WINDOW.kernel_y, (sizes.input_height - 1 + above) // WINDOW.dilation_y + 1)
-            for tap_row in range(begin, end):
-                sums = _add_row(
-                    sums, maps, kept, of_channel, channel_ok, first_spatial, sizes, y, x, tap_row, WINDOW, TILE, SUM
+            above = sizes.padding_h - y * GEOMETRY.stride_h
+            begin = tl.maximum(0, tl.cdiv(above, GEOMETRY.dilation_h))
+            end = tl.minimum(GEOMETRY.kernel_h, (sizes.input_height - 1 + above) // GEOMETRY.dilation_h + 1)
+            for tap_h in range(begin, end):
+                accs = _accumulate_row(
+                    accs, input, input_offs_c, mask_c, filters, sizes, y, offs_w, tap_h, GEOMETRY, TILE, ACC_DTYPE
                 )
-        for i in tl.static_range(TILE.step):
-            there = ((x < sizes.width) & (y + i < sizes.height))[:, None] & channel_ok[None, :]
-            for q in tl.static_range(TILE.subpixels):
-                row = (y + i) * WINDOW.scale_y + (subpixel + q) // WINDOW.scale_x
-                column = x * WINDOW.scale_x + (subpixel + q) % WINDOW.scale_x
-                store(output, row, column, of_output, there, sums[i * TILE.subpixels + q])
+        for i in tl.static_range(TILE.STEP_H):
+            mask_out = ((offs_w < sizes.width) & (y + i < sizes.height))[:, None] & mask_c[None, :]
+            for q in tl.static_range(TILE.SUBPIXELS):
+                row = (y + i) * GEOMETRY.scale_h + (subpixel + q) // GEOMETRY.scale_w
+                column = offs_w * GEOMETRY.scale_w + (subpixel + q) % GEOMETRY.scale_w
+                store_tile(output, row, column, output_offs_c, mask_out, accs[i * TILE.SUBPIXELS + q])

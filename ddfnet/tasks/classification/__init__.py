@@ -13,12 +13,12 @@ from ddfnet.tasks.registry import Evaluation, TaskSpec, Training
 
 def _training() -> Training:
     from ddfnet.tasks.classification.data import ClassificationData
-    from ddfnet.tasks.classification.module import Classifier, save_artifacts
+    from ddfnet.tasks.classification.module import Classifier, card
 
     return Training(
         Classifier,
         ClassificationData,
-        save_artifacts,
+        card,
         link_arguments=lambda parser: parser.link_arguments("model.num_classes", "data.num_classes"),
     )
 

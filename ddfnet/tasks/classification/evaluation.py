@@ -11,8 +11,8 @@ from typing import Any
 import lightning
 from torch import nn
 
-from ddfnet.models import classifier_files, network_files
-from ddfnet.tasks.classification.data import ClassificationData
+from ddfnet.pretrained import load, read_card, read_header
+from ddfnet.tasks.classification.data import ClassificationData, upgrade_preprocessing
 from ddfnet.tasks.classification.module import Classifier
 from ddfnet.tasks.evaluation import EvaluationTable, distinct_paths
 
@@ -78,10 +78,11 @@ def evaluate(
         DataError: images are missing or broken.
     """
     distinct_paths(checkpoints)
-    cards = {file: network_files.card(file) for file in checkpoints}
+    cards = {file: read_card(file) for file in checkpoints}
     rows = []
     for file, card in cards.items():
-        network, made_of, preprocessing = classifier_files.load(file)
+        network, header = load(file, "classification"), read_header(file)
+        made_of: Any = header.init_args
         data = ClassificationData(
             path,
             source,
@@ -90,7 +91,7 @@ def evaluate(
             batch_size=batch_size,
             on_bad_image=on_bad_image,  # type: ignore[arg-type]
             workers=workers,
-            **preprocessing,
+            **upgrade_preprocessing(header.extra["preprocessing"]),
         )
         data.setup("validate")
         _check_classes(file, (card or {}).get("classes"), data)

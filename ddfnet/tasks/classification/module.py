@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -16,8 +15,9 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ddfnet.arguments import check_range
 from ddfnet.data.classification.items import NO_LABEL
-from ddfnet.models import classifier_files
+from ddfnet.models.classifier import create_classifier
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch
+from ddfnet.pretrained import Header, header_of
 from ddfnet.tasks.classification.data import Batch, ClassificationData
 
 
@@ -105,7 +105,7 @@ class Classifier(lightning.LightningModule):
         self.made_of: dict[str, Any] | None = None  # arguments that create the network
         if isinstance(network, str):
             self.made_of = {"name": network, "num_classes": num_classes, "options": network_options or {}}
-            network = classifier_files.create(**self.made_of)
+            network = create_classifier(**self.made_of)
         self.network = network.to(memory_format=self.format)  # type: ignore[call-overload]
         self.optimizer, self.momentum = optimizer, momentum
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
@@ -176,9 +176,16 @@ class Classifier(lightning.LightningModule):
         scheduler.step_update(self.global_step)  # timm's schedules have no state that could get lost
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["network"] = self.made_of
+        checkpoint["header"] = self.header.as_dict()
         checkpoint["recipe"] = self.recipe
-        checkpoint["preprocessing"] = getattr(self.trainer.datamodule, "preprocessing", None)  # type: ignore[attr-defined]
+
+    @property
+    def header(self) -> Header:
+        """Return the header of the network's files, see `ddfnet.pretrained`."""
+        registered = self.made_of is None and hasattr(self.network, "kind")
+        own = header_of(self.network) if registered else Header("classification", self.made_of)
+        preprocessing = getattr(self.trainer.datamodule, "preprocessing", None)  # type: ignore[attr-defined]
+        return own._replace(extra={**own.extra, "preprocessing": preprocessing})
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -239,16 +246,14 @@ class Classifier(lightning.LightningModule):
             raise ValueError(f"optimizer {self.optimizer!r} cannot be made here: {reason}") from None
 
 
-def save_artifacts(trainer: lightning.Trainer, weights: dict[str, Any], file: Path, facts: dict[str, Any]) -> None:
-    """Write the network of a run that has ended, and its model card, see `ddfnet.tasks.Training`."""
+def card(trainer: lightning.Trainer) -> dict[str, Any]:
+    """Return the task's entries of the model card, see `ddfnet.tasks.Training`."""
     model: Any = trainer.lightning_module
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    card = {
+    return {
         "network": model.made_of,
         "data": {"path": data.path, "source": data.source},
         "classes": data.classes,
         "preprocessing": data.preprocessing,
         "epochs": trainer.current_epoch,
-        **facts,
     }
-    classifier_files.save(model.network, model.made_of, data.preprocessing, file, card, weights)

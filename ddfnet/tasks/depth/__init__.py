@@ -12,12 +12,12 @@ from ddfnet.tasks.registry import Evaluation, TaskSpec, Training
 
 
 def _training() -> Training:
-    from ddfnet.tasks.depth.module import GuidedDepth, GuidedDepthData, save_artifacts
+    from ddfnet.tasks.depth.module import GuidedDepth, GuidedDepthData, card
 
     return Training(
         GuidedDepth,
         GuidedDepthData,
-        save_artifacts,
+        card,
         link_arguments=lambda parser: parser.link_arguments("model.factors", "data.multiple", compute_fn=max),
         counts_steps=True,
         skips_parameters=True,

@@ -15,10 +15,9 @@ from ddfnet.data.depth import folder, middlebury, nyu
 from ddfnet.data.depth.nyu import HALF_PIXEL_BILINEAR_CM
 from ddfnet.data.depth.protocols import PROTOCOLS
 from ddfnet.data.depth.scenes import Scene
-from ddfnet.depth import weights_files
 from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.errors import UserError
-from ddfnet.models import network_files
+from ddfnet.pretrained import load, read_card
 from ddfnet.tasks.depth import baselines, evaluation, probes
 from ddfnet.tasks.depth.baselines import METHODS, Method
 from ddfnet.tasks.depth.evaluation import Row
@@ -92,7 +91,7 @@ def _method_names(options: argparse.Namespace) -> list[str]:
 def _networks(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[_Network]:
 
     return [
-        _Network(name, file, weights_files.load(file), network_files.card(file))
+        _Network(name, file, load(file, GuidedUpsampler), read_card(file))
         for name, file in zip(_labels(checkpoints, methods), checkpoints, strict=True)
     ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -16,8 +15,8 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from ddfnet.data.depth.synthetic import ComposedScenes, check_seed
-from ddfnet.depth import weights_files
 from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.pretrained import header_of
 from ddfnet.tasks.depth import metrics
 from ddfnet.tasks.depth.dead_units import DeadUnits
 from ddfnet.tasks.depth.metrics import Errors
@@ -154,7 +153,7 @@ class GuidedDepth(lightning.LightningModule):
         return schedule_steps(optimizer, int(self.trainer.estimated_stepping_batches), self.warmup_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["network"] = self.network.options
+        checkpoint["header"] = header_of(self.network).as_dict()
 
     def _show(self, factor: int, batch: Batch, depth: Tensor, bilinear: Tensor) -> None:
         for logger in self.loggers:
@@ -251,13 +250,11 @@ class GuidedDepthData(lightning.LightningDataModule):
         return DataLoader(scenes, num_workers=self.workers, prefetch_factor=ahead, **order)
 
 
-def save_artifacts(trainer: lightning.Trainer, weights: dict[str, Any], file: Path, facts: dict[str, Any]) -> None:
-    """Write the network of a run that has ended, and its model card, see `ddfnet.tasks.Training`."""
+def card(trainer: lightning.Trainer) -> dict[str, Any]:
+    """Return the task's entries of the model card, see `ddfnet.tasks.Training`."""
     model: Any = trainer.lightning_module
-    card = {
-        "network": model.network.options,
+    return {
+        "network": model.network.init_args,
         "data": "scenes composed on the fly of photographs (ddfnet.data.depth.synthetic.ComposedScenes)",
         "factors": list(model.factors),
-        **facts,
     }
-    weights_files.save(model.network, file, card, weights)

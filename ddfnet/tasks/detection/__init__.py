@@ -13,7 +13,7 @@ from ddfnet.tasks.registry import Evaluation, TaskSpec, Training
 
 def _training() -> Training:
     from ddfnet.tasks.detection.data import DetectionData
-    from ddfnet.tasks.detection.module import Detection, save_artifacts
+    from ddfnet.tasks.detection.module import Detection, card
 
     def link_arguments(parser: Any) -> None:
         parser.link_arguments(
@@ -21,7 +21,7 @@ def _training() -> Training:
         )
 
     # The processes validate unequal numbers of images, so the weights cannot be sharded.
-    return Training(Detection, DetectionData, save_artifacts, link_arguments, counts_steps=True, supports_fsdp=False)
+    return Training(Detection, DetectionData, card, link_arguments, counts_steps=True, supports_fsdp=False)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

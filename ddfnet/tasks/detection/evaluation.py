@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddfnet.env_info import device_named
 from ddfnet.errors import DataError
-from ddfnet.models import detection_files, network_files
 from ddfnet.models.faster_rcnn import Detector
 from ddfnet.models.upsamplers import upsampler as build_upsampler
+from ddfnet.pretrained import load, read_card
 from ddfnet.tasks.detection.data import DetectionData
 from ddfnet.tasks.detection.module import METRICS, Detection
 from ddfnet.tasks.evaluation import EvaluationTable, short_names
@@ -87,8 +87,8 @@ def evaluate(
     place = device_named(device)
     rows, networks = [], []
     for name, file in zip(short_names(checkpoints), checkpoints, strict=True):
-        detector = detection_files.load(file)
-        networks.append({"file": str(file), "card": network_files.card(file)})
+        detector = load(file, Detector)
+        networks.append({"file": str(file), "card": read_card(file)})
         data = DetectionData(
             root,
             detector.classes,
@@ -149,7 +149,7 @@ def score(name: str, detector: Detector, data: DetectionData, device: torch.devi
     height, width = images.sizes.median(0).values.tolist()
     return DetectorScores(
         name=name,
-        upsampler=detector.options["upsampler"],
+        upsampler=detector.init_args["upsampler"],
         precision=module.precision,
         classes=module.class_precision,
         images=len(timer.seconds),
@@ -157,7 +157,7 @@ def score(name: str, detector: Detector, data: DetectionData, device: torch.devi
         parameters=_parameters(detector),
         upsampler_parameters=_parameters(detector.backbone.fpn.upsamplers),
         upsampler_macs=upsampler_macs(
-            detector.options["upsampler"], detector.options["width"], *network_size(detector, height, width)
+            detector.init_args["upsampler"], detector.init_args["width"], *network_size(detector, height, width)
         ),
         seconds=statistics.median(timer.seconds),
     )

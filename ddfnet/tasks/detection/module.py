@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning
@@ -15,8 +14,8 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from ddfnet.arguments import check_range
 from ddfnet.data.seeding import reseed
-from ddfnet.models import detection_files
 from ddfnet.models.faster_rcnn import Detector
+from ddfnet.pretrained import header_of
 from ddfnet.tasks.detection.data import Batch
 from ddfnet.training.schedules import schedule_steps
 
@@ -127,20 +126,18 @@ class Detection(lightning.LightningModule):
         return {"optimizer": self.optimizer}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["network"] = self.network.options
+        checkpoint["header"] = header_of(self.network).as_dict()
         checkpoint["recipe"] = self.recipe
 
 
-def save_artifacts(trainer: lightning.Trainer, weights: dict[str, Any], file: Path, facts: dict[str, Any]) -> None:
-    """Write the network of a run that has ended, and its model card, see `ddfnet.tasks.Training`."""
+def card(trainer: lightning.Trainer) -> dict[str, Any]:
+    """Return the task's entries of the model card, see `ddfnet.tasks.Training`."""
     model: Any = trainer.lightning_module
     images = trainer.datamodule.train_images  # type: ignore[attr-defined]
-    card = {
-        "network": model.network.options,
+    return {
+        "network": model.network.init_args,
         "data": {"images": len(images), "boxes_left_out": images.left_out, "origin": images.origin},
-        **facts,
     }
-    detection_files.save(model.network, file, card, weights)
 
 
 def precision_metric() -> MeanAveragePrecision:

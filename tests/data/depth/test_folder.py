@@ -44,7 +44,7 @@ def test_a_file_without_partner(folder, lonely, where):
         folders.load(folder)
 
 
-def test_what_is_no_picture_is_passed_over(folder):
+def test_what_is_no_image_is_passed_over(folder):
     (folder / "rgb" / "Thumbs.db").touch()
     (folder / "depth" / "a.txt").write_text("taken on a Tuesday")
     assert [scene.name for scene in folders.load(folder)] == ["a", "b"]

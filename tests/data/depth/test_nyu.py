@@ -1,4 +1,4 @@
-"""The NYU reader, on a small file of the same layout."""
+"""Reader of NYU, on a small file of the same layout."""
 
 import hashlib
 import pickle
@@ -15,14 +15,14 @@ COUNT, HEIGHT, WIDTH = nyu.TRAIN + 3, 4, 6
 
 @pytest.fixture
 def file(tmp_path):
-    """As MATLAB writes it: every array with its axes the other way round."""
+    """Write a file as MATLAB does: every array with its axes in reverse order."""
     path = tmp_path / "small.mat"
     number = np.arange(COUNT, dtype=np.float32)[:, None, None]
     with h5py.File(path, "w") as archive:
         ramp = np.arange(1, HEIGHT * WIDTH + 1, dtype=np.float32).reshape(HEIGHT, WIDTH)
         archive["depths"] = (number * 100 + ramp).transpose(0, 2, 1)
-        picture = np.arange(HEIGHT * WIDTH * 3, dtype=np.uint8).reshape(HEIGHT, WIDTH, 3)
-        archive["images"] = np.broadcast_to(picture.transpose(2, 1, 0), (COUNT, 3, WIDTH, HEIGHT))
+        image = np.arange(HEIGHT * WIDTH * 3, dtype=np.uint8).reshape(HEIGHT, WIDTH, 3)
+        archive["images"] = np.broadcast_to(image.transpose(2, 1, 0), (COUNT, 3, WIDTH, HEIGHT))
     return path
 
 

@@ -34,14 +34,14 @@ def test_keeps_to_the_radius(kind, radius):
 
 @pytest.mark.parametrize("kind", [kind for kind in REACH if kind != "_bar"])
 def test_grows_with_the_radius_alone(kind):
-    """The radius is a scale, it changes no shape; but a bar has a least width."""
+    """Radii scale a shape and change nothing else, but for the least width of a bar."""
     for seed in SEEDS:
         np.testing.assert_allclose(made(kind, seed, 50), 10 * made(kind, seed, 5), rtol=1e-12, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", REACH)
 def test_a_closed_curve_encloses_an_area(kind):
-    """The last point is not the first again: what joins them is a side."""
+    """Last and first points differ: the line between them is a side."""
     for seed in SEEDS:
         points = made(kind, seed, 40)
         assert np.abs(np.roll(points, -1, 0) - points).sum(1).min() > 1e-6

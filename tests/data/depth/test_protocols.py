@@ -1,4 +1,4 @@
-"""The protocols: what is sampled, where it lies, and what is scored."""
+"""Protocols: the samples, their positions, and the scored pixels."""
 
 import math
 from dataclasses import replace

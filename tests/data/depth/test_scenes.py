@@ -1,4 +1,4 @@
-"""What makes a scene, and the two that other packages carry."""
+"""Scenes of arrays, and the two inside other packages."""
 
 from pathlib import Path
 

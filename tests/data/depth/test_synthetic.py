@@ -25,7 +25,7 @@ FLAWS = {"noise": 0.05, "holes": 0.2, "misalignment": 2.0}
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """OpenCV's threads do not survive a fork: a worker would wait for them for ever."""
+    """Set OpenCV to one thread: its threads do not survive a fork, and a worker would wait for them for ever."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     yield
@@ -38,7 +38,7 @@ def digest(scene: dict[str, torch.Tensor]) -> str:
 
 
 def depth_edges(depth: torch.Tensor, least: float) -> np.ndarray:
-    """The pixels on both sides of a step of at least this share of the scene's range."""
+    """Mark the pixels on both sides of a step of at least this share of the scene's range."""
     values = depth[0].numpy()
     edges = np.zeros(values.shape, bool)
     across, down = (np.abs(np.diff(values, axis=axis)) > least * np.ptp(values) for axis in (1, 0))
@@ -49,8 +49,8 @@ def depth_edges(depth: torch.Tensor, least: float) -> np.ndarray:
     return edges
 
 
-def picture_edges(guide: torch.Tensor) -> np.ndarray:
-    """The tenth of the pixels with the steepest gradients."""
+def image_edges(guide: torch.Tensor) -> np.ndarray:
+    """Mark the tenth of the pixels with the steepest gradients."""
     grey = cv2.GaussianBlur(guide.float().mean(0).numpy(), (0, 0), 1.0)
     steepness = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
     return steepness > np.quantile(steepness, 0.9)
@@ -124,32 +124,32 @@ def test_keys_shapes_and_types(size: int, flaws: dict[str, float]) -> None:
         assert scene["depth"].min() < scene["depth"].max()
 
 
-def test_depth_edges_lie_on_picture_edges() -> None:
-    """A picture of another scene shows what chance makes of it: the tenth that is called an edge."""
+def test_depth_edges_lie_on_image_edges() -> None:
+    """An image of another scene shows what chance makes of it: the tenth that is called an edge."""
     scenes = ComposedScenes(48, 96)
     edges = [depth_edges(scenes[i]["depth"], 0.1) for i in range(48)]
-    pictures = [picture_edges(scenes[i]["guide"]) for i in range(48)]
+    images = [image_edges(scenes[i]["guide"]) for i in range(48)]
     total = sum(edge.sum() for edge in edges)
-    own = sum((edge & picture).sum() for edge, picture in zip(edges, pictures, strict=True)) / total
-    others = sum((edge & picture).sum() for edge, picture in zip(edges, pictures[1:] + pictures[:1], strict=True))
+    own = sum((edge & image).sum() for edge, image in zip(edges, images, strict=True)) / total
+    others = sum((edge & image).sum() for edge, image in zip(edges, images[1:] + images[:1], strict=True))
     assert others / total < 0.2
     assert own > 0.3 and own > 2.5 * others / total
 
 
-def test_not_every_picture_edge_is_a_depth_edge() -> None:
+def test_not_every_image_edge_is_a_depth_edge() -> None:
     scenes = ComposedScenes(48, 96)
     alone = total = 0
     for i in range(48):
-        picture = picture_edges(scenes[i]["guide"])
+        image = image_edges(scenes[i]["guide"])
         near = cv2.dilate(depth_edges(scenes[i]["depth"], 0.02).astype(np.uint8), np.ones((7, 7))) > 0
-        alone += (picture & ~near).sum()
-        total += picture.sum()
+        alone += (image & ~near).sum()
+        total += image.sum()
     assert alone / total > 0.1
 
 
 def test_own_photographs_are_used(tmp_path: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (120, 120, 3), np.uint8)
-    (tmp_path / "own.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    image = np.random.default_rng(0).integers(0, 256, (120, 120, 3), np.uint8)
+    (tmp_path / "own.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
     own = ComposedScenes(4, 64, more_photographs=[tmp_path])
     plain = ComposedScenes(4, 64)
     assert len(own.photographs) == len(plain.photographs) + 1
@@ -208,7 +208,7 @@ def test_noise_changes_what_is_measured_alone() -> None:
 
 @pytest.mark.parametrize("most", [1.0, 3.0])
 def test_misalignment_moves_the_edges_of_the_depth(most: float) -> None:
-    """Each edge against the nearest old one: no move along it is seen, and none below half a pixel."""
+    """Each edge against the nearest old one: no move along it is seen, and none below 0.5 pixels."""
     straight, crooked = ComposedScenes(40, 96), ComposedScenes(40, 96, misalignment=most)
     moves = []
     for i in range(40):
@@ -287,9 +287,9 @@ def test_a_missing_photograph(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["aloeL.jpg", "motorcycle_left.png"])
 def test_the_test_scenes_are_no_photographs(tmp_path: Path, name: str) -> None:
-    picture = np.zeros((100, 100, 3), np.uint8)
+    image = np.zeros((100, 100, 3), np.uint8)
     path = tmp_path / name
-    path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
+    path.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
     for place in (path, tmp_path):
         with pytest.raises(DataError, match=f"{name} is held back"):
             ComposedScenes(2, 64, more_photographs=[place])

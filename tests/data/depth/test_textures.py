@@ -24,14 +24,14 @@ def noise(height: int = 96, width: int = 120, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def write(path: Path, picture: np.ndarray) -> Path:
-    path.write_bytes(cv2.imencode(path.suffix.lower(), picture)[1].tobytes())
+def write(path: Path, image: np.ndarray) -> Path:
+    path.write_bytes(cv2.imencode(path.suffix.lower(), image)[1].tobytes())
     return path
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of all files that are read, in lower case."""
+def files_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record the names of all files that are read, in lower case."""
     names = []
     read = Path.read_bytes
 
@@ -47,10 +47,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_scikit_image_carries_ten() -> None:
-    pictures = photographs()
-    assert len(pictures) == CARRIED
-    for picture in pictures:
-        assert picture.dtype == np.uint8 and picture.shape[2] == 3 and min(picture.shape[:2]) >= 96
+    images = photographs()
+    assert len(images) == CARRIED
+    for image in images:
+        assert image.dtype == np.uint8 and image.shape[2] == 3 and min(image.shape[:2]) >= 96
 
 
 def test_files_and_folders_are_added(tmp_path: Path) -> None:
@@ -61,17 +61,17 @@ def test_files_and_folders_are_added(tmp_path: Path) -> None:
     write(folder / "below" / "c.png", noise(150, 150))
     own = write(tmp_path / "own.png", noise(97, 99, seed=2))
     found = photographs([folder, own])[CARRIED:]
-    assert [picture.shape for picture in found] == [(96, 120, 3), (100, 96, 3), (97, 99, 3)]  # none of the sub-folder
+    assert [image.shape for image in found] == [(96, 120, 3), (100, 96, 3), (97, 99, 3)]  # none of the sub-folder
     np.testing.assert_array_equal(found[0], noise(seed=1)[..., ::-1])  # red comes first
     np.testing.assert_array_equal(found[2], noise(97, 99, seed=2)[..., ::-1])
 
 
-def test_grey_and_transparent_pictures_have_three_channels(tmp_path: Path) -> None:
+def test_grey_and_transparent_images_have_three_channels(tmp_path: Path) -> None:
     write(tmp_path / "grey.png", noise()[..., 0])
     write(tmp_path / "transparent.png", np.concatenate([noise(), noise()[..., :1]], 2))
     write(tmp_path / "wide.png", noise().astype(np.uint16) * 257)
-    for picture in photographs([tmp_path])[CARRIED:]:
-        assert picture.shape == (96, 120, 3) and picture.dtype == np.uint8
+    for image in photographs([tmp_path])[CARRIED:]:
+        assert image.shape == (96, 120, 3) and image.dtype == np.uint8
 
 
 def test_what_is_no_photograph_is_passed_over(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_what_is_no_photograph_is_passed_over(tmp_path: Path) -> None:
     write(tmp_path / "icon.png", noise(95, 400))
     write(tmp_path / "high_icon.jpg", noise(400, 95))
     (tmp_path / "empty.png").touch()
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "header.png").write_bytes(whole[:20])
     (tmp_path / "notes.txt").write_text("a photograph is not called so")
     (tmp_path / "another.bin").write_bytes(whole)
@@ -101,7 +101,7 @@ def test_nothing_in_it(tmp_path: Path) -> None:
         photographs([tmp_path])
     icon = write(tmp_path / "icon.png", noise(32, 32))
     broken = tmp_path / "broken.png"
-    broken.write_text("no picture")
+    broken.write_text("no image")
     for path in (icon, broken, tmp_path):
         with pytest.raises(DataError, match=f"{path.name} {message}"):
             photographs([path])
@@ -113,7 +113,7 @@ HELD_BACK = ["aloeL.jpg", "aloeR.jpg", "aloeGT.png", "motorcycle_left.png", "mot
 
 
 @pytest.mark.parametrize("name", HELD_BACK)
-def test_a_test_scene_is_never_read(tmp_path: Path, opened: list[str], name: str) -> None:
+def test_a_test_scene_is_never_read(tmp_path: Path, files_read: list[str], name: str) -> None:
     scene = write(tmp_path / name, noise())
     for path in (scene, tmp_path):
         with pytest.raises(DataError) as error:
@@ -123,12 +123,12 @@ def test_a_test_scene_is_never_read(tmp_path: Path, opened: list[str], name: str
             "which nothing may be trained; leave it out, or rename another image"
         )
     write(tmp_path / "other.png", noise(130, 130))
-    assert [picture.shape for picture in photographs([tmp_path])[CARRIED:]] == [(130, 130, 3)]
-    assert "other.png" in opened  # so it is this way that files are read
-    assert name.lower() not in opened
+    assert [image.shape for image in photographs([tmp_path])[CARRIED:]] == [(130, 130, 3)]
+    assert "other.png" in files_read  # so it is this way that files are read
+    assert name.lower() not in files_read
 
 
-def test_the_motorcycle_itself_is_never_read(opened: list[str]) -> None:
+def test_the_motorcycle_itself_is_never_read(files_read: list[str]) -> None:
     """It lies among the photographs that are used."""
     folder = Path(str(files("skimage.data")))
     scene = folder / "motorcycle_left.png"
@@ -137,22 +137,22 @@ def test_the_motorcycle_itself_is_never_read(opened: list[str]) -> None:
         photographs([scene])
     found = photographs([folder])
     assert len(found) > 2 * CARRIED - 1
-    assert all(picture.shape != content.shape for picture in found)
-    assert not any(name.startswith(("motorcycle", "aloe")) for name in opened)
+    assert all(image.shape != content.shape for image in found)
+    assert not any(name.startswith(("motorcycle", "aloe")) for name in files_read)
 
 
 # --- textures -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[np.ndarray]:
+def images() -> list[np.ndarray]:
     return photographs()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (77, 2), (33, 64), (128, 100)])
-def test_a_texture_has_its_size_and_range(pictures: list[np.ndarray], size: tuple[int, int]) -> None:
+def test_a_texture_has_its_size_and_range(images: list[np.ndarray], size: tuple[int, int]) -> None:
     for seed in range(40):
-        surface = texture(np.random.default_rng(seed), pictures, *size)
+        surface = texture(np.random.default_rng(seed), images, *size)
         assert surface.shape == (*size, 3) and surface.dtype == np.float32
         assert np.isfinite(surface).all() and surface.min() >= 0 and surface.max() <= 1
 
@@ -163,20 +163,20 @@ def test_a_texture_larger_than_every_photograph() -> None:
     assert surface.std() > 0.01
 
 
-def test_the_seed_decides_and_the_photographs_stay(pictures: list[np.ndarray]) -> None:
-    before = [picture.copy() for picture in pictures]
-    first, again, other = (texture(np.random.default_rng(seed), pictures, 64, 64) for seed in (3, 3, 4))
+def test_the_seed_decides_and_the_photographs_stay(images: list[np.ndarray]) -> None:
+    before = [image.copy() for image in images]
+    first, again, other = (texture(np.random.default_rng(seed), images, 64, 64) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
-    for picture, was in zip(pictures, before, strict=True):
-        np.testing.assert_array_equal(picture, was)
+    for image, was in zip(images, before, strict=True):
+        np.testing.assert_array_equal(image, was)
 
 
-def test_most_are_photographs_and_some_are_plain(pictures: list[np.ndarray]) -> None:
+def test_most_are_photographs_and_some_are_plain(images: list[np.ndarray]) -> None:
     """Detail is what light leaves: shading is a plane at most, so its second differences are nought."""
     detailed = 0
     for seed in range(150):
-        surface = texture(np.random.default_rng(seed), pictures, 64, 64)
+        surface = texture(np.random.default_rng(seed), images, 64, 64)
         detailed += float(np.abs(np.diff(surface, 2, axis=1)).mean()) > 1e-3
     assert 0.6 < detailed / 150 < 0.97
 

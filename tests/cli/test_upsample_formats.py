@@ -1,0 +1,118 @@
+"""Registry of depth file formats: the docs, the help and the command line take from it what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+
+pytest.importorskip("PIL")
+
+import numpy as np
+
+from ddfnet.cli.main import main
+from ddfnet.depth import io
+from ddfnet.depth.io import FORMATS, DepthFormat, formats, register_format
+from ddfnet.errors import DataError
+from tests.upsampling import depth_map, pair
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guided.md"
+OWN = [format for format in formats() if type(format).__module__ == io.__name__]
+
+
+@pytest.fixture
+def text() -> Iterator[type[DepthFormat]]:
+    """Register a format of text files."""
+
+    @register_format
+    class Text(DepthFormat):
+        name, suffixes, dtypes, description = "text", (".txt", ".asc"), ("float64",), "rows of numbers"
+
+        def read(self, stream: BinaryIO) -> Any:
+            if stream.read(1) == b"#":
+                raise DataError("comments are not read")
+            stream.seek(0)
+            return np.loadtxt(stream, ndmin=2)
+
+        def write(self, stream: BinaryIO, values: Any) -> None:
+            np.savetxt(stream, values)
+
+    yield Text
+    for suffix in Text.suffixes:
+        del FORMATS[suffix]
+
+
+def test_the_docs_table_is_the_registry() -> None:
+    rows = [
+        [format.name, ", ".join(f"`{each}`" for each in format.suffixes), ", ".join(format.dtypes), format.description]
+        for format in OWN
+    ]
+    _, _, table = GUIDE.read_text().partition("| format | suffixes | types | read |\n|---|---|---|---|\n")
+    assert table.partition("\n\n")[0].splitlines() == [f"| {' | '.join(row)} |" for row in rows]
+
+
+def test_the_help_names_every_format(text: type[DepthFormat], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["upsample", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for format in formats():
+        assert f"{format.name} ({format.description})" in said
+    assert "text (rows of numbers)" in said
+
+
+@pytest.mark.parametrize("format", OWN, ids=lambda format: format.name)
+def test_every_type_of_a_format_comes_back(tmp_path: Path, format: DepthFormat) -> None:
+    for suffix in format.suffixes:
+        for dtype in format.dtypes:
+            path = tmp_path / f"{dtype}{suffix}"
+            values = np.arange(35).reshape(7, 5).astype(dtype)
+            io.write(path, values)
+            found = io.read(path)
+            assert found.format == format.name
+            assert found.values.dtype == dtype and np.array_equal(found.values, values)
+
+
+def test_a_new_format_is_read_checked_and_written(tmp_path: Path, text: type[DepthFormat]) -> None:
+    path = tmp_path / "a.TXT"
+    io.write(path, depth_map(dtype="float64"))
+    assert np.array_equal(io.read(path).values, depth_map(dtype="float64"))
+    assert np.array_equal(io.read_mask(path), depth_map() != 0)
+    with pytest.raises(DataError, match=r"PNG holds uint8 or uint16, the depth map is float64; use .npy or .txt$"):
+        io.check_holds("a.png", "float64")
+    with pytest.raises(DataError, match=r"text holds float64, the depth map is uint16; use .png, .tif or .npy$"):
+        io.check_holds("a.asc", "uint16")
+    for content, said in ((b"", "the file is empty"), (b"# 1", "comments are not read"), (b"1 2\n3", "a broken or")):
+        path.write_bytes(content)
+        with pytest.raises(DataError) as raised:
+            io.read(path)
+        assert str(raised.value).startswith(f"{path}: {said}")
+
+
+@pytest.mark.parametrize("values", [np.zeros((2, 3, 1)), np.zeros((0, 3)), np.zeros((2, 2), complex)])
+def test_no_format_gives_the_tool_another_kind_of_array(
+    tmp_path: Path, text: type[DepthFormat], monkeypatch: pytest.MonkeyPatch, values: Any
+) -> None:
+    monkeypatch.setattr(text, "read", lambda self, stream: values)
+    (tmp_path / "a.txt").write_text("1")
+    with pytest.raises(DataError, match=r"a\.txt: a depth map must be "):
+        io.read(tmp_path / "a.txt")
+
+
+def test_the_command_takes_a_new_format(tmp_path: Path, text: type[DepthFormat], calls: list, run: Any) -> None:
+    values = depth_map(dtype="float64")
+    depth, guide = pair(tmp_path, ending=".txt", depth=values)
+    assert run(depth, "--guide", guide, "-o", tmp_path / "out.asc").status == 0
+    assert np.array_equal(io.read(tmp_path / "out.asc").values, np.kron(values, np.ones((4, 4))))
+    assert run(depth.parent, "--guide", guide.parent, "-o", tmp_path / "out").status == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "said"), [(".png", "the suffix .png is taken by PNG"), ("txt", "with a dot"), (".TXT", "lower case")]
+)
+def test_suffixes_that_are_refused(suffix: str, said: str) -> None:
+    before = dict(FORMATS)
+    with pytest.raises(ValueError, match=said):
+        register_format(type("Other", (io.Npy,), {"suffixes": (".abc", suffix)}))
+    assert before == FORMATS
