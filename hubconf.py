@@ -1,4 +1,4 @@
-"""What ``torch.hub.load(REPOSITORY, NAME)`` gives: the networks, and the guided upsampler with its weights."""
+"""Entry points of ``torch.hub.load(REPOSITORY, NAME)``: the networks, and the depth network with its weights."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from ddfnet import models
 from ddfnet.depth.network import GuidedUpsampler, default_model
 
-dependencies = ["torch"]  # who needs timm, torchvision or safetensors says so when it is called
+dependencies = ["torch"]  # entry points that need timm, torchvision or safetensors say so when they are called
 _ENTRIES = [name for name in models.__all__ if name.islower()]
 
 
 def guided_upsampler(pretrained: bool = True, **options: Any) -> GuidedUpsampler:
-    """DDF-Up-Net, which enlarges a depth map with the help of a photograph, in evaluation mode.
+    """Create DDF-Up-Net, which upsamples a depth map with the help of an image, in evaluation mode.
 
     Args:
-        pretrained: with the weights of the package, for 2x, 4x, 8x and 16x.
-        options: of `ddfnet.models.GuidedUpsampler`, without weights alone.
+        pretrained: whether to load the weights of the package, for 2x, 4x, 8x and 16x.
+        options: arguments of `ddfnet.depth.GuidedUpsampler`, for a network without weights.
 
     Returns:
-        The network, see `ddfnet.models.GuidedUpsampler`; ``ddfnet.upsample_depth(..., model=it)`` takes it too.
+        The network, see `ddfnet.depth.GuidedUpsampler`; ``ddfnet.upsample_depth(..., model=it)`` takes it too.
 
     Raises:
         ValueError: options with ``pretrained=True``.

@@ -39,7 +39,7 @@ _Hub = TypeVar("_Hub", bound="PretrainedMixin")
 _CONFIG, _WEIGHTS, _README = "config.json", "model.safetensors", "README.md"
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "force_download", "local_files_only")
-_PREFIX = "network."  # of the network's weights in a checkpoint, which has a task's other weights too
+_PREFIX = "network."  # before the names of the network's weights in a checkpoint, which has those of metrics too
 _SHOWN = 3  # misfits that an error names
 
 _KINDS: dict[str, Callable[..., nn.Module]] = {}
@@ -47,10 +47,10 @@ _MODULES: dict[str, str] = {}  # kind -> the module that registers it
 
 
 class Header(NamedTuple):
-    """The header of a file: how its network is built again.
+    """Header of a file, from which its network is built again.
 
     Attributes:
-        kind: the name that its class is registered under.
+        kind: name that the network's class is registered under.
         init_args: arguments of the class, as JSON can hold them; None for a module that cannot be built again.
         extra: further facts, such as the preprocessing of the images.
     """
@@ -74,10 +74,10 @@ def register_kind(name: str) -> Callable[[_Factory], _Factory]:
     and tuples as lists. An argument called ``pretrained`` is recorded as False, since a file brings its own weights.
 
     Args:
-        name: of the kind.
+        name: name of the kind.
 
     Raises:
-        ValueError: the kind belongs to something else.
+        ValueError: the kind belongs to another class.
         TypeError: the class takes ``*args``, which have no names.
 
     Example:
@@ -125,7 +125,7 @@ def build(header: Header) -> nn.Module:
     """Build the network of a header, without its weights.
 
     Raises:
-        ValueError: nobody has registered the kind, or the network cannot be built again.
+        ValueError: no class is registered for the kind, or the network cannot be built again.
     """
     if header.kind not in _KINDS and header.kind in _MODULES:
         _import(_MODULES[header.kind], f"networks of kind {header.kind!r} need more: pip install 'ddfnet[models]'")
@@ -183,7 +183,7 @@ def _recording_call(function: Callable[..., nn.Module], kind: str) -> Callable[.
 
 
 class _Arguments:
-    """The arguments of calls by name, as JSON holds them."""
+    """Arguments of calls by name, as JSON holds them."""
 
     def __init__(self, function: Callable[..., Any], skip: int) -> None:
         self.signature, self.skip = inspect.signature(function), skip
@@ -226,7 +226,7 @@ def save(
 
     Args:
         network: the network, whose state dict is written.
-        file: ``*.safetensors``; written whole or not at all, as is the card.
+        file: ``*.safetensors``; written atomically, as is the card.
         header: how the network is built again; None is `header_of` the network.
         card: facts that JSON can hold; None writes no card.
         weights: the state dict, where the network itself holds only this process's share of it.
@@ -322,7 +322,7 @@ def load_state_dict_checked(network: nn.Module, weights: Mapping[str, Any]) -> N
     ``load_state_dict`` reports misfits in hundreds of lines, after it has loaded whatever fits.
 
     Args:
-        network: of any kind.
+        network: network of any kind.
         weights: tensors by name, of any floating type: the network keeps its own.
 
     Raises:
@@ -461,8 +461,8 @@ class PretrainedMixin:
         Args:
             save_directory: the folder, made if need be; its other files stay, and a ``README.md`` that is there.
             push_to_hub: whether to write it to the hub as well.
-            repo_id: of `push_to_hub`; None takes the name of the folder.
-            options: of `push_to_hub`.
+            repo_id: repository, see `push_to_hub`; None takes the name of the folder.
+            options: further arguments of `push_to_hub`.
 
         Returns:
             None, or the address of the commit.
@@ -497,8 +497,8 @@ class PretrainedMixin:
         Args:
             repo_id: ``"USER/NAME"``.
             private: whether a new repository is private.
-            token: of the user.
-            options: of ``huggingface_hub.HfApi.upload_folder``, such as ``commit_message``, ``revision`` and
+            token: the user's token; None takes the one that huggingface_hub has stored.
+            options: further arguments of ``huggingface_hub.HfApi.upload_folder``, such as ``commit_message``, ``revision`` and
                 ``create_pr``.
 
         Returns:

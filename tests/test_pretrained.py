@@ -154,7 +154,7 @@ def network() -> nn.Sequential:
 
 
 def weights(**changes: Any) -> dict[str, Any]:
-    """A state dict, with changes by index and name (``_0_bias``); None takes a value out."""
+    """Return a state dict with changes by index and name (``_0_bias``); None takes a value out."""
     state: dict[str, Any] = dict(network().state_dict())
     for name, value in changes.items():
         state[name.removeprefix("_").replace("_", ".", 1)] = value

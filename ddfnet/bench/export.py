@@ -18,7 +18,7 @@ from ddfnet.bench.registry import INFERENCE, SEED, NetworkCase
 from ddfnet.bench.result import Result
 from ddfnet.bench.timing import FORMATS, interleave, timings
 from ddfnet.export import OPSET, export, images
-from ddfnet.export.formats import format_of
+from ddfnet.export.formats import get_format
 
 OURS, BASELINE = "onnxruntime", "eager"
 NAMES = (OURS, BASELINE)
@@ -57,7 +57,7 @@ def measure(case: NetworkCase, *, rounds: int = 30, pause: float = _REST) -> Res
         file = Path(folder) / "network.onnx"
         # At another size than the one that is timed, for nothing may depend on it.
         export(network, images(3), file, size=(2, 64, 96), check=False)
-        run_file = format_of("onnx", file, OPSET).load(file)
+        run_file = get_format("onnx", file, OPSET).load(file)
     calls: dict[tuple[str, str], Callable[[], list[Tensor]]] = {(OURS, "contiguous"): lambda: run_file([given])}
     for name, memory_format in FORMATS.items():
         own = copy.deepcopy(network).to(memory_format=memory_format)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""``ddfnet export``: a network, a layer or the operator as ONNX, or as a program that PyTorch runs."""
+"""``ddfnet export``: a network, a layer or the operator to ONNX, or to a program that PyTorch runs."""
 
 from __future__ import annotations
 
@@ -15,38 +15,44 @@ from ddfnet.export.formats import FORMATS
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "export",
-        help="write a network or a layer as ONNX or as a program of torch.export's, and check it",
-        description="Writes a model of open batch, height and width: onnx, of standard operators alone; pt2, for "
-        "torch.export.load; aoti, a library that AOTInductor compiles for this CPU. OUT.json says what is in it.",
+        help="write a network or a layer as ONNX or as a program of torch.export, and check it",
+        description="Writes a model with dynamic batch, height and width: onnx, with standard operators only; pt2, for "
+        "torch.export.load; aoti, a library that AOTInductor compiles for this CPU. OUT.json is a report on the file.",
     )
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a file that `ddfnet train` left, a name that timm knows, as ddf_mul_resnet50, GuidedUpsampler (that of "
-        "the package), fasterrcnn_resnet50_fpn (its backbone and pyramid), ddf, ddf_upsample, or a layer, as DDF2d",
+        help="a file that `ddfnet train` left; a name that timm knows, such as ddf_mul_resnet50; GuidedUpsampler (with "
+        "the package's weights); fasterrcnn_resnet50_fpn (its backbone and pyramid); ddf, ddf_upsample; or a layer, "
+        "such as DDF2d",
     )
-    parser.add_argument("--format", choices=FORMATS, default="onnx", help="(%(default)s)")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="(MODEL.onnx or MODEL.pt2, here)")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of a network of timm's")
-    parser.add_argument("--size", type=height_and_width, metavar="N|HxW", help="to trace at (by the model)")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="format (%(default)s)")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="file (MODEL.onnx or MODEL.pt2, here)")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of a network of timm")
     parser.add_argument(
-        "--batch", type=positive_int, default=2, metavar="N", help="to trace with, 2 or more (%(default)s)"
+        "--size", type=height_and_width, metavar="N|HxW", help="height and width to trace at (by the model)"
     )
     parser.add_argument(
-        "--step", type=positive_int, metavar="N", help="what heights and widths must be multiples of (by the model)"
+        "--batch", type=positive_int, default=2, metavar="N", help="batch to trace at, 2 or more (%(default)s)"
     )
-    parser.add_argument("--opset", type=positive_int, metavar="N", help="of ONNX's operators (18)")
-    parser.add_argument("--check", action="store_true", help="run the file at three other sizes beside the model")
-    parser.add_argument("--tolerance", type=float, metavar="T", help="of the check (1e-4; half types more)")
+    parser.add_argument(
+        "--step",
+        type=positive_int,
+        metavar="N",
+        help="number that heights and widths must be multiples of (by the model)",
+    )
+    parser.add_argument("--opset", type=positive_int, metavar="N", help="version of ONNX's operators (18)")
+    parser.add_argument("--check", action="store_true", help="compare file and model at three other sizes")
+    parser.add_argument("--tolerance", type=float, metavar="T", help="tolerance of the check (1e-4; half types more)")
     parser.add_argument(
         "--times", type=positive_int, default=0, metavar="N", help="time model and file N times, in turns"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT, and its report, if they exist")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT and its report if they exist")
     parser.set_defaults(run=run)
 
 
 def height_and_width(text: str) -> tuple[int, int]:
-    """The type of a size: one number for both sides, or HxW."""
+    """Parse a size: one number for both sides, or HxW."""
     sides = [positive_int(part) for part in text.split("x")]
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"must be a number, or two as HxW, got {text!r}")
@@ -64,13 +70,13 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("--tolerance is of the check; give --check too")
     if options.opset is not None and options.format != "onnx":
         raise UserError(f"--opset is of ONNX's operators, and {options.format} has none of them")
-    for file in (output, api.report_of(output)):
+    for file in (output, api.report_file(output)):
         writable_file(file)
         if file.exists() and not options.overwrite:
             raise UserError(f"{file} exists; give --overwrite to replace it, or write to another name")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of PyTorch's exporter, about itself
+            warnings.simplefilter("ignore")  # PyTorch's exporter warns about itself
             chosen = subject(options.model, options.checkpoint)
             if chosen.note:
                 print(f"note: {chosen.note}")
@@ -87,27 +93,27 @@ def run(options: argparse.Namespace) -> int:
                 times=options.times,
             )
     except MismatchError as error:
-        print(text(error.report))
+        print(summary(error.report))
         raise UserError(str(error)) from None
     except ModuleNotFoundError as error:
         raise UserError(_missing(error)) from None
     except (ExportError, ValueError, OSError) as error:
         raise UserError(str(error)) from None
-    print(text(report))
+    print(summary(report))
     return 0
 
 
-def text(report: Any) -> str:
-    """What a user wants to know of a file that was written."""
+def summary(report: Any) -> str:
+    """Return a summary of a report for the terminal."""
     facts = report.facts
     operators = sum(facts["operators"].values())
     opset = f", opset {facts['opset']}" if "opset" in facts else ""
     lines = [
         f"{report.file}: {facts['bytes'] / 2**20:.1f} MiB, {operators} nodes of {len(facts['operators'])} kinds{opset}"
     ]
-    for what in ("inputs", "outputs"):
-        for name, own in facts[what].items():
-            lines.append(f"  {what[:-1]} {name}: {own['dtype']} ({', '.join(map(str, own['shape']))})")
+    for group in ("inputs", "outputs"):
+        for name, own in facts[group].items():
+            lines.append(f"  {group[:-1]} {name}: {own['dtype']} ({', '.join(map(str, own['shape']))})")
     for each in report.differences:
         batch, height, width = each.size
         verdict = "agrees" if each.agrees else "DOES NOT AGREE"
@@ -120,7 +126,7 @@ def text(report: Any) -> str:
 
 
 def _missing(error: ModuleNotFoundError) -> str:
-    """The package's own errors name the extra; those of an import do not."""
+    """Return a message that names the extra: the package's own errors do, those of an import do not."""
     return (
         str(error) if "pip install" in str(error) else f"{error.name} not installed; run: pip install 'ddfnet[models]'"
     )

@@ -1,4 +1,4 @@
-"""The public call: trace, write, check, report."""
+"""Public call of the export: trace, write, check, report."""
 
 from __future__ import annotations
 
@@ -20,46 +20,57 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-import ddfnet
 from ddfnet import files
-from ddfnet.export.formats import Format, Run, format_of
-from ddfnet.export.inputs import Axes, Flat, Inputs, Size, axes, drawn, flatten, like, other_sizes, renamed
+from ddfnet._version import __version__
+from ddfnet.export.formats import Format, Run, get_format
+from ddfnet.export.inputs import (
+    Axes,
+    FlatOutputs,
+    Inputs,
+    InputSize,
+    dynamic_axes,
+    flatten_outputs,
+    images_like,
+    other_sizes,
+    rename_symbols,
+    sample_inputs,
+)
 from ddfnet.export.verify import Difference, compare
 
 OPSET = 18
-_CHECK = 1  # seed of the inputs of the check
-MODULES = ("onnx", "onnxscript", "onnxruntime")  # of the extra
+_CHECK = 1  # seed of the check's inputs
+MODULES = ("onnx", "onnxscript", "onnxruntime")  # packages of the extra
 
 
 class ExportError(RuntimeError):
-    """PyTorch cannot trace the model, or cannot write it in this format."""
+    """Failure to trace a model, or to write it in a format."""
 
 
 class MismatchError(RuntimeError):
-    """A file does not give what the model gives; it is left where it is, its report too.
+    """Mismatch of a file's outputs and the model's; the file and its report stay.
 
     Attributes:
-        report: of the file.
+        report: report of the file.
     """
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: ExportReport) -> None:
         super().__init__(f"{report.file} does not agree with the model: {report.worst}")
         self.report = report
 
 
-def report_of(file: Path) -> Path:
-    """Where the report of this file is."""
+def report_file(file: Path) -> Path:
+    """Return the path of a file's report."""
     return file.with_name(f"{file.name}.json")
 
 
 @dataclass(frozen=True)
-class Report:
-    """What was written, and how far it is from the model; a JSON file beside it says the same.
+class ExportReport:
+    """Report on a file and its differences from the model; a JSON file beside it says the same.
 
     Attributes:
-        file: that was written.
-        facts: what the JSON file says, the differences aside.
-        differences: one a size and output; none where it was not checked.
+        file: path of the file.
+        facts: content of the JSON file without the differences.
+        differences: one per size and output; none where the file was not checked.
     """
 
     file: Path
@@ -68,21 +79,21 @@ class Report:
 
     @property
     def json_file(self) -> Path:
-        return report_of(self.file)
+        return report_file(self.file)
 
     @property
     def worst(self) -> Difference | None:
-        """The difference that is the largest beside what is tolerated; None where it was not checked."""
+        """Largest difference as a share of the tolerance; None where the file was not checked."""
         return max(self.differences, key=lambda each: each.share, default=None)
 
     @property
     def agrees(self) -> bool | None:
-        """Whether every difference is tolerated; None where it was not checked."""
+        """True if every difference is tolerated; None where the file was not checked."""
         return None if self.worst is None else self.worst.agrees
 
     def as_dict(self) -> dict[str, Any]:
         differences = [
-            # JSON has no such numbers as nan and inf.
+            # JSON has no nan and no inf.
             {name: str(v) if isinstance(v, float) and not math.isfinite(v) else v for name, v in asdict(each).items()}
             for each in self.differences
         ]
@@ -95,47 +106,47 @@ def export(
     file: str | Path,
     *,
     format: str | None = None,
-    size: Size | None = None,
+    size: InputSize | None = None,
     step: int = 1,
     opset: int = OPSET,
-    check: bool | Sequence[Size] = True,
+    check: bool | Sequence[InputSize] = True,
     tolerance: float | None = None,
     times: int = 0,
-) -> Report:
-    """Write a model as ONNX, as a program of ``torch.export``'s or as a compiled library, and check what was written.
+) -> ExportReport:
+    """Write a model as ONNX, as a program of ``torch.export`` or as a compiled library, and check the file.
 
-    Batch, height and width stay open. ONNX has the standard operators alone: a DDF is a Slice, a product for each of
-    its filters and a sum for each tap.
+    Batch, height and width stay dynamic. ONNX files have standard operators only: a DDF is a Slice, a product per
+    filter and a sum per tap.
 
     Args:
-        model: in evaluation mode, on the CPU. A tuple, list or dictionary of outputs becomes one output a tensor.
-        inputs: a tensor (N, C, H, W) that stands for all of them, where the model takes one map; else a function of
-            batch, height and width that gives the model's inputs by name, in their order, as `images` gives one.
-        file: to write; ``FILE.json`` beside it is the report. Both are written whole or not at all.
+        model: model in evaluation mode, on the CPU. A tuple, list or dictionary of outputs becomes one output per
+            tensor.
+        inputs: a tensor (N, C, H, W) that stands for all inputs, for a model that takes one map; else a function of
+            batch, height and width that returns the model's inputs by name, in their order, as that of `images`.
+        file: path of the file; ``FILE.json`` beside it is the report. Both are written atomically.
         format: ``"onnx"``, ``"pt2"`` (``torch.export.load``, after ``import ddfnet``) or ``"aoti"``
-            (``torch._inductor.aoti_load_package``, after ``import ddfnet``); None goes by the suffix.
-        size: batch, height and width at which the model is traced; None is the tensor's, or (2, 64, 96). The batch must
-            be 2 or more, for PyTorch takes one sample for a constant.
-        step: what heights and widths must be multiples of.
-        opset: of ONNX's operators, from 18 on.
+            (``torch._inductor.aoti_load_package``, after ``import ddfnet``); None takes the one of the suffix.
+        size: batch, height and width at which the model is traced; None takes those of the tensor, or (2, 64, 96). The
+            batch must be 2 or more, because PyTorch takes a batch of one for a constant.
+        step: number that heights and widths must be multiples of.
+        opset: version of ONNX's operators, 18 or later.
         check: whether to run the file at three other sizes and compare; or those sizes, at which the model is called
             before anything is written.
-        tolerance: of differences, absolute below 1 and relative above, from 0 on; None is 1e-4, for float16 1e-2, for
-            bfloat16 5e-2.
-        times: how often model and file are timed, in turns, at the traced size: a hint, for the threads of each library
-            spin for a while beside the other. `ddfnet bench export` waits for them.
+        tolerance: largest difference, absolute below 1 and relative above, 0 or more; None is 1e-4, for float16 1e-2,
+            for bfloat16 5e-2.
+        times: number of timings of model and file, in turns, at the traced size. They are a hint only, because the
+            threads of each library keep spinning beside the other; `ddfnet bench export` waits for them.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: a model in training mode or on another device, or that cannot be called with such inputs; a wrong
-            option; inputs that do not fit.
-        TypeError: a model, inputs or sizes of another kind.
-        ModuleNotFoundError: without the extra ``export``, for ONNX.
+        ValueError: a model in training mode or on another device, or one that cannot be called with such inputs; a
+            wrong option; inputs that do not fit.
+        TypeError: a model, inputs or sizes of another type.
+        ModuleNotFoundError: the extra ``export`` is not installed, for ONNX.
         ExportError: PyTorch cannot trace or convert the model, or the file that is timed unchecked does not run.
-        MismatchError: the file differs from the model by more than is tolerated, or does not run here. It stays where
-            it is.
+        MismatchError: the file differs from the model by more than is tolerated, or does not run here. The file stays.
         OSError: a file cannot be written.
 
     Example:
@@ -147,35 +158,35 @@ def export(
         >>> report.agrees, report.facts["inputs"]
         (True, {'input': {'dtype': 'float32', 'shape': ['batch', 8, 'height', 'width']}})
 
-    Source: ours; tracing and conversion are PyTorch's.
+    Source: ours; PyTorch traces and converts.
     """
     file = Path(file)
-    kind = format_of(format, file, opset)
+    kind = get_format(format, file, opset)
     _check_model(model)
     if kind.name == "onnx":
         _check_onnx(opset)
     _check_numbers(step, tolerance, times)
     if isinstance(inputs, Tensor):
-        example, inputs = inputs, like(inputs)
+        example, inputs = inputs, images_like(inputs)
         size = (example.shape[0], *example.shape[2:]) if size is None else size  # type: ignore[assignment]
     elif not callable(inputs):
         raise TypeError(f"inputs must be a tensor or a function of batch, height, width, got {type(inputs).__name__}")
-    size = _size("size", (2, 64, 96) if size is None else size, step, batch=2)
-    sizes = _sizes_to_check(check, size, step)
-    given = drawn(inputs, size)
-    found, named = _outputs_of(model, given, size, step), axes(inputs, size, step)
-    expected = [(each, _outputs_of(model, drawn(inputs, each, _CHECK), each, step)) for each in sizes]
+    size = _check_size("size", (2, 64, 96) if size is None else size, step, batch=2)
+    sizes = _check_sizes(check, size, step)
+    given = sample_inputs(inputs, size)
+    found, named = _call(model, given, size, step), dynamic_axes(inputs, size, step)
+    expected = [(each, _call(model, sample_inputs(inputs, each, _CHECK), each, step)) for each in sizes]
     with torch.no_grad():
-        program = _traced(model, tuple(given.values()), named, flat=list(found) != ["output"])
+        program = _trace(model, tuple(given.values()), named, flat=list(found) != ["output"])
         symbols = _symbols(program, named)
         [results] = next(node.args for node in program.graph.nodes if node.op == "output")
-        content, about = _written(kind, program, list(given), list(found), symbols)
+        content, about = _write(kind, program, list(given), list(found), symbols)
     files.atomic_write(file, content)
-    run = _running(kind, file)
+    run = _runner(kind, file)
     differences = [
         difference
         for each, outputs in expected
-        for difference in _differences(run, drawn(inputs, each, _CHECK), each, outputs, tolerance)
+        for difference in _compare_outputs(run, sample_inputs(inputs, each, _CHECK), each, outputs, tolerance)
     ]
     facts: dict[str, Any] = {
         "file": file.name,
@@ -183,8 +194,8 @@ def export(
         **about,
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "inputs": _described(given, _placeholders(program, named), symbols),
-        "outputs": _described(found, results, symbols),
+        "inputs": _describe(given, _placeholders(program, named), symbols),
+        "outputs": _describe(found, results, symbols),
         "traced": size,
         "step": step,
         "tolerance": tolerance,
@@ -192,15 +203,15 @@ def export(
         "system": platform.platform(terse=True),
     }
     if times and all(each.agrees for each in differences):
-        facts["milliseconds"] = _timed(model, run, list(given.values()), times) | {"threads": torch.get_num_threads()}
-    report = Report(file, facts, tuple(differences))
+        facts["milliseconds"] = _time(model, run, list(given.values()), times) | {"threads": torch.get_num_threads()}
+    report = ExportReport(file, facts, tuple(differences))
     files.atomic_write(report.json_file, json.dumps(report.as_dict(), indent=2) + "\n")
     if report.agrees is False:
         raise MismatchError(report)
     return report
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------
+# --- checks of the arguments --------------------------------------------------------------------------------------
 
 
 def _check_model(model: nn.Module) -> None:
@@ -235,8 +246,8 @@ def _check_numbers(step: int, tolerance: float | None, times: int) -> None:
         raise ValueError(f"tolerance must be a finite number from 0 on, got {tolerance!r}")
 
 
-def _size(name: str, size: Any, step: int, *, batch: int) -> Size:
-    """A size that the user gave, if it is one, and of this batch or more."""
+def _check_size(name: str, size: Any, step: int, *, batch: int) -> InputSize:
+    """Return the size that the user gave if it is valid, with at least this batch."""
     if (
         not isinstance(size, Sequence)
         or [type(length) for length in size] != [int] * 3
@@ -250,28 +261,28 @@ def _size(name: str, size: Any, step: int, *, batch: int) -> Size:
     return size[0], size[1], size[2]
 
 
-def _sizes_to_check(check: bool | Sequence[Size], size: Size, step: int) -> list[Size]:
+def _check_sizes(check: bool | Sequence[InputSize], size: InputSize, step: int) -> list[InputSize]:
     if isinstance(check, bool):
         return other_sizes(size, step) if check else []
     if not isinstance(check, Sequence) or not check:
         raise ValueError(f"check must be True, False or sizes (batch, height, width), got {check!r}")
-    return [_size("check", each, step, batch=1) for each in check]
+    return [_check_size("check", each, step, batch=1) for each in check]
 
 
-# --- the steps ----------------------------------------------------------------------------------------------------
+# --- steps --------------------------------------------------------------------------------------------------------
 
 
-def _traced(model: nn.Module, given: tuple[Tensor, ...], named: Axes, *, flat: bool) -> ExportedProgram:
+def _trace(model: nn.Module, given: tuple[Tensor, ...], named: Axes, *, flat: bool) -> ExportedProgram:
     dynamic = tuple(
         {axis: Dim.DYNAMIC for axis, length in enumerate(lengths) if isinstance(length, str)}
         for lengths in named.values()
     )
-    traced = Flat(model).eval() if flat else model
+    traced = FlatOutputs(model).eval() if flat else model
     shapes = {"inputs": dynamic} if flat else dynamic
     try:
         return torch.export.export(traced, given, dynamic_shapes=shapes)
-    except Exception as error:  # whatever a model's own code raises
-        raise ExportError(f"torch.export cannot trace the model: {_line(error)}") from error
+    except Exception as error:  # a model's own code raises any type
+        raise ExportError(f"torch.export cannot trace the model: {_one_line(error)}") from error
 
 
 def _placeholders(program: ExportedProgram, named: Axes) -> list[torch.fx.Node]:
@@ -279,7 +290,7 @@ def _placeholders(program: ExportedProgram, named: Axes) -> list[torch.fx.Node]:
 
 
 def _symbols(program: ExportedProgram, named: Axes) -> dict[str, str]:
-    """The program's symbols, and what they are called: two that it keeps apart have two names."""
+    """Return our names of the program's symbols; two symbols that it keeps apart have two names."""
     symbols: dict[str, str] = {}
     for node, (name, lengths) in zip(_placeholders(program, named), named.items(), strict=True):
         for own, length in zip(node.meta["val"].shape, lengths, strict=True):
@@ -289,17 +300,17 @@ def _symbols(program: ExportedProgram, named: Axes) -> dict[str, str]:
     return symbols
 
 
-def _written(
+def _write(
     kind: Format, program: ExportedProgram, names: list[str], outputs: list[str], symbols: dict[str, str]
 ) -> tuple[bytes, dict[str, Any]]:
     try:
         return kind.content(program, names, outputs, symbols)
     except Exception as error:
-        raise ExportError(f"PyTorch cannot write the model as {kind.name}: {_line(error)}") from error
+        raise ExportError(f"PyTorch cannot write the model as {kind.name}: {_one_line(error)}") from error
 
 
-def _running(kind: Format, file: Path) -> Run:
-    """What runs the file. It is loaded by the first call, and what fails, loading or running, is an ExportError."""
+def _runner(kind: Format, file: Path) -> Run:
+    """Return a function that runs the file. Its first call loads the file; any failure is an ExportError."""
     load = cache(kind.load)
 
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -307,37 +318,37 @@ def _running(kind: Format, file: Path) -> Run:
             with torch.no_grad():
                 return load(file)(tensors)
         except Exception as error:
-            raise ExportError(f"{file} was written, and does not run: {_line(error)}") from error
+            raise ExportError(f"{file} was written, and does not run: {_one_line(error)}") from error
 
     return run
 
 
-def _outputs_of(model: nn.Module, given: dict[str, Tensor], size: Size, step: int) -> dict[str, Tensor]:
-    """By names that no input has."""
+def _call(model: nn.Module, given: dict[str, Tensor], size: InputSize, step: int) -> dict[str, Tensor]:
+    """Return the model's outputs, by names that differ from those of the inputs."""
     try:
         with torch.no_grad():
             outputs = model(*given.values())
-    except Exception as error:  # whatever a model's own code raises
+    except Exception as error:  # a model's own code raises any type
         raise ValueError(
-            f"the model cannot be called with {'x'.join(map(str, size))} (batch, height, width; step, what heights and "
-            f"widths must be multiples of, is {step}): {_line(error)}"
+            f"the model cannot be called with {'x'.join(map(str, size))} (batch, height, width; step, which heights "
+            f"and widths must be multiples of, is {step}): {_one_line(error)}"
         ) from error
-    found = flatten(outputs)
+    found = flatten_outputs(outputs)
     return {f"output_{name}" if name in given else name: tensor for name, tensor in found.items()}
 
 
-def _differences(
-    run: Run, given: dict[str, Tensor], size: Size, expected: dict[str, Tensor], tolerance: float | None
+def _compare_outputs(
+    run: Run, given: dict[str, Tensor], size: InputSize, expected: dict[str, Tensor], tolerance: float | None
 ) -> list[Difference]:
     try:
         got = run(list(given.values()))
     except ExportError as error:
-        why = f"the file does not run: {_line(error)}"
+        why = f"the file does not run: {_one_line(error)}"
         return [Difference(size, next(iter(expected)), math.inf, math.inf, why=why)]
     return compare(size, expected, got, tolerance)
 
 
-def _timed(model: nn.Module, run: Run, given: list[Tensor], times: int) -> dict[str, float]:
+def _time(model: nn.Module, run: Run, given: list[Tensor], times: int) -> dict[str, float]:
     def milliseconds(call: Callable[[], Any]) -> float:
         before = time.perf_counter()
         call()
@@ -351,22 +362,22 @@ def _timed(model: nn.Module, run: Run, given: list[Tensor], times: int) -> dict[
     return {"model": statistics.median(own for own, _ in rounds), "file": statistics.median(own for _, own in rounds)}
 
 
-# --- the report ---------------------------------------------------------------------------------------------------
+# --- report -------------------------------------------------------------------------------------------------------
 
 
-def _described(names: Iterable[str], nodes: Iterable[torch.fx.Node], symbols: dict[str, str]) -> dict[str, Any]:
+def _describe(names: Iterable[str], nodes: Iterable[torch.fx.Node], symbols: dict[str, str]) -> dict[str, Any]:
     values = (node.meta["val"] for node in nodes)
     return {
         name: {
             "dtype": str(value.dtype).removeprefix("torch."),
-            "shape": [renamed(length, symbols) for length in value.shape],
+            "shape": [rename_symbols(length, symbols) for length in value.shape],
         }
         for name, value in zip(names, values, strict=True)
     }
 
 
 def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"ddfnet": ddfnet.__version__, "python": platform.python_version()}
+    found: dict[str, str | None] = {"ddfnet": __version__, "python": platform.python_version()}
     for name in ("torch", *MODULES):
         try:
             found[name] = importlib.metadata.version(name)
@@ -375,8 +386,8 @@ def _versions() -> dict[str, str | None]:
     return found
 
 
-def _line(error: Exception) -> str:
-    """An exception in one line: the first cause, which says most."""
+def _one_line(error: Exception) -> str:
+    """Return an exception in one line: the first cause, because it says most."""
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
     text = str(error).strip().splitlines()

@@ -1,4 +1,4 @@
-"""Models that can be exported by name: networks, trained ones in their files, layers, and the operator itself."""
+"""Catalogue of the models that can be exported by name: networks, files of networks, layers, and the operator."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import ddfnet
 from ddfnet.export.inputs import Inputs, images
+from ddfnet.nn import CARAFE, DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm
+from ddfnet.ops import ddf, ddf_upsample
 from ddfnet.pretrained import Header, header_of, load, load_state_dict_checked, read_header
 
 
@@ -56,7 +57,7 @@ def _ddf() -> Subject:
             "spatial_filter": torch.randn(batch, 9, height, width),
         }
 
-    return Subject(_Operator(ddfnet.ddf), inputs, (24, 32))
+    return Subject(_Operator(ddf), inputs, (24, 32))
 
 
 def _ddf_upsample() -> Subject:
@@ -67,7 +68,7 @@ def _ddf_upsample() -> Subject:
             "spatial_filter": torch.randn(batch, 4 * 9, height, width),
         }
 
-    return Subject(_Operator(ddfnet.ddf_upsample, scale_factor=2), inputs, (24, 32))
+    return Subject(_Operator(ddf_upsample, scale_factor=2), inputs, (24, 32))
 
 
 def _guided_layer() -> Subject:
@@ -77,7 +78,7 @@ def _guided_layer() -> Subject:
             "guide": torch.rand(batch, 3, 2 * height, 2 * width),
         }
 
-    return Subject(ddfnet.nn.DDFUpsample2d(32, guide_channels=3), inputs, (24, 32))
+    return Subject(DDFUpsample2d(32, guide_channels=3), inputs, (24, 32))
 
 
 def _layer(make: Callable[[], nn.Module], channels: int = 32) -> Callable[[], Subject]:
@@ -87,12 +88,12 @@ def _layer(make: Callable[[], nn.Module], channels: int = 32) -> Callable[[], Su
 LAYERS: dict[str, Callable[[], Subject]] = {
     "ddf": _ddf,
     "ddf_upsample": _ddf_upsample,
-    "FilterNorm": _layer(lambda: ddfnet.nn.FilterNorm(2, 3, "spatial"), 18),
-    "DDF2d": _layer(lambda: ddfnet.nn.DDF2d(32)),
-    "DDFConv2d": _layer(lambda: ddfnet.nn.DDFConv2d(32, 48, 3, padding=1)),
-    "DDFUpsample2d": _layer(lambda: ddfnet.nn.DDFUpsample2d(32)),
+    "FilterNorm": _layer(lambda: FilterNorm(2, 3, "spatial"), 18),
+    "DDF2d": _layer(lambda: DDF2d(32)),
+    "DDFConv2d": _layer(lambda: DDFConv2d(32, 48, 3, padding=1)),
+    "DDFUpsample2d": _layer(lambda: DDFUpsample2d(32)),
     "DDFUpsample2d-guide": _guided_layer,
-    "CARAFE": _layer(lambda: ddfnet.nn.CARAFE(32)),
+    "CARAFE": _layer(lambda: CARAFE(32)),
 }
 """Small examples of each, with random weights."""
 
@@ -122,7 +123,7 @@ def _images(network: nn.Module, header: Header) -> Subject:
     side = (header.extra.get("preprocessing") or {}).get("size")
     config: Any = getattr(network, "pretrained_cfg", None) or {}
     height, width = (side, side) if side else (config.get("input_size") or (3, 224, 224))[1:]
-    return Subject(network, images(_in_channels(network)), (height, width))
+    return Subject(network, images(_image_channels(network)), (height, width))
 
 
 SUBJECTS: dict[str, Callable[[Any, Header], Subject]] = {"depth": _depth, "detection": _detection}
@@ -135,7 +136,7 @@ def subject(name: str, checkpoint: Path | None = None) -> Subject:
     """Return the model of a name, in evaluation mode.
 
     Args:
-        name: of `LAYERS`, of `NETWORKS`, of a network that timm knows; or a file of a network.
+        name: any of `LAYERS` and `NETWORKS`, the name of a network that timm knows, or a file of a network.
         checkpoint: weights for a network that timm knows.
 
     Raises:
@@ -197,7 +198,7 @@ def _classifier(name: str, checkpoint: Path | None) -> Subject:
     return replace(_images(network, Header("classification", None)), note=note)
 
 
-def _in_channels(network: nn.Module) -> int:
+def _image_channels(network: nn.Module) -> int:
     """Return the channels of a network's images."""
     return next(module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d))
 

@@ -1,4 +1,4 @@
-"""The formats: how a traced program becomes a file, and how that file runs."""
+"""File formats of an export: writers of traced programs, and runners of the files."""
 
 from __future__ import annotations
 
@@ -9,48 +9,54 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from ddfnet.export.inputs import renamed
+from ddfnet.export.inputs import rename_symbols
 
 Run = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 class Format(ABC):
-    """A kind of file."""
+    """Format of a file.
 
-    name: str
-    suffix: str
+    Attributes:
+        name: name of the format.
+        suffix: suffix of its files.
+        opset: version of ONNX's operators.
+    """
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
 
     @abstractmethod
     def content(
         self, program: ExportedProgram, names: Sequence[str], outputs: Sequence[str], axes: dict[str, str]
     ) -> tuple[bytes, dict[str, Any]]:
-        """The file, and what the report says of it besides.
+        """Return the content of the file, and further facts for the report.
 
         Args:
-            program: the model.
-            names: of the inputs.
-            outputs: their names.
-            axes: the program's symbols, and what they are to be called.
+            program: the traced model.
+            names: names of the inputs.
+            outputs: names of the outputs.
+            axes: our names of the program's symbols.
         """
 
     @abstractmethod
     def load(self, file: Path) -> Run:
-        """What a user does with the file."""
+        """Load a file as a user does, and return a function that runs it."""
 
 
 class Onnx(Format):
-    """ONNX, run by ONNX Runtime on the CPU."""
+    """File of ONNX, which ONNX Runtime runs on the CPU."""
 
     name, suffix = "onnx", ".onnx"
-
-    def __init__(self, opset: int) -> None:
-        self.opset = opset
 
     def content(
         self, program: ExportedProgram, names: Sequence[str], outputs: Sequence[str], axes: dict[str, str]
@@ -68,11 +74,11 @@ class Onnx(Format):
         assert made is not None
         _name_axes(made.model, axes)
         proto = made.model_proto
-        [opset] = proto.opset_import  # one domain, or it would not be standard
+        [opset] = proto.opset_import  # a single domain: that of the standard operators
         return proto.SerializeToString(), {
             "opset": opset.version,
             "ir_version": proto.ir_version,
-            "operators": _counted(node.op_type for node in proto.graph.node),
+            "operators": _count(node.op_type for node in proto.graph.node),
         }
 
     def load(self, file: Path) -> Run:
@@ -91,7 +97,7 @@ class Onnx(Format):
 
 
 class Program(Format):
-    """``torch.export``'s own, which keeps the operator: whoever loads it has imported ddfnet."""
+    """Program of ``torch.export``. It keeps our operator, so that ddfnet must be imported before it is loaded."""
 
     name, suffix = "pt2", ".pt2"
 
@@ -100,15 +106,15 @@ class Program(Format):
     ) -> tuple[bytes, dict[str, Any]]:
         stream = io.BytesIO()
         torch.export.save(program, stream)
-        return stream.getvalue(), {"operators": _operators(program)}
+        return stream.getvalue(), {"operators": _count_operators(program)}
 
     def load(self, file: Path) -> Run:
         module = torch.export.load(file).module()
-        return lambda tensors: list(_tuple(module(*tensors)))
+        return lambda tensors: list(_as_tuple(module(*tensors)))
 
 
 class Inductor(Format):
-    """A library that AOTInductor compiles for this machine's CPU; the operator stays ddfnet's."""
+    """Library that AOTInductor compiles for this machine's CPU; it calls our operator."""
 
     name, suffix = "aoti", ".pt2"
 
@@ -117,52 +123,54 @@ class Inductor(Format):
     ) -> tuple[bytes, dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             file = torch._inductor.aoti_compile_and_package(program, package_path=f"{folder}/package.pt2")
-            return Path(file).read_bytes(), {"operators": _operators(program)}
+            return Path(file).read_bytes(), {"operators": _count_operators(program)}
 
     def load(self, file: Path) -> Run:
         package = torch._inductor.aoti_load_package(str(file))
-        return lambda tensors: list(_tuple(package(*tensors)))
+        return lambda tensors: list(_as_tuple(package(*tensors)))
 
 
-FORMATS = ("onnx", "pt2", "aoti")
+FORMATS: dict[str, type[Format]] = {each.name: each for each in (Onnx, Program, Inductor)}
 
 
-def format_of(name: str | None, file: Path, opset: int) -> Format:
-    """The format of this name, or by the file's suffix.
+def get_format(name: str | None, file: Path, opset: int) -> Format:
+    """Return the format of a name, or of the suffix of a file: a program for ``.pt2``.
 
     Raises:
-        ValueError: no such format, or a suffix that is another's.
+        ValueError: an unknown format, or the suffix of another one.
     """
     if name is None:
-        name = {".onnx": "onnx", ".pt2": "pt2"}.get(file.suffix)
+        name = next((each.name for each in FORMATS.values() if each.suffix == file.suffix), None)
         if name is None:
             raise ValueError(f"format must be {', '.join(map(repr, FORMATS))}, or the file *.onnx or *.pt2, got {file}")
     if name not in FORMATS:
         raise ValueError(f"format must be {', '.join(map(repr, FORMATS))}, got {name!r}")
-    made: Format = Onnx(opset) if name == "onnx" else Program() if name == "pt2" else Inductor()
+    made = FORMATS[name](opset)
     if file.suffix != made.suffix:
         raise ValueError(f"the file of format {name!r} must end in {made.suffix}, got {file}")
     return made
 
 
-def _tuple(outputs: Any) -> tuple[Tensor, ...]:
+def _as_tuple(outputs: Any) -> tuple[Tensor, ...]:
     return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
-def _counted(names: Any) -> dict[str, int]:
+def _count(names: Any) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
-def _operators(program: ExportedProgram) -> dict[str, int]:
-    return _counted(str(node.target) for node in program.graph.nodes if node.op == "call_function")
+def _count_operators(program: ExportedProgram) -> dict[str, int]:
+    return _count(str(node.target) for node in program.graph.nodes if node.op == "call_function")
 
 
 def _name_axes(model: Any, axes: dict[str, str]) -> None:
-    """Call the program's symbols by these names wherever a shape has them."""
+    """Rename the program's symbols in all shapes."""
     import onnx_ir
 
     for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
         if value.shape is not None:
             lengths = (length if isinstance(length, int) else length.value for length in value.shape)
-            # An axis may have no name: None is none of its own, and two of them need not be equal.
-            value.shape = onnx_ir.Shape(length if length is None else renamed(length, axes) for length in lengths)
+            # An axis without a name is None: two of them need not be equal.
+            value.shape = onnx_ir.Shape(
+                length if length is None else rename_symbols(length, axes) for length in lengths
+            )

@@ -1,4 +1,4 @@
-"""What a model is given at any size, and which axes of that change with the size."""
+"""Inputs of a model at any size, and the axes of them that change with the size."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Size = tuple[int, int, int]  # batch, height, width
+InputSize = tuple[int, int, int]  # batch, height, width
 Inputs = Callable[[int, int, int], Mapping[str, Tensor]]
-Axes = dict[str, list[int | str]]  # of each tensor: lengths, or "batch", "height" or "width"
+Axes = dict[str, list[int | str]]  # per tensor: lengths, or "batch", "height" or "width"
 
 
 def images(channels: int = 3, dtype: torch.dtype = torch.float32) -> Inputs:
-    """The inputs of a network that is shown one map: drawn from a normal distribution, (N, channels, H, W).
+    """Return the inputs of a network with one input map: normally distributed values, (N, channels, H, W).
 
     Example:
         >>> from ddfnet.export import images
@@ -26,8 +26,8 @@ def images(channels: int = 3, dtype: torch.dtype = torch.float32) -> Inputs:
     return lambda batch, height, width: {"input": torch.randn(batch, channels, height, width).to(dtype)}
 
 
-def like(tensor: Tensor) -> Inputs:
-    """The same for a tensor (N, C, H, W) that stands for them all, with its channels and dtype."""
+def images_like(tensor: Tensor) -> Inputs:
+    """Return the inputs with the channels and the dtype of a tensor (N, C, H, W), which stands for them all."""
     if tensor.dim() != 4:
         raise ValueError(
             f"inputs must be (N, C, H, W) where they are a tensor, got {tuple(tensor.shape)}; give a function of "
@@ -36,8 +36,8 @@ def like(tensor: Tensor) -> Inputs:
     return images(tensor.shape[1], tensor.dtype)
 
 
-def drawn(inputs: Inputs, size: Size, seed: int = 0) -> dict[str, Tensor]:
-    """The inputs at this size, the same ones every time."""
+def sample_inputs(inputs: Inputs, size: InputSize, seed: int = 0) -> dict[str, Tensor]:
+    """Return the inputs of a size, the same ones in every call."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = inputs(*size)
@@ -49,28 +49,28 @@ def drawn(inputs: Inputs, size: Size, seed: int = 0) -> dict[str, Tensor]:
     return dict(made)
 
 
-def axes(inputs: Inputs, size: Size, step: int) -> Axes:
-    """Which axes of the inputs change with batch, height or width, found by changing each: their lengths or that."""
-    named: Axes = {name: list(value.shape) for name, value in drawn(inputs, size).items()}
+def dynamic_axes(inputs: Inputs, size: InputSize, step: int) -> Axes:
+    """Find the axes that change with batch, height or width by changing each; the others have their lengths."""
+    named: Axes = {name: list(value.shape) for name, value in sample_inputs(inputs, size).items()}
     for index, variable in enumerate(("batch", "height", "width")):
         other = list(size)
-        other[index] += 1 if index == 0 else 12 * step  # so much that a rounded share of it changes too
-        for name, value in drawn(inputs, (other[0], other[1], other[2])).items():
+        other[index] += 1 if index == 0 else 12 * step  # enough to change a rounded fraction of it too
+        for name, value in sample_inputs(inputs, (other[0], other[1], other[2])).items():
             for axis, (before, after) in enumerate(zip(named[name], value.shape, strict=True)):
                 if before != after and isinstance(before, int):
                     named[name][axis] = variable
     return named
 
 
-def renamed(length: Any, symbols: Mapping[str, str]) -> int | str:
-    """An axis of a traced program by the names of the axes: ``s53//2`` as ``height//2``."""
+def rename_symbols(length: Any, symbols: Mapping[str, str]) -> int | str:
+    """Return the length of an axis of a traced program in terms of our names: ``s53//2`` as ``height//2``."""
     if isinstance(length, int):
         return length
     return re.sub(r"\b\w+\b", lambda symbol: symbols.get(symbol[0], symbol[0]), str(length))
 
 
-def other_sizes(size: Size, step: int = 1) -> list[Size]:
-    """Three sizes besides the traced one: of one sample, of about half the sides, and on its side."""
+def other_sizes(size: InputSize, step: int = 1) -> list[InputSize]:
+    """Return three sizes besides the traced one: a single sample, about half the height and width, and transposed."""
     batch, height, width = size
 
     def half(side: int) -> int:
@@ -83,22 +83,22 @@ def other_sizes(size: Size, step: int = 1) -> list[Size]:
     ]
 
 
-class Flat(nn.Module):
-    """A model whose outputs, in whatever they come, are a tuple of tensors."""
+class FlatOutputs(nn.Module):
+    """Model whose outputs are a tuple of tensors, however nested those of the given model are."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(flatten(self.model(*inputs)).values())
+        return tuple(flatten_outputs(self.model(*inputs)).values())
 
 
-def flatten(outputs: Any) -> dict[str, Tensor]:
-    """The tensors among a model's outputs, by the names that they have there.
+def flatten_outputs(outputs: Any) -> dict[str, Tensor]:
+    """Return the tensors among a model's outputs by their names there.
 
     Raises:
-        TypeError: outputs that are neither a tensor nor tuples, lists or dictionaries of them.
+        TypeError: outputs that are neither a tensor nor tuples, lists or dictionaries of tensors.
     """
     if isinstance(outputs, Tensor):
         return {"output": outputs}
@@ -112,6 +112,6 @@ def flatten(outputs: Any) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, value in parts:
         name = name if name.isidentifier() else f"output_{name}"
-        for inner, tensor in flatten(value).items():
+        for inner, tensor in flatten_outputs(value).items():
             found[name if isinstance(value, Tensor) else f"{name}_{inner}"] = tensor
     return found

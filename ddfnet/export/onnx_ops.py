@@ -1,11 +1,11 @@
-"""The operator in ONNX's standard operators: what `torch.onnx.export` writes for each node of ours.
+"""Translations of our operator to standard operators of ONNX, for `torch.onnx.export`.
 
-One tap at a time, as `ddfnet.ops.reference` has it: a Slice of the padded map, a product with each filter's tap, and
-the sum, so that nothing of kH*kW times the map's size exists. ONNX has no filters that differ from pixel to pixel, and
+The sum is made tap by tap, as in `ddfnet.ops.reference`: a Slice of the padded map, a product with each filter's tap,
+and an Add, so that nothing of kH*kW times the map's size is stored. ONNX has no filters that differ between pixels, and
 its Conv has one weight for all samples.
 """
 
-# No postponed annotations: the exporter tells tensors from attributes by them.
+# Annotations are not postponed, because the exporter tells tensors from attributes by them.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Optional
@@ -17,10 +17,10 @@ from onnxscript.onnx_types import TensorType
 
 from ddfnet.ops.geometry import Combine
 
-Size = Sequence[int]
+Ints = Sequence[int]
 
-_HALF = (FLOAT16.dtype, BFLOAT16.dtype)  # combined and summed in float32
-_END = 2**31 - 1  # behind every map
+_HALF = (FLOAT16.dtype, BFLOAT16.dtype)  # dtypes that are combined and summed in float32
+_END = 2**31 - 1  # index beyond every map
 
 
 def ddf(
@@ -34,7 +34,7 @@ def ddf(
     upscale: Sequence[int],
     combine: str,
 ) -> TensorType:
-    """``ddfnet::ddf``, see `ddfnet.ops.registration`: nodes of any N, H and W."""
+    """Translate ``ddfnet::ddf``, see `ddfnet.ops.registration`, for any N, H and W."""
     mode = Combine(combine)
     channels, taps, subpixels = input.shape[1], math.prod(kernel_size), math.prod(upscale)
     heads = 1 if spatial_filter is None else spatial_filter.shape[1] // (subpixels * taps)
@@ -45,7 +45,7 @@ def ddf(
         )
     padded = _pad(input, padding)
     lead = [channels]
-    if subpixels * heads > 1:  # maps are (N, sub-pixels, heads, channels of a head, H, W)
+    if subpixels * heads > 1:  # maps are (N, sub-pixels, heads, channels per head, H, W)
         lead = [subpixels, heads, channels // heads]
         padded = _reshape(padded, [1, *lead[1:]])
         spatial_filter = None if spatial_filter is None else _reshape(spatial_filter, [subpixels, heads, taps])
@@ -79,7 +79,7 @@ def im2col(
     padding: Sequence[int],
     stride: Sequence[int],
 ) -> TensorType:
-    """``aten::im2col`` by slices: of the mask of valid depths in the guided upsampler; the exporter's own gathers."""
+    """Translate ``aten::im2col``, which the depth network has for its mask, to slices; the exporter's own gathers."""
     windows = [op.Unsqueeze(each, [2]) for each in _windows(_pad(self, padding), kernel_size, stride, dilation)]
     return op.Reshape(op.Concat(*windows, axis=2), [0, self.shape[1] * len(windows), -1])
 
@@ -91,12 +91,12 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
 """For ``torch.onnx.export(..., custom_translation_table=TRANSLATIONS)``."""
 
 
-def _pad(map: Any, padding: Size) -> Any:
+def _pad(map: Any, padding: Ints) -> Any:
     return op.Pad(map, [0, 0, *padding, 0, 0, *padding]) if any(padding) else map
 
 
-def _windows(padded: Any, kernel_size: Size, stride: Size, dilation: Size) -> Iterator[Any]:
-    """What each tap reads: the map from the tap's place on, as far as the last window reaches."""
+def _windows(padded: Any, kernel_size: Ints, stride: Ints, dilation: Ints) -> Iterator[Any]:
+    """Yield the pixels that each tap reads: the map from the tap's offset on, up to the last window."""
     spans = [d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True)]
     for tap in range(math.prod(kernel_size)):
         starts = [d * place for d, place in zip(dilation, divmod(tap, kernel_size[1]), strict=True)]
@@ -108,17 +108,17 @@ def _split(filters: Any, axis: int, taps: int) -> Sequence[Any]:
     return op.Split(filters, axis=axis, num_outputs=taps) if taps > 1 else [filters]
 
 
-def _reshape(map: Any, lead: Size) -> Any:
-    """(N, ..., H, W) to (N, *lead, H, W)."""
+def _reshape(map: Any, lead: Ints) -> Any:
+    """Reshape (N, ..., H, W) to (N, *lead, H, W)."""
     return op.Reshape(map, op.Concat(_constant([0, *lead]), op.Shape(map, start=-2), axis=0))
 
 
-def _interleave(subpixels: Any, channels: int, upscale: Size) -> Any:
-    """(N, sh*sw, G, C/G, H, W) to (N, C, sh*H, sw*W)."""
+def _interleave(subpixels: Any, channels: int, upscale: Ints) -> Any:
+    """Interleave sub-pixels: (N, sh*sw, G, C/G, H, W) to (N, C, sh*H, sw*W)."""
     size = op.Mul(op.Shape(subpixels, start=-2), list(upscale))
     apart = op.Transpose(_reshape(subpixels, [*upscale, channels]), perm=[0, 3, 4, 1, 5, 2])
     return op.Reshape(apart, op.Concat(_constant([0, channels]), size, axis=0))
 
 
-def _constant(values: Size) -> Any:
+def _constant(values: Ints) -> Any:
     return op.Constant(value_ints=list(values))

@@ -1,4 +1,4 @@
-"""Whether an exported file gives what the model gives."""
+"""Comparison of an exported file's outputs with those of the model."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddfnet.export.inputs import Size
+from ddfnet.export.inputs import InputSize
 
 TOLERANCES = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""By default: of a difference, absolute where the expected value is below one, and relative above."""
+"""Default tolerances, absolute where the expected value is below one, and relative above."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of one output at one size that is furthest beyond what is tolerated, and where it is.
+    """Difference of one output at one size that exceeds the tolerance most, and its place.
 
     Attributes:
         size: batch, height and width.
-        output: its name.
-        largest: the absolute difference where it is largest, at `index` or elsewhere; infinite for another shape or
-            type.
-        share: of what is tolerated there, above 1 if it is too large.
-        index: of the number that is furthest beyond what is tolerated.
-        expected: by the model.
-        got: by the file.
-        why: what is wrong with an output that cannot be compared, or a file that does not run.
+        output: name of the output.
+        largest: largest absolute difference, at `index` or elsewhere; infinite for another shape or type.
+        share: difference at `index` as a share of the tolerance there, above 1 if it is too large.
+        index: place of the value that exceeds the tolerance most.
+        expected: value of the model.
+        got: value of the file.
+        why: reason why an output cannot be compared, or why the file does not run.
     """
 
-    size: Size
+    size: InputSize
     output: str
     largest: float
     share: float
@@ -59,29 +58,29 @@ class Difference:
 
 
 def compare(
-    size: Size, expected: Mapping[str, Tensor], got: Sequence[Tensor], tolerance: float | None
+    size: InputSize, expected: Mapping[str, Tensor], got: Sequence[Tensor], tolerance: float | None
 ) -> list[Difference]:
-    """One difference an output. Two that are not numbers are equal; None is the tolerance of the output's dtype."""
+    """Return one difference per output. Two NaNs are equal; the tolerance None is that of the output's dtype."""
     if len(got) != len(expected):
         why = f"{len(got)} outputs for {len(expected)}"
         return [Difference(size, next(iter(expected)), math.inf, math.inf, why=why)]
     return [_compare(size, name, expected[name], own, tolerance) for name, own in zip(expected, got, strict=True)]
 
 
-def _compare(size: Size, name: str, expected: Tensor, got: Tensor, tolerance: float | None) -> Difference:
+def _compare(size: InputSize, name: str, expected: Tensor, got: Tensor, tolerance: float | None) -> Difference:
     facts = (("shape", tuple(got.shape), tuple(expected.shape)), ("dtype", got.dtype, expected.dtype))
-    for what, is_, should_be in facts:
-        if is_ != should_be:
-            return Difference(size, name, math.inf, math.inf, why=f"{what} {is_} for {should_be}")
+    for fact, found, wanted in facts:
+        if found != wanted:
+            return Difference(size, name, math.inf, math.inf, why=f"{fact} {found} for {wanted}")
     if not expected.numel():
         return Difference(size, name, 0.0, 0.0)
     if tolerance is None:
         tolerance = TOLERANCES.get(expected.dtype, 0.0)
-    wanted, found = expected.double(), got.double()
-    difference = (wanted - found).abs()
-    same = (wanted == found) | (wanted.isnan() & found.isnan())  # infinities too, whose difference is no number
+    expected, got = expected.double(), got.double()
+    difference = (expected - got).abs()
+    same = (expected == got) | (expected.isnan() & got.isnan())  # infinities too: their difference is NaN
     difference = torch.where(same, 0, difference.nan_to_num(nan=math.inf, posinf=math.inf))
-    share = difference / (tolerance * wanted.abs().nan_to_num(nan=1.0).clamp(min=1)).clamp(min=1e-300)
+    share = difference / (tolerance * expected.abs().nan_to_num(nan=1.0).clamp(min=1)).clamp(min=1e-300)
     share = torch.where(same, 0, share.nan_to_num(nan=math.inf, posinf=math.inf))
     worst = int(share.argmax())
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), expected.shape))
@@ -91,6 +90,6 @@ def _compare(size: Size, name: str, expected: Tensor, got: Tensor, tolerance: fl
         largest=float(difference.max()),
         share=float(share.flatten()[worst]),
         index=index,
-        expected=float(wanted.flatten()[worst]),
-        got=float(found.flatten()[worst]),
+        expected=float(expected.flatten()[worst]),
+        got=float(got.flatten()[worst]),
     )

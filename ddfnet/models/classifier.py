@@ -53,7 +53,7 @@ def load_official_classifier(file: Path, name: str) -> nn.Module:
 
     Args:
         file: see `ddfnet.compat.load_official`.
-        name: of the network.
+        name: timm's name of the network.
 
     Raises:
         ValueError: the file is broken, or its weights are of another network.

@@ -1,4 +1,4 @@
-"""Object detection: torchvision's Faster R-CNN on any of timm's backbones, its pyramid with any of six upsamplers."""
+"""Faster R-CNN of torchvision on any backbone of timm, with exchangeable upsamplers in its feature pyramid."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from ddfnet.models.fpn import REDUCTIONS, PyramidBackbone
 from ddfnet.pretrained import PretrainedMixin, register_kind
 
 _RATIOS = (0.5, 1.0, 2.0)
-_POOLED = 7  # pixels a side of what the head sees of a box
-_FORWARDED = ("rpn_", "box_", "image_")  # how the names begin of torchvision's arguments that are taken as they are
+_POOLED = 7  # height and width of the pooled features of a box
+_FORWARDED = ("rpn_", "box_", "image_")  # prefixes of the arguments that torchvision gets unchanged
 
 
 @register_kind("detection")
 class Detector(FasterRCNN, PretrainedMixin):
-    """Faster R-CNN with a feature pyramid, whose top-down path takes any of six upsamplers.
+    """Faster R-CNN with a feature pyramid whose top-down path takes any of `ddfnet.models.upsamplers.UPSAMPLERS`.
 
     Args:
-        classes: names of what is to be found; the labels of the network count them from 1 on, for 0 is the background.
-        backbone: of timm, such as ``"resnet50.tv_in1k"``, ``"mobilenetv3_small_100"`` or ``"ddf_mul_resnet50"``.
-        upsampler: ``"nearest"``, ``"bilinear"``, ``"deconv"``, ``"pixelshuffle"``, ``"carafe"`` or ``"ddf"``, see
-            `ddfnet.models.upsamplers.upsampler`.
+        classes: names of the classes; labels count them from 1 on, because 0 is the background.
+        backbone: network of timm, such as ``"resnet50.tv_in1k"``, ``"mobilenetv3_small_100"`` or ``"ddf_mul_resnet50"``.
+        upsampler: ``"nearest"``, ``"bilinear"``, ``"deconv"``, ``"pixelshuffle"``, ``"carafe"``, ``"ddf"`` or another
+            registered one, see `ddfnet.models.upsamplers.upsampler`.
         width: channels of the pyramid.
-        head_width: of the two layers that see each box.
-        min_size: pixels that a picture's shorter side is scaled to; several are chosen from at random in training.
-        max_size: pixels that the longer side may have then.
-        anchor_scale: side of a level's anchors in that level's pixels.
-        pretrained: let timm fetch the backbone's weights, or the file with them.
-        frozen_stages: of the backbone, of which not even the first learns from 1 on, with all that comes before it.
-        norm: ``"batch"`` trains the backbone's batch normalisation; ``"frozen"`` keeps its statistics and weights, as
-            small batches ask for where there are pretrained ones.
-        backbone_options: more arguments of ``timm.create_model``.
-        rcnn: more arguments of ``torchvision.models.detection.FasterRCNN``, by name: those that begin with ``rpn_`` or
+        head_width: channels of the two layers that see each box.
+        min_size: length of an image's shorter side after scaling, in pixels; training draws from several.
+        max_size: largest length of the longer side after scaling, in pixels.
+        anchor_scale: side of a level's anchors, in pixels of that level.
+        pretrained: whether timm fetches the backbone's weights, or the file with them.
+        frozen_stages: number of the backbone's first stages that are frozen, with all layers before them.
+        norm: ``"batch"`` trains the backbone's batch normalisation; ``"frozen"`` keeps pretrained statistics and
+            weights, which small batches need.
+        backbone_options: further arguments of ``timm.create_model``.
+        rcnn: further arguments of ``torchvision.models.detection.FasterRCNN``: those that begin with ``rpn_`` or
             ``box_``, ``image_mean`` and ``image_std``.
 
     Returns:
         From ``forward(images)`` in evaluation mode, with a list of images (3, H, W) from 0 to 1: for each image a
-        dictionary of ``boxes`` (n, 4), x0, y0, x1, y1 in its pixels, ``labels`` (n,) and ``scores`` (n,).
+        dictionary of ``boxes`` (n, 4), x0, y0, x1, y1 in pixels, ``labels`` (n,) and ``scores`` (n,).
         From ``forward(images, targets)`` in training mode, with a list of ``{"boxes": (n, 4), "labels": (n,)}``: the
         four losses by name.
 
     Raises:
-        ValueError: an option out of range, or a name that there is not.
+        ValueError: an option out of range, or an unknown name.
 
     Example:
         >>> import torch
@@ -59,8 +59,8 @@ class Detector(FasterRCNN, PretrainedMixin):
         ['boxes', 'labels', 'scores']
 
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6 and table 6, which name neither the
-    kernel of DDF-Up (3 here) nor the backbone. The paper's network is mmdetection's; this one is torchvision's, which
-    pools its last level from the last map, where mmdetection's pyramid with upsamplers begins its top-down path.
+    kernel size of DDF-Up (3 here) nor the backbone. The paper's network is mmdetection's. This one is torchvision's: it
+    pools its last level from the last map, whereas mmdetection's pyramid starts its top-down path at that level.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Detector(FasterRCNN, PretrainedMixin):
                 ["0", "1", "2", "3"],
                 _POOLED,
                 sampling_ratio=2,
-                canonical_scale=round(28 * anchor_scale),  # which level serves a box: 224 for anchors of scale 8
+                canonical_scale=round(28 * anchor_scale),  # assigns boxes to levels: 224 for anchors of scale 8
             ),
             box_head=TwoMLPHead(width * _POOLED**2, head_width),
             box_predictor=FastRCNNPredictor(head_width, len(names) + 1),
@@ -122,15 +122,15 @@ class Detector(FasterRCNN, PretrainedMixin):
 def fasterrcnn_resnet50_fpn(
     upsampler: str = "ddf", *, classes: Sequence[str] | None = None, **options: Any
 ) -> Detector:
-    """Faster R-CNN with ResNet-50 and a feature pyramid: the network of the paper's table 6.
+    """Create Faster R-CNN with ResNet-50 and a feature pyramid: the network of the paper's table 6.
 
     Args:
-        upsampler: of the top-down path, see `Detector`.
-        classes: names of what is to be found; None for the 80 of COCO.
-        options: of `Detector`.
+        upsampler: name of the upsampler of the top-down path, see `Detector`.
+        classes: names of the classes; None takes the 80 of COCO.
+        options: further arguments of `Detector`.
 
     Returns:
-        A `Detector`. With ``upsampler="nearest"`` it has the weights, by name and shape, and the results of
+        The detector. With ``upsampler="nearest"`` it has the weights, by name and shape, and the outputs of
         ``torchvision.models.detection.fasterrcnn_resnet50_fpn`` for as many classes.
 
     Raises:
@@ -148,7 +148,7 @@ def fasterrcnn_resnet50_fpn(
 
 
 def coco_classes() -> list[str]:
-    """The 80 names of COCO's detection classes, in its order, which torchvision has among those of all 91 numbers."""
+    """Return the 80 names of COCO's detection classes in its order, out of torchvision's names of all 91 numbers."""
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
     names: list[str] = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
@@ -156,7 +156,7 @@ def coco_classes() -> list[str]:
 
 
 def _check_forwarded(arguments: dict[str, Any]) -> None:
-    """Refuse what torchvision's network does not take, or what is made here."""
+    """Refuse arguments that torchvision's network does not take, or that are set here."""
     signature = inspect.signature(FasterRCNN.__init__).parameters
     modules = ("box_roi_pool", "box_head", "box_predictor", "rpn_anchor_generator", "rpn_head")
     allowed = [name for name in signature if name.startswith(_FORWARDED) and name not in modules]

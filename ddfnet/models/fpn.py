@@ -1,4 +1,4 @@
-"""Feature pyramids whose top-down path takes any of six upsamplers, and the backbones that they stand on."""
+"""Feature pyramids with exchangeable upsamplers, and their backbones."""
 
 from __future__ import annotations
 
@@ -12,35 +12,34 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool
 
-import ddfnet.models.resnet  # noqa: F401  (DDF-ResNets are backbones too)
 from ddfnet.models.upsamplers import upsampler as build_upsampler
 
 REDUCTIONS = [4, 8, 16, 32]
-"""Pixels of the picture that one of each map stands for."""
+"""Strides of the maps in pixels of the image."""
 _NORMS = ("batch", "frozen")
 
 
 class UpsamplingPyramid(FeaturePyramidNetwork):
-    r"""torchvision's feature pyramid, whose top-down path may enlarge the maps by other means than nearest neighbours.
+    r"""Feature pyramid of torchvision whose top-down path takes any of `ddfnet.models.upsamplers.UPSAMPLERS`.
 
     .. math::
         m_l = W_l c_l + \mathrm{up}_l(m_{l+1}), \qquad p_l = V_l m_l
 
-    with an upsampler of its own on each level. What a map of odd size gets too much is cut off.
+    with a separate upsampler on each level. Maps of odd size are cropped after it.
 
     Args:
         in_channels_list: channels of the maps, from the finest to the coarsest.
-        out_channels: C of all results.
-        upsampler: see `ddfnet.models.upsamplers.upsampler`.
-        extra_blocks: torchvision's, for levels above.
-        norm_layer: torchvision's.
+        out_channels: C of all outputs.
+        upsampler: name of an upsampler, see `ddfnet.models.upsamplers.upsampler`.
+        extra_blocks: block of torchvision for further levels.
+        norm_layer: normalisation layer of torchvision's pyramid.
 
     Returns:
         From ``forward(maps)`` with maps (N, C_l, H_l, W_l) by name, each half as large as the one before, rounded up:
         the pyramid (N, C, H_l, W_l) by name.
 
     Raises:
-        ValueError: no upsampler of this name; maps that do not halve.
+        ValueError: an unknown upsampler; maps that do not halve.
 
     Example:
         >>> import torch
@@ -49,9 +48,9 @@ class UpsamplingPyramid(FeaturePyramidNetwork):
         >>> {name: tuple(p.shape) for name, p in UpsamplingPyramid([8, 16], 32, "ddf")(maps).items()}
         {'fine': (1, 32, 25, 30), 'coarse': (1, 32, 13, 15)}
 
-    Source: Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017; the upsamplers are those of table 6 of
-    Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021. With ``"nearest"`` the weights and the results are those
-    of torchvision's.
+    Source: Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017; the package's upsamplers are those of
+    table 6 of Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021. With ``"nearest"`` weights and outputs are
+    those of torchvision.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class UpsamplingPyramid(FeaturePyramidNetwork):
 
 
 class PyramidBackbone(nn.Module):
-    """A network of timm's and the pyramid on its maps of 1/4 to 1/32, with one more level pooled from the last.
+    """Network of timm with a pyramid on its maps of 1/4 to 1/32, and one more level pooled from the last.
 
     Args: see `ddfnet.models.faster_rcnn.Detector`.
 
@@ -115,7 +114,7 @@ class PyramidBackbone(nn.Module):
         )
         if body.feature_info.reduction() != REDUCTIONS:
             raise ValueError(
-                f"backbone must have maps of 1/4, 1/8, 1/16 and 1/32 of the picture, got {name!r} with "
+                f"backbone must have maps of 1/4, 1/8, 1/16 and 1/32 of the image, got {name!r} with "
                 + ", ".join(f"1/{reduction}" for reduction in body.feature_info.reduction())
             )
         _freeze(body, frozen_stages)
@@ -129,12 +128,12 @@ class PyramidBackbone(nn.Module):
 
 
 def _freeze(body: nn.Module, stages: int) -> None:
-    """Let neither the first stages learn nor what comes before them."""
+    """Freeze the first stages and all layers before them."""
     if not stages:
         return
     last = body.feature_info.module_name()[stages - 1]  # type: ignore[operator, union-attr]
     parameters = list(body.named_parameters())
-    # timm flattens some networks, whose modules then have a line for each point in their name.
+    # timm flattens some networks, and then replaces the dots in the names of modules by underscores.
     own = [i for i, (name, _) in enumerate(parameters) if name.startswith((f"{last}.", f"{last.replace('.', '_')}."))]
     if not own:
         raise ValueError(f"frozen_stages must be 0 for a backbone whose stages timm does not name, got {stages}")

@@ -19,7 +19,7 @@ _LAYERS = {"18": (2, 2, 2, 2), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": 
 _OPTIONS = ("heads", "reduction", "combine", "norm", "filters", "zero_init")
 
 _Entry = Callable[..., ResNet]
-_register: Callable[[_Entry], _Entry] = register_model  # which has no types
+_register: Callable[[_Entry], _Entry] = register_model  # without types in timm
 
 
 def _split(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -119,7 +119,7 @@ class SmallResNet(DDFResNet):
         layers: number of blocks per stage.
         channels: channels of each stage's mixers; its blocks have four times as many outputs.
         stem_stride: 2, or 1 for images of fewer than 16 pixels, such as digits of 8x8.
-        kwargs: of ``timm.models.ResNet``; ``block_args={"attn_layer": "se"}`` is squeeze and excitation.
+        kwargs: further arguments of ``timm.models.ResNet``; ``block_args={"attn_layer": "se"}`` is squeeze and excitation.
 
     Returns:
         From ``forward(x)`` with x (N, 3, H, W): the logits, (N, num_classes).
@@ -162,7 +162,7 @@ def _build(cls: type[DDFResNet], name: str, pretrained: bool, kwargs: dict[str, 
 
     Args:
         cls: the class of the network.
-        name: of the entry point.
+        name: name of the entry point.
         pretrained: whether to load weights from where timm's configuration says; a file may have the official names.
         kwargs: arguments of the entry point.
         defaults: arguments of the class, which those of the entry point override, ``block_args`` one by one.
@@ -208,20 +208,20 @@ default_cfgs = generate_default_cfgs(
 
 @_register
 def ddf_mul_resnet18(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """DDF-ResNet-18 (7.69 M parameters, 0.36 GMACs at 224 px), filters multiplied. See `ddf_mul_resnet50`."""
+    """Create DDF-ResNet-18 (7.69 M parameters, 0.36 GMACs at 224 px), filters multiplied. See `ddf_mul_resnet50`."""
     return _build_ddf("ddf_mul_resnet18", pretrained, kwargs)
 
 
 @_register
 def ddf_mul_resnet50(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """DDF-ResNet-50 (16.84 M parameters, 2.27 GMACs at 224 px), filters multiplied.
+    """Create DDF-ResNet-50 (16.84 M parameters, 2.27 GMACs at 224 px), filters multiplied.
 
     The rows of the paper's ablations (table 3) are ``block_args``: ``{"filters": "spatial"}``, ``{"norm": "sigmoid"}``,
     ``{"reduction": 0.3}``. No weights are published with this package; `ddfnet.compat.load_official` reads the paper's.
 
     Args:
         pretrained: load the weights of ``pretrained_cfg_overlay={"file": FILE}``; there are none to fetch.
-        kwargs: of ``timm.models.ResNet``; ``block_args`` takes heads, reduction, combine, norm, filters and
+        kwargs: further arguments of ``timm.models.ResNet``; ``block_args`` takes heads, reduction, combine, norm, filters and
             zero_init of `ddfnet.nn.DDF2d` too.
 
     Returns:
@@ -243,43 +243,43 @@ def ddf_mul_resnet50(pretrained: bool = False, **kwargs: Any) -> ResNet:
 
 @_register
 def ddf_mul_resnet101(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """DDF-ResNet-101 (28.15 M parameters, 4.04 GMACs at 224 px), filters multiplied. See `ddf_mul_resnet50`."""
+    """Create DDF-ResNet-101 (28.15 M parameters, 4.04 GMACs at 224 px), filters multiplied. See `ddf_mul_resnet50`."""
     return _build_ddf("ddf_mul_resnet101", pretrained, kwargs)
 
 
 @_register
 def ddf_mul_resnet152(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """DDF-ResNet-152 (37.46 M parameters, 5.81 GMACs at 224 px), filters multiplied. See `ddf_mul_resnet50`."""
+    """Create DDF-ResNet-152 (37.46 M parameters, 5.81 GMACs at 224 px), filters multiplied. See `ddf_mul_resnet50`."""
     return _build_ddf("ddf_mul_resnet152", pretrained, kwargs)
 
 
 @_register
 def ddf_add_resnet18(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """`ddf_mul_resnet18` with the filters added; the two share their state-dict keys."""
+    """Create `ddf_mul_resnet18` with the filters added; both have the same state-dict keys."""
     return _build_ddf("ddf_add_resnet18", pretrained, kwargs)
 
 
 @_register
 def ddf_add_resnet50(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """`ddf_mul_resnet50` with the filters added; the two share their state-dict keys."""
+    """Create `ddf_mul_resnet50` with the filters added; both have the same state-dict keys."""
     return _build_ddf("ddf_add_resnet50", pretrained, kwargs)
 
 
 @_register
 def ddf_add_resnet101(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """`ddf_mul_resnet101` with the filters added; the two share their state-dict keys."""
+    """Create `ddf_mul_resnet101` with the filters added; both have the same state-dict keys."""
     return _build_ddf("ddf_add_resnet101", pretrained, kwargs)
 
 
 @_register
 def ddf_add_resnet152(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """`ddf_mul_resnet152` with the filters added; the two share their state-dict keys."""
+    """Create `ddf_mul_resnet152` with the filters added; both have the same state-dict keys."""
     return _build_ddf("ddf_add_resnet152", pretrained, kwargs)
 
 
 @_register
 def small_resnet23(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """A bottleneck ResNet for 32x32 pixels (8.2 MMACs, 0.36 M parameters; with convolutions 14.2 and 0.57 M).
+    """Create a bottleneck ResNet for 32x32 pixels (8.2 MMACs, 0.36 M parameters; with convolutions 14.2 and 0.57 M).
 
     Its stages have 1, 3 and 3 blocks on maps of 16x16, 8x8 and 4x4 pixels, so that DDF takes 0.58 of the
     multiply-accumulates and 0.64 of the parameters of the convolutions, as in ResNet-50 (0.56 and 0.66).

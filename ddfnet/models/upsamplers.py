@@ -1,4 +1,4 @@
-"""Six layers that make a map twice as large, as the top-down path of a feature pyramid asks for (table 6)."""
+"""Upsamplers by a factor of two, for the top-down path of a feature pyramid (table 6 of the paper)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable
 from torch import nn
 
 from ddfnet.nn import CARAFE, DDFUpsample2d
+
+Upsampler = Callable[[int], nn.Module]
+"""Function from channels C to a module from (N, C, H, W) to (N, C, 2H, 2W)."""
 
 
 def _nearest(channels: int) -> nn.Module:
@@ -31,13 +34,13 @@ def _carafe(channels: int) -> nn.Module:
 
 
 def _xavier(layer: nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:
-    """As mmdetection's pyramid, which the paper's table was made with, initialises them."""
+    """Initialise a layer as mmdetection's pyramid does, with which the paper's table was made."""
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer
 
 
-UPSAMPLERS: dict[str, Callable[[int], nn.Module]] = {
+UPSAMPLERS: dict[str, Upsampler] = {
     "nearest": _nearest,
     "bilinear": _bilinear,
     "deconv": _deconv,
@@ -45,20 +48,48 @@ UPSAMPLERS: dict[str, Callable[[int], nn.Module]] = {
     "carafe": _carafe,
     "ddf": DDFUpsample2d,
 }
-"""By name: channels C -> a module from (N, C, H, W) to (N, C, 2H, 2W)."""
+"""Upsamplers by name. A new one needs its line here, or `register_upsampler` in a file of its own."""
+
+
+def register_upsampler(name: str) -> Callable[[Upsampler], Upsampler]:
+    """Register an upsampler, which `Detector` and ``ddfnet train detection`` then know by its name.
+
+    Args:
+        name: name of the upsampler.
+
+    Raises:
+        ValueError: the name belongs to another upsampler.
+
+    Example:
+        >>> from torch import nn
+        >>> from ddfnet.models.upsamplers import UPSAMPLERS, register_upsampler
+        >>> @register_upsampler("bicubic")
+        ... def bicubic(channels):
+        ...     return nn.Upsample(scale_factor=2, mode="bicubic")
+        >>> UPSAMPLERS.pop("bicubic") is bicubic
+        True
+    """
+
+    def register(make: Upsampler) -> Upsampler:
+        if UPSAMPLERS.get(name, make) is not make:
+            raise ValueError(f"upsampler {name!r} is registered already; choose another name")
+        UPSAMPLERS[name] = make
+        return make
+
+    return register
 
 
 def upsampler(name: str, channels: int) -> nn.Module:
-    """The layer of this name, (N, C, H, W) to (N, C, 2H, 2W).
+    """Create the upsampler of this name, (N, C, H, W) to (N, C, 2H, 2W).
 
     Args:
-        name: ``"nearest"`` and ``"bilinear"`` have no parameters; ``"deconv"`` is a transposed 3x3 convolution of
-            stride 2; ``"pixelshuffle"`` a 3x3 convolution to 4C channels, which are shuffled; ``"carafe"`` is
-            `CARAFE` with C/4 channels between its convolutions; ``"ddf"`` is `DDFUpsample2d`.
+        name: any of `UPSAMPLERS`. ``"nearest"`` and ``"bilinear"`` have no parameters; ``"deconv"`` is a transposed 3x3
+            convolution of stride 2; ``"pixelshuffle"`` a 3x3 convolution to 4C channels, which are shuffled;
+            ``"carafe"`` is `CARAFE` with C/4 channels between its convolutions; ``"ddf"`` is `DDFUpsample2d`.
         channels: C.
 
     Raises:
-        ValueError: no layer of this name.
+        ValueError: an unknown name.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""`ddfnet convert`: official weights and checkpoints of trainings become files that everything reads."""
+"""`ddfnet convert`: official weights and checkpoints of trainings to files that every command reads."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def test_official_weights(official: nn.Module, checkpoint: Path, capsys: pytest.
 
     network = load(out)
     assert said["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
-    by_timm = timm.create_model(
+    timm_network = timm.create_model(
         "ddf_add_resnet50", pretrained=True, pretrained_cfg_overlay={"file": str(out), "num_classes": 7}
     ).eval()
     x = torch.randn(1, 3, 64, 64)
-    assert torch.equal(network(x), by_timm(x))
+    assert torch.equal(network(x), timm_network(x))
     for stage in (official.layer1, official.layer2, official.layer3, official.layer4):
         for block in stage:
             block.conv2.kernel_combine = "add"
@@ -101,7 +101,7 @@ def detection(file: Path) -> nn.Module:
 
 
 def save(file: Path, made: nn.Module, **others: Any) -> None:
-    """As Lightning leaves a training."""
+    """Write a checkpoint as Lightning does."""
     state = {f"network.{name}": value for name, value in made.state_dict().items()}
     torch.save({**others, "state_dict": {**state, "metric": torch.ones(1)}, "epoch": 3}, file)
 

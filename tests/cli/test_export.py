@@ -121,7 +121,7 @@ def test_a_checkpoint_that_is_missing(fails: Fails) -> None:
 def test_a_size_that_the_network_cannot_take(fails: Fails) -> None:
     line = fails(1, "export", "vit_tiny_patch16_224", "--size", "225", "--step", "5", "-o", "v.onnx")
     assert line.startswith(
-        "ddfnet: error: the model cannot be called with 2x225x225 (batch, height, width; step, what "
+        "ddfnet: error: the model cannot be called with 2x225x225 (batch, height, width; step, which "
     )
     assert "is 5): AssertionError: Input height (225)" in line and not list(Path().iterdir())
 

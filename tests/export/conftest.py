@@ -14,7 +14,7 @@ Inspect = Callable[[Path], onnx.ModelProto]
 
 @pytest.fixture
 def inspect() -> Inspect:
-    """A file's graph, which must be of standard operators, whose convolutions have weights that are not computed."""
+    """Return a function that reads a graph, and checks that it has standard operators and constant weights only."""
 
     def read(file: Path) -> onnx.ModelProto:
         model = onnx.load(file)

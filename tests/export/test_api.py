@@ -1,4 +1,4 @@
-"""What is refused, what is written and what is said about it; programs of PyTorch's run in a process of their own."""
+"""Errors, files and reports of an export; programs of PyTorch run in another process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ddfnet.export.verify import compare
 from ddfnet.nn import DDF2d
 
 SIZE = "size must be (batch, height, width) with a batch of"
-PICTURE = torch.randn(2, 4, 9, 10)
+IMAGE = torch.randn(2, 4, 9, 10)
 RUN = """
 import sys, torch, ddfnet
 file, how, data = sys.argv[1:]
@@ -38,8 +38,8 @@ assert "ddfnet.nn.ddf" in sys.modules and "ddfnet.models" not in sys.modules and
 
 @pytest.mark.parametrize("format", ["pt2", "aoti"])
 def test_programs_run_in_another_process(tmp_path: Path, format: str) -> None:
-    layer = DDF2d(4, stride=2, norm="none").eval()  # which has little to compile
-    report = export(layer, PICTURE, tmp_path / "a.pt2", format=format)
+    layer = DDF2d(4, stride=2, norm="none").eval()  # there is little to compile
+    report = export(layer, IMAGE, tmp_path / "a.pt2", format=format)
     assert report.agrees and report.facts["operators"]["ddfnet.ddf.default"] == 1
     given = [torch.randn(shape) for shape in ((1, 4, 7, 12), (5, 4, 20, 6))]
     with torch.no_grad():
@@ -52,7 +52,7 @@ def test_programs_run_in_another_process(tmp_path: Path, format: str) -> None:
 def test_the_report(tmp_path: Path) -> None:
     import hashlib
 
-    report = export(DDF2d(4).eval(), PICTURE, tmp_path / "a.onnx", times=1)
+    report = export(DDF2d(4).eval(), IMAGE, tmp_path / "a.onnx", times=1)
     said = json.loads((tmp_path / "a.onnx.json").read_text())
     assert said == json.loads(json.dumps(report.as_dict()))
     assert (said["format"], said["opset"], said["file"], said["traced"]) == ("onnx", 18, "a.onnx", [2, 9, 10])
@@ -68,7 +68,7 @@ def test_the_report(tmp_path: Path) -> None:
 
 
 def test_another_opset(tmp_path: Path) -> None:
-    assert export(DDF2d(4).eval(), PICTURE, tmp_path / "a.onnx", opset=21, check=[(1, 5, 6)]).facts["opset"] == 21
+    assert export(DDF2d(4).eval(), IMAGE, tmp_path / "a.onnx", opset=21, check=[(1, 5, 6)]).facts["opset"] == 21
 
 
 def test_a_model_that_trains_is_refused(tmp_path: Path) -> None:
@@ -78,43 +78,43 @@ def test_a_model_that_trains_is_refused(tmp_path: Path) -> None:
         with pytest.raises(
             ValueError, match=f"must be in evaluation mode, got one of which {name} trains: call model.eval"
         ):
-            export(trains, PICTURE, tmp_path / "a.pt2")
+            export(trains, IMAGE, tmp_path / "a.pt2")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("given", "options", "said"),
     [
-        (PICTURE, {"file": "a.tar"}, "format must be 'onnx', 'pt2', 'aoti', or the file *.onnx or *.pt2, got a.tar"),
-        (PICTURE, {"format": "tar"}, "format must be 'onnx', 'pt2', 'aoti', got 'tar'"),
-        (PICTURE, {"format": "aoti"}, "the file of format 'aoti' must end in .pt2, got a.onnx"),
-        (PICTURE, {"opset": 17}, "opset must be from 18 to "),
-        (PICTURE, {"opset": 99}, "opset must be from 18 to "),
-        (PICTURE[0], {}, "inputs must be (N, C, H, W) where they are a tensor, got (4, 9, 10)"),
-        (PICTURE[:1], {}, f"{SIZE} 2 or more, in whole numbers, got (1, 9, 10)"),
-        (PICTURE, {"size": (2, 9)}, f"{SIZE} 2 or more, in whole numbers, got (2, 9)"),
-        (PICTURE, {"size": (2, 9.0, 10)}, f"{SIZE} 2 or more, in whole numbers, got (2, 9.0, 10)"),
-        (PICTURE, {"size": 9}, f"{SIZE} 2 or more, in whole numbers, got 9"),
-        (PICTURE, {"step": 2}, "height and width of size must be multiples of step, 2, got 9x10"),
-        (PICTURE, {"step": 0}, "step must be a whole number from 1 on, got 0"),
-        (PICTURE, {"times": -1}, "times must be a whole number from 0 on, got -1"),
-        (PICTURE, {"check": []}, "check must be True, False or sizes (batch, height, width), got []"),
-        (PICTURE, {"check": 3}, "check must be True, False or sizes (batch, height, width), got 3"),
-        (PICTURE, {"check": [(1, 2)]}, "check must be (batch, height, width) with a batch of 1 or more, in whole"),
-        (PICTURE, {"check": (1, 9, 10)}, "check must be (batch, height, width) with a batch of 1 or more, in whole"),
+        (IMAGE, {"file": "a.tar"}, "format must be 'onnx', 'pt2', 'aoti', or the file *.onnx or *.pt2, got a.tar"),
+        (IMAGE, {"format": "tar"}, "format must be 'onnx', 'pt2', 'aoti', got 'tar'"),
+        (IMAGE, {"format": "aoti"}, "the file of format 'aoti' must end in .pt2, got a.onnx"),
+        (IMAGE, {"opset": 17}, "opset must be from 18 to "),
+        (IMAGE, {"opset": 99}, "opset must be from 18 to "),
+        (IMAGE[0], {}, "inputs must be (N, C, H, W) where they are a tensor, got (4, 9, 10)"),
+        (IMAGE[:1], {}, f"{SIZE} 2 or more, in whole numbers, got (1, 9, 10)"),
+        (IMAGE, {"size": (2, 9)}, f"{SIZE} 2 or more, in whole numbers, got (2, 9)"),
+        (IMAGE, {"size": (2, 9.0, 10)}, f"{SIZE} 2 or more, in whole numbers, got (2, 9.0, 10)"),
+        (IMAGE, {"size": 9}, f"{SIZE} 2 or more, in whole numbers, got 9"),
+        (IMAGE, {"step": 2}, "height and width of size must be multiples of step, 2, got 9x10"),
+        (IMAGE, {"step": 0}, "step must be a whole number from 1 on, got 0"),
+        (IMAGE, {"times": -1}, "times must be a whole number from 0 on, got -1"),
+        (IMAGE, {"check": []}, "check must be True, False or sizes (batch, height, width), got []"),
+        (IMAGE, {"check": 3}, "check must be True, False or sizes (batch, height, width), got 3"),
+        (IMAGE, {"check": [(1, 2)]}, "check must be (batch, height, width) with a batch of 1 or more, in whole"),
+        (IMAGE, {"check": (1, 9, 10)}, "check must be (batch, height, width) with a batch of 1 or more, in whole"),
         (
-            PICTURE,
+            IMAGE,
             {"size": (2, 6, 8), "step": 2, "check": [(1, 6, 9)]},
             "height and width of check must be multiples of step, 2, got 6x9",
         ),
-        (PICTURE, {"tolerance": math.nan}, "tolerance must be a finite number from 0 on, got nan"),
-        (PICTURE, {"tolerance": math.inf}, "tolerance must be a finite number from 0 on, got inf"),
-        (PICTURE, {"tolerance": -1e-4}, "tolerance must be a finite number from 0 on, got -0.0001"),
-        (PICTURE, {"tolerance": "1"}, "tolerance must be a finite number from 0 on, got '1'"),
+        (IMAGE, {"tolerance": math.nan}, "tolerance must be a finite number from 0 on, got nan"),
+        (IMAGE, {"tolerance": math.inf}, "tolerance must be a finite number from 0 on, got inf"),
+        (IMAGE, {"tolerance": -1e-4}, "tolerance must be a finite number from 0 on, got -0.0001"),
+        (IMAGE, {"tolerance": "1"}, "tolerance must be a finite number from 0 on, got '1'"),
     ],
 )
 def test_wrong_options(given: Tensor, options: dict[str, Any], said: str, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(DDF2d, "forward", None)  # nothing is called
+    monkeypatch.setattr(DDF2d, "forward", None)  # no layer is called
     monkeypatch.chdir(tmp_path)
     options = {"file": "a.onnx", **options}
     with pytest.raises(ValueError) as raised:
@@ -124,21 +124,21 @@ def test_wrong_options(given: Tensor, options: dict[str, Any], said: str, tmp_pa
 
 def test_other_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="model must be a torch.nn.Module, got str"):
-        export("DDF2d", PICTURE, tmp_path / "a.pt2")  # type: ignore[arg-type]
+        export("DDF2d", IMAGE, tmp_path / "a.pt2")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must be on the CPU, got one on meta"):
-        export(DDF2d(4, device="meta").eval(), PICTURE, tmp_path / "a.pt2")
+        export(DDF2d(4, device="meta").eval(), IMAGE, tmp_path / "a.pt2")
     with pytest.raises(TypeError, match="inputs must give tensors by names, got int by 'x'"):
         export(DDF2d(4).eval(), lambda *_: {"x": 3}, tmp_path / "a.pt2")  # type: ignore[dict-item]
     with pytest.raises(TypeError, match="inputs must give tensors by names, got Tensor"):
         export(DDF2d(4).eval(), lambda *_: torch.zeros(1), tmp_path / "a.pt2")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="inputs must be a tensor or a function of batch, height, width, got list"):
-        export(DDF2d(4).eval(), [PICTURE], tmp_path / "a.pt2")  # type: ignore[arg-type]
+        export(DDF2d(4).eval(), [IMAGE], tmp_path / "a.pt2")  # type: ignore[arg-type]
     with pytest.raises(OSError, match="cannot write .*: there is no folder"):
-        export(DDF2d(4).eval(), PICTURE, tmp_path / "none" / "a.pt2", check=False)
+        export(DDF2d(4).eval(), IMAGE, tmp_path / "none" / "a.pt2", check=False)
 
 
 class Residual(nn.Module):
-    """Down by two and up again: of even heights and widths alone."""
+    """Model that halves and doubles the size, so that only even heights and widths work."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,30 +149,30 @@ class Residual(nn.Module):
 
 
 def test_a_size_that_the_model_cannot_take_is_found_before_anything_is_written(tmp_path: Path) -> None:
-    file, picture = tmp_path / "a.pt2", torch.randn(2, 4, 8, 12)
+    file, image = tmp_path / "a.pt2", torch.randn(2, 4, 8, 12)
     with pytest.raises(
         ValueError,
-        match=r"^the model cannot be called with 1x9x14 \(batch, height, width; step, what heights and widths must be "
+        match=r"^the model cannot be called with 1x9x14 \(batch, height, width; step, which heights and widths must be "
         r"multiples of, is 1\): RuntimeError: The size of tensor a \(9\) must match .*$",
     ):
-        export(Residual().eval(), picture, file)
+        export(Residual().eval(), image, file)
     with pytest.raises(ValueError, match="the model cannot be called with 2x9x12 .*: RuntimeError: "):
-        export(Residual().eval(), picture, file, size=(2, 9, 12), check=False)
+        export(Residual().eval(), image, file, size=(2, 9, 12), check=False)
     assert not list(tmp_path.iterdir())
-    assert export(Residual().eval(), picture, file, step=2).agrees
+    assert export(Residual().eval(), image, file, step=2).agrees
 
 
 def test_a_file_that_does_not_run_here_is_a_failed_check(tmp_path: Path) -> None:
-    file, picture = tmp_path / "a.onnx", PICTURE.bfloat16()
+    file, image = tmp_path / "a.onnx", IMAGE.bfloat16()
     layer = nn.Conv2d(4, 4, 1).bfloat16().eval()
     with pytest.raises(MismatchError, match="output 'output' at 1x10x12 .*: the file does not run: ") as raised:
-        export(layer, picture, file, times=1)
+        export(layer, image, file, times=1)
     report = raised.value.report
     assert len(report.differences) == 3 and all(each.why for each in report.differences)
     assert json.loads(report.json_file.read_text())["agrees"] is False and file.exists()
     assert "milliseconds" not in report.facts
     with pytest.raises(ExportError, match="a.onnx was written, and does not run: "):
-        export(layer, picture, file, check=False, times=1)
+        export(layer, image, file, check=False, times=1)
 
 
 def test_a_model_that_cannot_be_traced_is_one_line(tmp_path: Path) -> None:
@@ -181,14 +181,14 @@ def test_a_model_that_cannot_be_traced_is_one_line(tmp_path: Path) -> None:
             return x if x.sum() > 0 else -x
 
     with pytest.raises(ExportError, match="torch.export cannot trace the model: ") as raised:
-        export(Decides().eval(), PICTURE, tmp_path / "a.pt2")
+        export(Decides().eval(), IMAGE, tmp_path / "a.pt2")
     assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"onnxruntime not installed; run: pip install 'ddfnet\[export\]'"):
-        export(DDF2d(4).eval(), PICTURE, tmp_path / "a.onnx")
+        export(DDF2d(4).eval(), IMAGE, tmp_path / "a.onnx")
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,9 +198,9 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
             raise OSError(28, "No space left on device")
 
     (tmp_path / "a.pt2").write_text("before")
-    monkeypatch.setattr(api, "files", type("Files", (), {"write": staticmethod(full)}))
+    monkeypatch.setattr(api, "files", type("Files", (), {"atomic_write": staticmethod(full)}))
     with pytest.raises(OSError, match="No space left on device"):
-        export(DDF2d(4).eval(), PICTURE, tmp_path / "a.pt2")
+        export(DDF2d(4).eval(), IMAGE, tmp_path / "a.pt2")
     assert [each.name for each in tmp_path.iterdir()] == ["a.pt2"] and (tmp_path / "a.pt2").read_text() == "before"
 
 
@@ -229,7 +229,7 @@ def test_differences() -> None:
     expected = torch.tensor([[1.0, 100.0], [float("nan"), float("inf")]])
     assert _one(expected, expected.clone()).largest == 0
     got = expected.clone()
-    got[0, 1] += 5e-3  # tolerated, for the number is large
+    got[0, 1] += 5e-3  # tolerated, because the value is large
     got[0, 0] += 4e-4
     difference = _one(expected, got)
     assert not difference.agrees and difference.index == (0, 0) and difference.largest == pytest.approx(5e-3, rel=1e-2)
@@ -254,7 +254,7 @@ def test_outputs_that_cannot_be_compared() -> None:
     assert str(_one(torch.zeros(2), torch.zeros(2).half())).endswith("dtype torch.float16 for torch.float32")
     [difference] = compare((1, 2, 3), {"y": torch.zeros(1)}, [], None)
     assert difference.why == "0 outputs for 1" and not difference.agrees
-    report = api.Report(Path("a.onnx"), {}, (difference,))
+    report = api.ExportReport(Path("a.onnx"), {}, (difference,))
     assert report.agrees is False and report.as_dict()["differences"][0]["largest"] == "inf"
     assert json.loads(json.dumps(report.as_dict(), allow_nan=False))
 

@@ -23,7 +23,7 @@ from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d
 
 
 def alive(model: nn.Module) -> nn.Module:
-    """In evaluation mode, with no block that a normalisation of weight zero hides."""
+    """Set evaluation mode, and weights other than zero in all normalisations, which would hide their blocks."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.0)
@@ -41,7 +41,7 @@ def test_layers(tmp_path: Path, inspect: Any, name: str) -> None:
 
 
 class Several(nn.Module):
-    """Layers with options, an output each."""
+    """Model with one output per layer, each with other options."""
 
     def __init__(self) -> None:
         super().__init__()

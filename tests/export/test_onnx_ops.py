@@ -1,4 +1,4 @@
-"""The operator in ONNX, with every option that it has, beside our kernels."""
+"""Operator in ONNX with all its options, beside our kernels."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CHANNELS = 8
 
 
 class Calls(nn.Module):
-    """The operator with each set of options, an output each; the filters are inputs of their own."""
+    """Model with one output per set of options of the operator; the filters are inputs."""
 
     def __init__(self, call: Callable[..., Tensor], options: dict[str, dict[str, Any]]) -> None:
         super().__init__()

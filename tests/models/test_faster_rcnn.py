@@ -1,4 +1,4 @@
-"""The detector: beside torchvision's, on any backbone, any upsampler, and what it refuses."""
+"""Detector beside torchvision's, on several backbones, with each upsampler, and its errors."""
 
 from __future__ import annotations
 
@@ -98,10 +98,10 @@ def test_frozen_stages_and_norms() -> None:
 def test_weights_of_a_file(tmp_path: Any) -> None:
     import timm
 
-    whole = timm.create_model("mobilenetv3_small_050")
-    torch.save(whole.state_dict(), tmp_path / "weights.pth")
+    network = timm.create_model("mobilenetv3_small_050")
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
     detector = small(pretrained=str(tmp_path / "weights.pth"))
-    assert torch.equal(detector.backbone.body.conv_stem.weight, whole.conv_stem.weight)
+    assert torch.equal(detector.backbone.body.conv_stem.weight, network.conv_stem.weight)
     assert detector.init_args["pretrained"] is False
 
 
@@ -110,7 +110,7 @@ def test_anchors_grow_with_their_level() -> None:
     assert small().rpn.anchor_generator.sizes == ((32,), (64,), (128,), (256,), (512,)), "torchvision's"
 
 
-def test_its_options_make_it_again() -> None:
+def test_its_init_args_build_it_again() -> None:
     detector = small("carafe", anchor_scale=5.0, rcnn={"box_batch_size_per_image": 8}, min_size=[48, 64])
     other = Detector(**detector.init_args)
     other.load_state_dict(detector.state_dict())
@@ -124,7 +124,7 @@ def test_its_options_make_it_again() -> None:
         ({"classes": []}, "classes must be one name or more, each of them once, got []"),
         ({"classes": ["a", "a"]}, "classes must be one name or more, each of them once, got ['a', 'a']"),
         ({"backbone": "resnet18000"}, "backbone must be the name of a network of timm (timm.list_models()), got 'resn"),
-        ({"backbone": "vit_tiny_patch16_224"}, "backbone must have maps of 1/4, 1/8, 1/16 and 1/32 of the picture, "),
+        ({"backbone": "vit_tiny_patch16_224"}, "backbone must have maps of 1/4, 1/8, 1/16 and 1/32 of the image, "),
         (
             {"upsampler": "magic"},
             "upsampler must be one of 'nearest', 'bilinear', 'deconv', 'pixelshuffle', 'carafe', ",

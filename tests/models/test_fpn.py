@@ -1,4 +1,4 @@
-"""The feature pyramid, beside torchvision's and with each upsampler."""
+"""Feature pyramid beside torchvision's, and with each upsampler."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_each_level_has_an_upsampler_of_its_own_that_is_used(upsampler: str) -> 
     assert [tuple(level.shape[2:]) for level in levels.values()] == [(25, 37), (13, 19), (7, 10)]
     levels["0"].square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in pyramid.upsamplers.parameters())
-    of_first = {id(parameter) for parameter in pyramid.upsamplers[0].parameters()}
-    assert not of_first & {id(parameter) for parameter in pyramid.upsamplers[1].parameters()}
+    first = {id(parameter) for parameter in pyramid.upsamplers[0].parameters()}
+    assert not first & {id(parameter) for parameter in pyramid.upsamplers[1].parameters()}
     x["2"] = torch.randn_like(x["2"])
     assert not torch.equal(pyramid(x)["0"], levels["0"]), "the coarsest map reaches the finest level"
 

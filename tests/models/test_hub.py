@@ -1,4 +1,4 @@
-"""Networks that go to a folder, and to a hub that is not there, and come back the same to the bit."""
+"""Networks in folders and on a hub that is not there: they come back the same to the bit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RESNET = {"layers": (1, 1, 1, 1), "block_args": {"heads": 2}, "in_chans": 4}
 
 
 def resnet(**options: Any) -> DDFResNet:
-    """With running statistics and weights that are none of a new network's."""
+    """Create a network whose weights and running statistics differ from those of any new one."""
     network = timm.create_model("ddf_add_resnet18", num_classes=5, **{**RESNET, **options})
     for value in network.state_dict().values():
         if value.is_floating_point():
@@ -120,7 +120,7 @@ def test_options_in_the_place_of_those_that_were_saved(tmp_path: Path) -> None:
 
 
 def test_a_resnet_as_it_is_now(tmp_path: Path) -> None:
-    """With another head than it was made with, and its own normalisation of pictures."""
+    """Check a network with a new head, and with its own normalisation of images."""
     network = resnet()
     network.reset_classifier(3, "max")
     network.pretrained_cfg["mean"] = (0.1, 0.2, 0.3)  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""The networks that timm lists, in every way that timm uses them."""
+"""Networks that timm lists, in every way that timm uses them."""
 
 import copy
 import subprocess
@@ -17,7 +17,7 @@ from ddfnet.models.resnet import DDFBasicBlock, DDFBottleneck  # noqa: E402
 from ddfnet.nn import DDF2d, FilterNorm  # noqa: E402
 
 NAMES = timm.list_models("ddf_*")
-SMALL = ("ddf_mul_resnet18", "ddf_add_resnet50")  # both blocks, both ways to combine: for what cannot be had on meta
+SMALL = ("ddf_mul_resnet18", "ddf_add_resnet50")  # both blocks, both ways to combine: for tests that need values
 
 
 @pytest.fixture(autouse=True)
@@ -26,11 +26,11 @@ def _seed() -> None:
 
 
 def on_meta(name, **options):
-    """The network without memory or arithmetic: its shapes alone."""
+    """Create a network without memory and arithmetic, for its shapes alone."""
     return timm.create_model(name, device="meta", **options).eval()
 
 
-def picture(*size, n=1, channels=3, device="meta"):
+def image(*size, n=1, channels=3, device="meta"):
     return torch.randn(n, channels, *size, device=device)
 
 
@@ -74,10 +74,10 @@ def test_they_are_the_papers(depth, millions, blocks, block, reduction, combine)
 
 def test_macs_of_the_50():
     with FlopCounterMode(display=False) as counter:
-        on_meta("ddf_mul_resnet50")(picture(224, 224))
+        on_meta("ddf_mul_resnet50")(image(224, 224))
     counts = counter.get_flop_counts()["Global"]
     assert counter.get_total_flops() // 2 == pytest.approx(2.273e9, rel=1e-3)
-    # The paper counts two multiply-adds a tap, one to combine and one to apply, where the operator does 3 FLOPs.
+    # The paper counts two multiply-adds per tap, one to combine and one to apply, where the operator does 3 FLOPs.
     taps = counts[torch.ops.ddfnet.ddf] / 3
     assert counter.get_total_flops() / 2 + taps / 2 == pytest.approx(2.298e9, rel=0.01)
 
@@ -93,21 +93,21 @@ class TestEveryNetwork:
     def test_any_size(self, name):
         model = on_meta(name)
         for size in ((224, 224), (97, 65), (33, 220), (1, 1)):
-            assert model(picture(*size, n=2)).shape == (2, 1000)
+            assert model(image(*size, n=2)).shape == (2, 1000)
 
     def test_heads(self, name):
         model = on_meta(name, num_classes=0)
-        assert model(picture(64, 64)).shape == (1, model.num_features)
+        assert model(image(64, 64)).shape == (1, model.num_features)
         model = on_meta(name, num_classes=7, in_chans=5)
-        assert model(picture(64, 64, channels=5)).shape == (1, 7)
+        assert model(image(64, 64, channels=5)).shape == (1, 7)
         model.reset_classifier(3)
-        assert model(picture(64, 64, channels=5)).shape == (1, 3)
-        assert model.forward_features(picture(64, 64, channels=5)).shape == (1, model.num_features, 2, 2)
+        assert model(image(64, 64, channels=5)).shape == (1, 3)
+        assert model.forward_features(image(64, 64, channels=5)).shape == (1, model.num_features, 2, 2)
 
     @pytest.mark.parametrize("output_stride", [8, 16, 32])
     def test_features(self, name, output_stride):
         model = on_meta(name, features_only=True, output_stride=output_stride)
-        features = model(picture(96, 64))
+        features = model(image(96, 64))
         assert [feature.shape[1] for feature in features] == model.feature_info.channels()
         strides = [min(stride, output_stride) for stride in (2, 4, 8, 16, 32)]
         assert model.feature_info.reduction() == strides
@@ -142,7 +142,7 @@ def test_dilation_takes_the_place_of_stride():
 )
 def test_the_papers_ablations_are_block_args(block_args, millions):
     model = on_meta("ddf_mul_resnet50", block_args=block_args)
-    assert model(picture(64, 64)).shape == (1, 1000)
+    assert model(image(64, 64)).shape == (1, 1000)
     if millions is not None:
         assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, abs=5e-4)
     for layer in layers(model):
@@ -163,7 +163,7 @@ def test_other_options_of_timms_resnet():
     model = on_meta(
         "ddf_mul_resnet50", aa_layer=timm.layers.BlurPool2d, stem_type="deep", avg_down=True, drop_path_rate=0.1
     )
-    assert model(picture(64, 64)).shape == (1, 1000)
+    assert model(image(64, 64)).shape == (1, 1000)
     assert {layer.stride for layer in layers(model)} == {(1, 1)}
 
 
@@ -174,7 +174,7 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def trained(name):
-    """A shallow network after a few steps, whose running statistics are those of its inputs; not to be changed."""
+    """Return a shallow network with running statistics of its inputs; tests must not change it."""
     torch.manual_seed(0)
     model = timm.create_model(name, layers=(1, 1, 1, 1), num_classes=10, zero_init_last=False)
     for _ in range(3):
@@ -249,10 +249,10 @@ def test_state_dicts_go_round(trained, tmp_path):
     assert torch.equal(other(x), trained(x))
 
 
-@torch.no_grad()  # gradients through a compiled layer are tests/nn's, and slow to trace
+@torch.no_grad()  # tests/nn compiles gradients, which are slow to trace
 def test_compiled_in_one_graph(trained):
     torch._dynamo.reset()
-    dynamic = "18" in trained.pretrained_cfg["architecture"]  # slow to trace: once is enough
+    dynamic = "18" in trained.pretrained_cfg["architecture"]  # slow to trace, so only once
     compiled = torch.compile(trained, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     for size in ((2, 3, 64, 96), (3, 3, 65, 99)):
         x = torch.randn(size)
@@ -270,12 +270,12 @@ def test_exported_with_dynamic_sizes(trained):
 def test_a_channels_last_network_copies_no_map(training: bool) -> None:
     """No operator gets a map in another layout than it wants: between the layers nothing is copied."""
     model = timm.create_model("ddf_mul_resnet50").to(memory_format=torch.channels_last).train(training)
-    pictures = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
+    images = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
     with torch.set_grad_enabled(training):
-        model(pictures)
+        model(images)
         with torch.profiler.profile(record_shapes=True) as profile:
-            model(pictures)
-            pictures.contiguous()  # what must be found
+            model(images)
+            images.contiguous()  # a copy that must be found
     copies = [
         event.input_shapes[0]
         for event in profile.events()

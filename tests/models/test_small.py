@@ -1,4 +1,4 @@
-"""The ResNet for small pictures, with each layer in the middle of its blocks."""
+"""Small ResNet, with each layer in the middle of its blocks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_parameters_and_macs() -> None:
 
 
 @pytest.mark.parametrize("mixer", MIXERS)
-def test_the_twins_differ_in_the_mixer_alone(mixer: str) -> None:
+def test_nothing_but_the_mixer_differs(mixer: str) -> None:
     model = timm.create_model("small_resnet23", num_classes=10, mixer=mixer)
     names = {name for name in model.state_dict() if ".conv2." not in name}
     assert names == {name for name in timm.create_model("small_resnet23").state_dict() if ".conv2." not in name}
@@ -78,7 +78,7 @@ def test_wrong_options() -> None:
 @pytest.mark.parametrize("norm", ["filter", "none"])
 @pytest.mark.parametrize("name", ["small_resnet23", "ddf_mul_resnet18"])
 def test_filters_begin_as_the_same_everywhere_where_that_is_asked_for(name: str, norm: str) -> None:
-    """timm initialises every convolution of a network after its blocks have."""
+    """Check zero_init: timm initialises every convolution of a network after its blocks have done so."""
     model = timm.create_model(name, num_classes=4, block_args={"zero_init": True, "norm": norm}).eval()
     layers = [layer for layer in model.modules() if isinstance(layer, DDF2d)]
     assert len(layers) > 5

@@ -1,4 +1,4 @@
-"""The six upsamplers: sizes, initial weights, and the costs of table 6."""
+"""Registered upsamplers: sizes, initial weights, and the costs of table 6."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ddfnet.models.upsamplers import UPSAMPLERS, upsampler
+from ddfnet.models import upsamplers
+from ddfnet.models.faster_rcnn import Detector
+from ddfnet.models.upsamplers import UPSAMPLERS, register_upsampler, upsampler
 from ddfnet.tasks.detection.evaluation import upsampler_macs
 
 PAPER = {"nearest": 0.0, "bilinear": 0.02, "deconv": 12.57, "pixelshuffle": 50.18, "carafe": 2.14, "ddf": 0.58}
 CHANNELS = 256
-PIXELS = {False: 25 * 40 + 50 * 80 + 100 * 160, True: 13 * 20 + 25 * 40 + 50 * 80 + 100 * 160}  # that are enlarged
+PIXELS = {False: 25 * 40 + 50 * 80 + 100 * 160, True: 13 * 20 + 25 * 40 + 50 * 80 + 100 * 160}  # pixels of the enlarged maps
 
 
 @pytest.mark.parametrize("name", UPSAMPLERS)
@@ -45,6 +47,21 @@ def test_the_others_begin_as_in_mmdetection(name: str) -> None:
     assert layer.bias is not None and not layer.bias.any()
 
 
+def test_a_registered_upsampler_is_in_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upsamplers, "UPSAMPLERS", dict(UPSAMPLERS))
+
+    @register_upsampler("bicubic")
+    def bicubic(channels: int) -> nn.Module:
+        return nn.Upsample(scale_factor=2, mode="bicubic")
+
+    assert register_upsampler("bicubic")(bicubic) is bicubic
+    with pytest.raises(ValueError, match="upsampler 'ddf' is registered already; choose another name"):
+        register_upsampler("ddf")(bicubic)
+    detector = Detector(["a"], "mobilenetv3_small_050", "bicubic", width=8, head_width=8)
+    assert {layer.mode for layer in detector.backbone.fpn.upsamplers} == {"bicubic"}
+    assert upsampler_macs("bicubic", 8, 32, 32) == 8 * (2 * 2 + 4 * 4 + 8 * 8)
+
+
 def test_no_such_upsampler() -> None:
     expected = "upsampler must be one of 'nearest', 'bilinear', 'deconv', 'pixelshuffle', 'carafe', 'ddf', got 'magic'"
     with pytest.raises(ValueError, match=expected):
@@ -54,19 +71,19 @@ def test_no_such_upsampler() -> None:
 @pytest.mark.parametrize("from_pooled", [False, True])
 @pytest.mark.parametrize("name", PAPER)
 def test_the_cost_is_that_of_its_parts(name: str, from_pooled: bool) -> None:
-    """To the last product: for each pixel of the smaller map, which becomes four."""
+    """Count every product per pixel of the smaller map, which becomes four."""
     levels = 4 if from_pooled else 3
     bottleneck = int(0.2 * CHANNELS)
     each = {
         "nearest": 0,
-        "bilinear": 4 * CHANNELS,  # one a value
+        "bilinear": 4 * CHANNELS,  # one per value
         "deconv": 9 * CHANNELS**2,
         "pixelshuffle": 9 * CHANNELS * 4 * CHANNELS,
         "carafe": CHANNELS * 64 + 9 * 64 * 100 + 4 * 25 * CHANNELS,
-        # The depthwise convolution, the 1x1 convolution to 4 filters of 9 taps, and 1.5 a tap with both filters.
+        # The depthwise convolution, the 1x1 convolution to 4 filters of 9 taps, and 1.5 per tap with both filters.
         "ddf": 9 * CHANNELS + CHANNELS * 36 + 3 * 4 * 9 * CHANNELS // 2,
     }
-    # The channel branch of DDF-Up sees one averaged pixel a level.
+    # The channel branch of DDF-Up sees one averaged pixel per level.
     rest = {"ddf": levels * 4 * (CHANNELS * bottleneck + bottleneck * 9 * CHANNELS)}
     expected = PIXELS[from_pooled] * each[name] + rest.get(name, 0)
     assert upsampler_macs(name, CHANNELS, 800, 1280, from_pooled=from_pooled) == expected
@@ -93,7 +110,7 @@ def test_the_costs_are_those_of_table_6(name: str, tolerance: float) -> None:
 
 
 def test_the_cost_of_ddf_up_is_less_for_one_depthwise_convolution_and_more_for_combining() -> None:
-    """0.58 G are a depthwise and a 1x1 convolution a sub-pixel, and one multiply-accumulate a tap: 27 * 4 a pixel."""
+    """Check that 0.58 G are a depthwise and a 1x1 convolution per sub-pixel and one multiply-add per tap: 27 * 4."""
     n = PIXELS[False]
     assert n * 27 * 4 * CHANNELS / 1e9 == pytest.approx(PAPER["ddf"], abs=0.005)
     shared, combining = n * 3 * 9 * CHANNELS, n * 4 * 9 * CHANNELS // 2

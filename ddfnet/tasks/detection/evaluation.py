@@ -210,7 +210,7 @@ def upsampler_macs(upsampler: str, channels: int, height: int, width: int, *, fr
         layer = build_upsampler(upsampler, channels)
         sizes = [(-(-height // r), -(-width // r)) for r in (*_UPSAMPLED, *((64,) if from_pooled else ()))]
         maps = [torch.empty(1, channels, *size) for size in sizes]
-        if upsampler == "bilinear":
+        if isinstance(layer, nn.Upsample) and layer.mode != "nearest":
             return sum(layer(each).numel() for each in maps)
         with FlopCounterMode(display=False) as counter:
             for each in maps:

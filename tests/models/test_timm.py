@@ -1,4 +1,4 @@
-"""Files with weights, and the names of the networks, as timm and those that stand on it use them."""
+"""Files of weights, and names of networks, in timm and in libraries that use timm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import ddfnet.models  # noqa: F401
 from ddfnet.nn import DDF2d
 from tests.official_networks import official_resnet
 
-NAME, LAYERS = "ddf_mul_resnet50", (1, 1, 1, 1)  # a shallow one of the same blocks
+NAME, LAYERS = "ddf_mul_resnet50", (1, 1, 1, 1)  # a shallow network of the same blocks
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_official_weights_need_no_conversion(tmp_path: Path) -> None:
     torch.testing.assert_close(from_file(str(file))(x), official(x), rtol=1e-4, atol=1e-4)
 
 
-# --- what stands on timm --------------------------------------------------------------------------------------------
+# --- libraries that use timm ----------------------------------------------------------------------------------------
 
 
 def test_an_encoder_of_segmentation_models(network: nn.Module, file: str) -> None:
@@ -91,7 +91,7 @@ def test_segmentation_models_train_the_50() -> None:
     assert sum(isinstance(module, DDF2d) for module in model.encoder.modules()) == 16
     masks = model(torch.randn(2, 3, 64, 64))
     assert masks.shape == (2, 2, 64, 64)
-    for block in model.encoder.modules():  # whose last normalisation starts with zeros, and what is before it waits
+    for block in model.encoder.modules():  # zeros in the last normalisation block the gradients
         if hasattr(block, "bn3"):
             nn.init.ones_(block.bn3.weight)
     model(torch.randn(2, 3, 64, 64)).square().mean().backward()
@@ -99,7 +99,7 @@ def test_segmentation_models_train_the_50() -> None:
 
 
 def test_what_timms_train_script_does_with_its_flag() -> None:
-    """``--device-modules ddfnet.models`` imports each module, after timm, before it asks timm for ``--model``."""
+    """Check ``--device-modules ddfnet.models``, which are imported after timm and before ``--model`` is made."""
     code = (
         "import argparse, importlib, timm\n"
         "parser = argparse.ArgumentParser()\n"
