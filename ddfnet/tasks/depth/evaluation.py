@@ -16,7 +16,7 @@ from ddfnet.data.depth.scenes import Scene
 from ddfnet.errors import DataError
 from ddfnet.table import table
 from ddfnet.tasks.depth.baselines import Method, bilinear
-from ddfnet.tasks.depth.flying_pixels import FlyingPixels
+from ddfnet.tasks.depth.metrics import FlyingPixels
 
 REFERENCE = "bilinear"
 
