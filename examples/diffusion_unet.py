@@ -1,7 +1,7 @@
 """Training of a small diffusion model on scikit-learn's digits; its U-Net upsamples with DDF-Up.
 
-The model is that of Ho et al., Denoising Diffusion Probabilistic Models, NeurIPS 2020: it learns to predict the noise that
-was added to an image, and generates images by removing noise step by step.
+The model is that of Ho et al., Denoising Diffusion Probabilistic Models, NeurIPS 2020: it learns to predict the noise
+that was added to an image, and generates images by removing noise step by step.
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Training of a segmentation-models-pytorch U-Net with a DDF-ResNet encoder and DDF-Up in its decoder.
 
-The image is scikit-image's photograph of coins; the mask has the pixels above Otsu's threshold of the smoothed brightness.
+The image is scikit-image's photograph of coins; the mask has the pixels above Otsu's threshold of the smoothed
+brightness.
 """
 
 import sys

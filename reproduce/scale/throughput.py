@@ -2,9 +2,9 @@
 
     python reproduce/scale/throughput.py     # some minutes, on a machine that does nothing else
 
-Each figure is for `ddfnet train classification` with the paper's recipe, except for the batch size and the precision, on a
-folder of JPEGs that this script makes: the difference in images of two runs of different lengths over their difference in
-time. It includes the whole step: reading, augmentation, both passes, the optimizer, the logs.
+Each figure is for `ddfnet train classification` with the paper's recipe, except for the batch size and the precision,
+on a folder of JPEGs that this script makes: the difference in images of two runs of different lengths over their
+difference in time. It includes the whole step: reading, augmentation, both passes, the optimizer, the logs.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ NOT_RUN = "not run yet"
 
 
 def costs() -> dict[str, dict[str, float]]:
-    """Count the MACs of each upsampler at 800x1280 with 256 channels, in G: the paper's figure, and ours of both pyramids."""
+    """Count each upsampler's GMACs at 800x1280 with 256 channels: the paper's figure, and ours of both pyramids."""
     return {
         name: {
             "paper": PAPER[name][0],
