@@ -1,7 +1,7 @@
-"""Train a small diffusion model whose U-Net enlarges its maps with DDF-Up, on scikit-learn's digits, and draw some.
+"""Training of a small diffusion model on scikit-learn's digits; its U-Net upsamples with DDF-Up.
 
-The model is that of Ho et al., Denoising Diffusion Probabilistic Models, NeurIPS 2020: it learns to tell the noise that
-was added to a picture, and draws by taking noise away step by step.
+The model is that of Ho et al., Denoising Diffusion Probabilistic Models, NeurIPS 2020: it learns to predict the noise
+that was added to an image, and generates images by removing noise step by step.
 """
 
 import sys
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ddfnet.nn import DDFUpsample2d
 
 SHORT = "--short" in sys.argv
-STEPS = 10 if SHORT else 100  # of noise
+STEPS = 10 if SHORT else 100  # steps of the noise schedule
 
 
 def block(channels: int, out: int, stride: int = 1) -> nn.Sequential:
@@ -22,7 +22,7 @@ def block(channels: int, out: int, stride: int = 1) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Down by two twice, and up again with DDF-Up, whose filters are predicted from the map of the way down."""
+    """U-Net of two levels; DDF-Up predicts its filters from the encoder's map of the same resolution."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -47,26 +47,26 @@ class UNet(nn.Module):
 torch.manual_seed(0)
 digits = torch.tensor(load_digits().images, dtype=torch.float32)[:, None] / 8 - 1  # (1797, 1, 8, 8), from -1 to 1
 beta = torch.linspace(1e-3, 0.2, STEPS)
-left = (1 - beta).cumprod(0)  # of the picture's variance after each step
+signal = (1 - beta).cumprod(0)  # share of the image's variance that is left after each step
 model = UNet()
 optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
 for epoch in range(1 if SHORT else 30):
     for batch in torch.randperm(256 if SHORT else len(digits)).split(128):
         step, noise = torch.randint(STEPS, (len(batch),)), torch.randn(len(batch), 1, 8, 8)
-        share = left[step][:, None, None, None]
+        share = signal[step][:, None, None, None]
         loss = F.mse_loss(model(share.sqrt() * digits[batch] + (1 - share).sqrt() * noise, step), noise)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     if epoch % 5 == 0:
-        print(f"epoch {epoch}: error of the noise {loss.item():.3f}")
+        print(f"epoch {epoch}: noise error {loss.item():.3f}")
 
 with torch.inference_mode():
-    drawn = torch.randn(4, 1, 8, 8)
+    images = torch.randn(4, 1, 8, 8)
     for step in reversed(range(STEPS)):
-        noise = model(drawn, torch.full((4,), step))
-        drawn = (drawn - beta[step] / (1 - left[step]).sqrt() * noise) / (1 - beta[step]).sqrt()
-        drawn += beta[step].sqrt() * torch.randn_like(drawn) * (step > 0)
-shades = ((drawn.clamp(-1, 0.99) + 1) * 2).int()
+        noise = model(images, torch.full((4,), step))
+        images = (images - beta[step] / (1 - signal[step]).sqrt() * noise) / (1 - beta[step]).sqrt()
+        images += beta[step].sqrt() * torch.randn_like(images) * (step > 0)
+shades = ((images.clamp(-1, 0.99) + 1) * 2).int()
 for row in range(8):
-    print("  ".join("".join(" .:#"[shade] for shade in picture[0, row]) for picture in shades))
+    print("  ".join("".join(" .:#"[shade] for shade in image[0, row]) for image in shades))

@@ -1,4 +1,4 @@
-"""What the tables of several folders are made with."""
+"""Helpers for the tables of several folders."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table in Markdown."""
+    """Return the lines of a table in Markdown."""
     return ["| " + " | ".join(line) + " |" for line in (headers, ["---"] * len(headers), *rows)]
 
 
 def spread(values: Mapping[str, float]) -> dict[str, Any]:
-    """Values by seed, with their mean and standard deviation."""
+    """Return the values by seed, their mean and their standard deviation."""
     numbers = list(values.values())
     deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
     return {"by_seed": dict(values), "mean": statistics.mean(numbers), "std": deviation}

@@ -1,4 +1,4 @@
-"""What the processes of a training send each other, by formula: writes results.json and the tables of docs/scale.md.
+"""Data that the processes of a training exchange, by formula; writes results.json and the tables of docs/scale.md.
 
 python reproduce/scale/communication.py
 """
@@ -19,24 +19,24 @@ HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "scale.md"
 NETWORKS = ("resnet50", "ddf_mul_resnet50", "resnet101", "ddf_mul_resnet101")
 GPUS = (8, 64)
-PICTURES = 1_281_167  # of ImageNet's training part
+IMAGES = 1_281_167  # size of ImageNet's training part
 RECIPES = {"paper": (256, 120), "released": (1024, 130)}  # batch, epochs
-BYTES = 4  # a gradient, in float32
+BYTES = 4  # size of a gradient in float32
 _MARKS = ("<!-- {} -->\n", "<!-- end of {} -->")
 
 
 def all_reduce(parameters: int, gpus: int) -> float:
-    """Bytes that each GPU sends a step to sum all gradients in a ring: every part goes round twice but for one hop."""
+    """Return the bytes that each GPU sends per step to sum all gradients in a ring: two rounds less one hop each."""
     return 2 * (gpus - 1) / gpus * BYTES * parameters
 
 
 def sharded(parameters: int, gpus: int) -> float:
-    """The same with sharded weights: gathered forward, gathered backward, and the gradients scattered."""
+    """Return the same for sharded weights: gathered forward and backward, and the gradients scattered."""
     return 3 * (gpus - 1) / gpus * BYTES * parameters
 
 
 def network(name: str) -> dict[str, Any]:
-    """A network's size, and what it sends."""
+    """Return the size of a network, and the bytes that it sends."""
     with torch.device("meta"):
         model = timm.create_model(name)
     cost = ddfnet.profiler.estimate(model.eval(), (1, 3, 224, 224))
@@ -47,17 +47,17 @@ def network(name: str) -> dict[str, Any]:
         "sent_a_step": {gpus: all_reduce(cost.parameters, gpus) for gpus in GPUS},
         "sent_a_step_sharded": {gpus: sharded(cost.parameters, gpus) for gpus in GPUS},
         "sent_a_run": {
-            recipe: {gpus: PICTURES // batch * epochs * all_reduce(cost.parameters, gpus) for gpus in GPUS}
+            recipe: {gpus: IMAGES // batch * epochs * all_reduce(cost.parameters, gpus) for gpus in GPUS}
             for recipe, (batch, epochs) in RECIPES.items()
         },
     }
 
 
 def tables(results: dict[str, dict[str, Any]]) -> str:
-    """In Markdown."""
+    """Format the results in Markdown."""
     step = ["| | parameters | MACs | " + " | ".join(f"DDP, {g} GPUs | FSDP, {g} GPUs" for g in GPUS) + " |"]
     step.append("|---" * (3 + 2 * len(GPUS)) + "|")
-    run = ["| TB a GPU | " + " | ".join(f"`{r}`, {g} GPUs" for r in RECIPES for g in GPUS) + " |"]
+    run = ["| TB per GPU | " + " | ".join(f"`{r}`, {g} GPUs" for r in RECIPES for g in GPUS) + " |"]
     run.append("|---" * (1 + len(RECIPES) * len(GPUS)) + "|")
     for name, row in results.items():
         cells = [f"{kind[g] / 1e6:.0f} MB" for g in GPUS for kind in (row["sent_a_step"], row["sent_a_step_sharded"])]
@@ -73,7 +73,7 @@ def tables(results: dict[str, dict[str, Any]]) -> str:
 
 
 def page(text: str, content: str, name: str = "communication") -> str:
-    """A page with new content between its marks."""
+    """Return a page with new content between its marks."""
     begin, end = (mark.format(name) for mark in _MARKS)
     before, rest = text.split(begin)
     return before + begin + content + end + rest.split(end)[1]
@@ -81,7 +81,7 @@ def page(text: str, content: str, name: str = "communication") -> str:
 
 def main() -> None:
     results = {name: network(name) for name in NETWORKS}
-    facts = {"command": "python reproduce/scale/communication.py", "pictures": PICTURES, "recipes": RECIPES}
+    facts = {"command": "python reproduce/scale/communication.py", "images": IMAGES, "recipes": RECIPES}
     (HERE / "results.json").write_text(json.dumps(facts | {"networks": results}, indent=2) + "\n")
     PAGE.write_text(page(PAGE.read_text(), tables(results)))
 

@@ -1,10 +1,10 @@
-"""How many pictures a second a training takes on this machine: writes throughput.json and its table in docs/scale.md.
+"""Training throughput on this machine in images per second; writes throughput.json and its table in docs/scale.md.
 
     python reproduce/scale/throughput.py     # some minutes, on a machine that does nothing else
 
-Each figure is `ddfnet train classification` in the paper's recipe, but for the batch and the arithmetic, on a folder of
-JPEGs that is made here: two runs of different lengths, and the pictures between them over the time between them. That
-has all in it that a step has: reading, augmenting, both passes, the optimizer, the logs.
+Each figure is for `ddfnet train classification` with the paper's recipe, except for the batch size and the precision,
+on a folder of JPEGs that this script makes: the difference in images of two runs of different lengths over their
+difference in time. It includes the whole step: reading, augmentation, both passes, the optimizer, the logs.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from ddfnet import env_info  # noqa: E402
 
 BATCH, STEPS = 16, (3, 11)
 PROCESSES = (1, 2)
-CLASSES, PICTURES, SIDE = 2, 16, 256
+CLASSES, IMAGES, SIDE = 2, 16, 256
 
 
-def pictures(folder: Path) -> None:
-    """Noise that is smooth enough to be a JPEG like others."""
+def write_images(folder: Path) -> None:
+    """Write JPEGs of noise, smooth enough for a usual file size."""
     generator = np.random.default_rng(0)
     for part in ("train", "val"):
         for label in range(CLASSES):
             (folder / part / str(label)).mkdir(parents=True)
-            for number in range(PICTURES):
+            for number in range(IMAGES):
                 noise = generator.integers(0, 256, (SIDE // 8, SIDE // 8, 3), dtype=np.uint8)
-                picture = Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-                picture.save(folder / part / str(label) / f"{number}.jpg", quality=90)
+                image = Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+                image.save(folder / part / str(label) / f"{number}.jpg", quality=90)
 
 
 def seconds(network: str, processes: int, steps: int, folder: Path) -> float:
-    """Of the training that takes so many steps, as the command says."""
+    """Return the time of a training of so many steps, from its model card."""
     threads = max(1, (os.cpu_count() or 1) // processes)
     command = [sys.executable, "-m"]
     if processes > 1:
@@ -67,19 +67,19 @@ def seconds(network: str, processes: int, steps: int, folder: Path) -> float:
 
 
 def measure(folder: Path) -> dict[str, dict[str, float]]:
-    """Pictures a second of each network, by the number of processes."""
+    """Measure the images per second of each network, by the number of processes."""
     found: dict[str, dict[str, float]] = {name: {} for name in NETWORKS}
     for processes in PROCESSES:
         for name in NETWORKS:
             short, long = (seconds(name, processes, steps, folder) for steps in STEPS)
             found[name][str(processes)] = BATCH * (STEPS[1] - STEPS[0]) / (long - short)
-            print(f"{name}, {processes} processes: {found[name][str(processes)]:.2f} pictures a second", flush=True)
+            print(f"{name}, {processes} processes: {found[name][str(processes)]:.2f} images per second", flush=True)
     return found
 
 
 def table(results: dict[str, Any]) -> str:
-    """In Markdown."""
-    lines = ["| pictures a second | " + " | ".join(f"{p} process{'es' * (p > 1)}" for p in PROCESSES) + " |"]
+    """Format the results in Markdown."""
+    lines = ["| images per second | " + " | ".join(f"{p} process{'es' * (p > 1)}" for p in PROCESSES) + " |"]
     lines.append("|---" * (1 + len(PROCESSES)) + "|")
     networks = results["networks"]
     for name, row in networks.items():
@@ -93,7 +93,7 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     facts = {"command": "python reproduce/scale/throughput.py", "batch": BATCH, "machine": env_info.facts()}
     with tempfile.TemporaryDirectory() as folder:
-        pictures(Path(folder))
+        write_images(Path(folder))
         results = facts | {"networks": measure(Path(folder))}
     (HERE / "throughput.json").write_text(json.dumps(results, indent=2) + "\n")
     PAGE.write_text(page(PAGE.read_text(), table(results), "throughput"))

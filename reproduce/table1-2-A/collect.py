@@ -1,6 +1,6 @@
-"""Make results.json and table.md of what `ddfnet bench layer` left in results/: run by run.sh.
+"""Script of run.sh that makes results.json and table.md from the results of `ddfnet bench layer`.
 
-Formulas stand beside what was measured, the paper's figures beside ours. What is not there is not run.
+Formulas stand beside measured values, the paper's figures beside ours. A missing file counts as not run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ddfnet.bench.result import Result  # noqa: E402
 
 TABLES = ("table1", "table2", "tableA")
 TAPS = 9
-REDUCTION = 0.2  # the paper's sigma, of the channel branch's bottleneck
+REDUCTION = 0.2  # the paper's sigma: width of the channel branch's bottleneck
 MIB = 2**20
 _NOT_RUN = "not run"
 
@@ -38,7 +38,7 @@ Results = dict[str, Any]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a map: pixels of the whole batch, channels, pictures."""
+    """Sizes of a map: pixels of the whole batch, channels, images."""
 
     n: int
     c: int
@@ -52,14 +52,14 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Row:
-    """A layer of c channels in and out with k*k taps.
+    """Layer of c input and output channels with k*k taps.
 
     Args:
-        title: in tables.
-        paper: its parameters as the paper's table 1 writes them; "" where it has no such column.
-        parameters: of the channels.
-        flops: a multiply-add is two; a convolution's, and the paper's own count of DDF (section 4.1).
-        filters: values that are generated from the map.
+        title: title in tables.
+        paper: formula of the parameters in the paper's table 1; "" without such a column.
+        parameters: number of parameters for c channels.
+        flops: FLOPs, two per multiply-add; for DDF, the paper's own count (section 4.1).
+        filters: number of values that are generated from the map.
     """
 
     title: str
@@ -70,7 +70,7 @@ class Row:
 
 
 def _bottleneck(c: int) -> float:
-    """Both layers of the channel branch."""
+    """Count the weights of the two layers of the channel branch."""
     return REDUCTION * c**2 * (1 + TAPS)
 
 
@@ -78,14 +78,14 @@ ROWS = {
     "conv": Row("convolution", "c²k²", lambda c: c**2 * TAPS, lambda s: 2 * s.n * s.c**2 * TAPS, lambda s: 0),
     "depthwise": Row("depthwise convolution", "ck²", lambda c: c * TAPS, lambda s: 2 * s.n * s.c * TAPS, lambda s: 0),
     "dynamic": Row(
-        "full dynamic filter: a filter a pixel and pair of channels",
+        "full dynamic filter: a filter per pixel and pair of channels",
         "c³k²",
         lambda c: c**3 * TAPS,
         lambda s: 2 * s.n * s.c**3 * TAPS + 2 * s.n * s.c**2 * TAPS,
         lambda s: s.n * s.c**2 * TAPS,
     ),
     "dynamic-depthwise": Row(
-        "dynamic filter: a filter a pixel and channel",
+        "dynamic filter: a filter per pixel and channel",
         "",
         lambda c: c**2 * TAPS,
         lambda s: 2 * s.n * s.c**2 * TAPS + 2 * s.n * s.c * TAPS,
@@ -109,8 +109,8 @@ ROWS = {
 }
 
 
-def by_formula(name: str, case: LayerCase) -> Results:
-    """Of a layer on a map, with its parameters as they are counted."""
+def formula_costs(name: str, case: LayerCase) -> Results:
+    """Return the costs of a layer on a map by formula, and its counted parameters."""
     row, sizes = ROWS[name], Sizes.of(case)
     with torch.device("meta"):
         made = layer.make(name, sizes.c)
@@ -138,11 +138,11 @@ PAPER_A = {  # ms of convolution, depthwise convolution, DDF module, DDF operato
     112: (16.04, 3.08, 9.07, 7.30),
     224: (82.57, 11.97, 37.11, 28.62),
 }
-KINDS = ("conv", "depthwise", "ddf", "operator")  # of table A
+KINDS = ("conv", "depthwise", "ddf", "operator")  # columns of table A
 
 
 def paper_added(name: str) -> float:
-    """MiB of table 2 beyond input and output."""
+    """Return the MiB of table 2 beyond input and output."""
     [case] = LAYER_GROUPS["table2"]
     sizes = Sizes.of(case)
     return PAPER_2[name][0] - 2 * 4 * sizes.n * sizes.c / MIB
@@ -152,7 +152,7 @@ def paper_added(name: str) -> float:
 
 
 def measured(result: Result) -> Results:
-    """By competitor: milliseconds, times those of the convolution, and MiB beyond parameters, input and output."""
+    """Return milliseconds, their ratio to the convolution, and added MiB of each competitor."""
     added = {memory.competitor: memory.added for memory in result.memory}
     return {
         timing.competitor: {
@@ -166,7 +166,7 @@ def measured(result: Result) -> Results:
 
 
 def collect(read: Mapping[str, documents.Document]) -> Results:
-    """All that there is: the formulas always, the rest of the files that were read."""
+    """Collect the formulas, and the results of the files that were read."""
     results: Results = {}
     for name in TABLES:
         document = read.get(name)
@@ -177,7 +177,7 @@ def collect(read: Mapping[str, documents.Document]) -> Results:
             rows = {} if own is None else measured(own)
             cases[case.name] = {"rows": rows, "skipped": {} if own is None else own.skipped}
             if name != "tableA":
-                cases[case.name]["by_formula"] = {row: by_formula(row, case) for row in ROWS}
+                cases[case.name]["by_formula"] = {row: formula_costs(row, case) for row in ROWS}
         about = {} if document is None else {key: getattr(document, key) for key in ("command", "rounds", "machine")}
         results[name] = about | {"cases": cases}
     return results | {"claims": claims(results)}
@@ -187,7 +187,7 @@ def collect(read: Mapping[str, documents.Document]) -> Results:
 
 
 def claims(results: Results) -> list[dict[str, str]]:
-    """Each of the paper's, whether it holds here, and by which figures."""
+    """Judge each claim of the paper, with the figures."""
     found = []
     for claim, figures, holds in [*_claims_1(results), *_claims_2(results), *_claims_a(results)]:
         verdict = _NOT_RUN if holds is None else "holds" if holds else "does not hold"
@@ -199,21 +199,21 @@ _Claim = tuple[str, str, bool | None]
 
 
 def _ratio(results: Results, group: str, case: LayerCase, names: tuple[str, str], key: str = "ms") -> float | None:
-    """One competitor's figure over another's; None unless both were measured."""
+    """Return the ratio of two competitors' figures; None unless both were measured."""
     rows = results[group]["cases"][case.name]["rows"]
     above, below = (rows.get(name, {}).get(key) for name in names)
     return None if above is None or below is None else above / below
 
 
 def _at_most(claim: str, value: float | None, bound: float) -> _Claim:
-    """A claim that a quotient is below a bound."""
+    """Return the claim that a ratio is at most a bound."""
     return (claim, "", None) if value is None else (claim, f"{value:.2g}", value <= bound)
 
 
 def _claims_1(results: Results) -> Iterator[_Claim]:
     [case] = LAYER_GROUPS["table1"]
-    by_formula = results["table1"]["cases"][case.name]["by_formula"]
-    off = {name: row["parameters"] / row["parameters_by_formula"] - 1 for name, row in by_formula.items()}
+    costs = results["table1"]["cases"][case.name]["by_formula"]
+    off = {name: row["parameters"] / row["parameters_by_formula"] - 1 for name, row in costs.items()}
     worst = max(off, key=lambda name: abs(off[name]))
     claim = "Table 1: parameters are the formulas', within 5 %"
     yield claim, f"{off[worst]:+.1%} for {ROWS[worst].title}", abs(off[worst]) <= 0.05
@@ -258,12 +258,12 @@ def _claims_a(results: Results) -> Iterator[_Claim]:
 
 
 def number(value: float | None) -> str:
-    """Three digits, or a whole number."""
+    """Format a number with three digits, or as an integer."""
     return _NOT_RUN if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def tables(results: Results) -> list[str]:
-    """table.md, line by line."""
+    """Return the lines of table.md."""
     lines = ["| claim | here | by |", "|---|---|---|"]
     lines += [f"| {each['claim']} | **{each['verdict']}** | {each['figures']} |" for each in results["claims"]]
     for name, make in zip(TABLES, (_table_1, _table_2, _table_a), strict=True):
@@ -280,7 +280,7 @@ def _about(results: Results) -> list[str]:
 
 
 def _cells(own: Results, name: str) -> list[str]:
-    """Milliseconds, times the convolution's, and MiB; or why it was left out."""
+    """Return milliseconds, their ratio to the convolution, and MiB; or the reason why it was skipped."""
     if name in own["skipped"]:
         return [f"not run: {own['skipped'][name]}", "", ""]
     row = own["rows"].get(name, {})
@@ -331,7 +331,7 @@ def _table_a(results: Results) -> list[str]:
         cells.append(number(own.get(KINDS[0], {}).get("ms")))
         cells += [number(own.get(kind, {}).get("over_conv")) for kind in KINDS[1:]]
         rows.append(cells)
-    title = "**Table A**, 256 channels, batch 32; 224 pixels: not run, for the check would hold some 20 GiB:"
+    title = "**Table A**, 256 channels, batch 32; 224 pixels: not run, because the check would hold about 20 GiB:"
     return [title, "", *table(headers, rows)]
 
 

@@ -1,6 +1,6 @@
-"""Make results.json and table.md of what run.sh left in runs/table3, and of costs.json: run by run.sh.
+"""Script of run.sh that makes results.json and table.md from the runs in runs/table3 and from costs.json.
 
-A training that is not there, but in results.json, stays as it is.
+Results of a training whose folder is missing stay in results.json.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from rows import REMEDIES, RESULTS, ROWS, SEEDS, concerned  # noqa: E402
 
 RUNS = HERE.parents[1] / "runs" / "table3"
 _NOT_RUN = "not run"
-_LOGGED = 13  # steps of the last epoch whose loss is written down: every thirtieth of 390
-_KEPT = ("command", "machine", "seed", "seconds", "epochs", "steps")  # of a run's card
+_LOGGED = 13  # logged losses of the last epoch: every thirtieth of 390 steps
+_KEPT = ("command", "machine", "seed", "seconds", "epochs", "steps")  # fields of a run's card
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
 def run(folder: Path) -> dict[str, Any] | None:
-    """A run's accuracy after its last epoch, and its curves; or how it ended; None if it did not."""
+    """Read a run's accuracy after its last epoch and its curves, or its failure; None if it has not ended."""
     card = folder / "model.json"
     if not card.exists():
         log = folder.with_name(folder.name + ".log")
@@ -41,7 +41,7 @@ def run(folder: Path) -> dict[str, Any] | None:
     lines = [line for file in files for line in csv.DictReader(file.open())]
     losses = [float(line["loss"]) for line in lines if line.get("loss")][-_LOGGED:]
     curve = {int(line["epoch"]) + 1: float(line["top1"]) for line in lines if line.get("top1")}
-    # Where the pictures lay is nobody else's business.
+    # The folder of the images is private.
     command = re.sub(r"(?<=--data\.path )\S*/", "", written["command"])
     return {key: written[key] for key in _KEPT} | {
         "command": command,
@@ -53,28 +53,28 @@ def run(folder: Path) -> dict[str, Any] | None:
 
 
 def summary(name: str, runs: Path, earlier: dict[str, Any]) -> dict[str, Any]:
-    """Of a row: each seed's run, and mean and deviation of the accuracies in per cent."""
+    """Summarise a row: the run of each seed, and mean and deviation of the accuracies in per cent."""
     known = earlier.get("by_seed", {})
-    by_seed = {
+    seeds = {
         str(seed): found
         for seed in SEEDS
         if (found := run(runs / f"{name}-{seed}") or known.get(str(seed))) is not None
     }
-    values = {seed: 100 * each["top1"] for seed, each in by_seed.items() if "top1" in each}
+    values = {seed: 100 * each["top1"] for seed, each in seeds.items() if "top1" in each}
     spread = reporting.spread(values) if values else {"mean": None, "std": None}
-    return spread | {"by_seed": by_seed, "runs": len(values)}
+    return spread | {"by_seed": seeds, "runs": len(values)}
 
 
 # --- claims ---------------------------------------------------------------------------------------------------------
 
 
 def diverged(row: dict[str, Any]) -> int:
-    """How many of a row's runs ended in nan."""
+    """Count the runs of a row that ended in nan."""
     return sum("diverged" in each for each in row["by_seed"].values())
 
 
 def difference(rows: dict[str, Any], one: str, other: str) -> tuple[float, float] | None:
-    """Points that one row is ahead of another, and the standard error of that; None unless each seed has one."""
+    """Return the difference of two rows in points, and its standard error; None if a seed is missing."""
     first, second = rows[one], rows[other]
     if not first["runs"] == second["runs"] == len(SEEDS):
         return None
@@ -83,7 +83,7 @@ def difference(rows: dict[str, Any], one: str, other: str) -> tuple[float, float
 
 
 def ahead(rows: dict[str, Any], one: str, others: list[str], least: float = 0.0) -> tuple[str, str]:
-    """Whether a row is ahead of others by some points at least, and by more than twice the standard error."""
+    """Judge if a row is ahead of others by at least ``least`` points and by more than twice the standard error."""
     found = {other: difference(rows, one, other) for other in others}
     if any(value is None for value in found.values()):
         ended = [name for name in (one, *others) if diverged(rows[name])]
@@ -95,7 +95,7 @@ def ahead(rows: dict[str, Any], one: str, others: list[str], least: float = 0.0)
 
 
 def claims(rows: dict[str, Any]) -> list[dict[str, str]]:
-    """Each of the paper's, whether it holds at this scale, and by which figures."""
+    """Judge each claim of the paper at this scale, with the figures."""
     found = []
     verdict, figures = ahead(rows, "ddf", ["conv"], least=1.0)
     shares = {key: rows["ddf"][key] / rows["conv"][key] for key in ("macs", "parameters")}
@@ -110,8 +110,8 @@ def claims(rows: dict[str, Any]) -> list[dict[str, str]]:
     reductions = [rows[name] for name in ("reduction-0.1", "ddf", "reduction-0.4")]
     if all(row["runs"] == len(SEEDS) for row in reductions):
         means = [row["mean"] for row in reductions]
-        reach = max(means) - min(means)
-        verdict, figures = "holds" if reach <= 0.5 else "does not hold", f"{reach:.2f} points from 0.1 to 0.4"
+        spread = max(means) - min(means)
+        verdict, figures = "holds" if spread <= 0.5 else "does not hold", f"{spread:.2f} points from 0.1 to 0.4"
     found.append(("the reduction hardly matters: half a point at most", verdict, figures))
     return [dict(zip(("claim", "verdict", "figures"), each, strict=True)) for each in found]
 
@@ -120,7 +120,7 @@ def claims(rows: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def accuracy(row: dict[str, Any]) -> str:
-    """In per cent, with its deviation and what else there is to know."""
+    """Format the accuracy in per cent, with its deviation and notes."""
     notes = []
     if ended := diverged(row):
         notes.append(f"{ended} ended in nan")
@@ -133,8 +133,16 @@ def accuracy(row: dict[str, Any]) -> str:
 
 
 def table(results: dict[str, Any]) -> list[str]:
-    headers = ["", "paper, top-1 on ImageNet", "top-1 on CIFAR-10", "parameters", "MACs", "ms a picture, 1", "ms, 128"]
-    headers += ["ms a step", "MiB a step"]
+    headers = [
+        "",
+        "paper, top-1 on ImageNet",
+        "top-1 on CIFAR-10",
+        "parameters",
+        "MACs",
+        "ms per image, batch 1",
+        "batch 128",
+    ]
+    headers += ["ms per step", "MiB per step"]
     rows = []
     for name, row in results["rows"].items():
         times = row.get("milliseconds", {})
@@ -146,7 +154,7 @@ def table(results: dict[str, Any]) -> list[str]:
     claimed = [[each["claim"], f"**{each['verdict']}**", each["figures"]] for each in results["claims"]]
     lines = [*reporting.table(headers, rows), "", *reporting.table(["claim", "at this scale", "by"], claimed)]
     if results["remedies"]:
-        # The convolution's own row where it is not concerned.
+        # A remedy for DDF alone leaves the row of the convolution unchanged.
         both = {name: {"conv": results["rows"]["conv"]} | kinds for name, kinds in results["remedies"].items()}
         tried = [["none", accuracy(results["rows"]["conv"]), accuracy(results["rows"]["ddf"])]]
         tried += [
@@ -157,7 +165,7 @@ def table(results: dict[str, Any]) -> list[str]:
 
 
 def collect(runs: Path, costs: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
-    """All that there is: of the runs, and of an earlier results.json."""
+    """Collect all results: those of the runs, and those of an earlier results.json."""
     known = {"rows": {}, "remedies": {}} | earlier
     rows = {name: summary(name, runs, known["rows"].get(name, {})) | costs["rows"][name] for name in ROWS}
     remedies = {

@@ -1,6 +1,6 @@
 """Costs of the networks: parameters and MACs by `ddfnet.profiler.estimate`; time and memory measured in turn.
 
-python reproduce/table3/costs.py            # some ten minutes, on a machine that does nothing else
+python reproduce/table3/costs.py            # about ten minutes, on an idle machine
 python reproduce/table3/costs.py --planned  # parameters and MACs alone
 """
 
@@ -46,16 +46,16 @@ def planned(name: str) -> dict[str, Any]:
 
 
 def step(name: str) -> Callable[[], tuple[Tensor, ...]]:
-    """A training step as the recipe has it, which has been taken twice."""
+    """Return a training step of the recipe, after two warm-up steps."""
     model = network(name).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, nesterov=True)
-    pictures = torch.randn(BATCH, *SHAPE).contiguous(memory_format=torch.channels_last)
+    images = torch.randn(BATCH, *SHAPE).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(10, (BATCH,))
 
     def take() -> tuple[Tensor, ...]:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
-            loss = F.cross_entropy(model(pictures), labels)
+            loss = F.cross_entropy(model(images), labels)
         loss.backward()
         optimizer.step()
         return ()
@@ -65,7 +65,7 @@ def step(name: str) -> Callable[[], tuple[Tensor, ...]]:
 
 
 def measured() -> dict[str, dict[str, Any]]:
-    """Median milliseconds, the rows taking turns, and the MiB that a step takes besides weights and momenta."""
+    """Measure median milliseconds, the rows in turn, and the MiB of a step without weights and momenta."""
     inference = comparison.milliseconds(
         {name: network(name).eval() for name in ROWS}, SHAPE, batch_sizes=(1, BATCH), rounds=ROUNDS
     )

@@ -1,4 +1,4 @@
-"""Draw learning curves and accuracy against MACs of results.json, as curves.svg and accuracy.svg: run by run.sh."""
+"""Script of run.sh that draws the learning curves (curves.svg) and the accuracy against MACs (accuracy.svg)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _METADATA = {"Date": None}
 
 
 def curves(rows: dict[str, Any], file: Path) -> bool:
-    """Top-1 after each epoch, the mean over the seeds, between the worst and the best of them."""
+    """Draw the top-1 accuracy after each epoch: the mean over the seeds, between the worst and the best seed."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for name in DRAWN:
         seeds = [[100 * top1 for top1 in run["curve"]] for run in rows[name]["by_seed"].values() if "curve" in run]
@@ -41,7 +41,7 @@ def curves(rows: dict[str, Any], file: Path) -> bool:
 
 
 def accuracy(rows: dict[str, Any], file: Path) -> bool:
-    """Top-1 against MACs, with the deviation over the seeds."""
+    """Draw the top-1 accuracy against MACs, with the deviation over the seeds."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     known = sorted((row["mean"], name) for name, row in rows.items() if row["mean"] is not None)[::-1]
     for mean, name in known:
@@ -54,11 +54,11 @@ def accuracy(rows: dict[str, Any], file: Path) -> bool:
         line = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.5, "relpos": (0, 0.5)}
         place = {"xytext": (1.03, height), "textcoords": axes.transAxes, "va": "center"}
         axes.annotate(name, at, fontsize=8, arrowprops=line, **place)
-    return _save(figure, axes, file, "million multiply-accumulates a picture", legend=False)
+    return _save(figure, axes, file, "million multiply-accumulates per image", legend=False)
 
 
 def _save(figure: Any, axes: Any, file: Path, x: str, *, legend: bool) -> bool:
-    """Whether there was anything to draw."""
+    """Save the figure if it has data, and return that."""
     drawn = axes.has_data()
     if drawn:
         axes.set(xlabel=x, ylabel="top-1 on CIFAR-10, per cent")

@@ -1,4 +1,4 @@
-"""Make results.json and table.md of what `ddfnet evaluate detection` left in results/: run by run.sh."""
+"""Script of run.sh that makes results.json and table.md from the results of `ddfnet evaluate detection`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOT_RUN = "not run yet"
 
 
 def costs() -> dict[str, dict[str, float]]:
-    """Of each upsampler at 800x1280 with 256 channels, in G: the paper's figure, and ours of either pyramid."""
+    """Count each upsampler's GMACs at 800x1280 with 256 channels: the paper's figure, and ours of both pyramids."""
     return {
         name: {
             "paper": PAPER[name][0],
@@ -41,13 +41,13 @@ def costs() -> dict[str, dict[str, float]]:
 
 
 def seed_of(network: Mapping[str, Any]) -> str:
-    """Of the run that left this network, from its card; without one, from the name of its folder."""
+    """Return the seed of a network's run, from its card or from the name of its folder."""
     card = network["card"]
     return str(card["seed"]) if card else Path(network["file"]).parent.name.rpartition("-")[2]
 
 
 def runs(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Of each upsampler that was run: each figure by seed, with mean and standard deviation, and what it costs."""
+    """Summarise each upsampler: each figure by seed, with mean and standard deviation, and its costs."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for network, row in zip(results["networks"], results["rows"], strict=True):
         found.setdefault(row["upsampler"], {})[seed_of(network)] = row

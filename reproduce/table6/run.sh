@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Everything that results.json is made of: six upsamplers, three seeds, trained and tested on BCCD, and the table.
+# Make everything in results.json: six upsamplers, three seeds, trained and tested on BCCD, and the table.
 #   BCCD=bccd.tar.xz reproduce/table6/run.sh          all of it: 18 runs of about five minutes on one core
 #   reproduce/table6/run.sh evaluate                  one part: train or evaluate
 #   UPSAMPLERS="nearest ddf" SEEDS=0 reproduce/table6/run.sh train
 # BCCD is the archive with BCCD/Annotations, BCCD/JPEGImages and BCCD/ImageSets, or the unpacked folder. JOBS trainings
-# at a time (2), each with one thread. A run whose detector is there already is kept; one that was broken off goes on.
+# at a time (2), each with one thread. A finished run is kept; an interrupted run is resumed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . reproduce/jobs.sh

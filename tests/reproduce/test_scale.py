@@ -1,4 +1,4 @@
-"""What docs/scale.md says of communication is what its formulas give."""
+"""Communication figures of docs/scale.md against their formulas."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What a depth map can be upsampled with: this package, and what it is compared with, all by one signature.
+"""Methods of depth upsampling: this package and its baselines, with one signature.
 
-A method takes the small map ``low`` (h, w), float32, which of its samples are valid (h, w), bool, and the photograph
-``guide`` (3, H, W), uint8; sample i lies on pixel ``i * factor + offset``. It gives (H, W), float32, every pixel
-filled.
+A method takes the small map ``low`` (h, w), float32, its validity (h, w), bool, and the image ``guide`` (3, H, W),
+uint8; sample i lies on pixel ``i * factor + offset``. It returns (H, W), float32, every pixel filled.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ddfnet.depth.alignment import aligned_bilinear, nearest_valid
+from ddfnet.depth.alignment import AxisAlignment, aligned_bilinear, nearest_valid
 
 # OpenCV's two filters run at full size on the aligned bilinear map. Their windows grow with the factor; the other
 # parameters were chosen once, by the errors on the two Middlebury scenes at 4x, 8x and 16x taken together, which
@@ -25,34 +24,36 @@ GUIDED_FILTER_EPS = 5.0  # in squared steps of 8-bit colour
 
 
 class Method(Protocol):
-    """A way to upsample; see the module's first lines."""
+    """Method of upsampling; see the module's docstring."""
 
     def __call__(self, low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor: ...
 
 
 def bilinear(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:
-    """The reference: `aligned_bilinear`, without the guide."""
+    """Upsample by `aligned_bilinear`, the reference, without the guide."""
     return aligned_bilinear(low, _size(guide), valid=low_valid, ratio=factor, offset=offset)
 
 
 def bilinear_half_pixel(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:
-    """As torch's ``interpolate(align_corners=False)`` and OpenCV's ``resize`` would lay the samples: in the middle of
-    their blocks, wherever they were taken. The published bilinear rows under `pac` are made so."""
+    """Upsample bilinearly with the samples in the middle of their blocks, wherever they were taken.
+
+    So do torch's ``interpolate(align_corners=False)`` and OpenCV's ``resize``, and the published bilinear rows under
+    `pac`.
+    """
     return aligned_bilinear(low, _size(guide), valid=low_valid, ratio=factor, offset=(factor - 1) / 2)
 
 
 def nearest(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:
-    """The nearest valid sample, without the guide."""
-    filled = nearest_valid(low, low_valid)
+    """Take the nearest valid sample, without the guide."""
     rows, columns = (
-        ((torch.arange(large) - offset) / factor).round().long().clamp(0, small - 1)
-        for large, small in zip(_size(guide), low.shape, strict=True)
+        AxisAlignment(samples, pixels, factor, offset).nearest_sample()
+        for samples, pixels in zip(low.shape, _size(guide), strict=True)
     )
-    return filled[rows][:, columns]
+    return nearest_valid(low, low_valid)[rows][:, columns]
 
 
 def bicubic(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:
-    """Bicubic upsampling (a = -0.75, as PyTorch and OpenCV have it) with the samples where they lie, without the guide.
+    """Upsample bicubically (a = -0.75, as PyTorch and OpenCV do) with the samples where they lie, without the guide.
 
     It overshoots at edges. Samples that are not valid are first filled with their nearest valid ones.
     """
@@ -69,7 +70,7 @@ def bicubic(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offse
 
 
 def joint_bilateral(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:
-    """OpenCV's joint bilateral filter of the aligned bilinear map, its weights taken from the guide.
+    """Apply OpenCV's joint bilateral filter to the aligned bilinear map, with weights from the guide.
 
     Window 2f+1, sigma f/2 pixels in space and `JOINT_BILATERAL_SIGMA_COLOR` in colour.
     """
@@ -77,7 +78,7 @@ def joint_bilateral(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: in
 
     start = bilinear(low, low_valid, guide, factor=factor, offset=offset)
     filtered = cv2.ximgproc.jointBilateralFilter(
-        _picture(guide).astype("float32"),  # OpenCV wants both of one depth
+        _image(guide).astype("float32"),  # OpenCV wants both of one depth
         start.numpy(),
         2 * factor + 1,
         JOINT_BILATERAL_SIGMA_COLOR,
@@ -87,7 +88,7 @@ def joint_bilateral(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: in
 
 
 def guided_filter(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:
-    """OpenCV's guided filter of the aligned bilinear map, with the colour guide.
+    """Apply OpenCV's guided filter to the aligned bilinear map, with the colour guide.
 
     Window f+1 (radius f/2), `GUIDED_FILTER_EPS` in squared steps of 8-bit colour.
     """
@@ -95,11 +96,11 @@ def guided_filter(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int,
 
     start = bilinear(low, low_valid, guide, factor=factor, offset=offset)
     radius = max(1, round(GUIDED_FILTER_RADIUS * factor))
-    return torch.from_numpy(cv2.ximgproc.guidedFilter(_picture(guide), start.numpy(), radius, GUIDED_FILTER_EPS))
+    return torch.from_numpy(cv2.ximgproc.guidedFilter(_image(guide), start.numpy(), radius, GUIDED_FILTER_EPS))
 
 
 def ddfnet(model: Any = "auto", **options: Any) -> Method:
-    """`ddfnet.upsample_depth` as a method.
+    """Return `ddfnet.upsample_depth` as a method.
 
     Args:
         model: "auto", a file of weights, or a `GuidedUpsampler`.
@@ -112,9 +113,9 @@ def ddfnet(model: Any = "auto", **options: Any) -> Method:
     def method(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:
         from ddfnet.depth.upsample import upsample_depth
 
-        picture = guide.permute(1, 2, 0)
-        place: dict[str, Any] = {"ratio": factor, "offset": offset}
-        return upsample_depth(low, picture, valid=low_valid, model=model, fill=True, **place, **options)
+        image = guide.permute(1, 2, 0)
+        alignment: dict[str, Any] = {"ratio": factor, "offset": offset}
+        return upsample_depth(low, image, valid=low_valid, model=model, fill=True, **alignment, **options)
 
     return method
 
@@ -134,5 +135,5 @@ def _size(guide: Tensor) -> tuple[int, int]:
     return guide.shape[1], guide.shape[2]
 
 
-def _picture(guide: Tensor) -> Any:
+def _image(guide: Tensor) -> Any:
     return guide.permute(1, 2, 0).contiguous().numpy()

@@ -15,7 +15,7 @@ from ddfnet.data.depth.protocols import Protocol
 from ddfnet.data.depth.scenes import Scene
 from ddfnet.errors import DataError
 from ddfnet.tasks.depth.baselines import Method, bilinear
-from ddfnet.tasks.depth.flying_pixels import FlyingPixels
+from ddfnet.tasks.depth.metrics import FlyingPixels
 from ddfnet.tasks.evaluation import EvaluationTable
 
 REFERENCE = "bilinear"

@@ -18,8 +18,8 @@ from ddfnet.data.depth.synthetic import ComposedScenes, check_seed
 from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.pretrained import header_of
 from ddfnet.tasks.depth import metrics
-from ddfnet.tasks.depth.dead_units import DeadUnits
 from ddfnet.tasks.depth.metrics import Errors
+from ddfnet.tasks.depth.probes import DeadUnits
 from ddfnet.training.samplers import ResumableBatchSampler
 from ddfnet.training.schedules import schedule_steps
 
@@ -108,7 +108,7 @@ class GuidedDepth(lightning.LightningModule):
         for depth, known in levels:
             step = truth.shape[-1] // depth.shape[-1]
             own_truth, own_valid, own_bilinear = (metrics.every(x, step) for x in (truth, valid, bilinear))
-            errors.append(Errors.of(depth.float(), own_bilinear, own_truth, own_valid & some, known))
+            errors.append(Errors.measure(depth.float(), own_bilinear, own_truth, own_valid & some, known))
         return errors, levels[-1][0].float(), bilinear
 
     def factor(self, step: int) -> int:
@@ -158,10 +158,8 @@ class GuidedDepth(lightning.LightningModule):
     def _show(self, factor: int, batch: Batch, depth: Tensor, bilinear: Tensor) -> None:
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
-                picture = metrics.picture(batch, depth, bilinear, factor, _SHOWN)
-                logger.experiment.add_image(
-                    f"x{factor}: guide, low, bilinear, network, truth", picture, self.global_step
-                )
+                image = metrics.sample_grid(batch, depth, bilinear, factor, _SHOWN)
+                logger.experiment.add_image(f"x{factor}: guide, low, bilinear, network, truth", image, self.global_step)
 
 
 class GuidedDepthData(lightning.LightningDataModule):

@@ -1,8 +1,5 @@
 """The methods: where they lay the samples, that they fill, and that the filters follow the guide."""
 
-import sys
-from types import ModuleType
-
 import pytest
 import torch
 
@@ -78,8 +75,8 @@ def test_the_filters_follow_the_guide(name):
     depth, guide = two_surfaces()
     low, valid, offset = PAC.lowres(depth, depth > 0, 4)
     errors = [
-        (run(each, low, valid, picture, 4, offset) - depth).square().mean().item()
-        for each, picture in (("bilinear", guide), (name, guide), (name, guide.flip(2)))
+        (run(each, low, valid, image, 4, offset) - depth).square().mean().item()
+        for each, image in (("bilinear", guide), (name, guide), (name, guide.flip(2)))
     ]
     assert errors[1] < 0.75 * errors[0]
     assert errors[2] > 0.9 * errors[0]
@@ -94,15 +91,13 @@ def test_ddfnet_lays_the_samples_where_they_were_taken(monkeypatch, size, factor
         calls.append((depth, guide, options))
         return torch.zeros(guide.shape[:2])
 
-    module = ModuleType("ddfnet.depth")
-    module.upsample_depth = upsample_depth
-    monkeypatch.setitem(sys.modules, "ddfnet.depth", module)
+    monkeypatch.setattr("ddfnet.depth.upsample.upsample_depth", upsample_depth)
     depth, guide = two_surfaces(*size)
     low, valid, offset = PAC.lowres(depth, depth > 0, factor)
     result = ddfnet("weights.safetensors", tile=64)(low, valid, guide, factor=factor, offset=offset)
     assert result.shape == size
-    [(small, picture, options)] = calls
-    assert torch.equal(picture.permute(2, 0, 1), guide)
+    [(small, image, options)] = calls
+    assert torch.equal(image.permute(2, 0, 1), guide)
     assert torch.equal(small, low) and torch.equal(options.pop("valid"), valid)
     model = {"model": "weights.safetensors", "fill": True, "tile": 64}
     assert options == {"ratio": factor, "offset": (factor - 1) // 2, **model}

@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader
 from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.errors import DataError
 from ddfnet.tasks.depth import metrics
-from ddfnet.tasks.depth.dead_units import DeadUnits
 from ddfnet.tasks.depth.metrics import Errors, bilinear, every
 from ddfnet.tasks.depth.module import GuidedDepth, GuidedDepthData
+from ddfnet.tasks.depth.probes import DeadUnits
 from ddfnet.training.callbacks import MovingAverage
 from ddfnet.training.samplers import ResumableBatchSampler
 
@@ -55,18 +55,19 @@ def test_samples_stay_where_they_lie(factor: int) -> None:
 
 def test_bilinear_scores_one_and_the_truth_scores_nothing() -> None:
     truth, baseline, valid = maps()
-    torch.testing.assert_close(Errors.of(baseline, baseline, truth, valid).ratio(), torch.ones(3), atol=1e-4, rtol=0)
-    perfect = Errors.of(truth, baseline, truth, valid)
+    ratio = Errors.measure(baseline, baseline, truth, valid).ratio()
+    torch.testing.assert_close(ratio, torch.ones(3), atol=1e-4, rtol=0)
+    perfect = Errors.measure(truth, baseline, truth, valid)
     assert perfect.ratio().max() == 0
     torch.testing.assert_close(perfect.loss(0.5), torch.full((3,), 1e-3))  # the root of 1e-6
-    at_baseline = Errors.of(baseline, baseline, truth, valid)
+    at_baseline = Errors.measure(baseline, baseline, truth, valid)
     torch.testing.assert_close(at_baseline.loss(0.5), torch.full((3,), 1.5), atol=5e-3, rtol=0)
 
 
 def test_the_loss_is_the_formula() -> None:
     truth, baseline, valid = maps()
     depth = truth + 0.1 * torch.randn_like(truth)
-    for index, loss in enumerate(Errors.of(depth, baseline, truth, valid).loss(0.5)):
+    for index, loss in enumerate(Errors.measure(depth, baseline, truth, valid).loss(0.5)):
         t, b, d = (x[index][valid[index]] for x in (truth, baseline, depth))
         span = t.max() - t.min()
         squared = (d - t).square().mean() / ((b - t).square().mean() + 1e-6 * span**2)
@@ -77,17 +78,18 @@ def test_the_loss_is_the_formula() -> None:
 def test_the_unit_does_not_matter() -> None:
     truth, baseline, valid = maps()
     depth = truth + 0.1 * torch.randn_like(truth)
-    loss = Errors.of(depth, baseline, truth, valid).loss(0.5)
+    loss = Errors.measure(depth, baseline, truth, valid).loss(0.5)
     for scale in (1e-3, 1e4):
-        torch.testing.assert_close(Errors.of(depth * scale, baseline * scale, truth * scale, valid).loss(0.5), loss)
+        scaled = Errors.measure(depth * scale, baseline * scale, truth * scale, valid)
+        torch.testing.assert_close(scaled.loss(0.5), loss)
 
 
 def test_what_is_not_valid_does_not_matter() -> None:
     truth, baseline, valid = maps()
     depth = truth + 0.1
-    expected = Errors.of(depth, baseline, truth, valid).loss(0.5)
+    expected = Errors.measure(depth, baseline, truth, valid).loss(0.5)
     broken = torch.where(valid, truth, torch.nan)
-    torch.testing.assert_close(Errors.of(depth, baseline, broken, valid).loss(0.5), expected)
+    torch.testing.assert_close(Errors.measure(depth, baseline, broken, valid).loss(0.5), expected)
 
 
 def test_pixels_that_are_not_known_do_not_count_but_knowing_nothing_is_no_success() -> None:
@@ -96,8 +98,8 @@ def test_pixels_that_are_not_known_do_not_count_but_knowing_nothing_is_no_succes
     known[1] = False
     valid[2] = False
     depth = torch.where(known, truth + 0.1, 99)
-    ratio = Errors.of(depth, baseline, truth, valid, known).ratio()
-    expected = Errors.of(depth, baseline, truth, valid & known).ratio()
+    ratio = Errors.measure(depth, baseline, truth, valid, known).ratio()
+    expected = Errors.measure(depth, baseline, truth, valid & known).ratio()
     assert ratio[0] == expected[0] > 0
     assert ratio[1].isnan()
     assert ratio[2] == 0
@@ -109,7 +111,7 @@ def test_a_constant_map_and_one_without_valid_pixels_are_finite(value: float) ->
     depth = (truth + 1e-7 * value).requires_grad_()
     valid = torch.ones_like(truth, dtype=torch.bool)
     valid[1] = False
-    loss = Errors.of(depth, truth, truth, valid).loss(0.5)
+    loss = Errors.measure(depth, truth, truth, valid).loss(0.5)
     loss.sum().backward()
     assert loss.max() < 0.2  # rounding, no more
     assert torch.isfinite(depth.grad).all()
@@ -268,7 +270,7 @@ def test_it_learns_a_batch_by_heart(tmp_path: Path) -> None:
 def test_the_picture_shows_each_map_and_marks_the_range() -> None:
     data = GuidedDepthData(**SMALL)
     batch = next(iter(data.val_dataloader()))
-    shown = metrics.picture(batch, batch["depth"], batch["depth"], 4, 2)
+    shown = metrics.sample_grid(batch, batch["depth"], batch["depth"], 4, 2)
     assert shown.shape == (3, 2 * 32, 5 * 32)
     torch.testing.assert_close(shown[:, :32, :32], batch["guide"][0] / 255)
     truth = shown[:, :32, -32:]

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from ddfnet.tasks.depth.flying_pixels import Flying, FlyingPixels
+from ddfnet.tasks.depth.metrics import Flying, FlyingPixels
 
 EVERYWHERE = torch.ones(10, 12, dtype=torch.bool)
 
