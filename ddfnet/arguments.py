@@ -13,7 +13,7 @@ def check_range(
     """Refuse a number out of its range.
 
     Args:
-        name: of the argument, for the message.
+        name: argument name for the message.
         value: the number; nan and inf are out of every range.
         low: the smallest value.
         high: the largest value.

@@ -16,7 +16,7 @@ Objects = list[tuple[str, tuple[int, int, int, int]]]
 
 
 def draw_images(count: int, *, height: int = 48, width: int = 64, seed: int = 0) -> list[tuple[np.ndarray, Objects]]:
-    """Images (H, W, 3), uint8, each with one square of each colour, and where they are: x0, y0, x1, y1."""
+    """Draw images (H, W, 3), uint8, each with one square per colour, and return the corners x0, y0, x1, y1."""
     random = np.random.default_rng(seed)
     made = []
     for _ in range(count):
@@ -33,7 +33,7 @@ def draw_images(count: int, *, height: int = 48, width: int = 64, seed: int = 0)
 
 
 def voc_xml(name: str, objects: Sequence[Any], *, height: int = 48, width: int = 64, extra: str = "") -> str:
-    """An annotation; corners as they are written, counted from 1 on."""
+    """Write an annotation; corners are counted from 1 on."""
     items = "".join(
         f"<object><name>{label}</name><difficult>0</difficult><bndbox>"
         f"<xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
@@ -46,7 +46,7 @@ def voc_xml(name: str, objects: Sequence[Any], *, height: int = 48, width: int =
 
 
 def voc(root: Path, parts: dict[str, int]) -> Path:
-    """A folder in the layout of Pascal VOC, with so many images in each part."""
+    """Write a folder in the layout of Pascal VOC, with so many images in each part."""
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
     for seed, (part, count) in enumerate(parts.items()):
@@ -60,7 +60,7 @@ def voc(root: Path, parts: dict[str, int]) -> Path:
 
 
 def coco_content(count: int, seed: int = 0) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """What a COCO file says of so many images, and the images; category ids begin at 7 and leave one out."""
+    """Make the content of a COCO file and its images; category ids begin at 7 and leave one out."""
     made = draw_images(count, seed=seed)
     categories = [{"id": 7, "name": "red"}, {"id": 9, "name": "blue"}]
     ids = {each["name"]: each["id"] for each in categories}
@@ -82,7 +82,7 @@ def coco_content(count: int, seed: int = 0) -> tuple[dict[str, Any], list[np.nda
 
 
 def coco(root: Path, parts: dict[str, int]) -> Path:
-    """A folder as COCO has it, with so many images in each part."""
+    """Write a folder in COCO's layout, with so many images in each part."""
     (root / "annotations").mkdir(parents=True)
     for seed, (part, count) in enumerate(parts.items()):
         content, made = coco_content(count, seed)
@@ -94,7 +94,7 @@ def coco(root: Path, parts: dict[str, int]) -> Path:
 
 
 def truncate(file: Path) -> Path:
-    """The file with its last third cut off."""
+    """Cut off the last third of a file."""
     content = file.read_bytes()
     file.write_bytes(content[: 2 * len(content) // 3])
     return file

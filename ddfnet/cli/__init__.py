@@ -1,1 +1,1 @@
-"""The command ``ddfnet``: one file per command; each imports its libraries only when it is called."""
+"""Command ``ddfnet``: one file per command; each imports its libraries only when it is called."""

@@ -10,7 +10,7 @@ TRAINING_MODULES = ("lightning", "jsonargparse", "torchmetrics", "tensorboard", 
 
 
 def quiet() -> None:
-    """Silence Lightning's own lines, and the note about the kernel that serves."""
+    """Suppress Lightning's own lines, and the note about the kernel in use."""
     import lightning  # noqa: F401  (creates its loggers, with levels of their own)
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):

@@ -47,8 +47,8 @@ def add(commands: Any) -> None:
         "--data",
         default="digits",
         metavar="NAME|DIR",
-        help="for the three: digits (comes with scikit-learn), fashion-mnist, cifar10, or a folder with a sub-folder "
-        "per class, below train and test (or val) if it has them (%(default)s)",
+        help="images for the three: digits (comes with scikit-learn), fashion-mnist, cifar10, or a folder with a "
+        "sub-folder per class, below train and test (or val) if it has them (%(default)s)",
     )
     parser.add_argument(
         "--root", type=Path, default=Path("data"), metavar="DIR", help="folder of torchvision's sets (%(default)s)"
@@ -58,7 +58,7 @@ def add(commands: Any) -> None:
         "--size", type=positive_int, default=32, metavar="N", help="height and width of a folder's images (%(default)s)"
     )
     parser.add_argument("--epochs", type=positive_int, metavar="N", help="passes over the training split")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and order (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and order (%(default)s)")
     parser.add_argument(
         "--threads",
         type=positive_int,
@@ -66,7 +66,7 @@ def add(commands: Any) -> None:
         help="threads of torch and OpenCV (training on small images: 1)",
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("ddfnet-demo"), metavar="DIR", help="for the page (%(default)s)"
+        "--output", type=Path, default=Path("ddfnet-demo"), metavar="DIR", help="folder of the page (%(default)s)"
     )
     parser.add_argument(
         "--short", action="store_true", help="seconds instead of minutes: part of the scene, a few images"

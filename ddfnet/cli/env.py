@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def collect() -> dict[str, Any]:
-    """Everything that ``ddfnet env`` prints; never raises, for it is asked when something is wrong."""
+    """Collect the contents of ``ddfnet env``; never raises, because it is called when something is wrong."""
     return env_info.facts() | {
         "simd": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda,

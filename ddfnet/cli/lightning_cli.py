@@ -30,7 +30,12 @@ from ddfnet.training.callbacks import (
 )
 from ddfnet.training.fsdp import FullyShardedStrategy
 
-_RESUME_KEYS = ("loops", "optimizer_states", "lr_schedulers", "callbacks")  # of a checkpoint, besides the weights
+_RESUME_KEYS = (
+    "loops",
+    "optimizer_states",
+    "lr_schedulers",
+    "callbacks",
+)  # in a checkpoint
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 _COUNTS_STEPS = {"max_epochs": -1, "check_val_every_n_epoch": None}
 
@@ -183,21 +188,21 @@ def check_checkpoint(file: Path, model: lightning.LightningModule) -> None:
     if not file.is_file():
         raise UserError(f"{file}: no such checkpoint")
     if file.suffix == ".safetensors":
-        raise UserError(f"{file} has weights alone; go on from one of the run's checkpoints, *.ckpt")
+        raise UserError(f"{file} has weights alone; resume from one of the run's checkpoints, *.ckpt")
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
         shapes = {name: value.shape for name, value in saved["state_dict"].items()}
     except (KeyError, TypeError, AttributeError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise UserError(f"{file} is no checkpoint, or a broken one ({type(error).__name__})") from None
     if shapes != {name: value.shape for name, value in model.state_dict().items()}:
-        raise UserError(f"{file} is a checkpoint of another model; go on with its own run's config.yaml (--config)")
+        raise UserError(f"{file} is a checkpoint of another model; resume with its own run's config.yaml (--config)")
     recipe = getattr(model, "recipe", {})
-    if changed := [key for key, value in saved.get("recipe", {}).items() if value != recipe.get(key)]:
+    if changed := [key for key, value in saved.get("recipe", {}).items() if value != recipe.get(key, value)]:
         raise UserError(
-            f"{file} was trained with another {', '.join(changed)}; go on with its own run's config.yaml (--config)"
+            f"{file} was trained with another {', '.join(changed)}; resume with its own run's config.yaml (--config)"
         )
     if missing := [part for part in _RESUME_KEYS if part not in saved]:
-        raise UserError(f"{file} has no {', '.join(missing)}; go on from a checkpoint that `ddfnet train` wrote")
+        raise UserError(f"{file} has no {', '.join(missing)}; resume from a checkpoint that `ddfnet train` wrote")
 
 
 def save_artifacts(
@@ -209,9 +214,9 @@ def save_artifacts(
     shard of the weights; only the first writes.
 
     Args:
-        cli: of a run that has ended.
+        cli: command line of a run that has ended.
         output: the folder of the run.
-        metrics: of the last validation.
+        metrics: results of the last validation.
         command: the command line of the run.
         machine: facts of `ddfnet.env_info`.
 

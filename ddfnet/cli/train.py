@@ -71,8 +71,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(_line(error)) from None
     except FloatingPointError as error:
         raise UserError(
-            f"{error}; {_last_good(output)}. The same batches would lead to the same end: go on with another "
-            "--seed_everything, or begin again with a lower --model.learning_rate"
+            f"{error}; {_last_good(output)}. The same batches would lead to the same end: resume with another "
+            "--seed_everything, or start again with a lower --model.learning_rate"
         ) from None
     except OSError as error:
         what = f"{error.filename or output}: {error.strerror}" if error.strerror else error
@@ -90,7 +90,7 @@ def keep_memory() -> bool:
     Returns:
         True if this C library has the setting.
     """
-    mmap_max, trim_threshold = -4, -1  # of malloc.h
+    mmap_max, trim_threshold = -4, -1  # constants of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # another system or another C library

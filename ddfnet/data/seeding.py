@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, and on nothing that was drawn before."""
+"""Random numbers that depend on their purpose alone, not on earlier draws."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ import torch
 
 
 def derived_seed(*numbers: int) -> int:
-    """One number of several, from 0 to 2**64 - 1: the same in whatever process and with whatever Python."""
+    """Derive one seed from several integers, 0 to 2**64 - 1: the same in every process and every Python."""
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest(), "little")
 
 
 def reseed(*numbers: int, devices: bool = False) -> None:
-    """Set the generators of Python, NumPy and torch by some integers, such as a seed and a picture's place in the run.
+    """Seed the generators of Python, NumPy and torch by integers, such as a seed and an image's position in the run.
 
-    What is drawn next is the same in whatever process and after whatever else, so that a run which is broken off goes
-    on as if it had not been.
+    The next draws are the same in every process and after any earlier draws. So a resumed run equals an unbroken one.
 
     Args:
-        numbers: any.
-        devices: whether accelerators' generators are set too, which takes longer.
+        numbers: integers that name the purpose.
+        devices: seed the generators of accelerators too; that takes longer.
 
     Example:
         >>> import random

@@ -54,13 +54,13 @@ class Box:
 
 @dataclass(frozen=True)
 class UpsampledDepth:
-    """The scene, the maps that every method made of the same small map, and their scores."""
+    """Scene, maps that the methods made of the same small map, and their scores."""
 
     scene: Scene
     low: Tensor  # (h, w), 0 where not valid
     low_valid: Tensor  # (h, w)
     scored: Tensor  # (H, W): the pixels that count for the errors
-    maps: dict[str, Tensor]  # of each method, (H, W)
+    maps: dict[str, Tensor]  # (H, W) by method
     rows: list[Row]
     boxes: list[Box]  # where bilinear's error is largest
     network: dict[str, Any]
@@ -184,12 +184,12 @@ def measure(network: Network, *, short: bool) -> UpsampledDepth:
 
 
 def worst_boxes(error: Tensor, size: tuple[int, int], count: int) -> list[Box]:
-    """The boxes in which the squared error is largest in sum, the worst first; none overlaps another.
+    """Find the boxes with the largest sums of squared errors, the worst first; they do not overlap.
 
     Args:
         error: (H, W), 0 at pixels that do not count.
-        size: (height, width) of a box, in pixels.
-        count: of boxes; fewer where no more find room.
+        size: height and width of a box, in pixels.
+        count: number of boxes; fewer where no more fit.
 
     Example:
         >>> error = torch.zeros(8, 12)

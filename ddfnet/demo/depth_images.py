@@ -37,7 +37,7 @@ def shown(upsampled: UpsampledDepth) -> dict[str, Any]:
     def zoom(box: Box) -> dict[str, Any]:
         part = box.slices
         return {
-            "photograph": images.exact(guide[part]),
+            "photograph": images.png(guide[part]),
             "truth": depths(scene.depth[part], scene.valid[part]),
             "methods": [
                 {
@@ -75,7 +75,7 @@ def shown(upsampled: UpsampledDepth) -> dict[str, Any]:
         ],
         "zooms": [zoom(box) for box in upsampled.boxes],
         "views": [
-            {"title": title, "image": images.compressed(view)}
+            {"title": title, "image": images.jpeg(view)}
             for title, view in zip([*(TITLES[name] for name in _SEEN_ASIDE), "as measured"], views, strict=True)
         ],
         "composed": _composed(),
@@ -91,7 +91,7 @@ def _composed() -> list[dict[str, str]]:
         low, high = depth.min().item(), depth.max().item()
         result.append(
             {
-                "photograph": images.compressed(scene["guide"].permute(1, 2, 0).numpy()),
+                "photograph": images.jpeg(scene["guide"].permute(1, 2, 0).numpy()),
                 "depth": images.mapped(depth, low, high, _DEPTHS, ~valid, _NO_DEPTH),
             }
         )

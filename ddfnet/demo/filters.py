@@ -18,7 +18,7 @@ from ddfnet.nn import DDF2d
 
 @dataclass(frozen=True)
 class Filters:
-    """The filters that one layer predicted for one image."""
+    """Filters that one layer predicted for one image."""
 
     layer: str
     spatial: Tensor  # (K, H, W), not combined with the channel filter
@@ -59,11 +59,11 @@ def record(network: nn.Module, image: Tensor) -> list[Filters]:
 
 @dataclass(frozen=True)
 class Components:
-    """The mean filter of several maps, and the three directions in which their filters differ most."""
+    """Mean filter of several maps, and the three directions in which their filters differ most."""
 
     mean: Tensor  # (K,)
     directions: Tensor  # (3, K), unit length
-    share: float  # of the variance, in the three directions
+    share: float  # share of the variance in the three directions
     low: Tensor  # (3,), values of the darkest colours
     high: Tensor  # (3,), values of the brightest colours
 

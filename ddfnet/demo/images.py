@@ -84,12 +84,12 @@ def boxed(pixels: Pixels, boxes: Boxes) -> str:
     return _jpeg(image)
 
 
-def compressed(pixels: Pixels) -> str:
+def jpeg(pixels: Pixels) -> str:
     """Encode a photograph (H, W, 3), uint8, as JPEG without chroma subsampling: a third of PNG."""
     return _jpeg(Image.fromarray(pixels))
 
 
-def exact(pixels: Pixels) -> str:
+def png(pixels: Pixels) -> str:
     """Encode an image (H, W, 3), uint8, as PNG."""
     return _png(Image.fromarray(pixels))
 

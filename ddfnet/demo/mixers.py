@@ -26,7 +26,7 @@ _BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class Trained:
-    """The networks after training: the one with DDF, the scores of all, and the settings."""
+    """Networks after training: the one with DDF, the scores of all, and the settings."""
 
     splits: Splits
     network: nn.Module

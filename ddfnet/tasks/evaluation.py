@@ -44,7 +44,7 @@ class EvaluationTable:
 
     @property
     def text(self) -> str:
-        """The title, if there is one, and aligned columns."""
+        """Title, if there is one, and aligned columns."""
         rows = self.rows if self.shown is None else self.shown
         cells = [[cell(row) for cell in self.columns.values()] for row in rows]
         return "\n\n".join(filter(None, [self.title, table(list(self.columns), cells, left=self.left)]))

@@ -44,7 +44,7 @@ class Evaluation:
     """Options and measurements of a task in ``ddfnet evaluate``.
 
     Attributes:
-        description: what is measured, for ``--help``.
+        description: measurements, for ``--help``.
         add_arguments: adds the task's own options.
         run: measures with the parsed options; yields each table when it is ready. The facts of the last table are those
             of all.

@@ -152,7 +152,7 @@ class ResumeHistory(lightning.Callback):
         checkpoint["segments"] = self.segments(trainer)
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        self.earlier = checkpoint.get("segments", checkpoint.get("legs", []))  # "legs" until 0.1.0
+        self.earlier = checkpoint.get("segments", [])
         self.first_step = checkpoint["global_step"]
 
 

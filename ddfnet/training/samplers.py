@@ -36,7 +36,7 @@ class ResumableBatchSampler(Sampler[list[int]]):
         batch_size: items per batch.
         num_batches: batches of the whole run, per rank.
         first_batch: the batch to start with.
-        rank: of this process.
+        rank: rank of this process.
         world_size: number of processes that share the data.
 
     Example:
@@ -88,7 +88,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         batch_size: items per batch.
         num_batches: batches of one epoch, per rank.
         batches_done: returns the number of earlier batches of the run; called at the start of each epoch.
-        rank: of this process.
+        rank: rank of this process.
         world_size: number of processes that share the data.
 
     Example:

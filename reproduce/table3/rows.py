@@ -1,4 +1,4 @@
-"""The rows of the comparison: what lies in the middle of each block. Run, prints what run.sh trains.
+"""Rows of the comparison: the layer in the middle of each block. As a program, it prints the runs of run.sh.
 
 python reproduce/table3/rows.py            # all of it
 python reproduce/table3/rows.py --missing  # what results.json does not have
@@ -24,7 +24,7 @@ class Row:
     Args:
         title: in tables.
         paper: its row of the paper's tables, with top-1 on ImageNet; "" where there is none.
-        options: of `ddfnet.models.resnet.small_resnet23`.
+        options: options of `ddfnet.models.resnet.small_resnet23`.
     """
 
     title: str
@@ -64,12 +64,12 @@ ROWS = {
 
 @dataclass(frozen=True)
 class Remedy:
-    """What to try where DDF does not beat the convolution.
+    """Change to try where DDF does not beat the convolution.
 
     Args:
         title: in tables.
         words: arguments of the command, besides the row's.
-        options: of `ddfnet.nn.DDF2d`, besides the row's.
+        options: options of `ddfnet.nn.DDF2d` besides the row's.
     """
 
     title: str
@@ -92,25 +92,25 @@ REMEDIES = {
 
 
 def concerned(name: str) -> tuple[str, ...]:
-    """The rows that a remedy changes: the convolution too, or there were no comparison, but for what it has not."""
+    """Return the rows that a remedy changes; the convolution too, unless the remedy is about filters alone."""
     remedy = REMEDIES[name]
     filters_alone = all(word.startswith("--model.filter") for word in remedy.words)
     return ("ddf",) if filters_alone else ("conv", "ddf")
 
 
 def remedied(name: str, kind: str) -> dict[str, Any]:
-    """The network of a row with a remedy."""
+    """Return the options of a row's network with a remedy."""
     options, own = ROWS[kind].options, REMEDIES[name].options
     return options | {"block_args": options.get("block_args", {}) | own} if own else options
 
 
 def arguments(options: dict[str, Any]) -> str:
-    """Of `ddfnet train classification`."""
+    """Return the arguments of `ddfnet train classification`."""
     return f"--model.network_options={json.dumps(options, separators=(',', ':'))}"
 
 
 def trainings() -> Iterator[tuple[str, str, int, str]]:
-    """All of them: part of run.sh, name, seed, arguments of the command."""
+    """Return all runs: part of run.sh, name, seed, arguments of the command."""
     for seed in SEEDS:
         for name, row in ROWS.items():
             yield "rows", name, seed, arguments(row.options)

@@ -36,7 +36,7 @@ Fails = Callable[..., str]
 
 
 class Page(HTMLParser):
-    """What a page loads, what it shows, and whether its tags are closed."""
+    """Parsed page: its links, images, tables, captions and open tags."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`ddfnet train`: a run from end to end, one that is broken off and resumed, and every way of using it wrongly."""
+"""`ddfnet train`: a run from end to end, an interrupted and resumed one, and every wrong use."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def test_the_card_says_what_made_it(unbroken: SimpleNamespace) -> None:
     assert 0 < card["metrics"]["ratio_x2"] < 2 and 0 < card["metrics"]["ratio_x4"] < 2
     assert 0 <= card["metrics"]["dead_units"] < 1
     assert card["config"]["model"]["learning_rate"] == 1e-3, "what was left to its default"
-    [leg] = card["segments"]
-    assert (leg["first_step"], leg["last_step"], leg["seed"]) == (0, 6, 0)
-    assert card["seconds"] == leg["seconds"] > 0
+    [segment] = card["segments"]
+    assert (segment["first_step"], segment["last_step"], segment["seed"]) == (0, 6, 0)
+    assert card["seconds"] == segment["seconds"] > 0
     assert card["parameters"] == sum(p.numel() for p in load_file(unbroken.output / "model.safetensors").values())
 
 
@@ -149,7 +149,7 @@ def test_broken_off_and_resumed_it_ends_with_the_same_weights(
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_give_the_losses_of_one(tmp_path: Path, strategy: str) -> None:
-    """Of the whole weights, and of shares of them."""
+    """Compare full and sharded weights."""
     options = {"data__workers": 0, "trainer__precision": "32-true", "trainer__accelerator": "cpu"}
     assert main(arguments(tmp_path / "one", **options)) == 0
     torchrun(arguments(tmp_path / "two", **options, trainer__strategy=strategy))
@@ -190,7 +190,7 @@ def test_another_seed_gives_other_weights(unbroken: SimpleNamespace, tmp_path: P
 
 
 OTHERWISE = (
-    "The same batches would lead to the same end: go on with another --seed_everything, or begin again with a lower "
+    "The same batches would lead to the same end: resume with another --seed_everything, or start again with a lower "
     "--model.learning_rate"
 )
 
@@ -223,7 +223,7 @@ def test_a_loss_that_is_not_a_number_stops_and_says_how_to_go_on(
     output = tmp_path / "run"
     last = output / "checkpoints" / "last.ckpt"
     again = ["train", "depth", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]
-    for words in (arguments(output), again):  # what is gone on with as it was ends as it did
+    for words in (arguments(output), again):  # a run that is resumed unchanged ends in the same way
         assert main(words) == 1
         [line] = capsys.readouterr().err.splitlines()
         assert line == f"ddfnet: error: the loss of step 4 is nan; the last good checkpoint is {last}. {OTHERWISE}"
@@ -396,13 +396,13 @@ def test_a_broken_checkpoint(unbroken: SimpleNamespace, tmp_path: Path, fails: F
 def test_weights_alone(unbroken: SimpleNamespace, tmp_path: Path, fails: Fails) -> None:
     weights = unbroken.output / "model.safetensors"
     assert fails(1, *arguments(tmp_path / "run", ckpt_path=weights)) == (
-        f"ddfnet: error: {weights} has weights alone; go on from one of the run's checkpoints, *.ckpt"
+        f"ddfnet: error: {weights} has weights alone; resume from one of the run's checkpoints, *.ckpt"
     )
     saved = torch.load(unbroken.output / "checkpoints" / "last.ckpt")
     file = tmp_path / "weights.ckpt"
     torch.save({"state_dict": saved["state_dict"], "callbacks": {}}, file)
     assert fails(1, *arguments(tmp_path / "run", ckpt_path=file)) == (
-        f"ddfnet: error: {file} has no loops, optimizer_states, lr_schedulers; go on from a checkpoint that "
+        f"ddfnet: error: {file} has no loops, optimizer_states, lr_schedulers; resume from a checkpoint that "
         "`ddfnet train` wrote"
     )
 
@@ -414,7 +414,7 @@ def test_a_checkpoint_of_another_model(unbroken: SimpleNamespace, tmp_path: Path
     for other, channels in ((file, 12), (classifier, 8)):
         line = fails(1, *arguments(tmp_path / "run", ckpt_path=other, model__network__channels=channels))
         assert line == (
-            f"ddfnet: error: {other} is a checkpoint of another model; go on with its own run's config.yaml (--config)"
+            f"ddfnet: error: {other} is a checkpoint of another model; resume with its own run's config.yaml (--config)"
         )
 
 

@@ -51,7 +51,7 @@ SMALL = {
 
 
 def write(folder: Path, count: int) -> None:
-    """Noise that is brighter in red (class a) or in blue (class b)."""
+    """Make noise that is brighter in red (class a) or in blue (class b)."""
     rng = np.random.default_rng(count)
     for channel, name in ((0, "a"), (2, "b")):
         (folder / name).mkdir(parents=True)
@@ -63,7 +63,7 @@ def write(folder: Path, count: int) -> None:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """26 to train on, three steps an epoch, and 10 to measure."""
+    """Write 26 images for training, three steps per epoch, and 10 for validation."""
     folder = tmp_path_factory.mktemp("images")
     write(folder / "train", 13)
     write(folder / "val", 5)
@@ -190,7 +190,7 @@ def test_killed_twice(
 
 
 def test_two_processes_give_the_losses_of_one(images: Path, tmp_path: Path) -> None:
-    """The same command, under torchrun: its processes share each batch, and gloo sums their gradients."""
+    """Run the command under torchrun: its processes share each batch, and gloo sums their gradients."""
     options = {
         # Batch norms would see half the batch each, and what is drawn for a whole batch would be drawn twice.
         "model__network_options": "{layers: [1,1,1], channels: [2,2,4], norm_layer: groupnorm1}",
@@ -211,7 +211,7 @@ def test_two_processes_give_the_losses_of_one(images: Path, tmp_path: Path) -> N
 
 
 def test_shares_of_the_weights_change_nothing(images: Path, tmp_path: Path) -> None:
-    """With FSDP losses, weights and checkpoints are those of one process, and either goes on with the other's.
+    """Compare losses, weights and checkpoints of FSDP and of one process; either resumes the other's.
 
     Two groups of weight decay, whose order is not the network's; clipping by the norm of all gradients; the average.
     """
@@ -231,9 +231,9 @@ def test_shares_of_the_weights_change_nothing(images: Path, tmp_path: Path) -> N
     assert main(arguments(one, images, **options)) == 0
     torchrun(arguments(two, images, **shared))
     assert len(losses(one)) == 12 and losses(two) == pytest.approx(losses(one), abs=1e-4)
-    last, of_shares = (each / "checkpoints" / "last.ckpt" for each in (one, two))
-    assert_alike(torch.load(of_shares), torch.load(last))
-    assert main(arguments(one_goes_on, images, **options, ckpt_path=of_shares)) == 0
+    last, sharded = (each / "checkpoints" / "last.ckpt" for each in (one, two))
+    assert_alike(torch.load(sharded), torch.load(last))
+    assert main(arguments(one_goes_on, images, **options, ckpt_path=sharded)) == 0
     torchrun(arguments(two_go_on, images, **shared, ckpt_path=last))
     weights = load_file(one / "model.safetensors")
     for output in (two, one_goes_on, two_go_on):
@@ -241,7 +241,7 @@ def test_shares_of_the_weights_change_nothing(images: Path, tmp_path: Path) -> N
 
 
 def assert_alike(found: Any, expected: Any) -> None:
-    """Nested tensors of the same names and shapes, and of the same values but for rounding."""
+    """Compare nested tensors: equal names and shapes, and equal values but for rounding."""
     if isinstance(expected, torch.Tensor):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     elif isinstance(expected, dict):
@@ -446,7 +446,7 @@ def test_going_on_in_another_recipe(
     file = unbroken / "checkpoints" / "last.ckpt"
     line = fails(1, *arguments(tmp_path / "run", images, ckpt_path=file, **options))
     assert line.startswith(
-        f"ddfnet: error: {file} was trained with another {what}; go on with its own run's config.yaml"
+        f"ddfnet: error: {file} was trained with another {what}; resume with its own run's config.yaml"
     )
 
 

@@ -1,4 +1,4 @@
-"""`ddfnet train detection`: a run from end to end, one that is broken off and resumed, and data that are broken."""
+"""`ddfnet train detection`: a run from end to end, an interrupted and resumed one, and broken data."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """Data of a test's own, to be broken."""
+    """Copy the data for a test that breaks it."""
     return voc(tmp_path / "squares", {"train": 3, "val": 2})
 
 
@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_a_number_stops_and_names_the_step(
 
 
 def test_coco_s_format_and_the_package_s_preset(tmp_path: Path, fails: Fails) -> None:
-    """The paper's recipe with a small backbone, as far as data and network: nothing is trained."""
+    """Build data and network of the paper's recipe with a small backbone; nothing is trained."""
     folder = coco(tmp_path / "coco", {"train2017": 1, "val2017": 1})
     options = [f"--data.root={folder}", f"--output={tmp_path / 'run'}", "--model.network.pretrained=false"]
     options += ["--trainer.devices=1", "--model.network.backbone=mobilenetv3_small_050", "--trainer.max_steps=0"]
@@ -186,10 +186,10 @@ EVERY_BOX = {  # counts in the losses, and as many in each image: nothing is dra
 
 @pytest.mark.parametrize("start", ["torchrun", "lightning"])
 def test_two_processes_share_a_batch_and_measure_all_images(tmp_path: Path, start: str) -> None:
-    """The losses are one process's. One measures two of three images; the figures are those of the detector left."""
+    """Compare losses with those of one process, and scores with those of the saved detector, for three images."""
     squares = voc(tmp_path / "squares", {"train": 4, "val": 3})
     options: dict[str, Any] = {"model__network__rcnn": '{"box_score_thresh":0.0}', "trainer__accelerator": "cpu"}
-    if start == "torchrun":  # whose processes are counted, not the one device of the task's own file
+    if start == "torchrun":  # its processes count, not the one device of the default configuration
         options |= {"trainer__max_steps": 10, "trainer__val_check_interval": 10, "model__network__norm": "frozen"}
         options |= {"model__network__rcnn": json.dumps(EVERY_BOX).replace(" ", "")}
         torchrun(arguments(tmp_path / "run", squares, **options))

@@ -1,4 +1,4 @@
-"""The depth part of the demo: where it looks closely, what its images show, and what it says of the network."""
+"""Depth part of the demo: its close-ups, its images, and its words about the network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ddfnet.tasks.depth.evaluation import evaluate
 
 @pytest.fixture(scope="module")
 def upsampled() -> UpsampledDepth:
-    """A plane with a nearer square on it and a hole, "upsampled" with known errors; the last without any."""
+    """Make a plane with a nearer square on it and a hole, "upsampled" with known errors; the last without any."""
     truth = torch.linspace(10, 20, 60)[:, None].expand(60, 90).clone()
     truth[20:40, 30:60] = 40
     valid = torch.ones(60, 90, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The filters that DDF layers predict, recorded and made visible."""
+"""Filters that DDF layers predict, recorded and shown as colours."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ FLOORS = (  # lowest first; a file imports from its own floor or from a lower on
     ("tasks",),
     ("export",),
     ("ddfnet",),  # __init__.py: what `import ddfnet` offers, most of it when it is first used
-    ("bench",),
+    ("bench", "demo"),
     ("cli", "__main__"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

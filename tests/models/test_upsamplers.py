@@ -19,7 +19,10 @@ from ddfnet.tasks.detection.evaluation import upsampler_macs
 
 PAPER = {"nearest": 0.0, "bilinear": 0.02, "deconv": 12.57, "pixelshuffle": 50.18, "carafe": 2.14, "ddf": 0.58}
 CHANNELS = 256
-PIXELS = {False: 25 * 40 + 50 * 80 + 100 * 160, True: 13 * 20 + 25 * 40 + 50 * 80 + 100 * 160}  # pixels of the enlarged maps
+PIXELS = {
+    False: 25 * 40 + 50 * 80 + 100 * 160,
+    True: 13 * 20 + 25 * 40 + 50 * 80 + 100 * 160,
+}  # pixels of the enlarged maps
 
 
 @pytest.mark.parametrize("name", UPSAMPLERS)

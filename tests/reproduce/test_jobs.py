@@ -1,4 +1,4 @@
-"""The queue of trainings that the run.sh share: all run, so many at a time, and one that fails is noticed."""
+"""Queue of trainings that all run.sh share: all run, so many at a time, and a failure is noticed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison on CIFAR-10: its rows can be made, its claims follow from its figures, and what is missing says so."""
+"""Comparison on CIFAR-10: networks of its rows, claims that follow from its figures, and missing results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def script(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module", autouse=True)
 def paths() -> Iterator[None]:
-    """The scripts import each other from their folder."""
+    """Import a script; they import each other from their folder."""
     before, known = list(sys.path), set(sys.modules)
     yield
     sys.path[:] = before
@@ -82,7 +82,7 @@ def test_what_run_sh_trains(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         words = ["--config", str(HERE / "cifar10.yaml"), *line.split()[2:]]
         cli = lightning_cli.build(TASKS["classification"], words)
         assert cli.config["model"]["network"] == "small_resnet23"
-        assert cli.model.made_of["num_classes"] == 10
+        assert cli.model.model_args["num_classes"] == 10
     assert cli.model.warmup_epochs == 3, "the last remedy"
 
 

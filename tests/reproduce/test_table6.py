@@ -1,4 +1,4 @@
-"""The table of the upsamplers is what its script makes of the results that are kept."""
+"""Table of the upsamplers, as its script makes it of the committed results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HERE = Path(__file__).parents[2] / "reproduce" / "table6"
 
 @pytest.fixture
 def collect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
-    """The script, which writes to a folder of the test's."""
+    """Import the script; it writes to a folder of the test."""
     before = list(sys.path)
     spec = importlib.util.spec_from_file_location("table6_collect", HERE / "collect.py")
     assert spec is not None and spec.loader is not None

@@ -32,7 +32,7 @@ def read_image(source: Path | IO[bytes], name: str | Path) -> Image.Image:
 
     Args:
         source: a file, or its bytes.
-        name: of the image in messages.
+        name: image name for messages.
 
     Raises:
         DataError: ``NAME: no such image``, or ``NAME is a broken image: REASON``.
@@ -48,7 +48,7 @@ def read_image(source: Path | IO[bytes], name: str | Path) -> Image.Image:
 
 
 class FolderImages:
-    """The images of ``folder/CLASS``, sorted by name; other files are ignored.
+    """Images of ``folder/CLASS``, sorted by name; other files are ignored.
 
     Raises:
         DataError: the folder is missing, has no classes, or has a class without images.
@@ -81,7 +81,7 @@ class FolderImages:
 
 
 class TensorImages:
-    """The images (N, C, H, W) of a `Split`, grey or in colour."""
+    """Images (N, C, H, W) of a `Split`, grey or in colour."""
 
     def __init__(self, part: Split, classes: Sequence[str]) -> None:
         self.images = part.images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -100,7 +100,7 @@ class TorchvisionImages:
     """One split of a data set of ``torchvision.datasets``.
 
     Args:
-        name: of the class, such as ``"CIFAR100"`` or ``"Flowers102"``.
+        name: class name, such as ``"CIFAR100"`` or ``"Flowers102"``.
         root: torchvision's root; nothing is downloaded.
         part: name of the split; None for that of training or validation.
         training: for training, instead of validation.

@@ -58,7 +58,7 @@ class ShuffledImages:
     Args:
         images: all images.
         epoch_size: images per epoch; the last ones of its order are left out.
-        seed: of the order.
+        seed: seed of the order.
     """
 
     def __init__(self, images: LabelledImages, epoch_size: int, seed: int) -> None:
@@ -82,8 +82,8 @@ class TrainingItems(Dataset[Item]):
     Args:
         batch: the positions of a batch -> openers of its images; `ShuffledImages` or
             `ddfnet.data.classification.webdataset.ShardBatches`.
-        reader: of the images. Where it returns None, another image of the batch takes the place.
-        seed: of the augmentation.
+        reader: reader of the images. Where it returns None, another image of the batch takes the place.
+        seed: seed of the augmentation.
     """
 
     def __init__(self, batch: Callable[[Sequence[int]], Sequence[Opener]], reader: ItemReader, seed: int) -> None:
@@ -109,7 +109,7 @@ class EvaluationItems(Dataset[Item]):
 
     Args:
         images: all images.
-        reader: of the images; one that it leaves out has no label.
+        reader: reader of the images; one that it leaves out has no label.
     """
 
     def __init__(self, images: LabelledImages, reader: ItemReader) -> None:
@@ -130,7 +130,7 @@ class StreamedItems(IterableDataset[list[Item]]):
 
     Args:
         stream: openers of the images, `ddfnet.data.classification.webdataset.EveryShard`.
-        reader: of the images; one that it leaves out is in no batch.
+        reader: reader of the images; one that it leaves out is in no batch.
         batch_size: images per batch.
     """
 

@@ -27,7 +27,7 @@ class Splits:
     """A data set in two splits.
 
     Args:
-        name: of the data set in results.
+        name: name in results.
         train: images (N, C, H, W), uint8, and labels (N,).
         test: like ``train``; never seen in training.
         classes: the name of each label.

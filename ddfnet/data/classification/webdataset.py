@@ -102,8 +102,8 @@ class ShardBatches:
         batch_size: samples per batch.
         num_batches: batches per epoch and rank.
         streams: number of streams per rank: as many as the loader has workers, and at least one.
-        seed: of the order.
-        rank: of this process.
+        seed: seed of the order.
+        rank: rank of this process.
         world_size: number of processes that share the shards.
     """
 
@@ -154,7 +154,7 @@ class EveryShard:
 
     Args:
         shards: see `urls`.
-        rank: of this process.
+        rank: rank of this process.
         world_size: number of processes that share the shards.
     """
 

@@ -24,11 +24,11 @@ class Box(NamedTuple):
     corners: tuple[float, float, float, float]
     label: int
     crowd: bool = False
-    area: float | None = None  # of the object's mask, where it is known; else of the box
+    area: float | None = None  # area of the object's mask, where it is known; else of the box
 
 
 class Boxes(NamedTuple):
-    """The objects of one image: corners (n, 4), labels (n,) from 0 on, crowds (n,), areas (n,) in pixels."""
+    """Objects of one image: corners (n, 4), labels (n,) from 0 on, crowds (n,), areas (n,) in pixels."""
 
     corners: Tensor
     labels: Tensor

@@ -29,7 +29,7 @@ def read_sized_image(file: Path, height: int, width: int) -> tv_tensors.Image:
     """Read an image, (3, H, W), uint8, decoded to its last row.
 
     Args:
-        file: of any format that Pillow reads.
+        file: image of any format that Pillow reads.
         height: required height; with another one the boxes would be misplaced.
         width: required width.
 
@@ -95,7 +95,7 @@ class RepeatedDetectionDataset(DetectionDataset):
         length: number of samples.
         transform: from torchvision's v2, applied to the image, uint8, and its boxes.
         on_bad_image: as in `DetectionDataset`; the next image takes the place of one that is skipped.
-        seed: of the orders and the transform.
+        seed: seed of the orders and the transform.
 
     Raises:
         DataError: no image has an object; at access, see `read_sized_image`.

@@ -65,7 +65,7 @@ def train(
         splits: images (N, C, H, W).
         epochs: passes over the training split.
         batch_size: images per step.
-        seed: of the weights and the order.
+        seed: seed of the weights and the order.
         progress_bar: show Lightning's progress bar.
 
     Returns:
@@ -119,7 +119,7 @@ def batches(splits: Splits, batch_size: int, seed: int) -> ClassificationData:
         seed=seed,
     )
     parts = {True: splits.train, False: splits.test}
-    data.opened = {training: TensorImages(part, splits.classes) for training, part in parts.items()}
+    data.loaded = {training: TensorImages(part, splits.classes) for training, part in parts.items()}
     return data
 
 

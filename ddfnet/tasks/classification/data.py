@@ -41,22 +41,22 @@ class ClassificationData(lightning.LightningDataModule):
     processes see the same batches, and the learning rate stays.
 
     Args:
-        path: of the images: a folder with ``train/CLASS`` and ``val/CLASS`` or ``test/CLASS``; torchvision's root; an
-            archive of CIFAR-10; or shards, see `ddfnet.data.classification.webdataset.urls`.
+        path: location of the images: a folder with ``train/CLASS`` and ``val/CLASS`` or ``test/CLASS``; torchvision's
+            root; an archive of CIFAR-10; or shards, see `ddfnet.data.classification.webdataset.urls`.
         source: the kind of data there: ``"shards"`` (WebDataset's), a name in
             `ddfnet.data.classification.sources.SOURCES`, such as ``"folder"``, or a class of ``torchvision.datasets``,
             such as ``"Flowers102"``.
         part: the split to validate: the name of a folder or split, or the shards; None for ``val``, or else ``test``.
         samples: images per epoch; required for shards.
-        num_classes: of the network; the images must have as many.
+        num_classes: number of classes of the network; the images must have as many.
         batch_size: images per step, over all processes.
         size: height and width of the network's input.
         padding: crop training images of ``size`` from images padded by so many zeros on each side; None for a random
             resized crop.
         scale: smallest and largest area of a random resized crop, as a share of the image.
-        interpolation: of resizing in training: ``"bilinear"``, ``"bicubic"`` or ``"random"``, either of the two.
+        interpolation: interpolation of training images; ``"random"`` is bilinear or bicubic.
         flip: probability of a mirrored image.
-        color_jitter: of brightness, contrast and saturation, up to this share; not with ``auto_augment``.
+        color_jitter: largest change of brightness, contrast and saturation, as a share; not with ``auto_augment``.
         auto_augment: timm's description, such as ``"rand-m7-mstd0.5-inc1"`` (RandAugment).
         random_erase: probability of erased rectangles.
         erase_mode: their content: ``"const"`` (the mean), ``"rand"`` (a colour) or ``"pixel"`` (noise).
@@ -64,12 +64,12 @@ class ClassificationData(lightning.LightningDataModule):
         mixup: alpha of mixup, 0 for none.
         cutmix: alpha of CutMix, 0 for none; with both, one is drawn for each batch.
         crop_pct: side of the centre crop in validation, as a share of the shorter side, above 0.
-        eval_interpolation: of resizing in validation.
+        eval_interpolation: interpolation of validation images.
         mean: per channel, for values from 0 to 1.
         std: per channel.
         on_bad_image: at a broken image ``"stop"``, or ``"skip"`` it with a warning.
         workers: processes that read and augment; 0 for the training process itself.
-        seed: of order and augmentation.
+        seed: seed of order and augmentation.
 
     Returns:
         Batches with ``image`` (N, C, size, size), float32, normalised, and ``label`` (N,), or after mixup
@@ -173,7 +173,7 @@ class ClassificationData(lightning.LightningDataModule):
             partial(RandomErasing, random_erase, mode=erase_mode, max_count=erase_count) if random_erase else None
         )
         self.mix = self._mixer(mixup, cutmix)
-        self.opened: dict[bool, LabelledImages] = {}
+        self.loaded: dict[bool, LabelledImages] = {}
 
     def setup(self, stage: str) -> None:
         """Open the images now, so that errors are reported before any training."""
@@ -185,19 +185,19 @@ class ClassificationData(lightning.LightningDataModule):
 
     def images(self, training: bool) -> LabelledImages:
         """Return the images for training or for validation; they are opened once."""
-        if training not in self.opened:
+        if training not in self.loaded:
             if not self.path:
                 raise DataError("no images are named; give --data.path")
-            self.opened[training] = open_images(
+            self.loaded[training] = open_images(
                 self.source, Path(self.path), None if training else self.part, training, skip_broken=self.skip_broken
             )
-            self._check_classes(self.opened[training])
-        return self.opened[training]
+            self._check_classes(self.loaded[training])
+        return self.loaded[training]
 
     @property
     def classes(self) -> list[str] | None:
         """Names of the classes, in the order of the labels; None where the source has no names."""
-        return next((list(own.classes) for own in self.opened.values() if len(own.classes)), None)
+        return next((list(own.classes) for own in self.loaded.values() if len(own.classes)), None)
 
     @property
     def batches(self) -> int:
@@ -284,7 +284,7 @@ class ClassificationData(lightning.LightningDataModule):
                 f"{self.path} has {count} classes, and the network {self.num_classes}; train with "
                 f"--model.num_classes {count}"
             )
-        known = [each.classes for each in self.opened.values() if len(each.classes)]
+        known = [each.classes for each in self.loaded.values() if len(each.classes)]
         if any(list(classes) != list(known[0]) for classes in known):
             raise DataError(f"{self.path}: the classes for training and for validation are not the same")
 

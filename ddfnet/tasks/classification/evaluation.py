@@ -63,7 +63,7 @@ def evaluate(
 
     Args:
         checkpoints: files that ``ddfnet train classification`` left, ``*.safetensors`` or ``*.ckpt``.
-        path: of the images, see `ClassificationData`.
+        path: location of the images, see `ClassificationData`.
         source: the kind of data at ``path``, see `ClassificationData`.
         part: the split to measure.
         batch_size: images per batch.
@@ -82,12 +82,12 @@ def evaluate(
     rows = []
     for file, card in cards.items():
         network, header = load(file, "classification"), read_header(file)
-        made_of: Any = header.init_args
+        model_args: Any = header.init_args
         data = ClassificationData(
             path,
             source,
             part,
-            num_classes=made_of["num_classes"],
+            num_classes=model_args["num_classes"],
             batch_size=batch_size,
             on_bad_image=on_bad_image,  # type: ignore[arg-type]
             workers=workers,
@@ -95,7 +95,7 @@ def evaluate(
         )
         data.setup("validate")
         _check_classes(file, (card or {}).get("classes"), data)
-        rows.append(_scores(file, network, made_of, data))
+        rows.append(_scores(file, network, model_args, data))
     facts = {
         "data": {"path": path, "source": source, "part": part},
         "networks": [{"file": str(file), "card": card} for file, card in cards.items()],
@@ -103,8 +103,8 @@ def evaluate(
     return EvaluationTable(rows, COLUMNS, facts=facts)
 
 
-def _scores(file: Path, network: nn.Module, made_of: dict[str, Any], data: ClassificationData) -> ClassifierScores:
-    model = Classifier(network, made_of["num_classes"])
+def _scores(file: Path, network: nn.Module, model_args: dict[str, Any], data: ClassificationData) -> ClassifierScores:
+    model = Classifier(network, model_args["num_classes"])
     trainer = lightning.Trainer(
         devices=1,
         logger=False,
@@ -116,7 +116,7 @@ def _scores(file: Path, network: nn.Module, made_of: dict[str, Any], data: Class
     [metrics] = trainer.validate(model, data, verbose=False)
     return ClassifierScores(
         file=str(file),
-        network=made_of,
+        network=model_args,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         images=int(model.measured.compute()),
         top1=metrics["top1"],

@@ -37,8 +37,8 @@ class Classifier(lightning.LightningModule):
         network_options: options of ``timm.create_model``, such as ``{"block_args": {"norm": "sigmoid"}}``.
         optimizer: timm's name; ``"momentum"`` is SGD, and ``"sgd"`` SGD with Nesterov's momentum.
         learning_rate: the peak of the schedule.
-        momentum: of SGD; optimizers such as Adam have their own betas.
-        weight_decay: of all parameters, or of those that ``decay_norm_and_bias`` leaves.
+        momentum: momentum of SGD; optimizers such as Adam have their own betas.
+        weight_decay: decay of all parameters, or of those that ``decay_norm_and_bias`` leaves.
         decay_norm_and_bias: decay biases, and scales and shifts of normalisations, too.
         warmup_epochs: length of the warm-up.
         warmup_lr: learning rate at the start of the warm-up.
@@ -49,7 +49,7 @@ class Classifier(lightning.LightningModule):
         filter_decay: weight decay of these branches; None for that of all others.
         channels_last: train in the channels_last memory format, in which convolutions and filters are fastest.
         compile: compile the network with ``torch.compile``.
-        seed: of random numbers in the network.
+        seed: seed of random numbers in the network.
 
     Returns:
         From ``forward(images)``: the logits. ``trainer.validate`` gives ``top1``, ``top5`` (top-n with
@@ -102,10 +102,10 @@ class Classifier(lightning.LightningModule):
         check_range("filter_lr_scale", filter_lr_scale, 0)
         check_range("filter_decay", filter_decay or 0.0, 0)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.made_of: dict[str, Any] | None = None  # arguments that create the network
+        self.model_args: dict[str, Any] | None = None  # arguments that create the network
         if isinstance(network, str):
-            self.made_of = {"name": network, "num_classes": num_classes, "options": network_options or {}}
-            network = create_classifier(**self.made_of)
+            self.model_args = {"name": network, "num_classes": num_classes, "options": network_options or {}}
+            network = create_classifier(**self.model_args)
         self.network = network.to(memory_format=self.format)  # type: ignore[call-overload]
         self.optimizer, self.momentum = optimizer, momentum
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
@@ -182,8 +182,8 @@ class Classifier(lightning.LightningModule):
     @property
     def header(self) -> Header:
         """Return the header of the network's files, see `ddfnet.pretrained`."""
-        registered = self.made_of is None and hasattr(self.network, "kind")
-        own = header_of(self.network) if registered else Header("classification", self.made_of)
+        registered = self.model_args is None and hasattr(self.network, "kind")
+        own = header_of(self.network) if registered else Header("classification", self.model_args)
         preprocessing = getattr(self.trainer.datamodule, "preprocessing", None)  # type: ignore[attr-defined]
         return own._replace(extra={**own.extra, "preprocessing": preprocessing})
 
@@ -251,7 +251,7 @@ def card(trainer: lightning.Trainer) -> dict[str, Any]:
     model: Any = trainer.lightning_module
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     return {
-        "network": model.made_of,
+        "network": model.model_args,
         "data": {"path": data.path, "source": data.source},
         "classes": data.classes,
         "preprocessing": data.preprocessing,

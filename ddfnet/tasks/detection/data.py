@@ -33,7 +33,7 @@ class DetectionData(lightning.LightningDataModule):
         vertical_flip: probability of one that is turned upside down.
         on_bad_image: ``"stop"`` or ``"skip"``, see `ddfnet.data.detection.dataset.DetectionDataset`.
         on_bad_box: ``"stop"`` or ``"skip"``, see `ddfnet.data.detection.annotations.AnnotationBuilder`.
-        seed: of the order and the augmentation.
+        seed: seed of the order and the augmentation.
 
     Returns:
         Batches of images, each (3, H, W), float32, 0 to 1, and their objects, see `DetectionDataset`.

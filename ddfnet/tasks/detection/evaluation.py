@@ -33,14 +33,14 @@ class DetectorScores:
     """Scores of one detector.
 
     Args:
-        name: of the detector, in tables.
-        upsampler: of its pyramid.
+        name: name of the detector in tables.
+        upsampler: name of the pyramid's upsampler.
         precision: AP, AP50, AP75, AP_S, AP_M and AP_L, 0 to 1, without sizes that no object has.
         classes: AP of each class, 0 to 1, by its name, without classes that no image has.
         images: number of images that were read.
         skipped: number of images that could not be read.
-        parameters: of the whole detector.
-        upsampler_parameters: of its pyramid's upsamplers alone.
+        parameters: number of parameters of the whole detector.
+        upsampler_parameters: number of parameters of the pyramid's upsamplers alone.
         upsampler_macs: multiply-accumulates of the upsamplers for the median image.
         seconds: median latency of an image, from its pixels on the device to the boxes on the CPU.
     """
@@ -118,10 +118,10 @@ def score(name: str, detector: Detector, data: DetectionData, device: torch.devi
     """Measure one detector.
 
     Args:
-        name: of the row.
-        detector: whose classes are those of the data.
-        data: in batches of one image, for the time of each.
-        device: by default the CPU.
+        name: name of the row.
+        detector: a detector with the classes of the data.
+        data: data in batches of one image, for the time of each.
+        device: device of the detector; None for the CPU.
 
     Raises:
         ValueError: the classes differ.
@@ -195,9 +195,9 @@ def upsampler_macs(upsampler: str, channels: int, height: int, width: int, *, fr
 
     Args:
         upsampler: see `ddfnet.models.upsamplers.upsampler`.
-        channels: of the pyramid.
-        height: of the image; a map of 1/8, say, has that share of it, rounded up.
-        width: of the image.
+        channels: channels of the pyramid.
+        height: height of the image; a map of 1/8, say, has that share of it, rounded up.
+        width: width of the image.
         from_pooled: the top-down path begins at 1/64, as in mmdetection's pyramid, for which table 6 was counted,
             instead of at 1/32, as in torchvision's.
 

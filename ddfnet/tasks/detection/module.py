@@ -39,13 +39,13 @@ class Detection(lightning.LightningModule):
         network: a `Detector`.
         optimizer: ``"sgd"``, with momentum, or ``"adamw"``.
         learning_rate: the peak of the schedule.
-        momentum: of SGD, from 0 to below 1.
-        weight_decay: of either optimizer.
+        momentum: momentum of SGD, from 0 to below 1.
+        weight_decay: weight decay of either optimizer.
         warmup_steps: length of the warm-up.
         milestones: steps at each of which the learning rate falls to a tenth; without any it falls to zero along a
             cosine.
         channels_last: train in the channels_last memory format.
-        seed: of the boxes that torchvision samples for the losses; set again before each step.
+        seed: seed of the boxes that torchvision samples for the losses; set again before each step.
 
     Returns:
         ``trainer.validate`` gives AP, AP50, AP75, and AP_S, AP_M, AP_L where there are objects of that size, 0 to 1.
@@ -79,8 +79,8 @@ class Detection(lightning.LightningModule):
         self.weight_decay, self.warmup_steps, self.milestones = weight_decay, warmup_steps, list(milestones)
         self.seed = seed
         self.found: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # detections and targets per image
-        self.precision: dict[str, float] = {}  # of the last validation
-        self.class_precision: dict[str, float] = {}  # AP of each class, likewise
+        self.precision: dict[str, float] = {}  # results of the last validation
+        self.class_precision: dict[str, float] = {}  # AP by class, likewise
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images, targets = batch

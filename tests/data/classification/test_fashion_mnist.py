@@ -1,4 +1,4 @@
-"""The idx files of Fashion-MNIST, plain or gzipped, and what is said about bad ones."""
+"""Fashion-MNIST's idx files, plain or gzipped, and messages about bad ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of one's own images: both layouts, and what is said about bad ones."""
+"""Folders of images: both layouts, and messages about bad ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all sources share, and the two that come inside other packages."""
+"""Splits of all sources, and the two sources that come inside other packages."""
 
 from __future__ import annotations
 

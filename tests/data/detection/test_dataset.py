@@ -34,7 +34,7 @@ def images(root: Path) -> DetectionAnnotations:
 
 
 def red(image: torch.Tensor) -> tuple[int, ...]:
-    """Where the red square is: x0, y0, x1, y1."""
+    """Find the red square: x0, y0, x1, y1."""
     found = (image[0] > 0.7) & (image[2] < 0.3)
     rows, columns = found.any(1).nonzero(), found.any(0).nonzero()
     return (*(int(each.min()) for each in (columns, rows)), *(int(each.max()) + 1 for each in (columns, rows)))

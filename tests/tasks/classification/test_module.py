@@ -1,4 +1,4 @@
-"""The Lightning module and the data module of classification."""
+"""Lightning module and data module of classification."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ddfnet.training.callbacks import MovingAverage
 
 
 def halves(count: int = 96, size: int = 8) -> Splits:
-    """Noise that is brighter in its upper half (label 0) or in its lower one (label 1)."""
+    """Make noise that is brighter in its upper half (label 0) or in its lower one (label 1)."""
     labels = torch.arange(count) % 2
     images = torch.randint(60, (count, 1, size, size))
     images[labels == 0, :, : size // 2] += 150
@@ -58,7 +58,7 @@ def linear() -> nn.Module:
 
 
 def attached(data: ClassificationData, **options: Any) -> ClassificationData:
-    """With a trainer, without which there are no loaders."""
+    """Attach a trainer, which the loaders need."""
     data.trainer = trainer(**options)
     return data
 
@@ -150,7 +150,7 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 
 
 class Weights(lightning.Callback):
-    """What the weights were after each step."""
+    """Callback that records the weights after each step."""
 
     def __init__(self) -> None:
         self.seen: list[torch.Tensor] = []
@@ -174,7 +174,7 @@ def test_what_a_run_ends_with(decay: float) -> None:
 
 
 def numbered(count: int = 96, batch: int = 16, seed: int = 0, **options: Any) -> ClassificationData:
-    """Each image is its own class."""
+    """Make images that are classes of their own."""
     images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(count, 1, 8, 8)
     part = Split(images, torch.arange(count))
     data = batches(Splits("n", part, part, tuple(map(str, range(count))), ""), batch, seed)

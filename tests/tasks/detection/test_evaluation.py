@@ -77,7 +77,7 @@ def test_the_table_has_a_line_per_row_and_a_dash_for_missing_sizes(root: Path) -
     assert line.split()[:2] == ["mine", "ddf"] and line.split()[3] == "50.0" and line.split()[6] == "-"
     assert table.as_dict()["rows"][0]["name"] == "mine"
     many = replace(row, classes={f"class {number}": 0.5 for number in range(9)})
-    assert "class" not in evaluation.as_table([many]).text, "nobody reads 80 columns"
+    assert "class" not in evaluation.as_table([many]).text, "80 columns are too many to read"
 
 
 def test_images_that_cannot_be_read(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""The detection task: what it minimises, which batches it sees, that it learns, and COCO's own figures."""
+"""Detection task: its loss, its batches, its learning, and COCO's own scores."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_skipped_images_leave_the_batch(root: Path) -> None:
 
 
 def coco_eval(targets: Found, found: Found) -> list[float]:
-    """AP, AP50, AP75, S, M, L, from faster-coco-eval's own reading of COCO's files."""
+    """Return AP, AP50, AP75, S, M, L, by faster-coco-eval's own reading of COCO's files."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     def box(corners: Tensor) -> list[float]:
@@ -230,7 +230,7 @@ def coco_eval(targets: Found, found: Found) -> list[float]:
 
 
 def scene(generator: torch.Generator) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Objects of all sizes, some of them crowds, and what a poor detector makes of them."""
+    """Make objects of all sizes, some of them crowds, and the detections of a poor detector."""
     sides = 10 + 140 * torch.rand(12, 1, generator=generator)
     corners = 250 * torch.rand(12, 2, generator=generator)
     boxes = torch.cat([corners, corners + sides], 1)
