@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-LABELS = {"reference": "reference (any device)", "triton": "GPU, Triton"}
-
-
-def column_of(kernel: str) -> str:
-    """Return the support table's heading for a kernel as `tests/ops/cases.py` names it."""
-    return LABELS.get(kernel, kernel.replace("cpu-", "CPU, "))
+COLUMNS = {
+    "reference": "reference (any device)",
+    "cpu-baseline": "CPU, baseline",
+    "cpu-avx2": "CPU, AVX2",
+    "cpu-avx512": "CPU, AVX-512",
+    "triton": "GPU, Triton",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,7 @@ def _record_feature(request: pytest.FixtureRequest, record_property) -> None:
         parameters = request.node.callspec.params
         dtype = parameters.get("dtype")
         feature = marker.args[0] if dtype is None else f"{marker.args[0]}, {str(dtype).removeprefix('torch.')}"
-        record_property("supports", (feature, column_of(parameters["name"])))
+        record_property("supports", (feature, parameters["name"]))
 
 
 class SupportTable:
@@ -69,20 +70,14 @@ class SupportTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.before: dict[tuple[str, str], str] = {}
-        self.columns: list[str] = []
-        self._read()
+        self.before = self._read()
         self.passed: dict[tuple[str, str], int] = defaultdict(int)
         self.failed: dict[tuple[str, str], int] = defaultdict(int)
 
-    def _read(self) -> None:
+    def _read(self) -> dict[tuple[str, str], str]:
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
-        if rows:
-            _, *self.columns = rows[0]
-        self.before = {
-            (row[0], column): cell for row in rows[1:] for column, cell in zip(self.columns, row[1:], strict=True)
-        }
+        rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")][1:]
+        return {(row[0], column): cell for row in rows for column, cell in zip(COLUMNS, row[1:], strict=False)}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for key, value in report.user_properties:
@@ -92,8 +87,7 @@ class SupportTable:
 
     def pytest_sessionfinish(self) -> None:
         counted = {*self.passed, *self.failed}
-        ran = dict.fromkeys(column for _, column in [*self.passed, *self.failed])
-        self.columns += [column for column in ran if column not in self.columns]
+        ran = {column for _, column in counted}
         kept = {feature for feature, column in self.before if column not in ran}
         features = sorted(kept.union(feature for feature, _ in counted))
         lines = [
@@ -101,15 +95,14 @@ class SupportTable:
             "",
             "Written by the test run (`make test`), not by hand: the number of tests of each feature that passed on",
             "each kernel. A cell without a number was not run on the machine that wrote this page. The GPU kernels run",
-            "in Triton's interpreter on the CPU, on smaller maps; they were not yet run on a GPU. The CPU kernel of",
-            "64-bit ARM (NEON) runs under emulation, without torch (`make neon`), and is not timed.",
+            "in Triton's interpreter on the CPU, on smaller maps; they were not yet run on a GPU.",
             "",
-            "| feature | " + " | ".join(self.columns) + " |",
-            "|---" * (len(self.columns) + 1) + "|",
+            "| feature | " + " | ".join(COLUMNS.values()) + " |",
+            "|---" * (len(COLUMNS) + 1) + "|",
         ]
         for feature in features:
             cells = []
-            for column in self.columns:
+            for column in COLUMNS:
                 passed, failed = self.passed[feature, column], self.failed[feature, column]
                 if column not in ran:
                     cells.append(self.before.get((feature, column), "not run"))
