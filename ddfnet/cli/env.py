@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ddfnet import env_info
-from ddfnet.ops import backends
+from ddfnet.ops import backends, cpu
 
 
 def add(commands: Any) -> None:
@@ -33,6 +33,7 @@ def collect() -> dict[str, Any]:
     """Collect everything that ``ddfnet env`` prints. It never raises, because it serves when something is wrong."""
     return env_info.facts() | {
         "simd": torch.backends.cpu.get_cpu_capability(),
+        "isas": cpu.isas(),
         "cuda": torch.version.cuda,
         "hip": torch.version.hip,
         "libraries": {name: env_info.version(name) for name in env_info.LIBRARIES},
@@ -90,6 +91,7 @@ def _text(found: dict[str, Any]) -> str:
         "cpu": f"{found['cpu']}, {found['cores']} cores, {found['simd']}",
         "threads": f"{found['threads']} used by torch",
         "backend": choice,
+        "cpu isas": ", ".join(found["isas"]) or "-",
     }
     text = [f"{name:<10} {value}" for name, value in lines.items()]
     for device in found["devices"]:

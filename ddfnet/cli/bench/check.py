@@ -48,7 +48,7 @@ def _check(file: Path, document: documents.Document, rounds: int) -> list[str]:
     if kernel != document.kernel:
         raise UserError(
             f"{file} was made by the {document.kernel} and this machine runs the {kernel}: their ratios cannot be "
-            f"compared; give results of this kernel, or choose the other one by DDFNET_CPU_TIER if the machine has it"
+            f"compared; give results of this kernel, or choose the other one by DDFNET_CPU_ISA if the machine has it"
         )
     torch.set_num_threads(document.machine["threads"])
     print(f"{file}: {kernel}, {torch.get_num_threads()} threads")
