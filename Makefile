@@ -13,10 +13,10 @@ OTHER_VENV := .venv-other
 BIN := $(VENV)/bin
 # Build with the environment's own tools: an isolated build would fetch another torch.
 INSTALL := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation
-SOURCES := pyproject.toml setup.py $(wildcard csrc/*/*)
-CXX_FILES := $(wildcard csrc/*/*) $(wildcard tests/cpp/*.cpp)
+CXX_FILES := $(wildcard $(foreach suffix,cpp h inl,csrc/*/*.$(suffix) csrc/*/*/*.$(suffix) tests/cpp/*.$(suffix)))
+SOURCES := pyproject.toml setup.py $(filter csrc/%,$(CXX_FILES))
 
-.PHONY: demo test lint types docs docs-serve images unit reference triton gpu-report other-torch bench bench-check format clean
+.PHONY: demo test lint types docs docs-serve images unit reference triton neon gpu-report other-torch bench bench-check format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/ddfnet demo $(DEMO)
@@ -57,6 +57,12 @@ triton: $(VENV)/dev.stamp
 # Compile the GPU kernels for GPUs that are not present, and compute their shortest possible times.
 gpu-report: $(VENV)/dev.stamp
 	$(BIN)/python tools/gpu_report.py --write benchmarks/results
+
+# The NEON kernels, cross-compiled and run under emulation.
+neon: $(VENV)/dev.stamp
+	@{ command -v aarch64-linux-gnu-g++ && { command -v qemu-aarch64-static || command -v qemu-aarch64; }; } >/dev/null || \
+		{ echo "make neon needs: apt-get install g++-aarch64-linux-gnu qemu-user-static"; exit 1; }
+	$(BIN)/python -m pytest tests/cpp -k neon
 
 # Build one wheel with one torch, and test it with another, away from the sources.
 other-torch: $(OTHER_VENV)/stamp $(VENV)/dev.stamp

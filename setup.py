@@ -9,7 +9,9 @@ from pathlib import Path
 from setuptools import setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
-SOURCES = ["csrc/binding/cpu.cpp", *(f"csrc/kernels/{name}.cpp" for name in ("dispatch", "baseline", "avx2", "avx512"))]
+# A file in csrc/kernels/isa is empty unless the compiler builds for its architecture, which may not be this machine's.
+ISAS = sorted(str(path) for path in Path("csrc/kernels/isa").glob("*.cpp"))
+SOURCES = ["csrc/binding/cpu.cpp", "csrc/kernels/dispatch.cpp", *ISAS]
 
 
 class OptionalBuild(BuildExtension):

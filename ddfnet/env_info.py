@@ -1,4 +1,4 @@
-"""What a number depends on besides the code: the machine, the versions, the threads, the kernels."""
+"""Facts about the machine that figures depend on: processor, versions, threads and kernels."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from ddfnet.ops import backends
 LIBRARIES = ("timm", "torchvision", "lightning", "torchmetrics", "triton", "onnx", "onnxruntime", "gradio", "numpy")
 
 
-def device_named(name: str) -> torch.device:
-    """A device of this machine.
+def find_device(name: str) -> torch.device:
+    """Return the device of this name.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: this machine has no such device.
     """
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # no such device, or a torch that was built without it
+    except (RuntimeError, AssertionError) as error:  # no such device, or a torch built without it
         raise UserError(f"no device {name!r} here: {str(error).splitlines()[0]}") from None
     return device
 
 
 def version(distribution: str) -> str | None:
+    """Return the version of an installed distribution, or None."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -40,7 +41,7 @@ def version(distribution: str) -> str | None:
 
 
 def cpu_name() -> str:
-    """The processor as the system calls it."""
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -49,7 +50,7 @@ def cpu_name() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that this package lies in, with a + where files differ from it; None elsewhere."""
+    """Return the commit of the checkout that holds this package, with a + if files differ; None outside a checkout."""
     root = Path(ddfnet.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
@@ -64,12 +65,12 @@ def commit() -> str | None:
 
 
 def load() -> list[float] | None:
-    """The system's load averages: how busy it was besides."""
+    """Return the load averages of the system, which tell of other work."""
     return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None
 
 
 def kernel(device: torch.device) -> tuple[str, str]:
-    """The kernel that serves this device, and why no faster one; ("none", why) where the choice in force has none."""
+    """Return the kernel that serves this device, or "none", and the reason."""
     try:
         return backends.resolve(device)
     except Exception as error:
@@ -77,7 +78,7 @@ def kernel(device: torch.device) -> tuple[str, str]:
 
 
 def facts() -> dict[str, Any]:
-    """What a results file must name."""
+    """Return the facts that every results file names."""
     name, reason = kernel(torch.device("cpu"))
     return {
         "ddfnet": ddfnet.__version__,

@@ -177,7 +177,7 @@ def _recording_call(function: Callable[..., nn.Module], kind: str) -> Callable[.
         network: Any = function(*args, **kwargs)
         if not hasattr(type(network), "init_args"):  # a class may know its own better
             network.kind, network.init_args = kind, arguments.bind(*args, **kwargs)
-        return network  # type: ignore[no-any-return]
+        return network
 
     return recording
 
@@ -273,7 +273,7 @@ def load(file: str | PathLike[str], kind: Any = None) -> Any:
         ValueError: the file is missing, broken or of another kind.
         ModuleNotFoundError: safetensors is not installed; the extra ``upsample`` has it.
     """
-    name = kind.kind if isinstance(kind, type) else kind
+    name = kind if kind is None or isinstance(kind, str) else kind.kind
     with reading(Path(file), _left_by(name)):
         header, weights = _read(Path(file))
         _check_kind(header, name)
@@ -549,7 +549,7 @@ class PretrainedMixin:
             raise ValueError(
                 f"{source}: a folder or hub id that {cls.__name__}.save_pretrained wrote is required ({reason})"
             ) from None
-        return network.eval()  # type: ignore[no-any-return]
+        return network.eval()
 
     def pretrained_header(self) -> Header:
         """Return the header of the network's files."""

@@ -56,7 +56,7 @@ def test_a_class_from_elsewhere_is_saved_and_loaded(tmp_path: Path) -> None:
     network = cls(3, pretrained=True, shade=0.5)
     assert header_of(network) == Header("stranger", {"width": 3, "sizes": [1, 2], "pretrained": False, "shade": 0.5})
     save(network, tmp_path / "a.safetensors")
-    loaded = load(tmp_path / "a.safetensors")
+    loaded: Any = load(tmp_path / "a.safetensors")
     assert type(loaded) is cls and not loaded.training
     assert torch.equal(loaded.linear.weight, network.linear.weight)
     assert load(tmp_path / "a.safetensors", cls).init_args == network.init_args

@@ -76,8 +76,8 @@ class Traffic:
 def resident(compiled: Compiled, gpu: Gpu) -> int:
     """Return the number of programs that run at the same time."""
     threads = 32 * compiled.warps
-    by_registers = gpu.registers // (math.ceil(compiled.registers / 8) * 8 * threads)
-    return gpu.num_sms * max(1, min(by_registers, gpu.warps // compiled.warps, 32))
+    register_limit = gpu.registers // (math.ceil(compiled.registers / 8) * 8 * threads)
+    return gpu.num_sms * max(1, min(register_limit, gpu.warps // compiled.warps, 32))
 
 
 def _boxes(compiled: Compiled, work: Workload) -> Iterator[list[Box]]:
@@ -144,7 +144,7 @@ def _gathered(n: int, rows: Range, columns: Range, work: Workload) -> Iterator[B
 
 
 class _SectorMap:
-    """The sectors of a dense tensor, each with a flag that says if it was touched."""
+    """Sectors of a dense tensor, each with a flag that says if it was touched."""
 
     def __init__(
         self, samples: int, channels: int, height: int, width: int, itemsize: int, channels_last: bool
@@ -242,7 +242,7 @@ def _waves(programs: Iterator[list[Box]], size: int) -> Iterator[list[list[Box]]
 
 @dataclass(frozen=True)
 class Time:
-    """The least microseconds of a launch, by each limit."""
+    """Least microseconds of a launch, by each limit."""
 
     memory: float
     cache: float

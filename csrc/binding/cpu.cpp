@@ -210,7 +210,7 @@ Tensor empty_result(const Tensor& like, const Sizes& shape) {
 
 const ddfnet::Kernels& current_kernels() {
   const ddfnet::Kernels* current = kernels().load();
-  STD_TORCH_CHECK(current != nullptr, "ddfnet_cpu: the instruction set that DDFNET_CPU_TIER asks for is not supported");
+  STD_TORCH_CHECK(current != nullptr, "ddfnet_cpu: the instruction set that DDFNET_CPU_ISA asks for is not supported");
   return *current;
 }
 
@@ -326,14 +326,23 @@ Tensor layer(const Tensor input, const std::vector<Tensor> weights, const std::o
   return output;
 }
 
-// The instruction set in use; empty where DDFNET_CPU_TIER asks for one that is not supported.
-std::string tier() {
+// The instruction set in use; empty where DDFNET_CPU_ISA asks for one that is not supported.
+std::string isa() {
   const ddfnet::Kernels* current = kernels().load();
   return current == nullptr ? "" : current->name;
 }
 
+// The instruction sets that run here, best first, separated by commas: the stable ABI has no list of strings.
+std::string isas() {
+  std::string names;
+  for (const ddfnet::Kernels* kernels : ddfnet::supported_kernels()) {
+    names += (names.empty() ? "" : ",") + std::string(kernels->name);
+  }
+  return names;
+}
+
 // Uses another instruction set from here on, for tests and measurements; false where it is not supported.
-bool set_tier(const std::string name) {
+bool set_isa(const std::string name) {
   const ddfnet::Kernels* found = ddfnet::find_kernels(name.c_str());
   if (found != nullptr) kernels().store(found);
   return found != nullptr;
@@ -357,8 +366,9 @@ STABLE_TORCH_LIBRARY(ddfnet_cpu, m) {
       "layer(Tensor input, Tensor[] weights, Tensor? spatial_scale, Tensor? spatial_shift, Tensor? channel_scale, "
       "Tensor? channel_shift, Tensor? after_scale, Tensor? after_shift, int geometry, float spatial_gain, "
       "float spatial_eps, float channel_gain, float channel_eps, bool relu) -> Tensor");
-  m.def("tier() -> str");
-  m.def("set_tier(str name) -> bool");
+  m.def("isa() -> str");
+  m.def("isas() -> str");
+  m.def("set_isa(str name) -> bool");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ddfnet_cpu, CPU, m) {
@@ -371,6 +381,7 @@ STABLE_TORCH_LIBRARY_IMPL(ddfnet_cpu, CPU, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(ddfnet_cpu, CompositeExplicitAutograd, m) {
   m.impl("geometry", TORCH_BOX(&geometry));
-  m.impl("tier", TORCH_BOX(&tier));
-  m.impl("set_tier", TORCH_BOX(&set_tier));
+  m.impl("isa", TORCH_BOX(&isa));
+  m.impl("isas", TORCH_BOX(&isas));
+  m.impl("set_isa", TORCH_BOX(&set_isa));
 }

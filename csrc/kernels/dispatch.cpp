@@ -5,51 +5,33 @@
 
 namespace ddfnet {
 
-extern const Kernels baseline_kernels;
-#if defined(__x86_64__)
-extern const Kernels avx2_kernels;
-extern const Kernels avx512_kernels;
-#endif
+#define DDF_DECLARE_KERNELS(name, supported) \
+  namespace name {                           \
+  extern const Kernels kernels;              \
+  }
+DDF_FOR_EACH_ISA(DDF_DECLARE_KERNELS)
+#undef DDF_DECLARE_KERNELS
 
-namespace {
-
-struct Candidate {
-  const Kernels* kernels;
-  bool (*supported)();
-};
-
-// Best first. __builtin_cpu_supports also asks whether the operating system saves the wide registers.
-const Candidate candidates[] = {
-#if defined(__x86_64__)
-    {&avx512_kernels,
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-              __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-     }},
-    {&avx2_kernels,
-     [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }},
-#endif
-    {&baseline_kernels, [] { return true; }},
-};
-
-}  // namespace
+std::vector<const Kernels*> supported_kernels() {
+  std::vector<const Kernels*> result;
+#define DDF_ADD_IF_SUPPORTED(name, supported) \
+  if (supported) result.push_back(&name::kernels);
+  DDF_FOR_EACH_ISA(DDF_ADD_IF_SUPPORTED)
+#undef DDF_ADD_IF_SUPPORTED
+  return result;
+}
 
 const Kernels* find_kernels(const char* name) {
-  for (const Candidate& candidate : candidates) {
-    if (std::strcmp(candidate.kernels->name, name) == 0 && candidate.supported()) return candidate.kernels;
+  for (const Kernels* kernels : supported_kernels()) {
+    if (std::strcmp(kernels->name, name) == 0) return kernels;
   }
   return nullptr;
 }
 
 const Kernels* chosen_kernels() {
   static const Kernels* const chosen = [] {
-    const char* asked = std::getenv("DDFNET_CPU_TIER");
-    if (asked != nullptr && *asked != '\0') return find_kernels(asked);
-    for (const Candidate& candidate : candidates) {
-      if (candidate.supported()) return candidate.kernels;
-    }
-    return static_cast<const Kernels*>(nullptr);
+    const char* name = std::getenv("DDFNET_CPU_ISA");
+    return name != nullptr && *name != '\0' ? find_kernels(name) : supported_kernels().front();
   }();
   return chosen;
 }

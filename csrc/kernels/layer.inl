@@ -1,35 +1,51 @@
-// The layer in one call, for inference: both filters predicted from the map, normalised and applied. In float, for
-// channels_last maps.
+// The layer in one call, for inference: predicts both filters from the map, normalises them and applies them. In float,
+// for channels_last maps.
 //
-// Written as a network of small operations, this takes twenty passes over small tensors, and on a small map the time
-// goes into calling them. Here the map is read twice: once for the spatial filters and its mean over all pixels, which
-// the channel filters come from, and once to be filtered.
+// As a network of small operations this takes twenty passes over small tensors, and on a small map most of the time
+// goes into their calls. Here the map is read twice: once for the spatial filters and for its mean over all pixels,
+// from which the channel filters are predicted, and once to be filtered.
+#pragma once
 
-// How many pixels the spatial filters are predicted of at once: nine sums each, and what else the registers must hold.
-constexpr int64_t pixels_at_once = DDF_VECTOR_BYTES == 64 ? 3 : 1;
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "channels_last/channel_vectors.inl"
+#include "channels_last/weighted_sum.inl"
+#include "common.inl"
+#include "isa/target.inl"
+#include "problem.h"
+#include "simd/simd.inl"
+
+DDF_BEFORE_NAMESPACE();
+namespace ddfnet::DDF_ISA {
+
+// The number of pixels whose spatial filters are predicted together: each needs nine sums in registers.
+constexpr int64_t pixels_per_step = vector_registers >= 32 ? 3 : 1;
 
 // --- sums of products ------------------------------------------------------------------------------------------------
 
-// partial[i * rows + r] = the products of weight row r and pixel i, lane by lane. Adds the pixels to `total` if it is
-// there.
+// partial[i * rows + r] = weight row r times pixel i, summed lane by lane. Adds the pixels to `total` unless it is
+// null.
 template <int64_t pixels, int64_t rows>
 static void multiply_pixels(const float* map, int64_t pixel_step, const float* weight, int64_t channels, float* total,
                             float* partial) {
   using V = Vector<float>;
   constexpr int64_t width = lanes<float>;
   V sum[pixels][rows] = {};
-  auto add = [&](int64_t c, int64_t count, auto whole_vector) __attribute__((always_inline)) {
-    constexpr bool whole = decltype(whole_vector)::value;
+  auto add = [&](int64_t c, int64_t count, auto full_vector) __attribute__((always_inline)) {
+    constexpr bool full = decltype(full_vector)::value;
     V pixel[pixels], all = {};
 #pragma GCC unroll 3
     for (int64_t i = 0; i < pixels; ++i) {
-      pixel[i] = load_channels<whole>(map + i * pixel_step + c, count);
+      pixel[i] = load_channels<full>(map + i * pixel_step + c, count);
       all += pixel[i];
     }
-    if (total != nullptr) store_channels<whole>(total + c, load_channels<whole>(total + c, count) + all, count);
+    if (total != nullptr) store_channels<full>(total + c, load_channels<full>(total + c, count) + all, count);
 #pragma GCC unroll 9
     for (int64_t r = 0; r < rows; ++r) {
-      const V value = load_channels<whole>(weight + r * channels + c, count);
+      const V value = load_channels<full>(weight + r * channels + c, count);
 #pragma GCC unroll 3
       for (int64_t i = 0; i < pixels; ++i) sum[i][r] += value * pixel[i];
     }
@@ -44,7 +60,8 @@ static void multiply_pixels(const float* map, int64_t pixel_step, const float* w
   }
 }
 
-// result[i * outputs + r] = bias[r] + weight row r * pixel i, for `pixels` pixels. `partial` has room for their sums.
+// result[i * outputs + r] = bias[r] + weight row r * pixel i, for `pixels` pixels. `partial` is scratch memory for
+// their sums.
 template <int64_t pixels>
 static void apply_weight(const float* map, int64_t pixel_step, const float* weight, const float* bias, int64_t outputs,
                          int64_t channels, float* total, float* partial, float* result) {
@@ -65,9 +82,9 @@ static void apply_weight(const float* map, int64_t pixel_step, const float* weig
 
 // --- FilterNorm ------------------------------------------------------------------------------------------------------
 
-// Normalises `count` filters, up to a vector of them, each of `taps` values: tap t of filter i is read at
-// raw[i * step + t] and comes to result[t * result_tap_step + i * result_step]. Tap t of filter i has its scale and
-// shift at t + i * norm_step. `tile` has room for a vector a tap.
+// Normalises `count` filters of `taps` values, at most as many filters as a vector has lanes. Tap t of filter i is read
+// from raw[i * step + t] and written to result[t * result_tap_step + i * result_step]. Its scale and shift are at
+// t + i * norm_step. `tile` is scratch memory for one vector per tap.
 static void normalise(const float* raw, int64_t step, int64_t taps, int64_t count, const Norm& norm, int64_t norm_step,
                       float* tile, float* result, int64_t result_tap_step, int64_t result_step) {
   using V = Vector<float>;
@@ -78,16 +95,16 @@ static void normalise(const float* raw, int64_t step, int64_t taps, int64_t coun
   for (int64_t i = count; i < width; ++i) {
     for (int64_t t = 0; t < taps; ++t) tile[t * width + i] = 0;
   }
-  // As the layer does it: differences from the first tap are exactly zero where all taps are equal.
+  // As in the layer: differences from the first tap are exactly zero where all taps are equal.
   const V first = load(tile);
   V mean = {};
   for (int64_t t = 0; t < taps; ++t) mean += load(tile + t * width) - first;
   mean /= static_cast<float>(taps);
   V variance = {};
   for (int64_t t = 0; t < taps; ++t) {
-    const V centred = load(tile + t * width) - first - mean;
-    variance += centred * centred;
-    store(tile + t * width, centred);
+    const V centered = load(tile + t * width) - first - mean;
+    variance += centered * centered;
+    store(tile + t * width, centered);
   }
   variance /= static_cast<float>(taps - 1);
   alignas(64) float inverse[width];
@@ -95,7 +112,7 @@ static void normalise(const float* raw, int64_t step, int64_t taps, int64_t coun
   for (int64_t i = 0; i < width; ++i) {
     inverse[i] = 1 / (std::sqrt(inverse[i] == 0 ? 1.0f : inverse[i]) + norm.eps);
   }
-  const V by = load(inverse);
+  const V inverse_deviation = load(inverse);
   for (int64_t t = 0; t < taps; ++t) {
     float* values = tile + t * width;
     V scale = broadcast(norm.gain), shift = {};
@@ -105,10 +122,10 @@ static void normalise(const float* raw, int64_t step, int64_t taps, int64_t coun
     if (norm.shift != nullptr) {
       for (int64_t i = 0; i < count; ++i) shift[i] = norm.shift[t + i * norm_step];
     }
-    const V value = load(values) * by * scale + shift;
+    const V value = load(values) * inverse_deviation * scale + shift;
     float* place = result + t * result_tap_step;
     if (result_step == 1) {
-      store_first(place, value, count);
+      store_n(place, value, count);
     } else {
       store(values, value);
       for (int64_t i = 0; i < count; ++i) place[i * result_step] = values[i];
@@ -118,17 +135,17 @@ static void normalise(const float* raw, int64_t step, int64_t taps, int64_t coun
 
 // --- the two branches ------------------------------------------------------------------------------------------------
 
-// The spatial filters of all positions, (batch, grid_height, grid_width, heads * taps), and sums over blocks of rows of
-// the map, (batch, blocks, channels).
+// Predicts the spatial filters of all positions, (batch, grid_height, grid_width, heads * taps), and sums the map over
+// blocks of rows, (batch, blocks, channels).
 static void predict_spatial(const Problem& p, const Layer& layer, float* filters, float* totals, int64_t blocks,
                             ParallelFor parallel_for) {
   constexpr int64_t width = lanes<float>;
   const int64_t outputs = p.heads * p.taps(), pixel = p.input.stride[3];
-  // Whether the pixels that filters are predicted of are those that are averaged.
+  // True if filters are predicted from exactly the pixels that are averaged.
   const bool dense = p.stride_y == 1 && p.stride_x == 1 && p.grid_height == p.height && p.grid_width == p.width;
   auto body = [&](int64_t begin, int64_t end) {
-    Buffer<float> partial((pixels_at_once * 9 + width) * width), row(p.grid_width * outputs), tile(p.taps() * width);
-    // The mean is summed row by row: a long sum of like numbers, added one by one, would drift.
+    Buffer<float> partial((pixels_per_step * 9 + width) * width), row(p.grid_width * outputs), tile(p.taps() * width);
+    // The mean is summed row by row, because a long sum of similar numbers, added one by one, would drift.
     Buffer<float> row_total(p.channels);
     const size_t total_bytes = static_cast<size_t>(p.channels) * sizeof(float);
     for (int64_t i = begin; i < end; ++i) {
@@ -155,8 +172,8 @@ static void predict_spatial(const Problem& p, const Layer& layer, float* filters
         };
         if (dense) std::memset(row_total.get(), 0, total_bytes);
         int64_t x = 0;
-        for (; x + pixels_at_once <= p.grid_width; x += pixels_at_once) {
-          apply(x, std::integral_constant<int64_t, pixels_at_once>{});
+        for (; x + pixels_per_step <= p.grid_width; x += pixels_per_step) {
+          apply(x, std::integral_constant<int64_t, pixels_per_step>{});
         }
         for (; x < p.grid_width; ++x) apply(x, std::integral_constant<int64_t, 1>{});
         if (dense) add_row();
@@ -165,20 +182,20 @@ static void predict_spatial(const Problem& p, const Layer& layer, float* filters
           Norm norm = layer.spatial_norm;
           if (norm.scale != nullptr) norm.scale += head * p.taps();
           if (norm.shift != nullptr) norm.shift += head * p.taps();
-          for (int64_t at_x = 0; at_x < p.grid_width; at_x += width) {
-            const int64_t first = at_x * outputs + head * p.taps();
-            normalise(row.get() + first, outputs, p.taps(), min(width, p.grid_width - at_x), norm, 0, tile.get(),
+          for (int64_t x = 0; x < p.grid_width; x += width) {
+            const int64_t first = x * outputs + head * p.taps();
+            normalise(row.get() + first, outputs, p.taps(), min(width, p.grid_width - x), norm, 0, tile.get(),
                       target + first, 1, outputs);
           }
         }
       }
     }
   };
-  run_parallel(parallel_for, p.batch * blocks, grain(p.grid_height * p.grid_width / blocks * outputs * p.channels),
+  run_parallel(parallel_for, p.batch * blocks, grain_size(p.grid_height * p.grid_width / blocks * outputs * p.channels),
                body);
 }
 
-// The channel filters, (batch, taps, channels), of the sums over blocks.
+// Predicts the channel filters, (batch, taps, channels), from the sums over blocks.
 static void predict_channel(const Problem& p, const Layer& layer, float* totals, int64_t blocks, float* filters,
                             ParallelFor parallel_for) {
   constexpr int64_t width = lanes<float>;
@@ -197,9 +214,9 @@ static void predict_channel(const Problem& p, const Layer& layer, float* totals,
       for (int64_t i = 0; i < layer.width; ++i) values[i] = values[i] < 0 ? 0 : values[i];  // a NaN stays
     }
   };
-  run_parallel(parallel_for, p.batch, grain((layer.width + blocks) * p.channels), reduce);
+  run_parallel(parallel_for, p.batch, grain_size((layer.width + blocks) * p.channels), reduce);
 
-  // A vector of channels at a time, for all samples: their weights are read from memory once.
+  // A vector of channels at a time for all samples, so that its weights are read from memory once.
   auto expand = [&](int64_t begin, int64_t end) {
     Buffer<float> partial((9 + width) * width), raw(width * p.taps()), tile(p.taps() * width);
     for (int64_t group = begin; group < end; ++group) {
@@ -215,14 +232,14 @@ static void predict_channel(const Problem& p, const Layer& layer, float* totals,
       }
     }
   };
-  run_parallel(parallel_for, ceil_div(p.channels, width), grain(p.batch * width * p.taps() * layer.width), expand);
+  run_parallel(parallel_for, ceil_div(p.channels, width), grain_size(p.batch * width * p.taps() * layer.width), expand);
 }
 
 static void predict_and_filter(const Problem& problem, const Layer& layer, const Array& output,
                                ParallelFor parallel_for) {
   Problem p = problem;
   const int64_t outputs = p.heads * p.taps();
-  const int64_t blocks = max(1, min(p.grid_height, ceil_div(32, max(p.batch, 1))));  // of rows; as in the backward pass
+  const int64_t blocks = max(1, min(p.grid_height, ceil_div(32, max(p.batch, 1))));  // blocks of rows, as backward
   Buffer<float> spatial(p.batch * p.grid_height * p.grid_width * outputs), channel(p.batch * p.taps() * p.channels);
   {
     Buffer<float> totals(p.batch * blocks * p.channels);
@@ -232,8 +249,11 @@ static void predict_and_filter(const Problem& problem, const Layer& layer, const
   p.spatial_filter = {spatial.get(), {p.grid_height * p.grid_width * outputs, 1, p.grid_width * outputs, outputs}};
   p.channel_filter = {channel.get(), {p.taps() * p.channels, 1, p.kernel_x * p.channels, p.channels}};
   if (p.weight == Weight::Sum) {
-    sum_pixels<Weight::Sum, false, float>(p, p.input, output, parallel_for, layer.after);
+    sum_channels_last<Weight::Sum, false, float>(p, p.input, output, parallel_for, layer.epilogue);
   } else {
-    sum_pixels<Weight::Product, false, float>(p, p.input, output, parallel_for, layer.after);
+    sum_channels_last<Weight::Product, false, float>(p, p.input, output, parallel_for, layer.epilogue);
   }
 }
+
+}  // namespace ddfnet::DDF_ISA
+DDF_AFTER_NAMESPACE();

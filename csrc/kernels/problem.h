@@ -1,11 +1,11 @@
-// One call of the operator as the kernels see it: sizes, strides, pointers. Nothing here knows of torch.
+// One call of the operator as the kernels see it: sizes, strides and pointers. Independent of torch.
 #pragma once
 
 #include <cstdint>
 
 namespace ddfnet {
 
-// Storage types of half precision: bits only, the arithmetic is done in float.
+// Storage types of half precision, as bits: the arithmetic is done in float.
 struct BFloat16 {
   uint16_t bits;
 };
@@ -15,24 +15,24 @@ struct Half {
 
 enum class DType { Float32, Float64, BFloat16, Half };
 
-// How a tap's weight is made of the channel filter's tap c and the spatial filter's tap s.
+// The weight of a tap: the product or the sum of the two filters' taps, or the tap of the only filter.
 enum class Weight { Product, Sum, Channel, Spatial };
 
 // A 4-dimensional array with strides in elements. The dimensions of maps and of the spatial filter are (n, channel,
 // row, column), those of the channel filter (n, channel, tap row, tap column). `data` is null where the array is
 // missing.
 template <class Pointer>
-struct ArrayOf {
+struct StridedArray {
   Pointer data = nullptr;
   int64_t stride[4] = {0, 0, 0, 0};
 };
-using Array = ArrayOf<void*>;
-using ConstArray = ArrayOf<const void*>;
+using Array = StridedArray<void*>;
+using ConstArray = StridedArray<const void*>;
 
 struct Problem {
   int64_t batch, channels, heads;
-  int64_t height, width;            // of the input
-  int64_t grid_height, grid_width;  // filter positions; the output has upscale times as many pixels each way
+  int64_t height, width;            // input size
+  int64_t grid_height, grid_width;  // filter positions; the output has upscale times as many pixels along each axis
   int64_t kernel_y, kernel_x, stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, upscale_y, upscale_x;
   Weight weight;
   ConstArray input, channel_filter, spatial_filter;
@@ -46,43 +46,45 @@ struct Gradients {
   Array input, channel_filter, spatial_filter;
 };
 
-// What follows the sum of a result: sum * scale + shift of its channel, then the positive part where `relu` says so.
-struct After {
-  const float* scale = nullptr;  // a value a channel, shift too; both or neither
+// The epilogue of each output value: value * scale + shift of its channel, then ReLU.
+struct Epilogue {
+  const float* scale = nullptr;  // one value per channel; scale and shift are both there or both null
   const float* shift = nullptr;
   bool relu = false;
 };
 
-// How predicted filters are normalised: FilterNorm's scale and shift, a value a tap or, where null, `gain` and none.
+// FilterNorm of predicted filters: scale and shift have one value per tap. Without a scale, `gain` takes its place;
+// without a shift, nothing is added.
 struct Norm {
   const float* scale;
   const float* shift;
   float gain, eps;
 };
 
-// A layer that predicts both filters from its channels_last map, in float. Weights lie row by row: (outputs, inputs).
+// A layer that predicts both filters from its channels_last map, in float. Weights are row-major: (outputs, inputs).
 struct Layer {
   const float *spatial_weight, *spatial_bias;  // (heads * taps, channels)
   const float *reduce_weight, *reduce_bias;    // (width, channels)
   const float *expand_weight, *expand_bias;    // (channels * taps, width)
   int64_t width;
   Norm spatial_norm, channel_norm;
-  After after;
+  Epilogue epilogue;
 };
 
-// Runs body(context, begin, end) over disjoint parts of [0, count), `grain` or more at a time, on the caller's threads.
-using ParallelFor = void (*)(int64_t count, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end),
+// Runs body(context, begin, end) over disjoint parts of [0, count), `grain_size` or more at a time, on the threads of
+// the caller.
+using ParallelFor = void (*)(int64_t count, int64_t grain_size, void (*body)(void* context, int64_t begin, int64_t end),
                              void* context);
 
-// The kernels of one instruction set, by dtype. Forward writes the output; backward writes the gradients that are
-// there.
+// The kernels of one instruction set, indexed by DType. Forward writes the output. Backward writes the gradients whose
+// data is not null.
 struct Kernels {
   using Forward = void (*)(const Problem&, const Array& output, ParallelFor);
   using Backward = void (*)(const Problem&, const ConstArray& grad_output, const Gradients&, ParallelFor);
   const char* name;
   Forward forward[4];
   Backward backward[4];
-  // Predicts the filters of a problem that comes without them, and filters with both.
+  // Predicts both filters of a problem that comes without them, and applies them.
   void (*layer)(const Problem&, const Layer&, const Array& output, ParallelFor);
 };
 

@@ -1,1 +1,1 @@
-"""Benchmarks: the timed cases, the runners, and their results documents."""
+"""Benchmarks: cases, measurements beside competitors, and results files."""

@@ -1,7 +1,7 @@
-"""The regression guard: times the cases of a results file again and compares ratios, never absolute times.
+"""Regression check: the cases of a results file are timed again, and their ratios compared, never absolute times.
 
-A ratio says how the operator stands to what was timed beside it in the same rounds, so it outlasts a busy or slower
-machine; it does not outlast other vector instructions, for which both sides have other code.
+A ratio compares the operator with a baseline that was timed in the same rounds, so it holds on a busy or slower
+machine. It does not hold for another instruction set, for which both sides have other code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MEASURES: dict[str, Callable[..., Result]] = {
     "layer": layer.measure,
     "network": network.measure,
     "family": lambda case, direction, *, only, **options: family.measure(case, direction, **options),
-    # Both have one direction, and neither OpenCV nor what is exported another device than the CPU.
+    # Both have one direction, and OpenCV and exported networks run on the CPU only.
     "export": lambda case, direction, *, device, only, **options: export.measure(case, **options),
     "depth": lambda case, direction, *, device, **options: depth.measure(case, **options),
 }
@@ -33,12 +33,12 @@ class Comparison:
     case: str
     direction: str
     recorded: float  # our time over the baseline's, in the file
-    measured: float  # and now; the lower one where it was measured twice
+    measured: float  # the same now; the lower one if it was measured twice
     twice: bool
 
     @property
     def change(self) -> float:
-        """Above 0 is slower."""
+        """Relative change of the ratio; above 0 is slower."""
         return self.measured / self.recorded - 1
 
     @property
@@ -49,17 +49,17 @@ class Comparison:
 def check(document: Document, *, rounds: int = 30) -> Iterator[Comparison]:
     """Time every case of a results file again, beside its baseline only.
 
-    Noise is no regression: a case that is beyond the bound is timed a second time, and counts if it is so again.
+    Noise is not a regression: a case beyond the bound is timed a second time, and counts if it is beyond it again.
 
     Args:
-        document: the file's.
-        rounds: timings of each.
+        document: the content of the file.
+        rounds: the number of timings of each.
 
     Returns:
-        One comparison a case and direction, as each is done.
+        One comparison per case and direction, as each is done.
 
     Raises:
-        WrongResultError: what is timed is wrong by now.
+        WrongResultError: a result is wrong now.
     """
     measure = _MEASURES[document.what]
 
@@ -76,7 +76,7 @@ def check(document: Document, *, rounds: int = 30) -> Iterator[Comparison]:
 
 
 def compare(case: str, direction: str, recorded: float, again: Callable[[], float]) -> Comparison:
-    """One case; ``again`` times it.
+    """Compare one case, which ``again`` times.
 
     Example:
         >>> times = iter([1.3, 1.1])

@@ -1,7 +1,7 @@
-"""The operator, what it stands beside, and what else computes the same: each as a function of `Tensors`.
+"""Competitors of the operator benchmark, each a function of `Tensors`.
 
 ``ddf``, ``unfold`` and ``compiled`` compute the decoupled dynamic filter; ``depthwise`` and ``conv`` are the static
-convolutions whose place it takes, with weights that all pixels and pictures share.
+convolutions that it replaces, with the same weights for all pixels and samples.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor
 
 import ddfnet
 from ddfnet.bench.registry import SEED, Case
-from ddfnet.bench.timing import turns
+from ddfnet.bench.timing import num_copies
 from ddfnet.ops.geometry import Combine
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """What a case filters, and with what."""
+    """Input, filters and weights of a case."""
 
     input: Tensor
     channel_filter: Tensor
@@ -41,7 +41,7 @@ class Tensors:
         return self.input, self.channel_filter, self.spatial_filter
 
     def to(self, memory_format: torch.memory_format, *, requires_grad: bool) -> Tensors:
-        """Copies in this memory format; but for the channel filter, which a layer's fully connected branch makes."""
+        """Return copies in this memory format, except for the channel filter, which a fully connected branch makes."""
         formats = dict.fromkeys(vars(self), memory_format) | {"channel_filter": torch.contiguous_format}
         return Tensors(
             **{
@@ -51,7 +51,7 @@ class Tensors:
         )
 
     def copied(self, names: Collection[str], dtype: torch.dtype | None = None) -> Tensors:
-        """With copies of the named ones in their place, of the same memory formats, in this dtype or their own."""
+        """Return these tensors with copies of the named ones, in their memory formats, in this dtype or their own."""
         named = {name: tensor for name, tensor in vars(self).items() if name in names}
         return replace(
             self,
@@ -62,19 +62,19 @@ class Tensors:
         )
 
     def copies(self, names: Collection[str]) -> list[Tensors]:
-        """These, and with copies of the named ones that a call reads as many as `ddfnet.bench.timing.turns`."""
+        """Return these and others with copies of the named tensors, which a call reads: `timing.num_copies` in all."""
         read = sum(tensor.nbytes for name, tensor in vars(self).items() if name in names)
-        return [self, *(self.copied(names) for _ in range(turns(read, self.input.device) - 1))]
+        return [self, *(self.copied(names) for _ in range(num_copies(read, self.input.device) - 1))]
 
 
 @dataclass(frozen=True)
 class Competitor:
-    """A way to filter. ``leaves`` are the tensors that it reads, by which a backward pass differentiates."""
+    """A way to filter. A backward pass computes the gradients of its ``leaves``, the tensors that it reads."""
 
     forward: Callable[[Tensors], Tensor]
     leaves: tuple[str, ...]
     is_ddf: bool
-    in_float: bool = False  # it is given the case's tensors in float32
+    takes_float32: bool = False  # its tensors are float32 in every case
 
 
 OURS = "ddf"
@@ -83,17 +83,16 @@ _FILTERS = ("input", "channel_filter", "spatial_filter")
 
 
 def baseline(case: Case) -> str:
-    """The competitor that the operator is judged by: of half types, that which a network would run without them."""
+    """Return the competitor that the operator is judged by: for half types, depthwise convolution in float32."""
     return "depthwise-fp32" if _is_half(case) else "depthwise"
 
 
 def competitors(case: Case, only: Collection[str] | None = None) -> dict[str, Competitor]:
-    """By name; the operator comes first.
+    """Return the competitors by name, the operator first.
 
     Args:
-        case: what is filtered.
-        only: who takes part besides the operator and its baseline, of `NAMES`; None for all that are there for the
-            case.
+        case: the case.
+        only: competitors besides the operator and its baseline, of `NAMES`; None for all that the case has.
 
     Example:
         >>> from ddfnet.bench.registry import CASES
@@ -115,18 +114,18 @@ def competitors(case: Case, only: Collection[str] | None = None) -> dict[str, Co
         return _unfold(*t.filters(), case)
 
     weights = ("input", "depthwise_weight")
-    everyone = {
+    known = {
         OURS: Competitor(operator, _FILTERS, True),
         "depthwise": Competitor(depthwise, weights, False),
-        "depthwise-fp32": Competitor(depthwise, weights, False, in_float=True),
+        "depthwise-fp32": Competitor(depthwise, weights, False, takes_float32=True),
         "conv": Competitor(conv, ("input", "conv_weight"), False),
         "unfold": Competitor(unfold, _FILTERS, True),
         "compiled": Competitor(_compiled(case), _FILTERS, True),
     }
     if not _is_half(case):
-        del everyone["depthwise-fp32"]
-    wanted = everyone if only is None else {OURS, baseline(case), *only}
-    return {name: competitor for name, competitor in everyone.items() if name in wanted}
+        del known["depthwise-fp32"]
+    wanted = known if only is None else {OURS, baseline(case), *only}
+    return {name: competitor for name, competitor in known.items() if name in wanted}
 
 
 def _is_half(case: Case) -> bool:
@@ -140,7 +139,7 @@ def _compiled(case: Case) -> Callable[[Tensors], Tensor]:
 
 
 def _wide(filters: Tensor) -> Tensor:
-    """Half types are combined and summed in float32, as the operator does."""
+    """Return half types as float32, in which the operator combines and sums them."""
     return filters.float() if filters.dtype.itemsize == 2 else filters
 
 
@@ -149,7 +148,7 @@ def _combine(channel_filter: Tensor, spatial_filter: Tensor, case: Case) -> Tens
 
 
 def _unfold(input: Tensor, channel_filter: Tensor, spatial_filter: Tensor, case: Case) -> Tensor:
-    """The formula in three lines, with every window written out: kernel_size**2 times the input's size."""
+    """Compute the formula in three lines, with every window stored: kernel_size**2 times the size of the input."""
     (n, c, *_), k, g = input.shape, case.kernel_size, case.heads
     windows = F.unfold(input, k, case.dilation, case.dilation * (k - 1) // 2, case.stride).view(n, g, c // g, k * k, -1)
     channel, spatial = channel_filter.reshape(n, g, -1, k * k, 1), spatial_filter.reshape(n, g, 1, k * k, -1)
@@ -158,7 +157,7 @@ def _unfold(input: Tensor, channel_filter: Tensor, spatial_filter: Tensor, case:
 
 
 def _shifts(input: Tensor, channel_filter: Tensor, spatial_filter: Tensor, case: Case) -> Tensor:
-    """The formula tap by tap: shift, weigh, add. What torch.compile can fuse into one loop."""
+    """Compute the formula tap by tap: shift, multiply, add. torch.compile can fuse this into one loop."""
     c, k, d, s, g = input.shape[1], case.kernel_size, case.dilation, case.stride, case.heads
     rows, columns = spatial_filter.shape[2:]
     padding = d * (k - 1) // 2

@@ -1,4 +1,4 @@
-"""``ddfnet.upsample_depth`` beside OpenCV's joint bilateral and guided filter: what a depth map takes."""
+"""Benchmark of ``ddfnet.upsample_depth`` beside OpenCV's joint bilateral and guided filters: time and memory."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ddfnet.data.depth.protocols import PAC, LowRes
 from ddfnet.tasks.depth import baselines
 
 OURS, BASELINE = "ddfnet", "guided-filter"
-_TILE = 256  # pixels, a quarter of the default: shows how the tile bounds the memory, and what that takes
+_TILE = 256  # pixels, a quarter of the default: shows that the tile bounds the memory, and the time for it
 _SMALL_TILES = f"{OURS}-tile{_TILE}"
 _METHODS = baselines.METHODS | {_SMALL_TILES: baselines.ddfnet(tile=_TILE)}
 NAMES = (OURS, _SMALL_TILES, BASELINE, "joint-bilateral", "bilinear")
-# OpenCV's filters, and this package's tool as it is called most, get photographs as files have them: pixel by pixel.
+# OpenCV's filters take images as files have them, channel by channel within a pixel, and so do most calls of our tool.
 _FORMAT = "channels_last"
-_OVERSHOOT = 0.1  # of the samples' range: the guided filter is no average of samples
+_OVERSHOOT = 0.1  # tolerated beyond the samples' range, as a share of it: the guided filter does not average samples
 
 
 def run(
@@ -38,16 +38,16 @@ def run(
     """Check and time each case: the package's own weights, OpenCV's two filters and aligned bilinear, on the CPU.
 
     Args:
-        cases: from `ddfnet.bench.registry`.
-        rounds: how often each method is timed.
-        only: who takes part besides `upsample_depth` and the guided filter, of `NAMES`; None for all.
-        measure_memory: measure what each method adds to its inputs and result, in processes of their own.
+        cases: cases from `ddfnet.bench.registry`.
+        rounds: the number of timings of each method.
+        only: methods besides `upsample_depth` and the guided filter, of `NAMES`; None for all.
+        measure_memory: measure the memory that each method needs beyond inputs and result, each in its own process.
 
     Returns:
-        One result a case, as each is done.
+        One result per case, as each is done.
 
     Raises:
-        WrongResultError: the depth does not agree with the reference, or that of a method not with its samples.
+        WrongResultError: the depth differs from the reference, or the depth of a method from its samples.
         MemoryUnavailableError: the memory cannot be measured here.
 
     Example:
@@ -65,12 +65,12 @@ def run(
 
 
 def measure(case: DepthCase, *, rounds: int = 10, only: Collection[str] | None = None) -> Result:
-    """One case, without its memory; see `run`."""
+    """Check and time one case, without its memory; see `run`."""
     _share_threads()
-    inputs = _Inputs.of(case)
+    inputs = _Inputs.for_case(case)
     with ddfnet.ops.backend("reference"):
         reference = inputs.call(OURS)()
-    # The network is in float32 whatever the depth is, so the reference is too.
+    # The network computes in float32 for every dtype of the depth, so the reference does too.
     expected = Expected(case, ("depth",), (reference,), 1e-5, "what rounding explains", "the reference operator")
     calls, error = {}, 0.0
     for name in NAMES:
@@ -87,15 +87,15 @@ def measure(case: DepthCase, *, rounds: int = 10, only: Collection[str] | None =
 
 
 class _Inputs(NamedTuple):
-    """What every method is given."""
+    """Inputs of every method."""
 
     low: LowRes
     guide: Tensor
     factor: int
 
     @staticmethod
-    def of(case: DepthCase) -> _Inputs:
-        """A composed scene, whose depth is known at every ``factor``-th pixel."""
+    def for_case(case: DepthCase) -> _Inputs:
+        """Return a synthetic scene with known depth at every ``factor``-th pixel."""
         from ddfnet.data.depth.synthetic import ComposedScenes
 
         scene = ComposedScenes(1, max(case.width, case.height), seed=SEED)[0]
@@ -109,18 +109,18 @@ class _Inputs(NamedTuple):
 
 
 def _check(name: str, case: DepthCase, result: Tensor, samples: Tensor) -> None:
-    """The result is of the photograph's size, finite, and hardly beyond the samples' range."""
+    """Check that the result has the size of the guide image, is finite, and hardly leaves the range of the samples."""
     low, high, lowest, highest = (value.item() for depth in (samples, result) for value in depth.aminmax())
     beyond = _OVERSHOOT * (high - low)
     size = (case.height, case.width)
-    if not (result.shape == size and low - beyond <= lowest and highest <= high + beyond):  # not so for nan either
+    if not (result.shape == size and low - beyond <= lowest and highest <= high + beyond):  # false for nan too
         required = f"{size}, from {low:.4g} to {high:.4g} or {_OVERSHOOT:.0%} of that range beyond"
         got = f"{tuple(result.shape)}, from {lowest:.4g} to {highest:.4g}"
         raise WrongResultError(name, case, f"required is a map {required}, got {got}", reference="its samples")
 
 
 def _share_threads() -> None:
-    """OpenCV counts its own threads: as many as PyTorch's, for all methods alike."""
+    """Give OpenCV, which counts its own threads, as many as PyTorch has."""
     import cv2
 
     cv2.setNumThreads(torch.get_num_threads())
@@ -135,8 +135,8 @@ def _memory(result: Result) -> tuple[memory.Memory, ...]:
 
 
 def prepare_alone(case: DepthCase, name: str) -> Callable[[], tuple[Tensor]]:
-    """The call of one method, with nothing in the process besides; something small has loaded libraries and weights."""
+    """Return the call of one method, alone in the process, after a small call that loads libraries and weights."""
     _share_threads()
-    _Inputs.of(replace(case, width=64, height=64)).call(name)()
-    call = _Inputs.of(case).call(name)
+    _Inputs.for_case(replace(case, width=64, height=64)).call(name)()
+    call = _Inputs.for_case(case).call(name)
     return lambda: (call(),)

@@ -1,4 +1,4 @@
-"""Results files: what a run writes, and what the regression guard and the roofline read back."""
+"""Results files, written by a run and read by the regression check and the roofline plot."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ddfnet import files
-from ddfnet.bench.costs import costs
 from ddfnet.bench.limits import Limit
 from ddfnet.bench.memory import Memory
 from ddfnet.bench.registry import SEED, AnyCase, Case, DepthCase, FamilyCase, LayerCase, NetworkCase
-from ddfnet.bench.result import Result
-from ddfnet.bench.summary import summarise
+from ddfnet.bench.result import Result, costs, summarise
 from ddfnet.bench.timing import Timing
 
 _CASES: dict[str, type[AnyCase]] = {
@@ -28,20 +26,20 @@ _CASES: dict[str, type[AnyCase]] = {
 
 
 class ResultsFileError(ValueError):
-    """A file that is not what `write` writes."""
+    """A file that `write` did not write."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A run: what was timed, how and where, and what came out.
+    """One run of a benchmark and its results.
 
     Args:
-        what: "op", "layer", "network", "export", "depth" or "family".
-        command: that made it.
-        rounds: timings of each competitor.
-        device, kernel: where, and by which kernel.
-        machine: `ddfnet.env_info.facts`.
-        results: of all cases.
+        what: the benchmark: "op", "layer", "network", "export", "depth" or "family".
+        command: the command line that made it.
+        rounds: the number of timings of each competitor.
+        device, kernel: the device, and the kernel that served it.
+        machine: the facts of `ddfnet.env_info.facts`.
+        results: the results of all cases.
     """
 
     what: str
@@ -54,7 +52,7 @@ class Document:
 
 
 def write(file: Path, document: Document) -> None:
-    """As JSON, with the seed and the summary of the results; for depth with a row a method and case as well."""
+    """Write JSON with the seed and the summary of the results; for depth also one row per method and case."""
     fields = dict(vars(document)) | {"seed": SEED}
     fields["results"] = [result.as_dict() for result in document.results]
     fields["summary"] = [asdict(summary) for summary in summarise(document.results)]
@@ -65,16 +63,16 @@ def write(file: Path, document: Document) -> None:
 
 
 def read(file: Path) -> Document:
-    """What `write` wrote.
+    """Load a file that `write` wrote.
 
     Raises:
-        ResultsFileError: the file cannot be read, or is something else.
+        ResultsFileError: the file cannot be read, or is another one.
     """
     try:
         fields = json.loads(file.read_text())
     except OSError as error:
         raise ResultsFileError(f"cannot read {file}: {error.strerror}") from None
-    except ValueError as error:  # neither JSON nor, perhaps, text
+    except ValueError as error:  # not JSON, or not even text
         raise ResultsFileError(f"{file} is no results file: {error}") from None
     try:
         case = _CASES[fields["what"]]

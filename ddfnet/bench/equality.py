@@ -1,4 +1,4 @@
-"""Correctness before speed: what is timed must compute what it claims, else no number is reported for it."""
+"""Checks of results before any timing: a competitor that computes something else gets no number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TINY = torch.finfo(torch.float64).tiny
 
 
 class WrongResultError(RuntimeError):
-    """A competitor does not compute what it should: nothing is reported."""
+    """A wrong result of a competitor, for which nothing is reported."""
 
     def __init__(self, name: str, case: object, detail: str, *, reference: str = "the float64 reference") -> None:
         super().__init__(f"{name} does not agree with {reference} on {case}: {detail}; nothing is reported")
@@ -29,26 +29,26 @@ def check_rounding(
     unit: float,
     reference: str = "the float64 reference",
 ) -> float:
-    """The largest error of a sum as a share of what its roundings explain.
+    """Return the largest error of sums, as a share of the error that rounding explains.
 
-    A result is a sum of terms, each rounded a few times and added to the others in any order: it may be off by the
+    A result is a sum of terms, each rounded a few times and added to the others in any order. It may be off by the
     number of roundings times the unit roundoff times the sum of the terms' absolute values, and by one rounding to its
-    dtype. Sums over many pixels are done in parts by whoever does them well, so the number is bounded.
+    dtype. Good implementations sum over many pixels in parts, so the number of roundings is bounded.
 
     Args:
-        name, case: for the message.
-        results: by what they are called.
+        name, case: the competitor and the case, for the message.
+        results: the results by their names.
         expected: the same in double precision.
-        magnitudes: the same in double precision, of every term's absolute value.
-        taps: of a filter.
+        magnitudes: the same in double precision, with the absolute value of every term.
+        taps: the number of taps of a filter.
         unit: the unit roundoff of the sum.
-        reference: what the expected results are by, for the message.
+        reference: the source of the expected results, for the message.
 
     Returns:
-        From 0 to 1.
+        A number from 0 to 1.
 
     Raises:
-        WrongResultError: it is above 1, or not a number.
+        WrongResultError: the share is above 1, or not a number.
     """
     worst = 0.0
     roundings = 4 * taps + 32
@@ -62,7 +62,7 @@ def check_rounding(
 
 
 def relative_errors(results: Sequence[Tensor], expected: Sequence[Tensor]) -> list[float]:
-    """The largest error of each result, as a share of its largest value."""
+    """Return the largest error of each result, as a share of its largest value."""
     return [
         ((result.double() - value).abs().max() / value.abs().max().clamp_min(_TINY)).item()
         for result, value in zip(results, expected, strict=True)
@@ -71,15 +71,15 @@ def relative_errors(results: Sequence[Tensor], expected: Sequence[Tensor]) -> li
 
 @dataclass(frozen=True)
 class Expected:
-    """What a layer or network should give and how far off a result may be.
+    """Expected results of a layer or network, and their tolerance.
 
     Args:
-        case: for the messages.
-        names: what the results are called.
-        values: the results, by the reference.
-        tolerance: of the relative error.
-        explanation: what an error of that size comes from.
-        reference: what the values are by.
+        case: the case, for the messages.
+        names: the names of the results.
+        values: the results of the reference.
+        tolerance: the largest relative error.
+        explanation: the cause of an error of that size, for the messages.
+        reference: the source of the values, for the messages.
     """
 
     case: object
@@ -90,18 +90,19 @@ class Expected:
     reference: str = "the float64 reference"
 
     @staticmethod
-    def by_plain_rounding(
+    def from_rounding(
         case: object,
         names: Sequence[str],
         reference: Callable[[torch.dtype], Sequence[Tensor]],
         dtype: torch.dtype = torch.float32,
     ) -> Expected:
-        """Judge results in this dtype by what plain PyTorch loses to rounding on the same parameters.
+        """Expect results in this dtype to be as exact as plain PyTorch, up to a factor, with the same parameters.
 
-        How far rounding errors grow through normalisations and many layers has no useful bound, but it can be seen: the
-        reference is computed in double precision and in the dtype that is timed, and what is timed may be off by 16
-        times the largest relative error of the latter (and of 4 roundings, where that happens to be exact). An order of
-        summation of its own changes an error by a small factor only; a wrong value anywhere is further off.
+        The growth of rounding errors through normalisations and many layers has no useful bound, but it can be
+        measured: the reference is computed in double precision and in the dtype that is timed, and a competitor may be
+        off by 16 times the largest relative error of the latter (at least 4 roundings, where the latter happens to be
+        exact). Another order of summation changes an error by a small factor only; a wrong value anywhere is further
+        off.
         """
         values = reference(torch.float64)
         plain = relative_errors(reference(dtype), values)
@@ -109,20 +110,20 @@ class Expected:
         return Expected(case, names, values, tolerance, "what plain PyTorch's rounding explains")
 
     @staticmethod
-    def in_double(case: object, names: Sequence[str], values: Sequence[Tensor]) -> Expected:
-        """Judge results in double precision, for what has kinks.
+    def float64(case: object, names: Sequence[str], values: Sequence[Tensor]) -> Expected:
+        """Expect results in double precision, for functions with kinks.
 
         A rounding decides on which side of a ReLU's kink a value falls, and the gradients of a whole network jump with
-        it: in float32 those of plain PyTorch itself are off by a third. In double precision no value is that near to a
-        kink, and even roundings that grow by 10^9 stay below the tolerance.
+        it: in float32, plain PyTorch itself is off by a third. In double precision no value is so near to a kink, and
+        even roundings that grow by 10^9 stay below the tolerance.
         """
         return Expected(case, names, values, 1e-6, "what rounding in double precision explains")
 
     def check(self, name: str, results: Sequence[Tensor]) -> float:
-        """The largest relative error as a share of what is tolerated.
+        """Return the largest relative error as a share of the tolerance.
 
         Raises:
-            WrongResultError: it is above 1, or not a number.
+            WrongResultError: the share is above 1, or not a number.
         """
         shares = [error / self.tolerance for error in relative_errors(results, self.values)]
         for part, share in zip(self.names, shares, strict=True):

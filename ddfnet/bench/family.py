@@ -1,4 +1,4 @@
-"""The operators of `ddfnet.family` beside the unfold form that people run without a kernel."""
+"""Benchmark of the operators of `ddfnet.family` beside their common form without a kernel, with ``F.unfold``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from ddfnet.bench import memory, unfolded
 from ddfnet.bench.equality import Expected
 from ddfnet.bench.registry import DIRECTIONS, SEED, FamilyCase
 from ddfnet.bench.result import Result
-from ddfnet.bench.timing import interleave, timings
+from ddfnet.bench.timing import interleave, make_pass, timings
 
 OURS, BASELINE = "ddfnet", "unfold"
 NAMES = (OURS, BASELINE)
-# As ``F.unfold`` takes and gives maps.
-_FORMAT = "contiguous"
+_FORMAT = "contiguous"  # as ``F.unfold`` takes and returns maps
 
 
 def run(
@@ -32,16 +31,16 @@ def run(
     """Check and time each case: our operator and its unfold form, in float32.
 
     Args:
-        cases: from `ddfnet.bench.registry`.
-        rounds: how often each is timed.
+        cases: cases from `ddfnet.bench.registry`.
+        rounds: the number of timings of each.
         backward: time the forward and backward pass, to all tensors, as well.
-        device: where.
+        device: the device that computes.
 
     Returns:
-        One result a case and direction, as each is done.
+        One result per case and direction, as each is done.
 
     Raises:
-        WrongResultError: the two do not agree.
+        WrongResultError: the two differ.
         MemoryUnavailableError: the unfold form does not fit into memory.
 
     Example:
@@ -62,7 +61,7 @@ def measure(
     rounds: int = 30,
     device: str | torch.device = "cpu",
 ) -> Result:
-    """One case in one direction; see `run`."""
+    """Check and time one case in one direction; see `run`."""
     device, backward = torch.device(device), direction != DIRECTIONS[0]
     arguments = _arguments(case)
     if why := memory.too_large(_needed(case, backward), device):
@@ -83,7 +82,7 @@ class _Arguments:
 
 
 def _arguments(case: FamilyCase) -> _Arguments:
-    """What the operator is called with: kernels and groups as its paper has them, a guide of three channels."""
+    """Return the arguments of the operator: kernels and groups as in its paper, and a guide of three channels."""
     (n, c, h, w), k = case.shape, case.kernel_size
     generator = torch.Generator().manual_seed(SEED)
 
@@ -121,35 +120,19 @@ def _arguments(case: FamilyCase) -> _Arguments:
 def _call(
     form: Callable[..., Tensor], tensors: Sequence[Tensor], options: dict[str, Any], backward: bool
 ) -> Callable[[], tuple[Tensor, ...]]:
-    """The results of one pass: the output, and with ``backward`` the gradient of each tensor."""
-    if not backward:
-
-        def forward() -> tuple[Tensor, ...]:
-            with torch.inference_mode():
-                return (form(*tensors, **options),)
-
-        return forward
-    leaves = [tensor.requires_grad_() for tensor in tensors]
-    output = form(*leaves, **options).detach()
-    values = torch.randn(output.shape, generator=torch.Generator().manual_seed(SEED + 1))
-    grad_output = values.to(output)
-    del output
-
-    def forward_and_backward() -> tuple[Tensor, ...]:
-        output = form(*leaves, **options)
-        return (output, *torch.autograd.grad(output, leaves, grad_output))
-
-    return forward_and_backward
+    """Return the call of one pass, with ``backward`` to all tensors."""
+    leaves = [tensor.requires_grad_() for tensor in tensors] if backward else None
+    return make_pass(lambda: form(*tensors, **options), leaves)
 
 
 def _expected(case: FamilyCase, results: Sequence[Tensor]) -> Expected:
-    """What the unfold form gives, in float32 too: in double precision it would not fit. Tests have loops in double."""
+    """Return the results of the unfold form, in float32, for it would not fit in double precision."""
     names = ["output", *(f"gradient of argument {number}" for number in range(1, len(results)))]
     return Expected(case, names, results, 1e-4, "what rounding in float32 explains", reference="the unfold form")
 
 
 def _needed(case: FamilyCase, backward: bool) -> int:
-    """Bytes of the unfold form: the windows and two products of them, with gradients all of them again."""
+    """Return the bytes of the unfold form: windows and two products of them, and their gradients."""
     n, c, h, w = case.shape
     larger = 4 if case.operator in ("carafe", "pac_transpose") else 1
     return 4 * n * c * h * w * larger * case.kernel_size**2 * (6 if backward else 3)

@@ -1,6 +1,6 @@
-"""``DDF2d`` as a whole, filter branches and normalisation included, beside the convolutions whose place it takes.
+"""Benchmark of ``DDF2d``, filter branches and normalisation included, beside the convolutions that it replaces.
 
-On request also beside its operator alone, and beside other dynamic filters.
+On request it is timed beside its operator alone and beside other dynamic filters, too.
 """
 
 from __future__ import annotations
@@ -15,11 +15,19 @@ from torch import Tensor, nn
 
 import ddfnet
 from ddfnet.bench import memory
+from ddfnet.bench.dynamic_filters import (
+    SIDE,
+    TAPS,
+    DepthwiseDynamicFilter,
+    DynamicFilter,
+    Operator,
+    PixelAdaptive,
+    TapByTap,
+)
 from ddfnet.bench.equality import Expected
-from ddfnet.bench.neighbours import SIDE, TAPS, ByTaps, DepthwiseDynamicFilter, DynamicFilter, Operator, PixelAdaptive
 from ddfnet.bench.registry import DIRECTIONS, SEED, LayerCase
 from ddfnet.bench.result import Result
-from ddfnet.bench.timing import FORMATS, interleave, timings
+from ddfnet.bench.timing import FORMATS, interleave, make_pass, timings
 from ddfnet.nn import DDF2d
 
 OURS, BASELINE, OPERATOR = "ddf", "conv", "operator"
@@ -36,22 +44,22 @@ def run(
     measure_memory: bool = False,
     device: str | torch.device = "cpu",
 ) -> Iterator[Result]:
-    """Check and time each case: ``DDF2d``, a dense and a depthwise 3x3 convolution, and what else is named, in float32.
+    """Check and time each case in float32: ``DDF2d``, a dense and a depthwise 3x3 convolution, and others on request.
 
     Args:
-        cases: from `ddfnet.bench.registry`.
-        rounds: how often each competitor is timed.
+        cases: cases from `ddfnet.bench.registry`.
+        rounds: the number of timings of each competitor.
         backward: time the forward and backward pass, to the input and all parameters, as well.
-        only: who takes part besides the layer and the dense convolution, of `NAMES`; None for `USUAL`: the operator
-            alone, and other dynamic filters, which are slow and large, are there for who names them.
-        measure_memory: measure what each competitor adds to its parameters, input and results as well.
-        device: where.
+        only: competitors besides the layer and the dense convolution, of `NAMES`; None for `USUAL`, without the
+            operator alone and without the other dynamic filters, which are slow and large.
+        measure_memory: measure the memory that each competitor needs beyond parameters, input and results as well.
+        device: the device that computes.
 
     Returns:
-        One result a case and direction, as each is done.
+        One result per case and direction, as each is done.
 
     Raises:
-        WrongResultError: the layer, or another dynamic filter, does not agree with the reference.
+        WrongResultError: the layer or another dynamic filter differs from the reference.
         MemoryUnavailableError: the memory cannot be measured here.
 
     Example:
@@ -60,9 +68,8 @@ def run(
         >>> [timing.competitor for timing in result.timings]
         ['ddf', 'conv', 'depthwise']
     """
-    possible, why = memory.can_measure(torch.device(device))
-    if measure_memory and not possible:
-        raise memory.MemoryUnavailableError(why)
+    if measure_memory:
+        memory.require_measurable(torch.device(device))
     for case in cases:
         for direction in DIRECTIONS[: 1 + backward]:
             result = measure(case, direction, rounds=rounds, only=only, device=device)
@@ -77,7 +84,7 @@ def measure(
     only: Collection[str] | None = None,
     device: str | torch.device = "cpu",
 ) -> Result:
-    """One case in one direction; see `run`."""
+    """Check and time one case in one direction; see `run`."""
     device, backward = torch.device(device), direction != DIRECTIONS[0]
     wanted = USUAL if only is None else {OURS, BASELINE, *only}
     skipped = {name: why for name in NAMES if name in wanted and (why := _too_large(name, case, device))}
@@ -86,7 +93,7 @@ def measure(
     for name in NAMES:
         if name not in wanted or name in skipped:
             continue
-        layer, x = _given(case, name)
+        layer, x = _build(case, name)
         layer, x = layer.to(device).train(backward), x.to(device)
         expected = None if isinstance(layer, nn.Conv2d) else _expected(case, name, layer, x, backward)
         for format_name, memory_format in FORMATS.items():
@@ -99,13 +106,13 @@ def measure(
     return Result(case, direction, OURS, BASELINE, rows, skipped, error)
 
 
-# --- who takes part -----------------------------------------------------------------------------------------------
+# --- competitors --------------------------------------------------------------------------------------------------
 
 
 def make(name: str, channels: int) -> nn.Module:
-    """A competitor, of `NAMES`, without bias where it has the choice, as in a ResNet.
+    """Return a competitor of `NAMES`, without bias if it is optional, as in a ResNet.
 
-    The operator is that of our layer, and comes with it.
+    For the operator it is our layer, which makes the operator's filters.
     """
     if name == BASELINE:
         return nn.Conv2d(channels, channels, SIDE, padding=SIDE // 2, bias=False)
@@ -115,8 +122,8 @@ def make(name: str, channels: int) -> nn.Module:
     return dynamic[name](channels) if name in dynamic else DDF2d(channels)
 
 
-def _given(case: LayerCase, name: str) -> tuple[nn.Module, Tensor]:
-    """A competitor and its input, the same in every process."""
+def _build(case: LayerCase, name: str) -> tuple[nn.Module, Tensor]:
+    """Return a competitor and its input, the same in every process."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         x = torch.randn(case.shape)
@@ -124,52 +131,37 @@ def _given(case: LayerCase, name: str) -> tuple[nn.Module, Tensor]:
 
 
 def _formatted(name: str, layer: nn.Module, x: Tensor, memory_format: torch.memory_format) -> tuple[nn.Module, Tensor]:
-    """Copies in a memory format. The operator's filters are in that in which the layer's branches give them."""
+    """Return copies in a memory format. The operator's filters have the format in which the branches make them."""
     own = copy.deepcopy(layer).to(memory_format=memory_format)  # type: ignore[call-overload]
     x = x.clone(memory_format=memory_format)
     return (Operator(own, x) if name == OPERATOR else own), x
 
 
 def _expected(case: LayerCase, name: str, layer: nn.Module, x: Tensor, backward: bool) -> Expected:
-    """What our layer and operator give by the reference, and the other dynamic filters tap by tap."""
+    """Return the expected results: of our layer and operator by the reference, of other dynamic filters tap by tap."""
 
     def reference(dtype: torch.dtype) -> Sequence[Tensor]:
         with ddfnet.ops.backend("reference"):
             own, input = copy.deepcopy(layer).to(dtype), x.to(dtype)
             if name == OPERATOR:
                 own = Operator(own, input)
-            return _call(own if name in (OURS, OPERATOR) else ByTaps(own), input, backward)()
+            return _call(own if name in (OURS, OPERATOR) else TapByTap(own), input, backward)()
 
     leaves = ("channel_filter", "spatial_filter") if name == OPERATOR else dict(layer.named_parameters())
     gradients = (f"gradient of {leaf}" for leaf in ("input", *leaves))
-    return Expected.by_plain_rounding(case, ("output", *gradients) if backward else ("output",), reference)
+    return Expected.from_rounding(case, ("output", *gradients) if backward else ("output",), reference)
 
 
 def _call(layer: nn.Module, x: Tensor, backward: bool) -> Callable[[], tuple[Tensor, ...]]:
-    """The results of one pass: the output, and with ``backward`` the gradients of the input and all parameters."""
-    if not backward:
-
-        def forward() -> tuple[Tensor, ...]:
-            with torch.inference_mode():
-                return (layer(x),)
-
-        return forward
-    leaves = [x.requires_grad_(), *layer.parameters()]
-    values = torch.randn(x.shape, generator=torch.Generator().manual_seed(SEED + 1))
-    grad_output = torch.empty_like(x, requires_grad=False).copy_(values)  # the output has the input's shape and format
-
-    def forward_and_backward() -> tuple[Tensor, ...]:
-        output = layer(x)
-        return (output, *torch.autograd.grad(output, leaves, grad_output))
-
-    return forward_and_backward
+    """Return the call of one pass, with ``backward`` to the input and all parameters."""
+    return make_pass(lambda: layer(x), [x.requires_grad_(), *layer.parameters()] if backward else None)
 
 
 # --- memory -------------------------------------------------------------------------------------------------------
 
 
 def _memory(result: Result) -> tuple[memory.Memory, ...]:
-    """Of each competitor, in the memory format that its time is of."""
+    """Measure each competitor in the memory format of its time."""
     return tuple(
         memory.measure(
             timing.competitor,
@@ -185,10 +177,10 @@ def _memory(result: Result) -> tuple[memory.Memory, ...]:
 
 
 def prepare_alone(case: LayerCase, direction: str, name: str, memory_format: str) -> Callable[[], tuple[Tensor, ...]]:
-    """The call of one competitor, with nothing in the process besides; something small has loaded the libraries."""
+    """Return the call of one competitor, alone in the process, after a small call that loads the libraries."""
 
     def call(case: LayerCase) -> Callable[[], tuple[Tensor, ...]]:
-        layer, x = _given(case, name)
+        layer, x = _build(case, name)
         backward = direction != DIRECTIONS[0]
         return _call(*_formatted(name, layer.train(backward), x, FORMATS[memory_format]), backward)
 
@@ -197,11 +189,11 @@ def prepare_alone(case: LayerCase, direction: str, name: str, memory_format: str
 
 
 def _too_large(name: str, case: LayerCase, device: torch.device) -> str | None:
-    """Why a dynamic filter would not fit into memory: what it stores a pixel, and its parameters."""
+    """Return why a dynamic filter would not fit into memory: the numbers stored per pixel and the parameters."""
     n, c, h, w = case.shape
     stored = {"pac": c * TAPS, "dynamic-depthwise": c * TAPS, "dynamic": c * c * TAPS}
     if name not in stored:
         return None
-    # Filters and weighted windows, which autograd keeps; the parameters in two memory formats and in double precision.
+    # Autograd keeps filters and weighted windows; parameters exist in two memory formats and in double precision.
     parameters = c * stored[name]
     return memory.too_large(4 * (3 * stored[name] * n * h * w + 6 * parameters), device)

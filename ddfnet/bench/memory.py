@@ -1,9 +1,8 @@
-"""Measures the memory that a call takes for itself, by the peak of its process's resident size.
+"""Measurement of the memory that a call needs, as the peak of the resident size of its process.
 
-Each measurement has a process of its own, in which nothing else moves: libraries are loaded, inputs are there and
-freed memory is given back to the system before the peak is reset. What is counted is what the system had to find, so
-scratch of C++ libraries is in it, which no allocator hook of PyTorch sees. The system's counters are exact to some
-tenths of a MiB.
+Each measurement has its own process, where nothing else happens: libraries are loaded, inputs exist, and freed memory
+is returned to the system before the peak is reset. The resident size includes the scratch memory of C++ libraries,
+which no allocator hook of PyTorch sees. The system's counters are exact to some tenths of a MiB.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ _SYSTEM = Path("/proc/meminfo")
 
 @dataclass(frozen=True)
 class Memory:
-    """What a competitor's call takes in one memory format, in MiB."""
+    """Memory of one competitor's call in one memory format, in MiB."""
 
     competitor: str
     memory_format: str
-    added: float  # at the peak, beyond what was there before the call and what it returns
-    returned: float  # tensors that the call returns
+    added: float  # at the peak, beyond the memory before the call and the returned tensors
+    returned: float  # in the returned tensors
 
 
 class MemoryUnavailableError(RuntimeError):
-    """The system does not say how much memory a process takes, or had too little."""
+    """Memory that the system does not report, or of which it had too little."""
 
 
 def can_measure(device: torch.device) -> tuple[bool, str]:
-    """Whether memory can be measured for calls on this device, and why (not)."""
+    """Return whether memory can be measured for calls on this device, and the reason."""
     if device.type != "cpu":
         return False, f"memory is measured on the CPU only, not on {device.type}"
     if not sys.platform.startswith("linux"):
@@ -50,16 +49,23 @@ def can_measure(device: torch.device) -> tuple[bool, str]:
     return True, "the peak resident size of a process"
 
 
+def require_measurable(device: torch.device) -> None:
+    """Raise a MemoryUnavailableError if memory cannot be measured for calls on this device."""
+    possible, reason = can_measure(device)
+    if not possible:
+        raise MemoryUnavailableError(reason)
+
+
 def too_large(needed: float, device: torch.device) -> str | None:
-    """Why a call that needs so many bytes would not fit, or would crowd out everything else; None if it fits."""
-    there = available(device)
-    if there is None or needed < 0.7 * there:
+    """Return why a call that needs so many bytes would not fit, with a margin for everything else; None if it fits."""
+    free = available(device)
+    if free is None or needed < 0.7 * free:
         return None
-    return f"would need {needed / 2**30:.0f} GiB of {there / 2**30:.0f} GiB"
+    return f"would need {needed / 2**30:.0f} GiB of {free / 2**30:.0f} GiB"
 
 
 def available(device: torch.device) -> int | None:
-    """Bytes that a device has left; None where it does not say."""
+    """Return the free bytes of a device, or None if the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -73,21 +79,21 @@ def available(device: torch.device) -> int | None:
 def measure(
     competitor: str, memory_format: str, prepare: Callable[..., Callable[[], Sequence[Tensor]]], *arguments: Any
 ) -> Memory:
-    """What a call takes in a fresh process with as many threads as this one.
+    """Measure the memory of a call in a fresh process with as many threads as this one.
 
     Args:
-        competitor, memory_format: how the result is labelled.
-        prepare: makes everything that is there before the call, and returns the call; a function of a module, which
-            the process imports. It should call something small and alike first, so that libraries are loaded.
-        arguments: of ``prepare``.
+        competitor, memory_format: the labels of the result.
+        prepare: a function of a module, which makes the inputs and returns the call. It should make a similar small
+            call first, so that libraries are loaded.
+        arguments: the arguments of ``prepare``.
 
     Returns:
         The memory at the peak of the call.
 
     Raises:
-        MemoryUnavailableError: the system does not say, or ended the process for want of memory.
+        MemoryUnavailableError: the system does not report the memory, or ended the process for lack of it.
     """
-    # A fork would share pages and locks with this process; a fresh interpreter shares nothing.
+    # A fork would share pages and locks with this process; a new interpreter shares nothing.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
             added, returned = pool.submit(_measure, torch.get_num_threads(), prepare, arguments).result()
@@ -102,23 +108,23 @@ def measure(
 def _measure(threads: int, prepare: Callable[..., Callable[[], Sequence[Tensor]]], arguments: Any) -> tuple[int, int]:
     torch.set_num_threads(threads)
     call = prepare(*arguments)
-    _give_back()
+    _release_freed()
     before = _reset_peak()
     results = call()
     returned = sum(tensor.nbytes for tensor in results)
-    # Below 0 only by the counters' inexactness.
+    # It can only be negative because the counters are not exact.
     return max(0, _status("VmHWM") - before - returned), returned
 
 
-def _give_back() -> None:
-    """Freed memory that the C library keeps would serve the call without being counted."""
+def _release_freed() -> None:
+    """Return freed memory to the system, because the call could reuse it without being counted."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
         trim(0)
 
 
 def _reset_peak() -> int:
-    """Make the present resident size the peak, and return it."""
+    """Reset the peak to the present resident size, and return it."""
     try:
         _RESET.write_text("5")
     except OSError as error:
@@ -127,6 +133,6 @@ def _reset_peak() -> int:
 
 
 def _status(name: str) -> int:
-    """Bytes, of a line such as ``VmHWM:  1234 kB``."""
+    """Return the bytes of a line such as ``VmHWM:  1234 kB``."""
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024

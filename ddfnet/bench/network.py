@@ -1,4 +1,4 @@
-"""``ddf_mul_resnet50`` beside the ResNet-50 whose place it takes, both as timm gives them: inference and training."""
+"""Benchmark of ``ddf_mul_resnet50`` beside the ResNet-50 that it replaces, both from timm: inference and training."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ import ddfnet
 from ddfnet.bench import memory
 from ddfnet.bench.equality import Expected
 from ddfnet.bench.registry import COMPILED, INFERENCE, SEED, TRAINING, NetworkCase
-from ddfnet.bench.result import Result, reason
+from ddfnet.bench.result import Result, one_line
 from ddfnet.bench.timing import FORMATS, interleave, timings
 
 OURS, BASELINE = "ddf", "resnet"
-# For inference both may also be had with their batch norms folded away: ours by `ddfnet.surgery.fuse`, the other by
-# PyTorch's own tool. The judgement is between the two that are not.
+# For inference both are timed with folded batch norms as well: ours by `ddfnet.surgery.fuse`, the other by PyTorch's
+# own tool. The ratio that counts is that of the two unfolded ones.
 FUSED = {OURS: "ddf-fused", BASELINE: "resnet-fused"}
 NAMES = (OURS, BASELINE, *FUSED.values())
 
 
 class CompileFailedError(RuntimeError):
-    """torch.compile does not work here."""
+    """A failure of torch.compile on this machine."""
 
 
 def run(
@@ -46,18 +46,18 @@ def run(
     """Check and time each case, in float32.
 
     Args:
-        cases: from `ddfnet.bench.registry`.
+        cases: cases from `ddfnet.bench.registry`.
         directions: ``INFERENCE``, ``COMPILED`` and ``TRAINING`` of `ddfnet.bench.registry`.
-        rounds: how often each competitor is timed.
-        only: who takes part besides the network and its baseline, of `NAMES`; None for all.
-        measure_memory: measure the peak memory of training steps, in processes of their own.
-        device: where.
+        rounds: the number of timings of each competitor.
+        only: competitors besides the network and its baseline, of `NAMES`; None for all.
+        measure_memory: measure the peak memory of training steps, each in its own process.
+        device: the device that computes.
 
     Returns:
-        One result a case and direction, as each is done.
+        One result per case and direction, as each is done.
 
     Raises:
-        WrongResultError: the network does not agree with the reference.
+        WrongResultError: the network differs from the reference.
         CompileFailedError: torch.compile does not work here.
         MemoryUnavailableError: the memory cannot be measured here.
 
@@ -84,28 +84,28 @@ def measure(
     only: Collection[str] | None = None,
     device: str | torch.device = "cpu",
 ) -> Result:
-    """One case in one direction; see `run`."""
+    """Check and time one case in one direction; see `run`."""
     device, training = torch.device(device), direction == TRAINING
-    torch.compiler.reset()  # so that no limit on what it compiled before is met
-    pictures, labels = (tensor.to(device) for tensor in _batch(case))
+    torch.compiler.reset()  # above a limit of graphs that it has compiled it would stop compiling
+    images, labels = (tensor.to(device) for tensor in _batch(case))
     networks = {name: network.to(device).train(training) for name, network in _networks(case).items()}
 
     def reference(dtype: torch.dtype) -> Sequence[Tensor]:
         with ddfnet.ops.backend("reference"):
-            return _scores(copy.deepcopy(networks[OURS]).to(dtype), pictures.to(dtype))
+            return _scores(copy.deepcopy(networks[OURS]).to(dtype), images.to(dtype))
 
-    expected = Expected.by_plain_rounding(case, ("output",), reference)
+    expected = Expected.from_rounding(case, ("output",), reference)
     makers, skipped = _makers(networks, direction, only)
     calls: dict[tuple[str, str], Callable[[], Any]] = {}
-    error = _gradient_error(case, networks[OURS], pictures, labels) if training else 0.0
+    error = _gradient_error(case, networks[OURS], images, labels) if training else 0.0
     for (name, make), (format_name, memory_format) in itertools.product(makers.items(), FORMATS.items()):
-        own, batch = make(memory_format), pictures.clone(memory_format=memory_format)
+        own, batch = make(memory_format), images.clone(memory_format=memory_format)
         try:
             results = _scores(own, batch)
         except Exception as failure:
             if direction != COMPILED:
                 raise
-            raise CompileFailedError(f"torch.compile failed for {name} on {case}: {reason(failure)}") from failure
+            raise CompileFailedError(f"torch.compile failed for {name} on {case}: {one_line(failure)}") from failure
         if name in (OURS, FUSED[OURS]):
             share = expected.check(f"{name} ({format_name})", results)
             error = max(error, share) if name == OURS else error
@@ -114,27 +114,27 @@ def measure(
     return Result(case, direction, OURS, BASELINE, rows, skipped, error)
 
 
-def _gradient_error(case: NetworkCase, network: nn.Module, pictures: Tensor, labels: Tensor) -> float:
-    """The error of all gradients in both memory formats, as a share of what is tolerated."""
+def _gradient_error(case: NetworkCase, network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Return the largest error of all gradients in both memory formats, as a share of the tolerance."""
 
     def gradients(memory_format: torch.memory_format) -> Sequence[Tensor]:
         own = copy.deepcopy(network).double().to(memory_format=memory_format)  # type: ignore[call-overload]
-        loss = F.cross_entropy(own(pictures.double().contiguous(memory_format=memory_format)), labels)
+        loss = F.cross_entropy(own(images.double().contiguous(memory_format=memory_format)), labels)
         return torch.autograd.grad(loss, list(own.parameters()))
 
     names = [f"gradient of {name}" for name, _ in network.named_parameters()]
     with ddfnet.ops.backend("reference"):
-        expected = Expected.in_double(case, names, gradients(torch.contiguous_format))
+        expected = Expected.float64(case, names, gradients(torch.contiguous_format))
     return max(expected.check(f"{OURS} ({name})", gradients(memory_format)) for name, memory_format in FORMATS.items())
 
 
-# --- who takes part -----------------------------------------------------------------------------------------------
+# --- competitors --------------------------------------------------------------------------------------------------
 
 
 def _batch(case: NetworkCase) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(SEED)
-    pictures = torch.randn(case.batch, 3, case.size, case.size, generator=generator)
-    return pictures, torch.randint(1000, (case.batch,), generator=generator)
+    images = torch.randn(case.batch, 3, case.size, case.size, generator=generator)
+    return images, torch.randint(1000, (case.batch,), generator=generator)
 
 
 def _networks(case: NetworkCase) -> dict[str, nn.Module]:
@@ -142,7 +142,7 @@ def _networks(case: NetworkCase) -> dict[str, nn.Module]:
 
 
 def random_network(name: str) -> nn.Module:
-    """The same weights every time, with no block that a normalisation of weight zero hides."""
+    """Return a network of timm with the same random weights every time, and none of its normalisations at zero."""
     import timm
 
     import ddfnet.models  # noqa: F401  (registers them)
@@ -151,7 +151,9 @@ def random_network(name: str) -> nn.Module:
         torch.manual_seed(SEED)
         network: nn.Module = timm.create_model(name)
         for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):  # timm starts some at 0, which would hide their blocks from a check
+            if isinstance(
+                module, nn.BatchNorm2d
+            ):  # timm starts some at 0, which would hide their blocks from the check
                 nn.init.uniform_(module.weight, 0.5, 1.0)
     return network
 
@@ -159,7 +161,7 @@ def random_network(name: str) -> nn.Module:
 def _makers(
     networks: dict[str, nn.Module], direction: str, only: Collection[str] | None
 ) -> tuple[dict[str, Callable[[torch.memory_format], nn.Module]], dict[str, str]]:
-    """What gives each competitor in a memory format; and why others do not take part."""
+    """Return a function per competitor that makes it in a memory format, and the reasons why others are left out."""
 
     def plain(name: str) -> Callable[[torch.memory_format], nn.Module]:
         return lambda memory_format: copy.deepcopy(networks[name]).to(memory_format=memory_format)  # type: ignore[call-overload]
@@ -181,21 +183,21 @@ def _makers(
     return makers, skipped
 
 
-# --- what is timed ------------------------------------------------------------------------------------------------
+# --- timed calls --------------------------------------------------------------------------------------------------
 
 
-def _scores(network: nn.Module, pictures: Tensor) -> tuple[Tensor, ...]:
+def _scores(network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
     with torch.inference_mode():
-        return (network(pictures),)
+        return (network(images),)
 
 
-def _step(network: nn.Module, pictures: Tensor, labels: Tensor) -> Callable[[], None]:
-    """Forward, loss, backward and SGD with momentum; small steps, for it is always the same batch."""
+def _step(network: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
+    """Return a training step with SGD and momentum. Its learning rate is small, because it repeats one batch."""
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(network(pictures), labels).backward()
+        F.cross_entropy(network(images), labels).backward()
         optimizer.step()
 
     return step
@@ -212,13 +214,13 @@ def _memory(case: NetworkCase) -> tuple[memory.Memory, ...]:
 
 
 def prepare_alone(case: NetworkCase, name: str, memory_format: str) -> Callable[[], tuple[Tensor, ...]]:
-    """Two training steps of one network, with nothing in the process besides: gradients and momenta are there in the
-    second, as in all that follow."""
-    pictures, labels = _batch(case)
-    pictures = pictures.contiguous(memory_format=FORMATS[memory_format])
+    """Return two training steps of one network, alone in the process: the second has gradients and momenta, like all
+    later ones."""
+    images, labels = _batch(case)
+    images = images.contiguous(memory_format=FORMATS[memory_format])
     network = random_network(case.model if name == OURS else case.baseline).to(memory_format=FORMATS[memory_format])  # type: ignore[call-overload]
-    _scores(network.eval(), pictures[:1, :, :32, :32])  # loads the libraries
-    step = _step(network.train(), pictures, labels)
+    _scores(network.eval(), images[:1, :, :32, :32])  # loads the libraries
+    step = _step(network.train(), images, labels)
 
     def two_steps() -> tuple[Tensor, ...]:
         step()

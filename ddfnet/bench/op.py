@@ -1,4 +1,4 @@
-"""The operator beside convolutions and beside other ways to compute the same: checks a case, then times it."""
+"""Benchmark of the operator beside convolutions and beside other computations of the same result."""
 
 from __future__ import annotations
 
@@ -15,9 +15,19 @@ from ddfnet.bench import memory
 from ddfnet.bench.competitors import OURS, Competitor, Tensors, baseline, competitors
 from ddfnet.bench.equality import check_rounding
 from ddfnet.bench.limits import Probes
-from ddfnet.bench.registry import DIRECTIONS, SEED, Case
-from ddfnet.bench.result import Result, reason
-from ddfnet.bench.timing import FORMATS, Milliseconds, by_format, in_turn, interleave, median_ratio, timings
+from ddfnet.bench.registry import DIRECTIONS, Case
+from ddfnet.bench.result import Result, one_line
+from ddfnet.bench.timing import (
+    FORMATS,
+    Milliseconds,
+    interleave,
+    make_pass,
+    median_ratio,
+    random_like,
+    rank_formats,
+    rotate,
+    timings,
+)
 from ddfnet.ops.geometry import accumulate_dtype
 
 PARTS = ("output", "gradient of input", "gradient of channel_filter", "gradient of spatial_filter")
@@ -36,18 +46,18 @@ def run(
     """Check and time each case.
 
     Args:
-        cases: from `ddfnet.bench.registry`.
-        rounds: how often each competitor is timed.
+        cases: cases from `ddfnet.bench.registry`.
+        rounds: the number of timings of each competitor.
         backward: time the forward and backward pass together as well.
         only: see `ddfnet.bench.competitors.competitors`.
-        measure_memory: measure what the operator and its baseline add to their inputs and results as well.
-        device: where.
+        measure_memory: measure the memory that the operator and its baseline need beyond inputs and results as well.
+        device: the device that computes.
 
     Returns:
-        One result a case and direction, as each is done.
+        One result per case and direction, as each is done.
 
     Raises:
-        WrongResultError: the operator, or something that should compute the same, does not agree with the reference.
+        WrongResultError: the operator, or a competitor that should compute the same, differs from the reference.
         MemoryUnavailableError: the memory cannot be measured here.
 
     Example:
@@ -56,9 +66,8 @@ def run(
         >>> [timing.competitor for timing in result.timings]
         ['ddf', 'depthwise', 'conv']
     """
-    possible, why = memory.can_measure(torch.device(device))
-    if measure_memory and not possible:
-        raise memory.MemoryUnavailableError(why)
+    if measure_memory:
+        memory.require_measurable(torch.device(device))
     for case in cases:
         for direction in DIRECTIONS[: 1 + backward]:
             result = measure(case, direction, rounds=rounds, only=only, device=device)
@@ -73,9 +82,9 @@ def measure(
     only: Collection[str] | None = None,
     device: str | torch.device = "cpu",
 ) -> Result:
-    """One case in one direction; see `run`."""
+    """Check and time one case in one direction; see `run`."""
     device, backward = torch.device(device), direction != DIRECTIONS[0]
-    torch.compiler.reset()  # it counts the shapes that it saw, and above a limit would quietly stop compiling
+    torch.compiler.reset()  # above a limit of shapes that it has seen it would stop compiling without a word
     tensors = Tensors.random(case, device)
     chosen, skipped = competitors(case, only), {}
     if "unfold" in chosen and (too_large := _too_large(case, device)):
@@ -84,23 +93,23 @@ def measure(
     expected, magnitudes = _reference(case, tensors, backward)
     formats = {name: tensors.to(memory_format, requires_grad=backward) for name, memory_format in FORMATS.items()}
     calls: dict[tuple[str, str], Callable[[], Any]] = {}
-    forwards: dict[tuple[str, str], Callable[[], Any]] = {}  # ours, beside forward and backward pass together
+    forwards: dict[tuple[str, str], Callable[[], Any]] = {}  # our forward pass, timed beside both passes together
     error = 0.0
     for (name, competitor), (format_name, own) in itertools.product(chosen.items(), formats.items()):
         try:
             copies = own.copies(competitor.leaves)
-            call = in_turn([_call(competitor, copy, backward) for copy in copies])
+            call = rotate([_call(competitor, copy, backward) for copy in copies])
             results = call()
         except Exception as failure:
             if name != "compiled":
                 raise
-            skipped[name] = f"torch.compile failed: {reason(failure)}"  # it needs a C++ compiler, for one
+            skipped[name] = f"torch.compile failed: {one_line(failure)}"  # such as no C++ compiler
             continue
         calls[name, format_name] = call
         if backward and name == OURS:
-            forwards[_FORWARD, format_name] = in_turn([_call(competitor, copy, backward=False) for copy in copies])
+            forwards[_FORWARD, format_name] = rotate([_call(competitor, copy, backward=False) for copy in copies])
         if competitor.is_ddf:
-            # The operator sums half types in float32; what autograd derives from a formula may sum in the dtype itself.
+            # The operator sums half types in float32; gradients by autograd may be summed in the dtype itself.
             unit = torch.finfo(accumulate_dtype(own.input.dtype) if name == OURS else own.input.dtype).eps
             named = dict(zip(PARTS, results, strict=False))
             share = check_rounding(
@@ -113,48 +122,29 @@ def measure(
     probes = Probes(case, direction, device)
     milliseconds = interleave(calls | forwards | probes.calls(), rounds, device)
     copied, multiplied = milliseconds.pop(probes.COPY), milliseconds.pop(probes.MATMUL)
-    limit = probes.limit(copied, multiplied, by_format(milliseconds, OURS)[0][1])
+    limit = probes.limit(copied, multiplied, rank_formats(milliseconds, OURS)[0][1])
     backward_ratio = _backward_ratio(milliseconds) if backward else None
     rows = timings({key: milliseconds[key] for key in calls}, ours=OURS, baseline=baseline(case))
     return Result(case, direction, OURS, baseline(case), rows, skipped, error, limit, backward_ratio=backward_ratio)
 
 
 def _backward_ratio(milliseconds: Milliseconds) -> float:
-    """What both passes take beyond the forward pass over the latter, in the memory format in which both take less."""
-    memory_format, both = by_format(milliseconds, OURS)[0]
+    """Return the time of the backward pass over the forward pass, in the memory format that is faster for both."""
+    memory_format, both = rank_formats(milliseconds, OURS)[0]
     forward = milliseconds[_FORWARD, memory_format]
     return median_ratio([total - part for total, part in zip(both, forward, strict=True)], forward)
 
 
 def _call(competitor: Competitor, tensors: Tensors, backward: bool) -> Callable[[], tuple[Tensor, ...]]:
-    """The results of one pass: the output, and with ``backward`` the gradient of each leaf."""
-    if competitor.in_float:
+    """Return the call of one pass: its results are the output, and with ``backward`` the gradient of each leaf."""
+    if competitor.takes_float32:
         tensors = tensors.copied(competitor.leaves, torch.float32)
-    if not backward:
-
-        def forward() -> tuple[Tensor, ...]:
-            with torch.no_grad():
-                return (competitor.forward(tensors),)
-
-        return forward
-    leaves = [getattr(tensors, name) for name in competitor.leaves]
-    grad_output = _grad_output(competitor.forward(tensors).detach())
-
-    def forward_and_backward() -> tuple[Tensor, ...]:
-        output = competitor.forward(tensors)
-        return (output, *torch.autograd.grad(output, leaves, grad_output))
-
-    return forward_and_backward
-
-
-def _grad_output(output: Tensor) -> Tensor:
-    """The same values for every competitor, in the output's dtype and memory format."""
-    values = torch.randn(output.shape, generator=torch.Generator().manual_seed(SEED + 1))
-    return torch.empty_like(output).copy_(values)
+    leaves = [getattr(tensors, name) for name in competitor.leaves] if backward else None
+    return make_pass(lambda: competitor.forward(tensors), leaves, torch.no_grad)
 
 
 def _reference(case: Case, tensors: Tensors, backward: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What the reference gives in double precision, and the same with every term's absolute value."""
+    """Return the reference results in double precision, and the same with the absolute value of every term."""
     dtype = tensors.input.dtype
 
     def all_results(absolute: bool) -> dict[str, Tensor]:
@@ -163,7 +153,7 @@ def _reference(case: Case, tensors: Tensors, backward: bool) -> tuple[dict[str, 
         output = ddfnet.ddf(*leaves, stride=case.stride, dilation=case.dilation, combine=case.combine)
         if not backward:
             return {PARTS[0]: output}
-        grad_output = _grad_output(output.detach().to(dtype)).double()
+        grad_output = random_like(output.detach().to(dtype)).double()
         grad_output = grad_output.abs() if absolute else grad_output
         gradients = torch.autograd.grad(output, leaves, grad_output)
         return dict(zip(PARTS, (output.detach(), *gradients), strict=True))
@@ -176,7 +166,7 @@ def _reference(case: Case, tensors: Tensors, backward: bool) -> tuple[dict[str, 
 
 
 def _memory(case: Case, direction: str) -> tuple[memory.Memory, ...]:
-    """Of the operator and its baseline in both memory formats: a hidden copy would show in one of them only."""
+    """Measure the operator and its baseline in both memory formats: a hidden copy would show in one of them only."""
     return tuple(
         memory.measure(name, memory_format, prepare_alone, case, direction, name, memory_format)
         for name, memory_format in itertools.product((OURS, baseline(case)), FORMATS)
@@ -184,7 +174,7 @@ def _memory(case: Case, direction: str) -> tuple[memory.Memory, ...]:
 
 
 def prepare_alone(case: Case, direction: str, name: str, memory_format: str) -> Callable[[], tuple[Tensor, ...]]:
-    """The call of one competitor, with nothing in the process besides; something small has loaded the libraries."""
+    """Return the call of one competitor, alone in the process, after a small call that loads the libraries."""
     (_, c, h, w), backward = case.shape, direction != DIRECTIONS[0]
 
     def call(case: Case) -> Callable[[], tuple[Tensor, ...]]:
@@ -195,11 +185,8 @@ def prepare_alone(case: Case, direction: str, name: str, memory_format: str) -> 
     return call(case)
 
 
-# --- what cannot take part ----------------------------------------------------------------------------------------
-
-
 def _too_large(case: Case, device: torch.device) -> str | None:
-    """Why the unfolded windows and weights, which autograd keeps as well, would not fit into memory."""
+    """Return why the unfolded windows and weights, which autograd keeps as well, would not fit into memory."""
     n, c, h, w = case.shape
     size = getattr(torch, case.dtype).itemsize
     needed = 6 * n * c * h * w * case.kernel_size**2 * size / case.stride**2

@@ -1,13 +1,13 @@
-"""Every shape that is timed anywhere in this project, by name and by group."""
+"""All benchmark cases of this project, by name and by group."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-SEED = 0  # of all tensors and parameters
-DIRECTIONS = ("forward", "forward+backward")  # of operator and layer
-INFERENCE, COMPILED, TRAINING = "inference", "inference compiled", "training step"  # of networks
+SEED = 0  # for all tensors and parameters
+DIRECTIONS = ("forward", "forward+backward")  # for operator and layer
+INFERENCE, COMPILED, TRAINING = "inference", "inference compiled", "training step"  # for networks
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,13 @@ class Case:
     """One call of ``ddf`` with both filters and the default padding.
 
     Args:
-        name: how it is asked for.
-        shape: of the input, (N, C, H, W).
-        kernel_size: taps a side.
-        stride, dilation: pixels.
-        heads: spatial filters a pixel.
-        dtype: of all tensors, as torch names it.
-        combine: how the filters meet, "mul" or "add".
+        name: the name on the command line.
+        shape: the shape of the input, (N, C, H, W).
+        kernel_size: taps per side.
+        stride, dilation: in pixels.
+        heads: spatial filters per pixel.
+        dtype: the dtype of all tensors, by its name in torch.
+        combine: the combination of the filters, "mul" or "add".
 
     Example:
         >>> print(Case("small", (2, 8, 12, 12), stride=2))
@@ -39,7 +39,7 @@ class Case:
 
     @property
     def output_size(self) -> tuple[int, int]:
-        """Rows and columns, with the default padding: conv2d's formula."""
+        """Rows and columns of the output, with the default padding."""
         span = self.dilation * (self.kernel_size - 1)
         rows, columns = ((size + 2 * (span // 2) - span - 1) // self.stride + 1 for size in self.shape[2:])
         return rows, columns
@@ -62,11 +62,11 @@ class LayerCase:
     """One call of ``DDF2d(channels)``.
 
     Args:
-        name: how it is asked for.
-        channels: in and out.
-        size: pixels a side, or rows.
-        batch: maps.
-        columns: pixels, of a map that is not square.
+        name: the name on the command line.
+        channels: input and output channels.
+        size: pixels per side, or rows.
+        batch: samples.
+        columns: columns of a map that is not square.
 
     Example:
         >>> print(LayerCase("px14", 256, 14, 8))
@@ -81,7 +81,7 @@ class LayerCase:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of the input and the output, (N, C, H, W)."""
+        """Shape of input and output, (N, C, H, W)."""
         return self.batch, self.channels, self.size, self.columns or self.size
 
     def __str__(self) -> str:
@@ -90,14 +90,14 @@ class LayerCase:
 
 @dataclass(frozen=True)
 class NetworkCase:
-    """One batch through a network, and through the network that it takes the place of; timm's names.
+    """One batch through a network and through the network that it replaces, by their names in timm.
 
     Args:
-        name: how it is asked for.
-        batch: pictures.
-        size: pixels a side.
+        name: the name on the command line.
+        batch: images.
+        size: pixels per side.
         model: the network with decoupled dynamic filters.
-        baseline: the one without.
+        baseline: the network without.
 
     Example:
         >>> print(NetworkCase("b8", 8))
@@ -116,12 +116,12 @@ class NetworkCase:
 
 @dataclass(frozen=True)
 class DepthCase:
-    """A depth map, given at every ``factor``-th pixel of a photograph, that is enlarged to the photograph's size.
+    """A depth map with a sample at every ``factor``-th pixel of a guide image, upsampled to the size of that image.
 
     Args:
-        name: how it is asked for.
-        width, height: of the photograph, in pixels.
-        factor: pixels of the photograph from one sample to the next, along both axes.
+        name: the name on the command line.
+        width, height: the size of the guide image, in pixels.
+        factor: pixels of the guide image from one sample to the next, along both axes.
 
     Example:
         >>> print(DepthCase("vga-x8", 640, 480, 8))
@@ -135,7 +135,7 @@ class DepthCase:
 
     @property
     def shape(self) -> str:
-        """As pictures are described, width first."""
+        """Size of the guide image, as it is usually written, width first."""
         return f"{self.width}x{self.height}"
 
     @property
@@ -148,15 +148,15 @@ class DepthCase:
 
 @dataclass(frozen=True)
 class FamilyCase:
-    """One call of an operator of `ddfnet.family`, with what its paper takes besides the map.
+    """One call of an operator of `ddfnet.family`, with the arguments of its paper.
 
     Args:
-        name: how it is asked for.
-        operator: of `ddfnet.family`.
-        shape: of the map, (N, C, H, W); before it is enlarged, where it is.
-        kernel_size: taps a side.
-        group_channels: of involution, which share a filter.
-        frames: of kernel prediction, each with C/frames channels.
+        name: the name on the command line.
+        operator: the name of the operator in `ddfnet.family`.
+        shape: the shape of the input, (N, C, H, W), before any upsampling.
+        kernel_size: taps per side.
+        group_channels: channels that share a filter, for involution.
+        frames: frames of C/frames channels each, for kernel prediction.
 
     Example:
         >>> print(FamilyCase("pac", "pac", (2, 8, 6, 7), 5))
@@ -181,11 +181,11 @@ def _with_batch(batch: int, cases: Sequence[Case]) -> tuple[Case, ...]:
     return tuple(replace(case, name=f"{case.name}-b{batch}", shape=(batch, *case.shape[1:])) for case in cases)
 
 
-def _by_name(cases: Iterable[Case]) -> dict[str, Case]:
+def _index(cases: Iterable[Case]) -> dict[str, Case]:
     return {case.name: case for case in cases}
 
 
-# Every 3x3 of ResNet-50 at 224x224 that has a shape of its own.
+# The different shapes of the 3x3 convolutions of ResNet-50 at 224x224.
 _RESNET50 = (
     Case("c64", (8, 64, 56, 56)),
     Case("c128-s2", (8, 128, 56, 56), stride=2),
@@ -195,14 +195,14 @@ _RESNET50 = (
     Case("c512-s2", (8, 512, 14, 14), stride=2),
     Case("c512", (8, 512, 7, 7)),
 )
-# A feature pyramid over a picture of 800x1200; on the first map the paper's table 2 measures.
+# A feature pyramid over an image of 800x1200; the first map is that of the paper's table 2.
 _FPN = (
     Case("p2", (2, 256, 200, 300)),
     Case("p3", (2, 256, 100, 150)),
     Case("p4", (2, 256, 50, 75)),
     Case("p5", (2, 256, 25, 38)),
 )
-# One argument changed at a time; half types also where the map is smaller, and larger than most caches.
+# One argument changed at a time; half types also on a smaller map and on one larger than most caches.
 _OPTIONS = (
     Case("c128-k5", (8, 128, 28, 28), kernel_size=5),
     Case("c128-k7", (8, 128, 28, 28), kernel_size=7),
@@ -216,32 +216,32 @@ _OPTIONS = (
     Case("p3-bf16", (2, 256, 100, 150), dtype="bfloat16"),
     Case("p3-f16", (2, 256, 100, 150), dtype="float16"),
 )
-# The maps of the paper's table A, of one width.
+# The maps of the paper's table A, all with the same channels.
 _TABLE_A = tuple(Case(f"a{size}", (32, 256, size, size)) for size in (7, 14, 28, 56, 112, 224))
-_named = _by_name((*_RESNET50, *_FPN))
+_named = _index((*_RESNET50, *_FPN))
 
 GROUPS: dict[str, tuple[Case, ...]] = {
     "default": tuple(_named[name] for name in ("c64", "c128", "c256", "p2")),
     "resnet50": (*_with_batch(1, _RESNET50), *_RESNET50),
-    # What an R-CNN of that name filters: the backbone's maps, and the pyramid's largest.
+    # The maps of an R-CNN of that name: those of the backbone, and the largest of the pyramid.
     "resnet50-fpn": (*_with_batch(1, _RESNET50), *_RESNET50, _named["p2"]),
     "fpn": _FPN,
     "options": _OPTIONS,
     "table2": (_named["p2"],),
     "tableA": _TABLE_A,
-    # Says that the benchmark works, and nothing about speed.
+    # Shows that the benchmark works; its times mean nothing.
     "tiny": (Case("tiny", (2, 8, 12, 12)),),
 }
-CASES = _by_name(case for group in GROUPS.values() for case in group)
+CASES = _index(case for group in GROUPS.values() for case in group)
 
-# The widths of ResNet-50's 3x3 convolutions change with the map; one width for all maps shows what the map alone does.
+# In ResNet-50 the channels of the 3x3 convolutions change with the map; the same channels show the effect of the map.
 _LAYERS = tuple(LayerCase(f"px{size}", 256, size, 8) for size in (7, 14, 28, 56, 112))
 LAYER_GROUPS: dict[str, tuple[LayerCase, ...]] = {
     "default": _LAYERS,
-    # The paper gives formulas in its table 1; this is a map on which its full dynamic filter can be measured too.
+    # The paper's table 1 has formulas; on this map its full dynamic filter can be measured too.
     "table1": (LayerCase("px14-b1", 256, 14, 1),),
     "table2": (LayerCase("p2", 256, 200, 2, columns=300),),
-    # Without the maps of 224 pixels: each is 1.5 GiB, and the check in double precision would hold some 20 GiB.
+    # Not with maps of 224 pixels: each is 1.5 GiB, and the check in double precision would hold some 20 GiB.
     "tableA": tuple(LayerCase(f"{case.name}-b32", case.channels, case.size, 32) for case in _LAYERS),
     "tiny": (LayerCase("tiny", 8, 6, 2),),
 }
@@ -251,7 +251,7 @@ NETWORKS = {f"b{batch}": NetworkCase(f"b{batch}", batch) for batch in (1, 8, 16,
     "tiny": NetworkCase("tiny", 2, 32, "ddf_mul_resnet18", "resnet18")
 }
 
-# A depth camera's photograph, and a full-HD one whose rows every factor divides.
+# The image of a depth camera, and a full-HD image with a height that every factor divides.
 DEPTHS = {
     name: DepthCase(name, width, height, factor)
     for size, width, height in (("vga", 640, 480), ("hd", 1920, 1088))
@@ -259,7 +259,7 @@ DEPTHS = {
     for name in [f"{size}-x{factor}"]
 } | {"tiny": DepthCase("tiny", 64, 48, 4)}
 
-# By the kernel of its paper, or the one that its code has by default.
+# The kernel size in the paper, or the default of its code.
 _KERNELS = {
     "carafe": 5,
     "involution": 7,
@@ -278,7 +278,7 @@ def _family(shape: tuple[int, int, int, int], suffix: str = "") -> tuple[FamilyC
     return tuple(FamilyCase(f"{name}{suffix}", name, shape, kernel) for name, kernel in _KERNELS.items())
 
 
-# A pyramid's map, as detectors enlarge it; and one that says that the benchmark works.
+# A map of a pyramid, as detectors upsample it; and one that shows that the benchmark works.
 FAMILY_GROUPS: dict[str, tuple[FamilyCase, ...]] = {
     "default": _family((2, 256, 100, 152)),
     "tiny": _family((1, 16, 8, 10), "-tiny"),

@@ -1,9 +1,9 @@
-"""Draws the roofline of the operator's results: the speed that each case reaches, below what the machine could do.
+"""Roofline plot of the operator's results: the speed of each case below the limit of the machine.
 
-Speed against arithmetic intensity (FLOPs a byte), both on logarithmic axes. The roof is that of the same run, see
-`ddfnet.bench.limits`: level where the FMA peak bounds it, sloped where the bandwidth does. There are two slopes,
-for the largest and the smallest bandwidth among the cases, as what fits into a cache is copied faster. Each point
-hangs from its own limit.
+Speed over arithmetic intensity (FLOPs per byte), both on logarithmic axes. The roof comes from the same run, see
+`ddfnet.bench.limits`: level where the FMA peak is the limit, sloped where the bandwidth is. There are two slopes, for
+the largest and the smallest bandwidth among the cases, because data that fit into a cache are copied faster. A line
+connects each point with its own limit.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from ddfnet.bench.result import Result
 
 _INK, _ROOF, _POINT = "#222222", "#777777", "#1f5fa8"
-_LEAST_INTENSITY = 0.25
+_MIN_INTENSITY = 0.25
 _GAP = 0.05  # between labels, as a share of the axis
 
 
 @dataclass(frozen=True)
 class Point:
-    """A case: FLOPs a byte, and GFLOP/s reached and possible."""
+    """A case: FLOPs per byte, and GFLOP/s reached and possible."""
 
     name: str
     intensity: float
@@ -32,7 +32,7 @@ class Point:
 
 
 def points(results: Sequence[Result], direction: str) -> list[Point]:
-    """Of the results in this direction that have a limit, the fastest first."""
+    """Return the points of the results in this direction that have a limit, the fastest first."""
     found = []
     for result in results:
         if result.limit is None or result.direction != direction:
@@ -44,7 +44,7 @@ def points(results: Sequence[Result], direction: str) -> list[Point]:
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """Positions in descending order, moved apart to leave this gap between them, and kept within 0 and 1.
+    """Move positions in descending order apart to leave this gap between them, and keep them within 0 and 1.
 
     Example:
         >>> spread([0.5, 0.5, 0.1], 0.2)
@@ -60,20 +60,20 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
         return moved
 
     down, up = pushed_down(positions), [-moved for moved in pushed_down([-p for p in reversed(positions)])][::-1]
-    middles = [(a + b) / 2 for a, b in zip(down, up, strict=True)]  # each has the gaps, so their middle has them
+    middles = [(a + b) / 2 for a, b in zip(down, up, strict=True)]  # both have the gaps, so their middle has them
     return [round(min(max(middle, (last - index) * gap), 1 - index * gap), 6) for index, middle in enumerate(middles)]
 
 
 def draw(results: Sequence[Result], title: str, file: Path) -> None:
-    """A panel a direction, each case a labelled point.
+    """Draw one panel per direction, with a labelled point per case.
 
     Args:
-        results: of `ddfnet.bench.op`.
-        title: what the picture is about, the machine say.
-        file: whose ending chooses the format.
+        results: results of `ddfnet.bench.op`.
+        title: the title, such as the machine.
+        file: the image; its suffix chooses the format.
 
     Raises:
-        ValueError: there is no result with a limit, or the format is unknown.
+        ValueError: no result has a limit, or the format is unknown.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -84,9 +84,8 @@ def draw(results: Sequence[Result], title: str, file: Path) -> None:
         if (found := points(results, direction))
     }
     if not panels:
-        raise ValueError("none of the results has a limit to compare with; they must be those of the operator")
-    # White behind everything: pages with a dark background show the picture as it is. Text stays text, and the same
-    # results give the same file.
+        raise ValueError("none of the results has a limit to compare with; give results of `ddfnet bench op`")
+    # A white background, because a page may be dark. Text stays text, and the same results give the same file.
     style = {"svg.fonttype": "none", "svg.hashsalt": "ddfnet", "text.color": _INK, "axes.labelcolor": _INK}
     with rc_context(style):
         figure = Figure(figsize=(1 + 5.5 * len(panels), 6), facecolor="white", layout="constrained")
@@ -104,9 +103,9 @@ def _panel(panel, direction: str, results: Sequence[Result], found: Sequence[Poi
     bandwidths = sorted({limit.gigabytes_per_second for limit in limits})
     low = 10 ** math.floor(math.log10(min(point.reached for point in found) / 1.5))
     high = 2 * max(peak, *(point.possible for point in found))
-    left, right = _LEAST_INTENSITY, max(64, *(2 * point.intensity for point in found))
+    left, right = _MIN_INTENSITY, max(64, *(2 * point.intensity for point in found))
     panel.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, high), title=direction)
-    panel.set(xlabel="FLOPs a byte", ylabel="GFLOP/s")
+    panel.set(xlabel="FLOPs per byte", ylabel="GFLOP/s")
     panel.grid(True, which="major", color="#e4e4e4", linewidth=0.6)
     panel.set_axisbelow(True)
 

@@ -19,8 +19,8 @@ from ddfnet.bench.competitors import Tensors
 from ddfnet.bench.equality import WrongResultError, check_rounding
 from ddfnet.bench.op import PARTS
 from ddfnet.bench.registry import Case
-from ddfnet.bench.result import reason
-from ddfnet.bench.timing import FORMATS, in_turn, interleave, median_ratio, turns
+from ddfnet.bench.result import one_line
+from ddfnet.bench.timing import FORMATS, interleave, median_ratio, num_copies, rotate
 from ddfnet.ops import registration
 from ddfnet.ops.geometry import Combine, Geometry, accumulate_dtype, default_padding, empty_result
 from ddfnet.ops.triton.config import LaunchConfig, Problem, candidates, record_problems, use_table
@@ -32,7 +32,7 @@ _MIN_GAIN = 0.02  # a smaller one may be chance
 
 @dataclass(frozen=True)
 class Tuned:
-    """The fastest configuration of a problem. Milliseconds are medians over the rounds."""
+    """Fastest configuration of a problem. Milliseconds are medians over the rounds."""
 
     problem: Problem
     config: LaunchConfig
@@ -43,7 +43,7 @@ class Tuned:
 
     @property
     def is_faster(self) -> bool:
-        """Whether the gain is large enough for a table."""
+        """True if the gain is large enough for a table."""
         return self.ratio < 1 - _MIN_GAIN
 
     def __str__(self) -> str:
@@ -97,8 +97,8 @@ def _measure(
 
     wrong = _rejections(case, kernel, tensors, heuristic, others, results)
     valid = [heuristic, *(config for config in others if config not in wrong)]
-    copies = [tensors, *([t.clone() for t in tensors] for _ in range(_turns(tensors) - 1))]
-    calls = {config: in_turn([partial(results, config, copy) for copy in copies]) for config in valid}
+    copies = [tensors, *([t.clone() for t in tensors] for _ in range(_num_copies(tensors) - 1))]
+    calls = {config: rotate([partial(results, config, copy) for copy in copies]) for config in valid}
     times = interleave(calls, rounds, tensors[0].device)
     ratios = {config: median_ratio(own, times[heuristic]) for config, own in times.items()}
     best = min(valid, key=lambda config: ratios[config])
@@ -106,8 +106,8 @@ def _measure(
     return Tuned(problem, best, milliseconds, heuristic_milliseconds, ratios[best], tuple(wrong.values()))
 
 
-def _turns(tensors: Sequence[Tensor]) -> int:
-    return turns(sum(tensor.nbytes for tensor in tensors), tensors[0].device)
+def _num_copies(tensors: Sequence[Tensor]) -> int:
+    return num_copies(sum(tensor.nbytes for tensor in tensors), tensors[0].device)
 
 
 def _rejections(
@@ -133,7 +133,7 @@ def _rejections(
         except (
             Exception
         ) as failure:  # Triton raises many kinds where code does not compile or needs too much of the device
-            wrong[config] = f"{_text(config)}: {reason(failure)}"
+            wrong[config] = f"{_text(config)}: {one_line(failure)}"
             continue
         try:
             check_rounding(

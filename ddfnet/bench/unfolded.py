@@ -1,4 +1,4 @@
-"""The operators of `ddfnet.family` as they are written without a kernel: all windows laid out, by ``F.unfold``."""
+"""Operators of `ddfnet.family` in their common form without a kernel, which stores all windows by ``F.unfold``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def windows(x: Tensor, k: int, *, stride: int = 1, padding: int | None = None) -> Tensor:
-    """(N, C, H, W) to (N, C, k*k, Ho, Wo): k*k times the map."""
+    """Return the windows (N, C, k*k, Ho, Wo) of a map (N, C, H, W), k*k times its size."""
     n, c, h, w = x.shape
     p = (k - 1) // 2 if padding is None else padding
     size = [(length + 2 * p - k) // stride + 1 for length in (h, w)]
@@ -53,7 +53,7 @@ def pac(x: Tensor, guide: Tensor, weight: Tensor) -> Tensor:
 
 
 def pac_transpose(x: Tensor, guide: Tensor, weight: Tensor, *, padding: int, **_: Any) -> Tensor:
-    """As its authors have it: the map spread with zeros, stride 2."""
+    """Compute the authors' form: the map spread with zeros, at stride 2."""
     n, c, h, w = x.shape
     spread, first = x.new_zeros(n, c, *guide.shape[2:]), weight.shape[-1] // 2 - padding
     spread[:, :, first : first + 2 * h - 1 : 2, first : first + 2 * w - 1 : 2] = x

@@ -1,4 +1,4 @@
-"""``ddfnet env``: versions, devices, and which kernel serves each of them."""
+"""``ddfnet env``: versions, devices, and the kernel that serves each device."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from ddfnet import env_info
-from ddfnet.ops import backends
+from ddfnet.ops import backends, cpu
 
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "env",
-        help="versions, devices, and which kernel serves each of them",
-        description="What to send with a bug report: versions, devices, and which kernel serves each of them and why.",
+        help="versions, devices, and the kernel that serves each device",
+        description="Prints versions, devices, the kernel that serves each device, and why. Send it with a bug report.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -30,9 +30,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def collect() -> dict[str, Any]:
-    """Collect the contents of ``ddfnet env``; never raises, because it is called when something is wrong."""
+    """Collect everything that ``ddfnet env`` prints. It never raises, because it serves when something is wrong."""
     return env_info.facts() | {
         "simd": torch.backends.cpu.get_cpu_capability(),
+        "isas": cpu.isas(),
         "cuda": torch.version.cuda,
         "hip": torch.version.hip,
         "libraries": {name: env_info.version(name) for name in env_info.LIBRARIES},
@@ -90,6 +91,7 @@ def _text(found: dict[str, Any]) -> str:
         "cpu": f"{found['cpu']}, {found['cores']} cores, {found['simd']}",
         "threads": f"{found['threads']} used by torch",
         "backend": choice,
+        "cpu isas": ", ".join(found["isas"]) or "-",
     }
     text = [f"{name:<10} {value}" for name, value in lines.items()]
     for device in found["devices"]:

@@ -32,17 +32,22 @@ def _load() -> tuple[bool, str]:
     return True, ""
 
 
+def isas() -> list[str]:
+    """Return the instruction sets of the compiled kernel that run here, best first; none without the kernel."""
+    return torch.ops.ddfnet_cpu.isas().split(",") if _load()[0] else []
+
+
 def can_run(device: torch.device) -> tuple[bool, str]:
     if device.type != "cpu":
         return False, "the compiled kernel serves the CPU alone"
     ok, reason = _load()
     if not ok:
         return False, reason
-    tier = torch.ops.ddfnet_cpu.tier()
-    if not tier:
-        asked = os.environ.get("DDFNET_CPU_TIER")
-        return False, f"DDFNET_CPU_TIER={asked!r} is not an instruction set that the kernel has and this processor runs"
-    return True, f"compiled kernel, {tier}"
+    isa = torch.ops.ddfnet_cpu.isa()
+    if not isa:
+        asked = os.environ.get("DDFNET_CPU_ISA")
+        return False, f"DDFNET_CPU_ISA={asked!r} is not an instruction set that runs here: {', '.join(isas())}"
+    return True, f"compiled kernel, {isa}"
 
 
 @functools.cache

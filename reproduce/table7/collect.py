@@ -91,7 +91,7 @@ def comparison(results: Results, summary: dict[str, Results]) -> str:
 def cost(results: Results) -> str:
     rows = []
     for row in results["rows"]:
-        seconds, mib = row["seconds_a_megapixel"], row["mib_a_megapixel"]
+        seconds, mib = row["seconds_per_megapixel"], row["mib_per_megapixel"]
         memory = "not measured" if mib is None else f"{mib:.0f}"
         rows.append([row["method"], row["shape"], f"{row['factor']}x", f"{seconds:.2f}", memory])
     return markdown("What a megapixel costs", ["method", "photograph", "factor", "seconds", "MiB"], rows)

@@ -12,10 +12,10 @@ from ddfnet.bench.timing import Timing
 
 @pytest.fixture
 def made_up() -> Callable[..., Result]:
-    """A result of the operator with this ratio and share of the limit: ``made_up(case, "forward", ratio=0.8)``."""
+    """Return a function that makes up results of the operator: ``made_up(case, "forward", ratio=0.8)``."""
 
     def result(case: Case, direction: str = "forward", *, ratio: float = 0.8, share: float = 0.5) -> Result:
-        work = Work.of(case, direction)
+        work = Work.for_case(case, direction)
         limit_milliseconds = max(work.bytes / 20e6, work.flops / 200e6)
         ours = limit_milliseconds / share
 

@@ -1,4 +1,4 @@
-"""The regression guard on made-up documents."""
+"""Regression check of made-up documents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RECORDED = {"c64": 0.8, "c128": 0.9}
 
 @pytest.fixture
 def checked(made_up, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[check.Comparison]]:
-    """The comparisons where the cases have these ratios now, one after another."""
+    """Return a function that checks made-up cases, which have the given ratios now, one after another."""
 
     def run(**ratios: list[float]) -> list[check.Comparison]:
         now: dict[str, Iterator[float]] = {name: iter(values) for name, values in ratios.items()}
@@ -34,7 +34,7 @@ def checked(made_up, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[chec
     return run
 
 
-def test_what_is_as_fast_passes(checked) -> None:
+def test_an_equal_ratio_passes(checked) -> None:
     c64, c128 = checked(c64=[0.8], c128=[0.5])
     assert not (c64.is_regression or c128.is_regression)
     assert (c64.case, c64.direction, c64.recorded, c64.measured) == ("c64", "forward", 0.8, pytest.approx(0.8))
@@ -53,7 +53,7 @@ def test_noise_is_measured_a_second_time(checked) -> None:
     assert not c128.twice
 
 
-def test_a_regression_is_one_in_two_measurements(checked) -> None:
+def test_a_regression_shows_in_two_measurements(checked) -> None:
     c64, c128 = checked(c64=[1.0, 0.95], c128=[0.9])
     assert c64.is_regression and c64.twice
     assert c64.measured == pytest.approx(0.95), "the better of the two"

@@ -1,4 +1,4 @@
-"""The depth tool's benchmark: who takes part, what is found out, and what it costs a megapixel."""
+"""Benchmark of the depth tool: its methods, its checks, and its cost per megapixel."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from ddfnet.bench import depth, memory
-from ddfnet.bench.costs import costs
 from ddfnet.bench.equality import WrongResultError
 from ddfnet.bench.registry import CASES, DEPTHS
-from ddfnet.bench.summary import summarise
+from ddfnet.bench.result import costs, summarise
 from ddfnet.ops import backends
 from tests.guided_networks import network
 
@@ -31,7 +30,7 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, name: str, change) -> None:
-    """This method's result is changed."""
+    """Change the result of this method."""
     method = depth._METHODS[name]
     monkeypatch.setitem(depth._METHODS, name, lambda *inputs, **options: change(method(*inputs, **options)))
 
@@ -57,15 +56,15 @@ def test_all_take_part() -> None:
     assert set(summary.others) == set(depth.NAMES[1:])
 
 
-def test_all_are_given_the_same_scene() -> None:
-    (low, valid, offset), guide, factor = depth._Inputs.of(TINY)
+def test_all_methods_have_the_same_scene() -> None:
+    (low, valid, offset), guide, factor = depth._Inputs.for_case(TINY)
     assert (low.shape, valid.shape, guide.shape) == ((12, 16), (12, 16), (3, 48, 64))
     assert (factor, offset) == (4, 1)
     assert guide.permute(1, 2, 0).is_contiguous(), "as files have it"
-    assert torch.equal(depth._Inputs.of(TINY).guide, guide)
+    assert torch.equal(depth._Inputs.for_case(TINY).guide, guide)
 
 
-def test_opencv_has_as_many_threads() -> None:
+def test_opencv_has_the_threads_of_torch() -> None:
     before = cv2.getNumThreads()
     cv2.setNumThreads(torch.get_num_threads() + 1)
     try:
@@ -85,7 +84,7 @@ def test_opencv_has_as_many_threads() -> None:
     ],
     ids=["smaller", "beyond the range", "nan"],
 )
-def test_a_result_that_cannot_be_is_not_timed(monkeypatch: pytest.MonkeyPatch, name: str, change, got: str) -> None:
+def test_an_impossible_result_is_not_timed(monkeypatch: pytest.MonkeyPatch, name: str, change, got: str) -> None:
     spoil(monkeypatch, name, change)
     message = rf"^{name} does not agree with its samples on tiny: 64x48, 4x: required is a map \(48, 64\), .* got {got}"
     with pytest.raises(WrongResultError, match=message):
@@ -93,13 +92,13 @@ def test_a_result_that_cannot_be_is_not_timed(monkeypatch: pytest.MonkeyPatch, n
 
 
 @pytest.mark.parametrize("name", ["ddfnet", "ddfnet-tile256"])
-def test_a_wrong_depth_is_found_out(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_wrong_depth_is_found(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     spoil(monkeypatch, name, lambda values: values if backends.chosen() == "reference" else values * (1 + 1e-4))
     with pytest.raises(WrongResultError, match=f"^{name} does not agree with the reference operator on tiny: "):
         list(TIMED(only=[name]))
 
 
-def test_what_a_map_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_a_map(monkeypatch: pytest.MonkeyPatch) -> None:
     def here(name: str, memory_format: str, prepare, *arguments) -> memory.Memory:
         [result] = prepare(*arguments)()
         return memory.Memory(name, memory_format, 3.0, result.nbytes / memory.MIB)
@@ -113,17 +112,17 @@ def test_what_a_map_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     for row, timing in zip(rows, result.timings, strict=True):
         assert (row.shape, row.factor, row.mib) == ("64x48", 4, 3.0)
         assert row.seconds == timing.median / 1000
-        assert row.seconds_a_megapixel == pytest.approx(row.seconds / 0.003072)
-        assert row.mib_a_megapixel == pytest.approx(3.0 / 0.003072)
+        assert row.seconds_per_megapixel == pytest.approx(row.seconds / 0.003072)
+        assert row.mib_per_megapixel == pytest.approx(3.0 / 0.003072)
 
 
 def test_where_memory_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "can_measure", lambda device: (False, "not here"))
     [result] = depth.run([TINY], rounds=1, only=[])
     assert (result.memory, result.skipped) == ((), {"memory": "not here"})
-    assert {(row.mib, row.mib_a_megapixel) for row in costs(result)} == {(None, None)}
+    assert {(row.mib, row.mib_per_megapixel) for row in costs(result)} == {(None, None)}
 
 
-def test_only_depth_maps_have_rows(made_up) -> None:
+def test_only_depth_maps_have_costs(made_up) -> None:
     with pytest.raises(TypeError, match="a result of a DepthCase is required, got c64"):
         costs(made_up(CASES["c64"]))

@@ -1,4 +1,4 @@
-"""Results files are read as they were written, and anything else is refused in one line."""
+"""Results files: read as they were written, and other files refused in one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def document(results, what: str = "op") -> documents.Document:
     return documents.Document(what, "ddfnet bench op", 30, "cpu", "cpu kernel (avx2)", MACHINE, results)
 
 
-def test_what_is_written_is_read(tmp_path: Path, made_up) -> None:
+def test_a_file_is_read_as_written(tmp_path: Path, made_up) -> None:
     file = tmp_path / "results.json"
     measured = replace(made_up(CASES["c64"]), memory=(Memory("ddf", "contiguous", 1.5, 6.125),))
     written = document([measured, made_up(CASES["c64"], "forward+backward")])

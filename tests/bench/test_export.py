@@ -1,4 +1,4 @@
-"""The benchmark of exported networks: what is compared, and that a wrong one is not timed."""
+"""Benchmark of exported networks: its competitors, and a wrong network that is not timed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ddfnet.cli.main import main
 TINY = NetworkCase("tiny", 2, 32, "small_resnet23", "resnet18")
 
 
-def test_the_command_writes_a_file_that_the_guard_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_a_file_that_the_check_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddfnet.cli.bench.export.NETWORKS", {"tiny": TINY})
-    monkeypatch.setattr(export, "_REST", 0.0)
+    monkeypatch.setattr(export, "_PAUSE", 0.0)
     file = tmp_path / "export.json"
     assert main(["bench", "export", "--case", "tiny", "--rounds", "1", "--json", str(file)]) == 0
     document = documents.read(file)
@@ -38,6 +38,6 @@ def test_a_wrong_network_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
             return lambda given: [torch.zeros(2, 1000)]
 
     monkeypatch.setattr(export, "export", lambda *args, **options: None)
-    monkeypatch.setattr(export, "format_of", lambda *args: Zeros())
+    monkeypatch.setattr(export, "get_format", lambda *args: Zeros())
     with pytest.raises(WrongResultError, match="onnxruntime does not agree"):
         export.measure(TINY, rounds=1)

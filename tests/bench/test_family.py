@@ -1,4 +1,4 @@
-"""The family's benchmark: every operator takes part, in both directions, and a wrong one is found out."""
+"""Benchmark of the family: all operators, both directions, and a wrong operator that is found."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_both_agree_forward_and_backward(case) -> None:
         assert 0 <= result.error < 1
 
 
-def test_a_wrong_operator_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_operator_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = family.pac
     monkeypatch.setattr(family, "pac", lambda *arguments: right(*arguments) * 1.001)
     [case] = [case for case in TINY if case.operator == "pac"]

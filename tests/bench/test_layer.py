@@ -1,4 +1,4 @@
-"""The layer's benchmark: who takes part, and what is found out."""
+"""Benchmark of the layer: its competitors and its checks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from ddfnet.bench import layer, memory, neighbours
+from ddfnet.bench import dynamic_filters, layer, memory
 from ddfnet.bench.equality import WrongResultError
 from ddfnet.bench.registry import LAYER_GROUPS, LAYERS, LayerCase
 from ddfnet.ops import backends, reference
@@ -24,7 +24,7 @@ def test_the_sizes() -> None:
         "tableA": [(32, 256, size, size) for size in (7, 14, 28, 56, 112)],
         "tiny": [(2, 8, 6, 6)],
     }
-    assert len(LAYERS) == sum(map(len, shapes.values())), "a name stands for one case"
+    assert len(LAYERS) == sum(map(len, shapes.values())), "a name belongs to one case"
     assert str(LAYERS["p2"]) == "p2: 2x256x200x300"
 
 
@@ -39,7 +39,7 @@ def test_forward_and_backward() -> None:
     assert [timing.competitor for timing in alone.timings] == ["ddf", "conv"]
 
 
-def test_all_neighbours_agree_with_their_other_form() -> None:
+def test_all_dynamic_filters_agree_with_their_other_form() -> None:
     case = LayerCase("wide", 4, 5, 2, columns=7)
     for result in layer.run([case], rounds=1, backward=True, only=layer.NAMES):
         assert tuple(timing.competitor for timing in result.timings) == layer.NAMES
@@ -47,45 +47,45 @@ def test_all_neighbours_agree_with_their_other_form() -> None:
 
 
 @pytest.mark.parametrize("name", ["pac", "dynamic-depthwise", "dynamic"])
-def test_both_forms_of_a_neighbour_are_the_formula(name: str) -> None:
-    """Pixel by pixel and tap by tap, as its definition has it."""
+def test_both_forms_of_a_dynamic_filter_compute_the_formula(name: str) -> None:
+    """Pixel by pixel and tap by tap, as in the definition."""
     (n, c, h, w), made = (2, 3, 4, 5), layer.make(name, 3).double()
     x = torch.randn(n, c, h, w, dtype=torch.float64)
     expected = torch.zeros_like(x)
     for y, z, ky, kx in itertools.product(range(h), range(w), range(3), range(3)):
-        there = y + ky - 1, z + kx - 1
-        if not (0 <= there[0] < h and 0 <= there[1] < w):
+        row, column = y + ky - 1, z + kx - 1
+        if not (0 <= row < h and 0 <= column < w):
             continue
-        pixel, neighbour = x[:, :, y, z], x[:, :, there[0], there[1]]
+        pixel, neighbour = x[:, :, y, z], x[:, :, row, column]
         if name == "pac":
             alike = torch.exp(-((pixel - neighbour) ** 2).sum(1, keepdim=True) / (2 * c))
             expected[:, :, y, z] += alike * (neighbour @ made.static.weight[:, :, ky, kx].T)
         else:
             filters = pixel @ made.predict.weight[:, :, 0, 0].T
             if name == "dynamic":
-                of_tap = filters.view(n, c, c, 3, 3)[..., ky, kx]
-                expected[:, :, y, z] += (of_tap * neighbour[:, None]).sum(2)
+                tap_filters = filters.view(n, c, c, 3, 3)[..., ky, kx]
+                expected[:, :, y, z] += (tap_filters * neighbour[:, None]).sum(2)
             else:
                 expected[:, :, y, z] += filters.view(n, c, 3, 3)[..., ky, kx] * neighbour
     torch.testing.assert_close(made(x), expected)
-    torch.testing.assert_close(made.by_taps(x), expected)
+    torch.testing.assert_close(made.tap_by_tap(x), expected)
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("operator", neighbours.Operator),
-        ("pac", neighbours.PixelAdaptive),
-        ("dynamic-depthwise", neighbours.DepthwiseDynamicFilter),
-        ("dynamic", neighbours.DynamicFilter),
+        ("operator", dynamic_filters.Operator),
+        ("pac", dynamic_filters.PixelAdaptive),
+        ("dynamic-depthwise", dynamic_filters.DepthwiseDynamicFilter),
+        ("dynamic", dynamic_filters.DynamicFilter),
     ],
 )
-def test_a_wrong_neighbour_is_found_out(name: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_dynamic_filter_is_found(name: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     right = kind.forward
 
     def wrong(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         result = right(self, x)
-        is_reference = backends.chosen() == "reference"  # of the operator, which has no other form
+        is_reference = backends.chosen() == "reference"  # for the operator, which has no other form
         return result if is_reference else _spoilt(result.clone(memory_format=torch.contiguous_format))
 
     monkeypatch.setattr(kind, "forward", wrong)
@@ -93,7 +93,7 @@ def test_a_wrong_neighbour_is_found_out(name: str, kind: type, monkeypatch: pyte
         layer.measure(TINY, "forward", rounds=1, only=[name])
 
 
-def test_what_does_not_fit_into_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filter_that_does_not_fit_into_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the tiny map a full dynamic filter takes some 0.6 MB, the others less than a tenth of that."""
     monkeypatch.setattr(memory, "available", lambda device: 300_000)
     result = layer.measure(TINY, "forward", rounds=1, only=layer.NAMES)
@@ -101,7 +101,7 @@ def test_what_does_not_fit_into_memory_is_left_out(monkeypatch: pytest.MonkeyPat
     assert "dynamic" not in [timing.competitor for timing in result.timings]
 
 
-def test_memory_is_of_the_format_that_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_measured_in_the_timed_format(monkeypatch: pytest.MonkeyPatch) -> None:
     def here(name: str, memory_format: str, prepare, *arguments) -> memory.Memory:
         return memory.Memory(name, memory_format, 0, sum(tensor.nbytes for tensor in prepare(*arguments)()))
 
@@ -117,7 +117,7 @@ def test_memory_is_of_the_format_that_is_timed(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("backward", "part"), [(False, "output"), (True, "gradient of (input|spatial|channel)")], ids=str
 )
-def test_a_wrong_layer_is_found_out(monkeypatch: pytest.MonkeyPatch, backward: bool, part: str) -> None:
+def test_a_wrong_layer_is_found(monkeypatch: pytest.MonkeyPatch, backward: bool, part: str) -> None:
     class Wrong:
         """One pixel of the output, and one of the input's gradient, are off by a thousandth."""
 

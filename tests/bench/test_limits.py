@@ -1,4 +1,4 @@
-"""The machine's own limit: bytes and FLOPs of a case, and what follows from a bandwidth and a peak."""
+"""Limit of the machine: bytes and FLOPs of a case, and its times for a bandwidth and a peak."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ CASES = [Case("plain", (2, 8, 9, 7)), Case("other", (1, 8, 9, 8), kernel_size=5,
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_work_is_what_the_tensors_hold_and_the_counter_counts(case: Case, direction: str) -> None:
+def test_work_agrees_with_the_tensors_and_the_flop_counter(case: Case, direction: str) -> None:
     backward = direction != DIRECTIONS[0]
     tensors = Tensors.random(case, torch.device("cpu")).to(torch.contiguous_format, requires_grad=backward)
     call = _call(competitors(case)["ddf"], tensors, backward)
     with FlopCounterMode(display=False) as counter:
         results = call()
-    work = Work.of(case, direction)
+    work = Work.for_case(case, direction)
     assert work.flops == counter.get_total_flops()
     inputs = sum(tensor.nbytes for tensor in tensors.filters())
     again = (inputs + results[0].nbytes) * backward  # the backward pass reads inputs and the output's gradient
     assert work.bytes == inputs + again + sum(result.nbytes for result in results)
 
 
-def test_the_limit_is_the_larger_of_both() -> None:
+def test_the_limit_is_the_larger_time() -> None:
     case = Case("plain", (2, 8, 64, 64))
     probes = Probes(case, "forward", torch.device("cpu"))
     [(source, target)] = probes.buffers
     assert probes.bytes == source.nbytes + target.nbytes == pytest.approx(probes.work.bytes, rel=1e-3)
     operations = 2 * probes.factor.shape[0] ** 3
 
-    # 1 GB/s and 1000 GFLOP/s, in each of two rounds of which the second is half as fast
+    # 1 GB/s and 1000 GFLOP/s in the first of two rounds; the second is half as fast
     memory = probes.limit([probes.bytes / 1e6, probes.bytes / 5e5], [operations / 1e9, operations / 5e8], [1.0, 2.0])
     assert memory.bound == "memory"
     assert memory.gigabytes_per_second == pytest.approx(0.75)

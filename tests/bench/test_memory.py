@@ -1,4 +1,4 @@
-"""Memory that a call takes, measured in a process of its own."""
+"""Memory of a call, measured in its own process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ CASE = Case("map", (1, 64, 64, 64))
 
 
 @LINUX
-def test_what_a_call_takes_beyond_what_it_returns() -> None:
-    """Unfolding takes each pixel nine times, and once more weighted; a depthwise convolution takes next to nothing."""
+def test_memory_beyond_the_results() -> None:
+    """Unfolding stores each pixel nine times, and nine times weighted; a depthwise convolution needs almost nothing."""
     size = CASE.shape[1] * CASE.shape[2] * CASE.shape[3] * 4 / memory.MIB
     unfolded = memory.measure("unfold", "contiguous", op.prepare_alone, CASE, "forward", "unfold", "contiguous")
     assert (unfolded.competitor, unfolded.memory_format, unfolded.returned) == ("unfold", "contiguous", size)
@@ -27,8 +27,8 @@ def test_what_a_call_takes_beyond_what_it_returns() -> None:
 
 
 @LINUX
-def test_what_a_layer_takes_beyond_its_parameters() -> None:
-    """Filters for every pixel and channel and the windows for them are nine maps each; our filters a ninth of one."""
+def test_memory_of_a_layer_beyond_its_parameters() -> None:
+    """Filters per pixel and channel and their windows are nine maps each; our filters are a ninth of a map."""
     case, size = LayerCase("map", 64, 64, 1), 64**3 * 4 / memory.MIB
     added = {
         name: memory.measure(name, "contiguous", layer.prepare_alone, case, "forward", name, "contiguous").added
@@ -39,7 +39,7 @@ def test_what_a_layer_takes_beyond_its_parameters() -> None:
 
 
 @LINUX
-def test_what_fits_into_memory(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_the_limit_of_memory(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     cpu = torch.device("cpu")
     system = tmp_path / "meminfo"
     system.write_text("MemTotal:  9 kB\nMemAvailable:    2097152 kB\n")
@@ -52,19 +52,19 @@ def test_what_fits_into_memory(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Non
 
 
 @LINUX
-def test_a_process_that_ends_is_an_error_in_words() -> None:
+def test_a_process_that_ends_is_a_readable_error() -> None:
     with pytest.raises(memory.MemoryUnavailableError, match="the memory of doomed ended early"):
         memory.measure("doomed", "contiguous", os._exit, 1)
 
 
 @LINUX
-def test_a_system_that_does_not_say(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_a_system_that_does_not_report_memory(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr(memory, "_RESET", tmp_path / "missing" / "clear_refs")
     with pytest.raises(memory.MemoryUnavailableError, match="cannot reset the peak resident size by .*: No such file"):
         memory._reset_peak()
 
 
-def test_where_memory_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices_and_systems_whose_memory_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.can_measure(torch.device("meta")) == (False, "memory is measured on the CPU only, not on meta")
     monkeypatch.setattr(sys, "platform", "darwin")
     assert memory.can_measure(torch.device("cpu"))[0] is False

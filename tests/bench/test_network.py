@@ -1,4 +1,4 @@
-"""The networks' benchmark: who takes part in what, and what is found out."""
+"""Benchmark of networks: competitors of each direction, and checks."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def test_the_cases() -> None:
         assert shapes[f"b{batch}"] == (batch, 224, "ddf_mul_resnet50", "resnet50")
 
 
-def test_inference_with_all_who_are_there() -> None:
+def test_inference_with_all_competitors() -> None:
     [result] = network.run([TINY], rounds=1)
     assert (result.direction, result.ours, result.baseline) == (INFERENCE, "ddf", "resnet")
     assert {*competitors(result), *result.skipped} == set(network.NAMES)
     assert 0 < result.error < 1
 
 
-def test_without_surgery_the_fused_network_is_left_out_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_surgery_the_fused_network_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "find_spec", lambda name: None)
     [result] = network.run([TINY], rounds=1)
     assert competitors(result) == ["ddf", "resnet", "resnet-fused"]
@@ -65,7 +65,7 @@ def test_with_surgery_the_fused_network_takes_part_and_is_checked(
             list(network.run([TINY], rounds=1, only=["ddf-fused"]))
 
 
-def test_compiled_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_networks_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda model, **options: compiled.append(model) or model)
     results = list(network.run([TINY], [INFERENCE, COMPILED], rounds=1, only=["resnet-fused"]))
@@ -106,10 +106,10 @@ def test_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_training_step_trains() -> None:
     case = NetworkCase("tiny", 2, 32, "ddf_mul_resnet18", "resnet18")
-    pictures, labels = network._batch(case)
+    images, labels = network._batch(case)
     model = network.random_network(case.model).train()
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    step = network._step(model, pictures, labels)
+    step = network._step(model, images, labels)
     step()
     assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
@@ -120,7 +120,7 @@ def test_no_part_of_a_network_is_hidden_from_the_check() -> None:
             assert module.weight.min() >= 0.5
 
 
-def test_a_wrong_gradient_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     class Wrong:
         ddf = staticmethod(reference.ddf)
 

@@ -1,4 +1,4 @@
-"""All competitors of the operator compute what they claim, and a wrong one is found out."""
+"""Competitors of the operator: all agree with the reference, and a wrong one is found."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def test_competitors_agree(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
-def test_the_formula_that_is_compiled_agrees(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", lambda function, **options: function)  # what is compiled, without the wait
+def test_the_compiled_formula_agrees(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)  # the same formula, without the wait
     for result in op.run([case], rounds=1, backward=True):
         assert "compiled" in [timing.competitor for timing in result.timings]
 
 
 @pytest.mark.parametrize("backward", [False, True])
-def test_on_a_gpu_calls_take_turns_among_copies(backward: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as are larger than twice the cache, which is made up here; the CPU has one."""
+def test_on_a_gpu_calls_rotate_through_copies(backward: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies are together larger than twice the cache, which is made up here; the CPU has one."""
     right, seen = ddfnet.ddf, []
 
     def noting(x: torch.Tensor, *filters: torch.Tensor, **options: object) -> torch.Tensor:
@@ -66,7 +66,7 @@ def test_on_a_gpu_calls_take_turns_among_copies(backward: bool, monkeypatch: pyt
         assert seen == [seen[i % 3] for i in range(len(seen))]
 
 
-def test_copies_are_alike() -> None:
+def test_copies_are_equal() -> None:
     tensors = Tensors.random(SMALL[0], torch.device("cpu")).to(torch.channels_last, requires_grad=True)
     copied = tensors.copied(["input", "spatial_filter"])
     for name in vars(tensors):
@@ -77,7 +77,7 @@ def test_copies_are_alike() -> None:
 
 
 def test_the_backward_pass_alone_over_the_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the format in which both together are faster, whatever the forward pass is faster in."""
+    """Taken in the format that is faster for both passes together, not for the forward pass."""
 
     def made_up(calls: dict[tuple[str, str], object], rounds: int, device: torch.device) -> dict:
         passes = {("ddf", "contiguous"): [9.0, 9.0], ("ddf", "channels_last"): [6.0, 8.0]}
@@ -91,7 +91,7 @@ def test_the_backward_pass_alone_over_the_forward_pass(monkeypatch: pytest.Monke
     assert op.measure(CASES["tiny"], "forward", only=[]).backward_ratio is None
 
 
-def test_convolutions_are_torchs_with_the_cases_geometry() -> None:
+def test_convolutions_have_the_geometry_of_the_case() -> None:
     case = Case("geometry", (1, 4, 11, 10), kernel_size=5, stride=2, dilation=2)
     tensors = Tensors.random(case, torch.device("cpu"))
     chosen = competitors(case, WITHOUT_COMPILE)
@@ -113,7 +113,7 @@ def test_without_a_compiler_the_others_are_timed(monkeypatch: pytest.MonkeyPatch
     assert "compiled" not in [timing.competitor for timing in result.timings]
 
 
-def test_what_does_not_fit_into_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_competitor_that_does_not_fit_into_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda device: 100_000)
     [result] = op.run([CASES["tiny"]], rounds=1, only=WITHOUT_COMPILE)
     assert result.skipped == {"unfold": "would need 0 GiB of 0 GiB"}
@@ -122,7 +122,7 @@ def test_what_does_not_fit_into_memory_is_left_out(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("error", [1e-4, float("nan")])
-def test_a_wrong_result_is_found_out(monkeypatch: pytest.MonkeyPatch, part: int, error: float) -> None:
+def test_a_wrong_result_is_found(monkeypatch: pytest.MonkeyPatch, part: int, error: float) -> None:
     """One value of the output, or of one of the three gradients, is off by a little."""
     right = ddfnet.ddf
 
@@ -155,12 +155,12 @@ def test_a_wrong_result_is_found_out(monkeypatch: pytest.MonkeyPatch, part: int,
         list(op.run([CASES["tiny"]], rounds=1, backward=True, only=WITHOUT_COMPILE))
 
 
-def test_only_the_judged_take_part_where_nobody_else_is_named() -> None:
+def test_without_names_only_the_operator_and_its_baseline_take_part() -> None:
     [result] = op.run([CASES["tiny"]], rounds=1, only=[])
     assert [timing.competitor for timing in result.timings] == ["ddf", "depthwise"]
 
 
-def test_half_types_are_judged_by_float32_of_the_same_values() -> None:
+def test_the_baseline_of_half_types_is_float32_with_the_same_values() -> None:
     case = Case("half", (1, 4, 9, 8), dtype="float16")
     tensors = Tensors.random(case, torch.device("cpu")).to(torch.channels_last, requires_grad=True)
     competitor = competitors(case)[baseline(case)]

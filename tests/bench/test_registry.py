@@ -8,7 +8,7 @@ import torch
 from ddfnet.bench.registry import CASES, GROUPS, Case
 
 
-def test_a_name_stands_for_one_case() -> None:
+def test_a_name_belongs_to_one_case() -> None:
     for case in (case for group in GROUPS.values() for case in group):
         assert CASES[case.name] == case
 
@@ -23,7 +23,7 @@ def test_the_default_group() -> None:
     assert {(case.kernel_size, case.stride, case.dtype) for case in GROUPS["default"]} == {(3, 1, "float32")}
 
 
-def test_the_resnet_group_is_what_a_resnet_runs() -> None:
+def test_the_resnet_group_has_the_maps_of_a_resnet() -> None:
     timm = pytest.importorskip("timm")
     shapes = set()
 
@@ -43,7 +43,7 @@ def test_the_resnet_group_is_what_a_resnet_runs() -> None:
     assert {case.name for case in GROUPS["resnet50-fpn"]} == {case.name for case in GROUPS["resnet50"]} | {"p2"}
 
 
-def test_the_papers_maps() -> None:
+def test_the_maps_of_the_paper() -> None:
     [case] = GROUPS["table2"]
     assert (case.shape, case.kernel_size) == ((2, 256, 200, 300), 3)
     assert [(case.name, case.shape) for case in GROUPS["tableA"]] == [
@@ -52,7 +52,7 @@ def test_the_papers_maps() -> None:
     assert {(case.kernel_size, case.stride, case.dtype) for case in GROUPS["tableA"]} == {(3, 1, "float32")}
 
 
-def test_the_options_are_each_there() -> None:
+def test_every_option_is_there() -> None:
     options = GROUPS["options"]
     assert {case.kernel_size for case in options} == {3, 5, 7}
     assert {case.dilation for case in options} == {1, 2}
@@ -63,7 +63,7 @@ def test_the_options_are_each_there() -> None:
 
 
 @pytest.mark.parametrize("case", [Case("even", (1, 2, 9, 8), 4, 2), Case("far", (1, 2, 11, 10), 5, 2, 2)])
-def test_the_output_size_is_conv2ds(case: Case) -> None:
+def test_the_output_size_is_that_of_conv2d(case: Case) -> None:
     weight = torch.zeros(2, 1, case.kernel_size, case.kernel_size)
     padding = case.dilation * (case.kernel_size - 1) // 2
     output = torch.nn.functional.conv2d(

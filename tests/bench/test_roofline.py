@@ -1,4 +1,4 @@
-"""The picture: every case is in it, nothing overlaps, and the same results give the same file."""
+"""Roofline plot: all cases are in it, nothing overlaps, and the same results give the same file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rounds, the better format, and ratios within a round."""
+"""Rounds, the better memory format, and ratios within a round."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ddfnet.bench import timing
 
 
 def test_the_better_format_is_taken_and_ratios_are_within_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that says what each call takes: slower from round to round, which no ratio may show."""
+    """A made-up clock that gets slower from round to round, which no ratio may show."""
     speeds = {("ddf", "contiguous"): 3.0, ("ddf", "channels_last"): 2.0}
     speeds |= {("depthwise", "contiguous"): 1.0, ("depthwise", "channels_last"): 4.0}
     calls = {key: lambda key=key: key for key in speeds}
@@ -28,7 +28,7 @@ def test_the_better_format_is_taken_and_ratios_are_within_rounds(monkeypatch: py
     assert (ddf.memory_format, depthwise.memory_format) == ("channels_last", "contiguous")
     assert (ddf.ratio, depthwise.ratio) == (2, 1)
     assert (ddf.over_ours, depthwise.over_ours) == (1, 0.5)
-    assert ddf.median == 2 * 4  # the first call counts the repetitions, then rounds 2 to 6
+    assert ddf.median == 2 * 4  # the first call finds the repetitions; rounds 2 to 6 follow
     assert ddf.other_median == 3 * 4
     assert (ddf.p20, ddf.p80) == pytest.approx((2 * 2.8, 2 * 5.2))
 
@@ -40,14 +40,14 @@ def test_a_round_calls_each_once_before_the_next_begins() -> None:
         made.append(name)
         torch.ones(200_000).sin_().cos_()
 
-    timing._LEAST_SECONDS, before = 0.0, timing._LEAST_SECONDS
+    timing._MIN_SECONDS, before = 0.0, timing._MIN_SECONDS
     try:
         timing.interleave({name: lambda name=name: call(name) for name in "abc"}, 4, torch.device("cpu"))
     finally:
-        timing._LEAST_SECONDS = before
+        timing._MIN_SECONDS = before
     rounds = made[-12:]
     assert all(sorted(rounds[i : i + 3]) == ["a", "b", "c"] for i in range(0, 12, 3))
-    assert len({tuple(rounds[i : i + 3]) for i in range(0, 12, 3)}) > 1, "in an order of its own"
+    assert len({tuple(rounds[i : i + 3]) for i in range(0, 12, 3)}) > 1, "each round in its own order"
 
 
 def test_a_short_call_is_repeated_within_a_round() -> None:
@@ -62,7 +62,7 @@ def test_a_short_call_is_repeated_within_a_round() -> None:
 
 
 def test_a_device_is_timed_by_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between an idle device and the end of the last of all calls; one that is long is repeated too."""
+    """From an idle device to the end of the last call; a long call is repeated too."""
     device, seen = torch.device("cuda"), []
 
     class Event:
@@ -94,13 +94,13 @@ def test_copies_are_together_larger_than_twice_the_cache(
     read: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = torch.device("cpu")
-    assert timing.turns(read, device) == 1, "the CPU's calls find what was there before"
+    assert timing.num_copies(read, device) == 1, "the CPU needs no copies"
     monkeypatch.setattr(timing, "_cache", lambda device: 1000)
-    assert timing.turns(read, device) == expected
+    assert timing.num_copies(read, device) == expected
     assert expected * read > 2 * 1000 >= (expected - 1) * read
 
 
-def test_the_cache_is_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(L2_cache_size=50))
     monkeypatch.setattr(torch.xpu, "get_device_properties", lambda device: SimpleNamespace(last_level_cache_size=60))
     sizes = [timing._cache(torch.device(kind)) for kind in ("cuda", "xpu", "mps", "cpu")]

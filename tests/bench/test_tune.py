@@ -31,7 +31,7 @@ HEURISTIC, SLOW, FAST, WRONG, BROKEN = map(numbered, (1, 2, 4, 8, 16))
 
 @pytest.fixture(autouse=True)
 def made_up(monkeypatch: pytest.MonkeyPatch) -> list[LaunchConfig]:
-    """Kernels that compute by the reference, and made-up times; the configurations that ran, in order."""
+    """Replace kernels by the reference and clocks by made-up times; return the configurations that ran, in order."""
     call, ran = tune._call, []
 
     def _call(case: Case, kernel: str, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""`ddfnet bench check` and `ddfnet bench plot`: what is made of results files."""
+"""`ddfnet bench check` and `ddfnet bench plot` on results files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Fails = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results file of this machine."""
+    """Make a results file of this machine."""
     file = tmp_path_factory.mktemp("results") / "op.json"
     command = ["bench", "op", "--case", "tiny", "--rounds", "1", "--backward", "--only", "ddf", "--json", str(file)]
     assert main(command) == 0

@@ -1,4 +1,4 @@
-"""`ddfnet env`: right where all is well, and still there where something is wrong."""
+"""`ddfnet env` on a working installation and on broken ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 import ddfnet
 from ddfnet.cli.main import main
 from ddfnet.ops import backends
+from ddfnet.ops.cpu import isas
 
 
 def collected(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -34,6 +35,8 @@ def test_json_agrees_with_the_library(capsys: pytest.CaptureFixture[str]) -> Non
     assert (cpu["kernel"], cpu["reason"]) == backends.resolve(torch.device("cpu"))
     assert list(cpu["kernels"]) == ["cpu", "triton", "reference"]
     assert cpu["kernels"]["reference"]["can_run"] is True
+    assert found["isas"] == isas()
+    assert not isas() or isas()[-1] == "baseline"
 
 
 def test_text_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:

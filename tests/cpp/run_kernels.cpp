@@ -94,8 +94,11 @@ struct Values {
       return value;
     }
     const int exponent = half >> 10 & 31, mantissa = half & 1023;
-    const double magnitude = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
-    return exponent == 31 ? NAN : half & 0x8000 ? -magnitude : magnitude;
+    if (exponent == 31 && mantissa != 0) return NAN;
+    const double magnitude = exponent == 31  ? HUGE_VAL
+                             : exponent == 0 ? std::ldexp(mantissa, -24)
+                                             : std::ldexp(1024 + mantissa, exponent - 25);
+    return half & 0x8000 ? -magnitude : magnitude;
   }
   int64_t at(int64_t a, int64_t b, int64_t c, int64_t d) const {
     return a * stride[0] + b * stride[1] + c * stride[2] + d * stride[3];
@@ -143,7 +146,7 @@ bool check(const Kernels& kernels, int round) {
   p.heads = 1 + random_below(3);
   p.channels = p.heads * widths[random_below(8)];
   p.height = 1 + random_below(10), p.width = 1 + random_below(24);
-  const bool common = random_below(2) == 0, square = random_below(3) == 0;  // what has loops of its own
+  const bool common = random_below(2) == 0, square = random_below(3) == 0;  // kernels with loops of their own
   p.kernel_y = common ? 3 : 1 + random_below(5), p.kernel_x = common ? 3 : 1 + random_below(5);
   if (square && !common) p.kernel_y = p.kernel_x = 5 + 2 * random_below(2);
   p.stride_y = 1 + random_below(square ? 2 : 3), p.stride_x = 1 + random_below(square ? 2 : 3);
@@ -226,6 +229,52 @@ bool check(const Kernels& kernels, int round) {
          (!wants_spatial || matches("gradient of spatial filter", grad_spatial, to_spatial, kernels, round));
 }
 
+// Returns the value of a half precision type that is nearest to `value`, ties to even; infinity beyond the largest.
+double round_to(double value, DType dtype) {
+  const int digits = dtype == DType::Half ? 11 : 8, least = dtype == DType::Half ? -24 : -133;
+  const double limit = dtype == DType::Half ? 65520 : std::ldexp(511, 119);
+  if (!std::isfinite(value) || std::fabs(value) >= limit)
+    return std::isnan(value) ? value : std::copysign(HUGE_VAL, value);
+  int exponent;
+  std::frexp(value, &exponent);
+  const int last = exponent - digits > least ? exponent - digits : least;  // place of the last digit
+  return std::ldexp(std::nearbyint(std::ldexp(value, -last)), last);
+}
+
+// All 65536 values of both half precision types, filtered by one tap: the products are exact in float, so that every
+// output is the product rounded once.
+bool check_conversions(const Kernels& kernels) {
+  for (const DType dtype : {DType::BFloat16, DType::Half}) {
+    for (const bool channels_last : {true, false}) {
+      Problem p{};
+      p.batch = p.heads = p.height = p.width = p.grid_height = p.grid_width = 1;
+      p.kernel_y = p.kernel_x = p.stride_y = p.stride_x = p.dilation_y = p.dilation_x = p.upscale_y = p.upscale_x = 1;
+      p.channels = 1 << 16;
+      p.weight = Weight::Channel;
+      if (!channels_last) p.channels = 1, p.width = p.grid_width = 1 << 16;
+      Values input({1, p.channels, 1, p.width}, channels_last, dtype, true);
+      Values channel({1, p.channels, 1, 1}, channels_last, dtype, true);
+      Values output({1, p.channels, 1, p.width}, channels_last, dtype, false);
+      for (int64_t i = 0; i < input.count; ++i) {
+        const uint16_t bits = static_cast<uint16_t>(i);
+        std::memcpy(input.memory.get() + i * 2, &bits, 2);
+      }
+      for (int64_t i = 0; i < channel.count; ++i) channel.set(i, random_below(2) == 0 ? 1.3125 : 1);
+      p.input = input.readable(), p.channel_filter = channel.readable();
+      kernels.forward[static_cast<int>(dtype)](p, output.writable(), parallel_for);
+      for (int64_t i = 0; i < input.count; ++i) {
+        const double expected = round_to(input.get(i) * channel.get(channels_last ? i : 0), dtype),
+                     value = output.get(i);
+        if (value == expected || (std::isnan(value) && std::isnan(expected))) continue;
+        std::printf("%s: value %llx comes back as %g, expected %g\n", kernels.name, static_cast<long long>(i), value,
+                    expected);
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
 std::vector<float> random_floats(int64_t count) {
   std::vector<float> values(static_cast<size_t>(count));
   for (float& value : values) value = static_cast<float>(random_value());
@@ -266,7 +315,7 @@ bool check_layer(const Kernels& kernels, int round) {
                            spatial_scale = random_floats(outputs), channel_scale = random_floats(filters),
                            channel_shift = random_floats(filters), scale = random_floats(p.channels),
                            shift = random_floats(p.channels);
-  const bool learnt = random_below(2) == 0, after = random_below(2) == 0;
+  const bool learnt = random_below(2) == 0, epilogue = random_below(2) == 0;
   Layer layer{spatial_weight.data(),
               spatial_bias.data(),
               reduce_weight.data(),
@@ -277,7 +326,7 @@ bool check_layer(const Kernels& kernels, int round) {
               {learnt ? spatial_scale.data() : nullptr, nullptr, 0.5f, 1e-3f},
               {channel_scale.data(), learnt ? channel_shift.data() : nullptr, 0, 1e-3f},
               {}};
-  if (after) layer.after = {scale.data(), shift.data(), true};
+  if (epilogue) layer.epilogue = {scale.data(), shift.data(), true};
 
   std::vector<double> expected(static_cast<size_t>(output.count));
   for (int64_t n = 0; n < p.batch; ++n) {
@@ -329,8 +378,8 @@ bool check_layer(const Kernels& kernels, int round) {
             const double b = spatial[static_cast<size_t>(c / p.head_channels() * taps + t)];
             sum += (p.weight == Weight::Product ? a * b : a + b) * input.get(input.at(n, c, in_y, in_x));
           }
-          if (after) sum = sum * scale[static_cast<size_t>(c)] + shift[static_cast<size_t>(c)];
-          expected[static_cast<size_t>(output.at(n, c, y, x))] = after && sum < 0 ? 0 : sum;
+          if (epilogue) sum = sum * scale[static_cast<size_t>(c)] + shift[static_cast<size_t>(c)];
+          expected[static_cast<size_t>(output.at(n, c, y, x))] = epilogue && sum < 0 ? 0 : sum;
         }
       }
     }
@@ -344,16 +393,12 @@ bool check_layer(const Kernels& kernels, int round) {
 
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 300;
-  for (const char* name : {"baseline", "avx2", "avx512"}) {
-    const Kernels* kernels = find_kernels(name);
-    if (kernels == nullptr) {
-      std::printf("%s: not on this processor\n", name);
-      continue;
-    }
+  for (const Kernels* kernels : supported_kernels()) {
+    if (!check_conversions(*kernels)) return 1;
     for (int round = 0; round < rounds; ++round) {
       if (!check(*kernels, round) || !check_layer(*kernels, round)) return 1;
     }
-    std::printf("%s: %d rounds\n", name, rounds);
+    std::printf("%s: %d rounds\n", kernels->name, rounds);
   }
   return 0;
 }

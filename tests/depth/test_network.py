@@ -329,7 +329,7 @@ def test_the_plain_network_is_as_large(scale_factor: int, ours: dict[str, int], 
     assert size(**plains, upsampler="bilinear") == pytest.approx(size(**ours), rel=0.05)
 
 
-# --- reach ------------------------------------------------------------------------------------------------
+# --- receptive radius ---------------------------------------------------------------------------------------
 
 REACHES = [{}, {"kernel_size": 5}, {"blocks": 2}, {"carry": False}, {"upsampler": "bilinear"}]
 
@@ -342,10 +342,11 @@ def columns(array: Tensor, samples: int) -> Tensor:
 @pytest.mark.parametrize("options", REACHES, ids=str)
 @pytest.mark.parametrize("scale_factor", [2, 4, 8])
 @torch.no_grad()
-def test_reach(options: dict[str, Any], scale_factor: int) -> None:
+def test_receptive_radius(options: dict[str, Any], scale_factor: int) -> None:
     """A nan spreads to whatever reads it, so it shows what a change too small for float32 would not."""
     model = network(scale_factor, **options)
-    reach, at = model.receptive_radius, model.reach + 3
+    radius = model.receptive_radius
+    at = radius + 3
     samples = 2 * at + 1
     scaled, guide = torch.rand(1, 1, 3, samples), torch.rand(1, 3, 3 * scale_factor, samples * scale_factor)
     known = torch.ones_like(scaled)
@@ -358,17 +359,18 @@ def test_reach(options: dict[str, Any], scale_factor: int) -> None:
 
     broken = scaled.clone()
     broken[..., at] = float("nan")
-    assert reach - 4 < farthest(broken, guide) <= reach
+    assert radius - 4 < farthest(broken, guide) <= radius
     broken = guide.clone()
     broken[..., at * scale_factor : (at + 1) * scale_factor] = float("nan")
-    assert 0 < farthest(scaled, broken) <= reach
+    assert 0 < farthest(scaled, broken) <= radius
 
 
 @pytest.mark.parametrize("options", REACHES, ids=str)
 @torch.no_grad()
-def test_beyond_reach_nothing_changes_a_bit(options: dict[str, Any]) -> None:
+def test_beyond_the_receptive_radius_nothing_changes_a_bit(options: dict[str, Any]) -> None:
     model = network(4, **options)
-    reach, at = model.receptive_radius, model.reach + 3
+    radius = model.receptive_radius
+    at = radius + 3
     samples = 2 * at + 1
     scaled, guide = torch.rand(1, 1, 4, samples), torch.rand(1, 3, 16, samples * 4)
     known = (torch.rand_like(scaled) < 0.7).float()
@@ -384,14 +386,14 @@ def test_beyond_reach_nothing_changes_a_bit(options: dict[str, Any]) -> None:
         return columns(result.depth, samples)[at]
 
     expected = run(samples)
-    assert torch.equal(run(reach), expected)
+    assert torch.equal(run(radius), expected)
     assert not torch.equal(run(2), expected)
 
 
 @torch.no_grad()
 def test_target_receptive_radius() -> None:
     model = network(4)
-    reach, at = model.target_receptive_radius, 10
+    radius, at = model.target_receptive_radius, 10
     scaled, known = torch.rand(1, 1, 3, 21), torch.ones(1, 1, 3, 21)
     expected = model.features(scaled, known)
     for name in ("depth", "validity"):
@@ -400,8 +402,8 @@ def test_target_receptive_radius() -> None:
         there[..., at] = float(name == "depth")
         changed = (model.features(depth, there) != expected).any(1).any(1)[0]
         away = (torch.arange(21) - at).abs()
-        assert not changed[away > reach].any()
-        assert changed[away == reach].any()
+        assert not changed[away > radius].any()
+        assert changed[away == radius].any()
 
 
 # --- numbers ----------------------------------------------------------------------------------------------

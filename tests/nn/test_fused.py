@@ -12,8 +12,8 @@ import ddfnet
 from ddfnet.nn import DDF2d, ddf
 from tests.ops.cases import kernel, kernels
 
-TIERS = [name for name in kernels() if name != "reference"]
-pytestmark = pytest.mark.skipif(not TIERS, reason="no compiled kernel here")
+KERNELS = [name for name in kernels() if name != "reference"]
+pytestmark = pytest.mark.skipif(not KERNELS, reason="no compiled kernel here")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def randomised(layer: DDF2d) -> DDF2d:
     return layer.eval()
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("isa", KERNELS)
 @pytest.mark.parametrize(
     ("channels", "options"),
     [
@@ -57,14 +57,14 @@ def randomised(layer: DDF2d) -> DDF2d:
         (3, {"reduction": 0.01}),
     ],
 )
-def test_it_agrees_with_the_steps(tier: str, channels: int, options: dict, calls: list[bool]) -> None:
+def test_it_agrees_with_the_steps(isa: str, channels: int, options: dict, calls: list[bool]) -> None:
     layer = randomised(DDF2d(channels, **options))
     sizes = [(2, 19, 23), (1, 7, 7), (3, 1, 2)]
     for (batch, height, width), folded in itertools.product(sizes, (False, True)):
         x = channels_last(batch, channels, height, width)
         if folded and layer.after_scale is None:
             layer.fold_after(torch.randn(channels), torch.randn(channels), relu=True)
-        with kernel(tier), torch.no_grad():
+        with kernel(isa), torch.no_grad():
             got = layer(x)
         steps = layer(x)  # gradients may be wanted
         with ddfnet.ops.backend("reference"):

@@ -15,7 +15,6 @@ import ddfnet
 from ddfnet.ops import backends, cpu
 from ddfnet.ops.geometry import Combine, Geometry
 
-TIERS = ("baseline", "avx2", "avx512")
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 # The largest error allowed, relative to the size of the values: a few units in the last place.
@@ -26,9 +25,7 @@ def kernels() -> list:
     """Every kernel that this machine can run: the reference, and each instruction set of the compiled kernel."""
     names = ["reference"]
     if backends.chosen() == "auto" and cpu.can_run(torch.device("cpu"))[0]:
-        current = torch.ops.ddfnet_cpu.tier()
-        names += [f"cpu-{tier}" for tier in TIERS if torch.ops.ddfnet_cpu.set_tier(tier)]
-        torch.ops.ddfnet_cpu.set_tier(current)
+        names += [f"cpu-{isa}" for isa in reversed(cpu.isas())]
     if backends.can_run("triton", torch.device("cpu"))[0]:
         names.append("triton")
         _interpret_fast()
@@ -92,16 +89,16 @@ _INTERPRETED = {
 @contextmanager
 def kernel(name: str) -> Iterator[None]:
     """Runs the block on one of `kernels`."""
-    backend, _, tier = name.partition("-")
-    before = torch.ops.ddfnet_cpu.tier() if tier else None
-    if tier:
-        assert torch.ops.ddfnet_cpu.set_tier(tier)
+    backend, _, isa = name.partition("-")
+    before = torch.ops.ddfnet_cpu.isa() if isa else None
+    if isa:
+        assert torch.ops.ddfnet_cpu.set_isa(isa)
     try:
         with ddfnet.ops.backend(backend):
             yield
     finally:
-        if tier:
-            torch.ops.ddfnet_cpu.set_tier(before)
+        if isa:
+            torch.ops.ddfnet_cpu.set_isa(before)
 
 
 @dataclasses.dataclass(frozen=True)

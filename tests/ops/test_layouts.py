@@ -59,10 +59,10 @@ def test_views_are_read_and_nothing_around_them(name: str, layout: str, channels
 @pytest.mark.skipif(
     not any(n.startswith("cpu-") for n in kernels()), reason="the compiled kernel alone writes through views"
 )
-@pytest.mark.parametrize("tier", [n.partition("-")[2] for n in kernels() if n.startswith("cpu-")])
+@pytest.mark.parametrize("isa", [n.partition("-")[2] for n in kernels() if n.startswith("cpu-")])
 @pytest.mark.parametrize("layout", ["sliced", "every_other", "channels_last"])
 @DTYPES
-def test_kernels_write_their_view_and_nothing_around_it(tier: str, layout: str, dtype: torch.dtype) -> None:
+def test_kernels_write_their_view_and_nothing_around_it(isa: str, layout: str, dtype: torch.dtype) -> None:
     """Below the public function, which allocates its results: outputs that are views into guarded memory."""
     native = torch.ops.ddfnet_cpu
     for channels, combine in itertools.product((3, 32), ("mul", "add")):
@@ -73,7 +73,7 @@ def test_kernels_write_their_view_and_nothing_around_it(tier: str, layout: str, 
         views = [view_into_guards(torch.zeros_like(t), layout) for t in results]
         if layout == "channels_last":
             x, grad = (t.contiguous(memory_format=torch.channels_last) for t in (x, grad))
-        with kernel(f"cpu-{tier}"):
+        with kernel(f"cpu-{isa}"):
             geometry = native.geometry(*case.geometry)
             native.forward_out(views[0][0], x, channel, spatial, geometry)
             native.backward_out(*(v for v, _ in views[1:]), grad, x, channel, spatial, geometry)

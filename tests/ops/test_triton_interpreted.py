@@ -1,4 +1,4 @@
-"""The GPU kernels, interpreted, in two things that only they have: widths of indices, and sizes of tiles."""
+"""GPU kernels, interpreted: widths of indices and sizes of tiles, which other kernels do not have."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_results_do_not_depend_on_tiles(memory_format: torch.memory_format) -> N
         {"bwd_filters": config.FilterTile(1, 4, 2, 4, 1)},
         {"bwd_filters": config.PlanarTile(2, 2, 3, 2, 3)},
         {"bwd_filters": config.PlanarTile(4, 4, 2, 1, 1)},
-        {"bwd_filters": config.PlanarTile(8, 1, 32, 8, 3)},  # of a table that was made on a larger map
+        {"bwd_filters": config.PlanarTile(8, 1, 32, 8, 3)},  # from a table that was made on a larger map
     ]
 
     class Table(dict):

@@ -1,4 +1,4 @@
-"""The formula for bytes against the accesses of the interpreted kernels, each of which is recorded."""
+"""Formula for bytes against the accesses of the interpreted kernels, each of which is recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ddfnet bench check``: whether the ratios of committed results still hold."""
+"""``ddfnet bench check``: a regression check against the ratios of committed results."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ import torch
 from ddfnet import env_info
 from ddfnet.bench import check, documents
 from ddfnet.bench.equality import WrongResultError
-from ddfnet.cli.bench import depth
-from ddfnet.cli.bench.common import add_rounds, kernel_text
-from ddfnet.errors import UserError, require
-from ddfnet.export.api import MODULES
+from ddfnet.cli.bench._common import add_rounds, kernel_text, require_libraries
+from ddfnet.errors import UserError
 from ddfnet.table import table
 
 
@@ -24,7 +22,7 @@ def add(subjects: Any) -> None:
         "check",
         help="time the cases of a results file again, and fail where one got slower",
         description="Times the cases of results files again and compares the ratios to their baselines, never absolute "
-        f"times. Fails where a ratio is more than {check.BOUND:.0%} worse, twice. Needs the kernel that made the file.",
+        f"times. Fails if a ratio is more than {check.BOUND:.0%} worse, twice. Needs the kernel that made the file.",
     )
     parser.add_argument("file", nargs="+", type=Path, metavar="FILE", help="written by --json")
     add_rounds(parser)
@@ -44,18 +42,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(file: Path, document: documents.Document, rounds: int) -> list[str]:
-    """The cases that got slower; all are printed."""
-    if document.what in ("network", "export"):
-        require("models", ["timm"])
-    if document.what == "export":
-        require("export", MODULES)
-    if document.what == "depth":
-        depth.require_methods()
-    kernel = kernel_text(env_info.device_named(document.device))
+    """Time the cases of one file, print all of them, and return the names of the slower ones."""
+    require_libraries(document.what)
+    kernel = kernel_text(env_info.find_device(document.device))
     if kernel != document.kernel:
         raise UserError(
             f"{file} was made by the {document.kernel} and this machine runs the {kernel}: their ratios cannot be "
-            f"compared; give results of this kernel, or choose the other one by DDFNET_CPU_TIER if the machine has it"
+            f"compared; give results of this kernel, or choose the other one by DDFNET_CPU_ISA if the machine has it"
         )
     torch.set_num_threads(document.machine["threads"])
     print(f"{file}: {kernel}, {torch.get_num_threads()} threads")

@@ -1,4 +1,4 @@
-"""``ddfnet bench export``: ddf_mul_resnet50 in ONNX Runtime beside itself on our CPU kernels."""
+"""``ddfnet bench export``: ddf_mul_resnet50 in ONNX Runtime beside the eager network."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Any
 
 from ddfnet.bench import export
 from ddfnet.bench.registry import NETWORKS
-from ddfnet.cli.bench import common
-from ddfnet.errors import require
-from ddfnet.export.api import MODULES
+from ddfnet.cli.bench import _common
 
 
 def add(subjects: Any) -> None:
@@ -17,14 +15,13 @@ def add(subjects: Any) -> None:
         "export",
         help="ddf_mul_resnet50 in ONNX Runtime beside the eager network",
         description="Exports ddf_mul_resnet50 as ONNX, checks it, and times it in ONNX Runtime beside the eager "
-        "network in its better memory format, in turns, with as many threads.",
+        "network in its better memory format, in turns, with the same number of threads.",
     )
-    common.add_options(parser, NETWORKS, cpu_only=True)
+    _common.add_options(parser, NETWORKS, cpu_only=True)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    require("models", ["timm"])
-    require("export", MODULES)
-    cases = common.chosen(options, NETWORKS, ["b1", "b8"])
-    return common.measure(options, "export", lambda device: export.run(cases, rounds=options.rounds))
+    _common.require_libraries("export")
+    cases = _common.select_cases(options, NETWORKS, ["b1", "b8"])
+    return _common.measure(options, "export", lambda device: export.run(cases, rounds=options.rounds))

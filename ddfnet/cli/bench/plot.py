@@ -1,4 +1,4 @@
-"""``ddfnet bench plot``: the roofline of the operator's results."""
+"""``ddfnet bench plot``: the roofline plot of results of ``ddfnet bench op``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ddfnet.errors import UserError, require, writable_file
 def add(subjects: Any) -> None:
     parser = subjects.add_parser(
         "plot",
-        help="draw the roofline of results of bench op",
-        description="Draws the speed of each case of results files of bench op below the machine's own limit.",
+        help="draw the roofline plot of results of bench op",
+        description="Draws the speed of each case in results files of bench op below the limit of the machine.",
     )
     parser.add_argument("file", nargs="+", type=Path, metavar="FILE", help="written by bench op --json")
     parser.add_argument(
-        "--out", type=Path, default=Path("roofline.svg"), metavar="FILE", help="the picture (%(default)s)"
+        "--out", type=Path, default=Path("roofline.svg"), metavar="FILE", help="the image (%(default)s)"
     )
     parser.set_defaults(run=run)
 

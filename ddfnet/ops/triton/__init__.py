@@ -1,4 +1,4 @@
-"""The operator on GPUs, in Triton.
+"""GPU kernels of the operator, in Triton.
 
 ``fwd``, ``bwd_input``, ``bwd_filters`` and ``bwd_filters_planar`` hold one kernel each, ``common`` what they share,
 ``config`` chooses their tiles, and ``launcher`` turns a call of the operator into launches.

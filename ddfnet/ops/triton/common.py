@@ -23,7 +23,7 @@ class Map(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """The sizes that a kernel takes at run time."""
+    """Sizes that a kernel takes at run time."""
 
     heads: Any
     channels: Any  # per head
@@ -36,7 +36,7 @@ class Sizes(NamedTuple):
 
 
 class StaticGeometry(NamedTuple):
-    """The part of a `Geometry` that a kernel is compiled for, as plain numbers. Padding is in `Sizes`."""
+    """Part of a `Geometry` that a kernel is compiled for, as plain numbers. Padding is in `Sizes`."""
 
     kernel_h: int
     kernel_w: int

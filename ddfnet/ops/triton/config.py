@@ -25,7 +25,7 @@ ENVIRONMENT_VARIABLE = "DDFNET_TRITON_TILES"
 
 
 class Tile(NamedTuple):
-    """The tile of a program of `ddf_fwd_kernel` and `ddf_bwd_input_kernel`."""
+    """Tile of a program of `ddf_fwd_kernel` and `ddf_bwd_input_kernel`."""
 
     BLOCK_W: int  # positions of a row, processed together
     BLOCK_C: int  # channels of one head
@@ -42,7 +42,7 @@ class Tile(NamedTuple):
 
 
 class FilterTile(NamedTuple):
-    """The tile of a program of `ddf_bwd_filters_kernel`."""
+    """Tile of a program of `ddf_bwd_filters_kernel`."""
 
     BLOCK_W: int
     BLOCK_C: int
@@ -56,7 +56,7 @@ class FilterTile(NamedTuple):
 
 
 class PlanarTile(NamedTuple):
-    """The tile of a program of `ddf_bwd_filters_planar_kernel`."""
+    """Tile of a program of `ddf_bwd_filters_planar_kernel`."""
 
     BLOCK_W: int
     BLOCK_C: int
@@ -81,7 +81,7 @@ class LaunchConfig(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """The facts that a configuration depends on."""
+    """Facts that a configuration depends on."""
 
     kernel: str  # "fwd", "bwd_input" or "bwd_filters"
     channels_last: bool  # channels are adjacent in memory, not columns
@@ -97,7 +97,7 @@ class Problem:
 
     @property
     def key(self) -> str:
-        """The name of the problem in a table, with channels and pixels rounded up to powers of two."""
+        """Name of the problem in a table, with channels and pixels rounded up to powers of two."""
         g = self.geometry
         return (
             f"{self.architecture} {self.kernel} {'channels_last' if self.channels_last else 'contiguous'} "

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddfnet.env_info import device_named
+from ddfnet.env_info import find_device
 from ddfnet.errors import DataError
 from ddfnet.models.faster_rcnn import Detector
 from ddfnet.models.upsamplers import upsampler as build_upsampler
@@ -84,7 +84,7 @@ def evaluate(
         DataError: images are missing or broken, or have a class that a detector does not know.
         UserError: this machine has no such device.
     """
-    place = device_named(device)
+    place = find_device(device)
     rows, networks = [], []
     for name, file in zip(short_names(checkpoints), checkpoints, strict=True):
         detector = load(file, Detector)

@@ -1,6 +1,15 @@
-// What all kernels of a tier share: scratch memory, loops over threads, and which positions each tap joins.
-// No standard containers here: a template of theirs, instantiated under the tier's target, could be the one copy that
-// the linker keeps for the whole library, and would then run on processors without that instruction set.
+// Scratch memory, loops over threads, and the positions that each tap joins, for all kernels.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+#include "isa/target.inl"
+#include "problem.h"
+
+DDF_BEFORE_NAMESPACE();
+namespace ddfnet::DDF_ISA {
 
 DDF_INLINE int64_t min(int64_t a, int64_t b) {
   return a < b ? a : b;
@@ -12,7 +21,7 @@ DDF_INLINE int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-// Uninitialised memory for `count` values, aligned to cache lines, with a vector of slack at the end.
+// Uninitialised memory for `count` values, aligned to cache lines. One vector of slack at the end allows full vectors.
 template <class T>
 class Buffer {
  public:
@@ -33,19 +42,19 @@ class Buffer {
 };
 
 template <class Body>
-DDF_INLINE void run_parallel(ParallelFor parallel_for, int64_t count, int64_t grain, Body& body) {
+DDF_INLINE void run_parallel(ParallelFor parallel_for, int64_t count, int64_t grain_size, Body& body) {
   parallel_for(
-      count, max(grain, 1),
+      count, max(grain_size, 1),
       [](void* context, int64_t begin, int64_t end) { (*static_cast<Body*>(context))(begin, end); }, &body);
 }
 
-// How many items of this many operations are worth a thread of their own.
-DDF_INLINE int64_t grain(int64_t operations_an_item) {
-  return ceil_div(1 << 16, max(operations_an_item, 1));
+// The grain size: the number of items that make a thread worth its start.
+DDF_INLINE int64_t grain_size(int64_t operations_per_item) {
+  return ceil_div(1 << 16, max(operations_per_item, 1));
 }
 
 template <class T, class Pointer>
-DDF_INLINE const T* at(const ArrayOf<Pointer>& array, int64_t a, int64_t b, int64_t c, int64_t d) {
+DDF_INLINE const T* at(const StridedArray<Pointer>& array, int64_t a, int64_t b, int64_t c, int64_t d) {
   const int64_t* stride = array.stride;
   return static_cast<const T*>(array.data) + a * stride[0] + b * stride[1] + c * stride[2] + d * stride[3];
 }
@@ -55,19 +64,19 @@ DDF_INLINE T* at(const Array& array, int64_t a, int64_t b, int64_t c, int64_t d)
   return static_cast<T*>(array.data) + a * stride[0] + b * stride[1] + c * stride[2] + d * stride[3];
 }
 
-// Along one axis, tap k joins filter position p with input position p * stride - padding + k * dilation.
+// One axis of the operator: tap k joins filter position p with input position p * stride - padding + k * dilation.
 struct AxisGeometry {
   int64_t positions, inputs, taps, stride, padding, dilation;
 };
-DDF_INLINE AxisGeometry rows_of(const Problem& p) {
+DDF_INLINE AxisGeometry row_axis(const Problem& p) {
   return {p.grid_height, p.height, p.kernel_y, p.stride_y, p.padding_y, p.dilation_y};
 }
-DDF_INLINE AxisGeometry columns_of(const Problem& p) {
+DDF_INLINE AxisGeometry column_axis(const Problem& p) {
   return {p.grid_width, p.width, p.kernel_x, p.stride_x, p.padding_x, p.dilation_x};
 }
 
-// For each target along an axis, the taps that reach a source inside the map, and where. Forward, the targets are
-// filter positions and the sources inputs; transposed, for the input's gradient, the other way round.
+// For each target along an axis, the taps that read a source inside the map, and the position of that source. Forward,
+// targets are filter positions and sources are inputs. Transposed (the input's gradient), it is the other way round.
 class Axis {
  public:
   struct Entry {
@@ -105,9 +114,9 @@ class Axis {
   Buffer<Entry> entries_;
 };
 
-// The gradient of the channel filter is summed over blocks of positions that depend on the shape alone, each block into
-// its own slice of `partial` (batch, blocks, subpixels, taps or channels as the kernel likes), then over the blocks in
-// order: the same bits from run to run, and no atomics. `write(total, n)` puts a sample's sum where it belongs.
+// Reduces partial sums, (batch, blocks, size), over the blocks, and calls write(total, n) for each sample. The channel
+// filter's gradient is summed this way: the blocks depend on the shape alone and are added in order, so the result has
+// the same bits from run to run, without atomics.
 template <class T, class Write>
 DDF_INLINE void sum_blocks(T* partial, int64_t batch, int64_t blocks, int64_t size, ParallelFor parallel_for,
                            Write write) {
@@ -121,5 +130,8 @@ DDF_INLINE void sum_blocks(T* partial, int64_t batch, int64_t blocks, int64_t si
       write(static_cast<const T*>(total), n);
     }
   };
-  run_parallel(parallel_for, batch, grain(blocks * size), body);
+  run_parallel(parallel_for, batch, grain_size(blocks * size), body);
 }
+
+}  // namespace ddfnet::DDF_ISA
+DDF_AFTER_NAMESPACE();

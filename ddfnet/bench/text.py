@@ -1,17 +1,16 @@
-"""Results of benchmarks as plain text."""
+"""Results as plain text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ddfnet.bench.costs import costs
 from ddfnet.bench.limits import Limit
-from ddfnet.bench.result import Result
-from ddfnet.bench.summary import LARGE, Summary
+from ddfnet.bench.result import LARGE, Result, Summary, costs
 from ddfnet.table import table
 
 
 def result_text(result: Result) -> str:
+    """Return the times and ratios of one result, its limit and its memory."""
     headers = ["", "format", "ms", "p20", "p80", f"x {result.baseline}", "other format"]
     rows = [
         [
@@ -32,14 +31,15 @@ def result_text(result: Result) -> str:
 
 
 def depth_text(result: Result) -> str:
-    headers = ["", "s", "p20", "p80", f"x {result.baseline}", "s a megapixel", "MiB added", "a megapixel"]
+    """Return the times and costs of one result of `ddfnet.bench.depth`."""
+    headers = ["", "s", "p20", "p80", f"x {result.baseline}", "s / megapixel", "MiB added", "MiB / megapixel"]
     rows = [
         [
             cost.method,
             *(f"{v / 1e3:.3f}" for v in (t.median, t.p20, t.p80)),
             f"{t.ratio:.2f}",
-            f"{cost.seconds_a_megapixel:.3f}",
-            *("-" if v is None else f"{v:.1f}" for v in (cost.mib, cost.mib_a_megapixel)),
+            f"{cost.seconds_per_megapixel:.3f}",
+            *("-" if v is None else f"{v:.1f}" for v in (cost.mib, cost.mib_per_megapixel)),
         ]
         for t, cost in zip(result.timings, costs(result), strict=True)
     ]
@@ -47,7 +47,7 @@ def depth_text(result: Result) -> str:
 
 
 def summary_text(summaries: Sequence[Summary], ours: str) -> str:
-    """A row a direction; times and ratios as in the results."""
+    """Return a table with one row per direction."""
     others = list(dict.fromkeys(name for summary in summaries for name in summary.others))
     headers = ["geometric means", "cases", "ours / baseline", "worst", *(f"{name} / {ours}" for name in others)]
     rows = [

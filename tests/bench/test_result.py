@@ -1,4 +1,4 @@
-"""Geometric means, the worst case, and what does not count."""
+"""Summaries of results: geometric means, the worst case, and the cases that do not count."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from ddfnet.bench.registry import CASES
-from ddfnet.bench.summary import summarise
+from ddfnet.bench.result import summarise
 
 
-def test_a_summary_a_direction(made_up) -> None:
+def test_one_summary_per_direction(made_up) -> None:
     results = [
         made_up(CASES["c64"], ratio=0.5, share=0.7),
         made_up(CASES["c64"], "forward+backward", ratio=0.9),
@@ -26,7 +26,7 @@ def test_a_summary_a_direction(made_up) -> None:
     assert (both.direction, both.cases, both.ratio) == ("forward+backward", 1, pytest.approx(0.9))
 
 
-def test_who_is_left_out_of_some_cases_counts_in_the_others(made_up) -> None:
+def test_a_competitor_of_some_cases_counts_in_those(made_up) -> None:
     with_unfold, without = made_up(CASES["c64"]), made_up(CASES["c128"])
     without = replace(without, timings=without.timings[:2])
     [summary] = summarise([without, with_unfold])

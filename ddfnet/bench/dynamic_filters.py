@@ -1,7 +1,7 @@
-"""Other dynamic filters that a layer can stand beside, 3x3: each in the form that people run, and tap by tap.
+"""Other 3x3 dynamic filters for the layer benchmark, each in its common form and tap by tap.
 
-The form that people run writes every window out, by ``F.unfold``. The same computed tap by tap on shifted maps shares
-nothing with it but the parameters, and is what it is checked by.
+The common form stores every window, by ``F.unfold``. It is checked against the same filter computed tap by tap on
+shifted maps, which shares only the parameters with it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TAPS = SIDE**2
 
 
 class DynamicFilter(nn.Module):
-    """The full dynamic filter: at each pixel one from every channel to every channel, all by a 1x1 convolution."""
+    """Full dynamic filter: per pixel one from every channel to every channel, predicted by a 1x1 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class DynamicFilter(nn.Module):
         filters = self.predict(x).reshape(n, c, c * TAPS, -1)
         return torch.einsum("noip,nip->nop", filters, F.unfold(x, SIDE, padding=SIDE // 2)).reshape(x.shape)
 
-    def by_taps(self, x: Tensor) -> Tensor:
+    def tap_by_tap(self, x: Tensor) -> Tensor:
         c, total = x.shape[1], torch.zeros_like(x)
         weight = self.predict.weight.reshape(c, c, TAPS, c)
         for tap, shifted in _shifted(x):
@@ -42,7 +42,7 @@ class DynamicFilter(nn.Module):
 
 
 class DepthwiseDynamicFilter(nn.Module):
-    """A dynamic filter for each pixel and channel, all by a 1x1 convolution."""
+    """A dynamic filter per pixel and channel, predicted by a 1x1 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class DepthwiseDynamicFilter(nn.Module):
         filters = self.predict(x).flatten(2)
         return _per_tap(filters * F.unfold(x, SIDE, padding=SIDE // 2)).sum(2).reshape(x.shape)
 
-    def by_taps(self, x: Tensor) -> Tensor:
+    def tap_by_tap(self, x: Tensor) -> Tensor:
         c, total = x.shape[1], torch.zeros_like(x)
         weight = self.predict.weight.reshape(c, TAPS, c)
         for tap, shifted in _shifted(x):
@@ -61,13 +61,13 @@ class DepthwiseDynamicFilter(nn.Module):
 
 
 class PixelAdaptive(nn.Module):
-    r"""Pixel-adaptive convolution (PAC): a convolution whose windows are weighted by how alike their pixels are.
+    r"""Pixel-adaptive convolution (PAC): a convolution whose windows are weighted by the similarity of their pixels.
 
     .. math::
         y_i = \sum_{j \in \Omega(i)} e^{-\frac{1}{2} \lVert f_i - f_j \rVert^2} W_{i-j} x_j
 
-    The guide f is the input here, over the root of its channels: distances of unscaled noise would leave nothing but
-    the pixel itself.
+    The guide f is the input here, divided by the root of its channels: distances of unscaled noise would leave only the
+    pixel itself.
 
     Source: Su et al., Pixel-Adaptive Convolutional Neural Networks, CVPR 2019, equation 3.
     """
@@ -85,17 +85,17 @@ class PixelAdaptive(nn.Module):
         distances = _per_tap(F.unfold(guide, SIDE, padding=SIDE // 2)) - guide.flatten(2)[:, :, None]
         return (-0.5 * distances.square().mean(1, keepdim=True)).exp()
 
-    def by_taps(self, x: Tensor) -> Tensor:
+    def tap_by_tap(self, x: Tensor) -> Tensor:
         guide, total = x / math.sqrt(x.shape[1]), torch.zeros_like(x)
         weight = self.static.weight.flatten(2)
-        for (tap, shifted), (_, neighbour) in zip(_shifted(x), _shifted(guide), strict=True):
-            alike = (-0.5 * (neighbour - guide).square().sum(1, keepdim=True)).exp()
+        for (tap, shifted), (_, other) in zip(_shifted(x), _shifted(guide), strict=True):
+            alike = (-0.5 * (other - guide).square().sum(1, keepdim=True)).exp()
             total = total + torch.einsum("oi,nihw->nohw", weight[:, :, tap], alike * shifted)
         return total
 
 
 class Operator(nn.Module):
-    """The operator of a `DDF2d` alone: its filters have been predicted, from a map, when it is made."""
+    """Operator of a `DDF2d` alone, with filters that were predicted from one map at its construction."""
 
     def __init__(self, layer: Any, x: Tensor) -> None:
         super().__init__()
@@ -107,25 +107,25 @@ class Operator(nn.Module):
         return ddfnet.ddf(x, self.channel_filter, self.spatial_filter)
 
 
-class ByTaps(nn.Module):
-    """A neighbour's other form."""
+class TapByTap(nn.Module):
+    """Tap-by-tap form of one of these filters."""
 
-    def __init__(self, neighbour: Any) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
-        self.neighbour = neighbour
+        self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        total: Tensor = self.neighbour.by_taps(x)
+        total: Tensor = self.layer.tap_by_tap(x)
         return total
 
 
 def _per_tap(windows: Tensor) -> Tensor:
-    """(N, C*TAPS, L) of `F.unfold`, or filters of that shape, as (N, C, TAPS, L)."""
+    """Return windows (N, C*TAPS, L) of `F.unfold`, or filters of that shape, as (N, C, TAPS, L)."""
     return windows.unflatten(1, (-1, TAPS))
 
 
 def _shifted(x: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Each tap, and what it reads at each pixel: zeros outside."""
+    """Yield each tap and the map of the pixels that it reads, zero outside."""
     (h, w), padded = x.shape[2:], F.pad(x, (SIDE // 2,) * 4)
     for tap in range(TAPS):
         yield tap, padded[..., tap // SIDE :, tap % SIDE :][..., :h, :w]
