@@ -74,7 +74,7 @@ def test_links_lead_from_file_to_file_too(page):
 
 def test_a_docstring_in_markdown():
     module = griffe.visit("ddfnet", Path("ddfnet.py"), "class DDF2d: ...\ndef ddf(): ...\n")
-    text = r"""Filter, see `DDF2d` and `ddfnet.nn.CARAFE`, ``literal`` and `unknown`.
+    text = r"""Filter, see `DDF2d` and `ddfnet.family.CARAFE`, ``literal`` and `unknown`.
 
 .. math::
     y = \frac{a}{b},
@@ -91,9 +91,9 @@ Example:
     1
 """
     result = docstrings.markdown(text, module["ddf"])
-    ours, others = "<code>DDF2d</code>", "<code>ddfnet.nn.CARAFE</code>"
+    ours, others = "<code>DDF2d</code>", "<code>ddfnet.family.CARAFE</code>"
     assert f'<autoref identifier="ddfnet.DDF2d" optional>{ours}</autoref> and' in result
-    assert f'<autoref identifier="ddfnet.nn.CARAFE" optional>{others}</autoref>, ``literal`` and `unknown`.' in result
+    assert f'<autoref identifier="ddfnet.family.CARAFE" optional>{others}</autoref>, ``literal`` and `unknown`.' in result
     assert result.endswith(r"""
 
 $$

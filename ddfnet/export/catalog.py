@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ddfnet.export.inputs import Inputs, images
-from ddfnet.nn import CARAFE, DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm
+from ddfnet.family import CARAFE
+from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm
 from ddfnet.ops import ddf, ddf_upsample
 from ddfnet.pretrained import Header, header_of, load, load_state_dict_checked, read_header
 

@@ -1,9 +1,8 @@
 """Other content-adaptive operators by their own names, on the kernels of `ddfnet.ddf` and `ddfnet.ddf_upsample`.
 
-Each is a special case: a filter is missing, or it comes from a formula. They take what their papers' code takes and
-give what it gives, forward and backward, on any device and in any dtype that `ddfnet.ddf` has; no window is written
-out.
-`CARAFEPack`, `Involution` and `JBU` have the state-dict keys of the layers that people have weights for.
+Each is a special case: a filter is missing, or it comes from a formula. They take the arguments of their papers' code
+and return its results, forward and backward, on any device and in any dtype that `ddfnet.ddf` has; no window is stored.
+`CARAFE`, `Involution` and `JBU` load the weights of the layers that they are known by.
 """
 
 from ddfnet.family.functional import (
@@ -18,11 +17,11 @@ from ddfnet.family.functional import (
     pac,
     pac_transpose,
 )
-from ddfnet.family.modules import JBU, CARAFEPack, Involution, JBUStack
+from ddfnet.family.modules import CARAFE, JBU, Involution, JBUStack
 
 __all__ = [
+    "CARAFE",
     "JBU",
-    "CARAFEPack",
     "Involution",
     "JBUStack",
     "adaptive_conv",

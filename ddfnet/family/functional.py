@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddfnet.family.taps import Window
-from ddfnet.nn.upsample import by_subpixel
+from ddfnet.nn.upsample import to_subpixel_major
 from ddfnet.ops import ddf, ddf_upsample
 from ddfnet.ops.geometry import Pair, odd_pair, pair
 
@@ -53,7 +53,7 @@ def carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int = 
     return ddf_upsample(
         features,
         None,
-        by_subpixel(masks, (scale_factor, scale_factor)),
+        to_subpixel_major(masks, (scale_factor, scale_factor)),
         scale_factor=scale_factor,
         kernel_size=kernel_size,
     )

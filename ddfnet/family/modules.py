@@ -1,6 +1,9 @@
-"""Layers of other papers with the state-dict keys of the code that people have weights of."""
+"""Layers of other papers that load the weights of the code that they are known by."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,78 +11,109 @@ from torch import Tensor, nn
 
 from ddfnet.family.functional import involution
 from ddfnet.family.taps import Window
-from ddfnet.nn.branches import TapSoftmax, check_channels, check_map
+from ddfnet.nn.branches import TapSoftmax, check_map
 from ddfnet.ops import ddf, ddf_upsample
-from ddfnet.ops.geometry import odd_pair, pair
+from ddfnet.ops.geometry import Pair, default_padding, odd_pair, pair
 
 
-class CARAFEPack(nn.Module):
-    r"""mmcv's CARAFE upsampler: its arguments, its weights, its results, on any device.
+class CARAFE(nn.Module):
+    r"""Upsampling by content-aware reassembly: softmax filters predicted from the map, the same for all channels.
 
     .. math::
-        y = \mathrm{carafe}(x, \mathrm{softmax}(W_e * (W_c\, x)))
+        y = \mathrm{ddf\_upsample}(x, 1, D^{sp}), \qquad D^{sp} = \mathrm{softmax}(W_e * (W_c\, x))
+
+    where :math:`W_c` is a 1x1 convolution that compresses the channels, and :math:`W_e` a convolution that predicts
+    the K taps of each of the s*s sub-pixels of a pixel. Each filter is positive with sum 1.
 
     Args:
-        channels: C of the input (N, C, H, W).
-        scale_factor: s.
-        up_kernel: taps a side of the predicted filters, odd.
-        up_group: sets of filters, each for C/up_group channels in a row.
-        encoder_kernel: taps a side of the convolution that predicts them, odd.
-        encoder_dilation: of that convolution.
-        compressed_channels: between the two convolutions.
+        channels: C of the input (N, C, H, W), from 1 on.
+        scale_factor: s, an int or (h, w), from 1 on.
+        up_kernel: taps of the predicted filters, an odd int or (h, w).
+        up_group: filters per sub-pixel, each for C/up_group channels in a row; divides C.
+        encoder_kernel: taps of the convolution that predicts them, an odd int or (h, w).
+        encoder_dilation: pixels between those taps, an int or (h, w).
+        compressed_channels: channels between the two convolutions, from 1 on.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    ``load_state_dict`` takes the weights of ``mmcv.ops.CARAFEPack``, whose arguments these are, as well as its own:
+    mmcv's have other names and the predicted taps in another order, and are renamed and reordered as they are loaded.
 
     Returns:
         (N, C, s*H, s*W).
 
     Raises:
-        ValueError: up_group does not divide C, an even kernel, an input of another shape; TypeError: no tensor.
+        ValueError: a wrong option; an input of another shape.
+        TypeError: an input that is not a tensor; a size that is not an int.
 
     Example:
         >>> import torch
-        >>> from ddfnet.family import CARAFEPack
-        >>> layer = CARAFEPack(32, scale_factor=2)  # layer.load_state_dict(mmcv_layer.state_dict())
+        >>> from ddfnet.family import CARAFE
+        >>> layer = CARAFE(32, scale_factor=2)  # layer.load_state_dict(mmcv_layer.state_dict())
         >>> layer(torch.randn(2, 32, 8, 10)).shape
         torch.Size([2, 32, 16, 20])
 
-    Source: Wang et al., CARAFE: Content-Aware ReAssembly of FEatures, ICCV 2019; keys of ``mmcv.ops.CARAFEPack``.
+    Source: Wang et al., CARAFE: Content-Aware ReAssembly of FEatures, ICCV 2019; the defaults are those of mmcv.
     """
 
     def __init__(
         self,
         channels: int,
-        scale_factor: int = 2,
-        up_kernel: int = 5,
+        scale_factor: Pair = 2,
+        up_kernel: Pair = 5,
         up_group: int = 1,
-        encoder_kernel: int = 3,
-        encoder_dilation: int = 1,
+        encoder_kernel: Pair = 3,
+        encoder_dilation: Pair = 1,
         compressed_channels: int = 64,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_channels(channels, up_group)
-        odd_pair("up_kernel", up_kernel)
-        odd_pair("encoder_kernel", encoder_kernel)
-        self.channels, self.scale_factor = channels, scale_factor
-        self.up_kernel, self.up_group = up_kernel, up_group
-        self.channel_compressor = nn.Conv2d(channels, compressed_channels, 1)
-        self.content_encoder = nn.Conv2d(
-            compressed_channels,
-            up_kernel**2 * up_group * scale_factor**2,
-            encoder_kernel,
-            padding=(encoder_kernel - 1) * encoder_dilation // 2,
-            dilation=encoder_dilation,
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, got {channels}")
+        if up_group < 1 or channels % up_group:
+            raise ValueError(f"up_group must divide channels, got {up_group=} and {channels=}")
+        if compressed_channels < 1:
+            raise ValueError(f"compressed_channels must be at least 1, got {compressed_channels}")
+        self.channels, self.up_group = channels, up_group
+        self.scale_factor = pair("scale_factor", scale_factor, 1)
+        self.up_kernel = odd_pair("up_kernel", up_kernel)
+        encoder = odd_pair("encoder_kernel", encoder_kernel)
+        dilation = pair("encoder_dilation", encoder_dilation, 1)
+        filters, taps = math.prod(self.scale_factor) * up_group, math.prod(self.up_kernel)
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.compress = nn.Conv2d(channels, compressed_channels, 1, **factory)
+        padding = default_padding(encoder, dilation)
+        self.encode = nn.Conv2d(
+            compressed_channels, filters * taps, encoder, padding=padding, dilation=dilation, **factory
         )
-        self.norm = TapSoftmax(scale_factor**2 * up_group, up_kernel**2)
-        nn.init.xavier_uniform_(self.channel_compressor.weight)
-        nn.init.normal_(self.content_encoder.weight, std=1e-3)
-        for convolution in (self.channel_compressor, self.content_encoder):
+        self.norm = TapSoftmax(filters, taps)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialize the convolutions so that all filters are nearly averages."""
+        nn.init.xavier_uniform_(self.compress.weight)
+        nn.init.normal_(self.encode.weight, std=1e-3)
+        for convolution in (self.compress, self.encode):
             nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        check_map("the input of CARAFEPack", x, self.channels)
-        # mmcv's channels are tap by tap, and of a tap sub-pixel by sub-pixel; ours have the sub-pixels outermost.
-        predicted = self.content_encoder(self.channel_compressor(x)).unflatten(1, (-1, self.scale_factor**2))
-        filters = self.norm(predicted.transpose(1, 2).flatten(1, 2))
+        check_map("the input of CARAFE", x, self.channels)
+        filters = self.norm(self.encode(self.compress(x)))
         return ddf_upsample(x, None, filters, scale_factor=self.scale_factor, kernel_size=self.up_kernel)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        for theirs, ours in (("channel_compressor", "compress"), ("content_encoder", "encode")):
+            for part in ("weight", "bias"):
+                value = state_dict.pop(f"{prefix}{theirs}.{part}", None)
+                if value is None:
+                    continue
+                if ours == "encode":
+                    # mmcv's channels are tap by tap, and of a tap sub-pixel by sub-pixel; here sub-pixels come first.
+                    value = value.unflatten(0, (-1, math.prod(self.scale_factor))).transpose(0, 1).flatten(0, 1)
+                state_dict[f"{prefix}{ours}.{part}"] = value
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def extra_repr(self) -> str:
         return (
@@ -88,7 +122,7 @@ class CARAFEPack(nn.Module):
 
 
 class _ConvModule(nn.Module):
-    """mmcv's: a 1x1 convolution, a batch norm if it has no bias, ReLU after that."""
+    """mmcv's block: a 1x1 convolution, then a batch norm and ReLU where it has no bias."""
 
     def __init__(self, channels: int, out_channels: int, norm: bool) -> None:
         super().__init__()
@@ -110,7 +144,7 @@ class Involution(nn.Module):
 
     Args:
         channels: C of the input (N, C, H, W), a multiple of ``group_channels``.
-        kernel_size: taps a side, odd.
+        kernel_size: taps per side, odd.
         stride: pixels; divides H and W.
         group_channels: channels that share a filter.
         reduction: of the channels between the two convolutions.
@@ -174,7 +208,7 @@ class JBU(nn.Module):
         feat_dim: C of the features (N, C, h, w); no weight depends on it.
         key_dim: channels of f.
         scale: of no effect: the guide's size is the result's.
-        radius: of the window, which has 2*radius + 1 taps a side.
+        radius: of the window, which has 2*radius + 1 taps per side.
 
     ``forward(source, guidance)``:
 
@@ -225,21 +259,21 @@ class JBU(nn.Module):
         return F.pad(x, [self.radius] * 4, mode="reflect")
 
     def _range(self, guide: Tensor) -> Tensor:
-        """How alike the projected guide is at each tap, (N, K, H, W)."""
+        """Return how alike the projected guide is at each tap, (N, K, H, W)."""
         keys, temperature = self.range_proj(guide), self.range_temp.exp().clamp(1e-4, 1e4)
         padded = self._padded(keys)
         window = Window((padded.shape[2], padded.shape[3]), self.diameter, padding=0)
         return (temperature * torch.stack([(view * keys).sum(1) for view in window.taps(padded)], 1)).softmax(1)
 
     def _space(self) -> Tensor:
-        """How near each tap is, (K, 1, 1)."""
+        """Return the nearness of each tap, (K, 1, 1)."""
         away = torch.linspace(-1, 1, self.diameter, device=self.sigma_spatial.device, dtype=self.sigma_spatial.dtype)
         squares = away[:, None] ** 2 + away**2
         return (-squares / (2 * self.sigma_spatial**2)).exp().reshape(-1, 1, 1)
 
 
 class JBUStack(nn.Module):
-    """FeatUp's upsampler by sixteen: four `JBU` in a row, each by two, and a correction.
+    """FeatUp's upsampler by a factor of sixteen: four `JBU` in a row, each by two, and a correction.
 
     Args:
         feat_dim: C of the features (N, C, h, w).
@@ -278,7 +312,7 @@ class JBUStack(nn.Module):
 
 
 def _mlp(channels: int, out_channels: int) -> nn.Sequential:
-    """FeatUp's two 1x1 convolutions."""
+    """Return FeatUp's two 1x1 convolutions."""
     return nn.Sequential(
         nn.Conv2d(channels, out_channels, 1), nn.GELU(), nn.Dropout2d(0.1), nn.Conv2d(out_channels, out_channels, 1)
     )

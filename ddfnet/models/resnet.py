@@ -107,7 +107,7 @@ class DDFResNet(ResNet, TimmPretrainedMixin):
         super().init_weights(*args, **kwargs)  # initialises the convolutions that predict filters too
         for layer in self.modules():
             if isinstance(layer, DDF2d):
-                layer.begin()
+                layer.reset_zero_init()
 
 
 class SmallResNet(DDFResNet):

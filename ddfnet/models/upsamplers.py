@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from ddfnet.nn import CARAFE, DDFUpsample2d
+from ddfnet.family import CARAFE
+from ddfnet.nn import DDFUpsample2d
 
 Upsampler = Callable[[int], nn.Module]
 """Function from channels C to a module from (N, C, H, W) to (N, C, 2H, 2W)."""
@@ -30,7 +31,7 @@ def _pixelshuffle(channels: int) -> nn.Module:
 
 
 def _carafe(channels: int) -> nn.Module:
-    return CARAFE(channels, compressed=max(1, channels // 4))  # CARAFE's own 64 for the 256 of its pyramid
+    return CARAFE(channels, compressed_channels=max(1, channels // 4))  # CARAFE's own 64 for the 256 of its pyramid
 
 
 def _xavier(layer: nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:

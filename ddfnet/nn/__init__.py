@@ -1,9 +1,9 @@
 """Layers."""
 
-from ddfnet.nn.carafe import CARAFE
 from ddfnet.nn.conv import DDFConv2d
 from ddfnet.nn.ddf import DDF2d
 from ddfnet.nn.filter_norm import FilterNorm
+from ddfnet.nn.fused import FusedDDF2d
 from ddfnet.nn.upsample import DDFUpsample2d
 
-__all__ = ["CARAFE", "DDF2d", "DDFConv2d", "DDFUpsample2d", "FilterNorm"]
+__all__ = ["DDF2d", "DDFConv2d", "DDFUpsample2d", "FilterNorm", "FusedDDF2d"]

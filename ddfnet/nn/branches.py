@@ -1,4 +1,4 @@
-"""The two branches that predict filters from a map, and the normalisations that they choose from."""
+"""The two branches that predict filters from a map, and the normalisations of filters."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NORMS = ("filter", "batch", "sigmoid", "softmax", "none")
 
 
 class SpatialBranch(nn.Module):
-    """Predict one filter an output pixel: a 1x1 convolution to the taps, then the normalisation.
+    """Prediction of one filter per output pixel: a 1x1 convolution to the taps, then the normalisation.
 
     Args:
         in_channels: C of the map (N, C, H, W) that the filters are predicted from.
-        filters: filters a pixel, G heads or G heads of each sub-pixel.
+        filters: filters per pixel, G heads or G heads of each sub-pixel.
         kernel: taps (h, w).
         stride: pixels from one predicted filter to the next.
         groups: of the convolution.
@@ -50,12 +50,12 @@ class SpatialBranch(nn.Module):
 
 
 class ChannelBranch(nn.Module):
-    """Predict one filter a channel: global average, a bottleneck of two layers with ReLU, then the normalisation.
+    """Prediction of one filter per channel: global average, a bottleneck of two layers with ReLU, the normalisation.
 
     Args:
         channels: C of the map (N, C, H, W).
         kernel: taps (h, w).
-        copies: independent sets of filters, one a sub-pixel; each has its own bottleneck.
+        num_sets: independent sets of filters, one per sub-pixel; each has its own bottleneck.
         reduction: width of the bottleneck as a share of C, rounded down, but never 0.
         norm, nonlinearity: see `make_norm`.
     """
@@ -65,31 +65,31 @@ class ChannelBranch(nn.Module):
         channels: int,
         kernel: Kernel,
         *,
-        copies: int = 1,
+        num_sets: int = 1,
         reduction: float,
         norm: str,
         nonlinearity: str,
         **factory: Any,
     ) -> None:
         super().__init__()
-        self.kernel, self.copies = kernel, copies
+        self.kernel, self.num_sets = kernel, num_sets
         if reduction <= 0:
             raise ValueError(f"reduction must be above 0, got {reduction}")
-        width = max(1, int(channels * reduction)) * copies
-        filters = channels * copies
+        width = max(1, int(channels * reduction)) * num_sets
+        filters = channels * num_sets
         self.reduce = nn.Conv2d(channels, width, 1, **factory)
         self.act = nn.ReLU(inplace=True)
-        self.expand = nn.Conv2d(width, filters * math.prod(kernel), 1, groups=copies, **factory)
+        self.expand = nn.Conv2d(width, filters * math.prod(kernel), 1, groups=num_sets, **factory)
         self.norm = make_norm(norm, filters, kernel, "channel", nonlinearity, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, copies*C, kH, kW)."""
+        """(N, C, H, W) -> (N, num_sets*C, kH, kW)."""
         filters = self.norm(self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True)))))
-        return filters.reshape(x.shape[0], self.copies * x.shape[1], *self.kernel)
+        return filters.reshape(x.shape[0], self.num_sets * x.shape[1], *self.kernel)
 
 
 class TapSoftmax(nn.Module):
-    """Make the K taps of each filter positive with sum 1: (N, filters*K, H, W) in and out."""
+    """Softmax over the K taps of each filter, which become positive with sum 1: (N, filters*K, H, W) in and out."""
 
     def __init__(self, filters: int, taps: int) -> None:
         super().__init__()
@@ -102,21 +102,21 @@ class TapSoftmax(nn.Module):
         return f"{self.filters}, {self.taps}"
 
 
-def begin_static(conv: nn.Conv2d, start: Tensor | None, norm: str, kernel: Kernel, nonlinearity: str) -> None:
-    """Let a convolution predict the same filters from whatever it is given, until its weights, now zero, have learnt.
+def init_static_(conv: nn.Conv2d, taps: Tensor | None, norm: str, kernel: Kernel, nonlinearity: str) -> None:
+    """Initialize a convolution to predict the same filters from any map: zeros in its weight, the filters in its bias.
 
     Args:
-        conv: from which the filters come, with a bias.
-        start: the taps before they are normalised, (filters*K,), or one number for all of them; None draws them.
-        norm: what comes after it; with ``"none"`` what is drawn is as large as `make_norm`'s, others set the size.
+        conv: predicts the filters, with a bias.
+        taps: the taps before they are normalised, (filters*K,), or one number for all of them; None draws them.
+        norm: the normalisation after the convolution. Before ``"none"`` drawn taps are as large as `make_norm`'s.
         kernel: taps (h, w).
         nonlinearity: see `make_norm`.
     """
     assert conv.bias is not None
     with torch.no_grad():
         conv.weight.zero_()
-        if start is not None:
-            conv.bias.copy_(start)
+        if taps is not None:
+            conv.bias.copy_(taps)
         elif norm == "none":
             gain = nn.init.calculate_gain(nonlinearity) / math.sqrt(math.prod(kernel))  # type: ignore[arg-type]
             conv.bias.normal_(std=gain)
@@ -125,12 +125,12 @@ def begin_static(conv: nn.Conv2d, start: Tensor | None, norm: str, kernel: Kerne
 
 
 def make_norm(norm: str, filters: int, kernel: Kernel, kind: str, nonlinearity: str, **factory: Any) -> nn.Module:
-    """The layer that normalises (N, filters*K, H, W), H = W = 1 for channel filters.
+    """Return the layer that normalises (N, filters*K, H, W), with H = W = 1 for channel filters.
 
     Args:
         norm: ``"filter"`` (`FilterNorm`), ``"batch"`` (batch normalisation of each tap), ``"sigmoid"``, ``"softmax"``
             (over the taps of a filter) or ``"none"``.
-        filters: filters a pixel.
+        filters: filters per pixel.
         kernel: taps (h, w).
         kind: ``"spatial"`` or ``"channel"``.
         nonlinearity: sets the initial deviation of a tap, ``calculate_gain(nonlinearity)/sqrt(K)``, if a norm has one.
@@ -152,14 +152,14 @@ def make_norm(norm: str, filters: int, kernel: Kernel, kind: str, nonlinearity: 
 
 
 def check_norm(norm: str) -> None:
-    """Refuse what `make_norm` does not know."""
+    """Raise ValueError unless `make_norm` has this normalisation."""
     if norm not in _NORMS:
         *most, last = map(repr, _NORMS)
         raise ValueError(f"norm must be {', '.join(most)} or {last}, got {norm!r}")
 
 
 def check_map(name: str, x: Tensor, channels: int) -> None:
-    """Refuse what the branches' convolutions would refuse with less to go by."""
+    """Raise an error that says more than a convolution's unless x is (N, C, H, W) with this C."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
     if x.dim() != 4 or x.shape[1] != channels:
@@ -168,6 +168,7 @@ def check_map(name: str, x: Tensor, channels: int) -> None:
 
 
 def check_channels(channels: int, heads: int) -> None:
+    """Raise ValueError unless there are channels, and the heads divide them."""
     if channels < 1:
         raise ValueError(f"channels must be at least 1, got {channels}")
     if heads < 1 or channels % heads:

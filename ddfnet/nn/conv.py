@@ -1,4 +1,4 @@
-"""A full convolution's place taken by a decoupled dynamic filter: nn.Conv2d's arguments, any number of channels out."""
+"""Decoupled dynamic filters in the place of full convolutions, with the arguments of nn.Conv2d."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class DDFConv2d(nn.Module):
     .. math::
         y = W\, \mathrm{DDF2d}(x) + b
 
-    The 1x1 convolution W is there where the channels in and out differ or ``pointwise=True``; without it the layer is
+    The layer has the 1x1 convolution W if the channels in and out differ or ``pointwise=True``; without it the layer is
     depthwise.
 
     Args:
@@ -27,11 +27,11 @@ class DDFConv2d(nn.Module):
         stride: pixels, an int or (h, w).
         padding: pixels of zeros on each side, an int or (h, w), or ``"same"`` or ``"valid"`` as in ``nn.Conv2d``.
         dilation: pixels between taps, an int or (h, w).
-        bias: whether a value a channel is added to the output: the 1x1 convolution's bias or, without one, a parameter
-            that starts with zeros.
+        bias: add one value per channel to the output: the 1x1 convolution's bias or, without that convolution, a
+            parameter that starts with zeros.
         groups: 1; nothing else is implemented.
         padding_mode: ``"zeros"``; nothing else is implemented.
-        pointwise: whether the 1x1 convolution is there even where as many channels go in as come out.
+        pointwise: have the 1x1 convolution even if as many channels go in as come out.
         heads, reduction, combine, norm, filters, zero_init: see `DDF2d`.
         device: of the parameters.
         dtype: of the parameters.

@@ -1,4 +1,4 @@
-"""Filter normalisation: what keeps predicted filters, the products of them and their gradients in range."""
+"""Filter normalisation, which keeps predicted filters, their products and their gradients in range."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KINDS = ("spatial", "channel")
 
 
 class FilterNorm(nn.Module):
-    r"""Give each predicted filter zero mean and unit deviation over its own taps, then a scale and a shift.
+    r"""Normalisation of each predicted filter to zero mean and unit deviation over its taps, then a scale and a shift.
 
     .. math::
         y_t = a_t \, \frac{x_t - \mathrm{mean}(x)}{\mathrm{std}(x) + \epsilon} + b_t, \qquad t = 1, \dots, K = k_H k_W
@@ -23,16 +23,16 @@ class FilterNorm(nn.Module):
     deviation is 1.
 
     Args:
-        filters: how many filters a sample (``kind="channel"``) or a pixel (``"spatial"``) has, from 1 on.
+        filters: number of filters per sample (``kind="channel"``) or per pixel (``"spatial"``), from 1 on.
         kernel_size: taps of a filter, an int or (h, w), at least two in all.
-        kind: how the filters are laid out, both of them as `ddfnet.ddf` takes them: ``"spatial"`` is
-            (N, filters*K, ...), a filter a pixel of the trailing dimensions; ``"channel"`` is (N, filters, kH, kW),
-            (N, filters*K) or any other shape that holds filters*K values a sample in that order.
-        nonlinearity: what follows the filtered map, as in ``torch.nn.init.calculate_gain``; it sets the scale.
-        learn_scale: whether the scale is a parameter of one value a tap, (filters*K,), initialised with
-            ``randn * gain / sqrt(K)``, or the constant ``gain / sqrt(K)``. None is: a parameter for ``"channel"``, a
-            constant for ``"spatial"``, as in the official code.
-        learn_shift: whether there is a shift, a parameter of one value a tap, initialised with zeros.
+        kind: layout of the filters, both as `ddfnet.ddf` takes them: ``"spatial"`` is (N, filters*K, ...), one filter
+            per pixel of the trailing dimensions; ``"channel"`` is (N, filters, kH, kW), (N, filters*K) or any other
+            shape that holds filters*K values per sample in that order.
+        nonlinearity: the one after the filtered map, as in ``torch.nn.init.calculate_gain``; it sets the scale.
+        learn_scale: make the scale a parameter of one value per tap, (filters*K,), initialised with
+            ``randn * gain / sqrt(K)``, instead of the constant ``gain / sqrt(K)``. None is a parameter for
+            ``"channel"`` and a constant for ``"spatial"``, as in the official code.
+        learn_shift: have a shift, a parameter of one value per tap, initialised with zeros.
         eps: added to the deviation; in float16 at least 6e-5, below which its inverse is out of range.
         device: of the parameters.
         dtype: of the parameters.
@@ -92,6 +92,7 @@ class FilterNorm(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Initialize the scale with noise and the shift with zeros, if they are parameters."""
         if isinstance(self.scale, Tensor):
             nn.init.normal_(self.scale, std=self.gain)
         if self.shift is not None:
@@ -108,25 +109,46 @@ class FilterNorm(nn.Module):
 def filter_norm(
     x: Tensor, filters: int, taps: int, kind: str, scale: Tensor | float, shift: Tensor | None, eps: float
 ) -> Tensor:
-    """`FilterNorm` as a function; scale and shift have one value a tap, (filters*taps,), or are one number."""
+    """Apply `FilterNorm` as a function.
+
+    Args:
+        x: the filters, (N, filters*K, ...).
+        filters, kind, eps: as in `FilterNorm`.
+        taps: K of one filter.
+        scale: one value per tap, (filters*K,), or one number for all.
+        shift: one value per tap, (filters*K,), or None.
+
+    Returns:
+        The filters in the shape and dtype they came in.
+
+    Raises:
+        ValueError: filters of another number.
+    """
     held = x.shape[1:].numel() if kind == "channel" else x.shape[1:2].numel()
     if held != filters * taps:
-        layout = "filters*K values a sample" if kind == "channel" else "(N, filters*K, ...)"
+        layout = "filters*K values per sample" if kind == "channel" else "(N, filters*K, ...)"
         raise ValueError(
             f"FilterNorm of kind {kind!r} needs {layout} with filters*K = {filters}*{taps}, got {tuple(x.shape)}"
         )
     dtype = accumulate_dtype(x.dtype)
-    pixels = x.shape[2:] if kind == "spatial" else ()
-    centred = x.to(dtype).reshape(x.shape[0], filters, taps, *pixels)
+    rows = x.reshape(x.shape[0], held) if kind == "channel" else x.flatten(2) if x.dim() > 2 else x
+    gain = 1.0 if isinstance(scale, Tensor) else scale
+    per_tap = [value.to(dtype) if isinstance(value, Tensor) else None for value in (scale, shift)]
+    return _formula(rows, *per_tap, taps, gain, max(eps, torch.finfo(x.dtype).tiny)).reshape(x.shape)
+
+
+def _formula(x: Tensor, scale: Tensor | None, shift: Tensor | None, taps: int, gain: float, eps: float) -> Tensor:
+    """Normalize (N, filters*K) or (N, filters*K, pixels) in PyTorch's own operations."""
+    centered = x.to(accumulate_dtype(x.dtype)).unflatten(1, (-1, taps))
     # The mean of equal numbers is not exactly that number, but their differences from the first are exactly zero.
-    centred = centred - centred.narrow(2, 0, 1)
-    centred = centred - centred.mean(2, keepdim=True)
-    variance = centred.square().sum(2, keepdim=True) / (taps - 1)
+    centered = centered - centered.narrow(2, 0, 1)
+    centered = centered - centered.mean(2, keepdim=True)
+    variance = centered.square().sum(2, keepdim=True) / (taps - 1)
     # A constant filter is divided by one: 1/eps would make its gradient too large for float16, and the root has none at
     # zero. For filters that are all but constant, eps is at least the smallest normal number.
-    deviation = torch.where(variance == 0, 1, variance).sqrt() + max(eps, torch.finfo(x.dtype).tiny)
-    a_tap = (filters, taps, *(1 for _ in pixels))
-    result = centred / deviation * (scale.to(dtype).reshape(a_tap) if isinstance(scale, Tensor) else scale)
+    deviation = torch.where(variance == 0, 1, variance).sqrt() + eps
+    shape = (-1, taps, *(1 for _ in x.shape[2:]))
+    result = centered / deviation * (gain if scale is None else scale.reshape(shape))
     if shift is not None:
-        result = result + shift.to(dtype).reshape(a_tap)
+        result = result + shift.reshape(shape)
     return result.to(x.dtype).reshape(x.shape)

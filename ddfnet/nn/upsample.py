@@ -1,4 +1,4 @@
-"""Upsampling with decoupled dynamic filters: each sub-pixel of the enlarged map is filtered with its own."""
+"""Upsampling with decoupled dynamic filters, one for each sub-pixel of the enlarged map."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddfnet.nn.branches import ChannelBranch, SpatialBranch, begin_static, check_channels, check_map
+from ddfnet.nn.branches import ChannelBranch, SpatialBranch, check_channels, check_map, init_static_
 from ddfnet.ops import ddf_upsample
 from ddfnet.ops.geometry import Combine, Pair, accumulate_dtype, odd_pair, pair
 
 
 class DDFUpsample2d(nn.Module):
-    r"""Upsample with filters predicted from the map itself or from a guide: the DDF-Up module.
+    r"""Upsampling with filters predicted from the map itself or from a guide: the DDF-Up module.
 
     .. math::
         y = \mathrm{ddf\_upsample}(x, D^{ch}, D^{sp}), \qquad D^{sp} = \mathrm{norm}(W_{sp}\, g)
@@ -27,19 +27,18 @@ class DDFUpsample2d(nn.Module):
         scale_factor: an int or (h, w), from 1 on.
         guide_channels: Cg of the guide (N, Cg, h, w); None is no guide.
         kernel_size: taps, an odd int or (h, w).
-        heads: spatial filters a sub-pixel, each for channels/heads channels in a row; divides ``channels``.
+        heads: spatial filters per sub-pixel, each for channels/heads channels in a row; divides ``channels``.
         reduction: width of the channel branch's bottleneck as a share of ``channels``, above 0; at least one wide.
         combine: how the two filters meet, tap by tap, ``"mul"`` or ``"add"``.
         norm: how predicted filters are normalised, see `DDF2d`.
         guide_at: where the guide is read: ``"input"`` resizes it to x, and one pixel of it predicts the filters of all
             the sub-pixels; ``"output"`` resizes it to the enlarged map, and each sub-pixel's filters are predicted from
             its own pixel. Both have the same parameters.
-        padding_mode: what lies around the map, ``"zeros"``, or its border again and again (``"replicate"``), which
-            leaves the borders of an enlarged map as bright as the rest.
-        start: ``"nearest"`` or ``"bilinear"``: the layer begins as that interpolation (``align_corners=False``) and
-            learns from there to adapt: the weights that predict the filters are zero at first. It needs
-            ``norm="none"``, for bilinear interpolation three taps or more and ``padding_mode="replicate"``. None begins
-            at random.
+        padding_mode: ``"zeros"`` around the map, or its border repeated (``"replicate"``), which leaves the borders of
+            an enlarged map as bright as the rest.
+        init: ``"nearest"`` or ``"bilinear"`` initialises the layer as that interpolation (``align_corners=False``),
+            which learns to adapt: the weights that predict the filters are zero at first. It needs ``norm="none"``, and
+            for bilinear interpolation three taps or more and ``padding_mode="replicate"``. None is random.
         device: of the parameters.
         dtype: of the parameters.
 
@@ -80,7 +79,7 @@ class DDFUpsample2d(nn.Module):
         norm: str = "filter",
         guide_at: str = "input",
         padding_mode: str = "zeros",
-        start: str | None = None,
+        init: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -100,7 +99,7 @@ class DDFUpsample2d(nn.Module):
         if padding_mode not in ("zeros", "replicate"):
             raise ValueError(f"padding_mode must be 'zeros' or 'replicate', got {padding_mode!r}")
         self.padding_mode = padding_mode
-        taps = None if start is None else self._interpolation(start, norm)
+        taps = None if init is None else self._interpolation_taps(init, norm)
         subpixels = self.scale_factor[0] * self.scale_factor[1]
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         options: dict[str, Any] = {"norm": norm, "nonlinearity": "linear", **factory}
@@ -110,13 +109,13 @@ class DDFUpsample2d(nn.Module):
             self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, **factory)
         width, groups = guide_channels or channels, 1
         if guide_at == "output":
-            width, groups = width * subpixels, subpixels  # a group is what one sub-pixel reads
+            width, groups = width * subpixels, subpixels  # one group per sub-pixel
         self.spatial = SpatialBranch(width, subpixels * heads, self.kernel_size, groups=groups, **options)
-        self.channel = ChannelBranch(channels, self.kernel_size, copies=subpixels, reduction=reduction, **options)
+        self.channel = ChannelBranch(channels, self.kernel_size, num_sets=subpixels, reduction=reduction, **options)
         if taps is not None:
-            neutral = torch.tensor(self.combine.identity)
-            begin_static(self.spatial.conv, taps, norm, self.kernel_size, "linear")
-            begin_static(self.channel.expand, neutral, norm, self.kernel_size, "linear")
+            identity = torch.tensor(self.combine.identity)
+            init_static_(self.spatial.conv, taps, norm, self.kernel_size, "linear")
+            init_static_(self.channel.expand, identity, norm, self.kernel_size, "linear")
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         check_map("the input of DDFUpsample2d", x, self.channels)
@@ -135,30 +134,30 @@ class DDFUpsample2d(nn.Module):
             kernel_size=self.kernel_size,
             combine=self.combine,
         )
-        if replicate:  # without what the added pixels became
+        if replicate:  # cut off the results of the added pixels
             height, width = y.shape[2:]
             y = y[:, :, around_y * sh : height - around_y * sh, around_x * sw : width - around_x * sw]
         return y
 
-    def _interpolation(self, start: str, norm: str) -> Tensor:
-        """The spatial filters of an interpolation, (s*s*heads*K,)."""
-        if start not in ("nearest", "bilinear"):
-            raise ValueError(f"start must be 'nearest', 'bilinear' or None, got {start!r}")
+    def _interpolation_taps(self, init: str, norm: str) -> Tensor:
+        """Return the spatial filters of an interpolation, (s*s*heads*K,)."""
+        if init not in ("nearest", "bilinear"):
+            raise ValueError(f"init must be 'nearest', 'bilinear' or None, got {init!r}")
         if norm != "none":
-            raise ValueError(f"start={start!r} needs norm='none', for another changes the filters, got {norm!r}")
-        if start == "bilinear" and (min(self.kernel_size) < 3 or self.padding_mode != "replicate"):
+            raise ValueError(f"init={init!r} needs norm='none', because another norm changes the filters, got {norm!r}")
+        if init == "bilinear" and (min(self.kernel_size) < 3 or self.padding_mode != "replicate"):
             raise ValueError(
-                "start='bilinear' needs a kernel of 3 taps or more and padding_mode='replicate', got "
+                "init='bilinear' needs a kernel of 3 taps or more and padding_mode='replicate', got "
                 f"kernel_size={self.kernel_size} and padding_mode={self.padding_mode!r}"
             )
         rows, columns = (
-            _weights(scale, kernel, start) for scale, kernel in zip(self.scale_factor, self.kernel_size, strict=True)
+            _axis_taps(scale, kernel, init) for scale, kernel in zip(self.scale_factor, self.kernel_size, strict=True)
         )
         taps = torch.einsum("ak,bl->abkl", rows, columns).flatten(0, 1)  # sub-pixels, taps
         return taps[:, None].expand(-1, self.heads, -1, -1).flatten()
 
     def _source(self, x: Tensor, guide: Tensor | None) -> Tensor:
-        """What the spatial filters are predicted from, at the size of x."""
+        """Return the map from which the spatial filters are predicted, at the size of x."""
         if self.depthwise is not None:
             if guide is not None:
                 raise ValueError("this DDFUpsample2d takes no guide: give it guide_channels when you build it")
@@ -178,7 +177,7 @@ class DDFUpsample2d(nn.Module):
         if self.guide_at == "input":
             return resize(guide, height, width)
         sh, sw = self.scale_factor
-        return by_subpixel(resize(guide, height * sh, width * sw), (sh, sw))
+        return to_subpixel_major(resize(guide, height * sh, width * sw), (sh, sw))
 
     def extra_repr(self) -> str:
         guide = f", guide_channels={self.guide_channels}, guide_at={self.guide_at!r}" if self.guide_channels else ""
@@ -188,20 +187,20 @@ class DDFUpsample2d(nn.Module):
         )
 
 
-def _weights(scale: int, kernel: int, start: str) -> Tensor:
-    """Along one dimension, the taps from which each sub-pixel is interpolated: (scale, kernel)."""
-    weights = torch.zeros(scale, kernel)
-    # From the pixel's middle to the sub-pixel's, in pixels.
+def _axis_taps(scale: int, kernel: int, init: str) -> Tensor:
+    """Return the taps from which each sub-pixel is interpolated along one axis, (scale, kernel)."""
+    taps = torch.zeros(scale, kernel)
+    # Pixels from the center of the pixel to that of the sub-pixel.
     offsets = (torch.arange(scale) + 0.5) / scale - 0.5
-    if start == "nearest":
+    if init == "nearest":
         offsets = torch.zeros(scale)
     for tap in range(kernel):
-        weights[:, tap] = (1 - (offsets - (tap - kernel // 2)).abs()).clamp(min=0)
-    return weights
+        taps[:, tap] = (1 - (offsets - (tap - kernel // 2)).abs()).clamp(min=0)
+    return taps
 
 
-def by_subpixel(x: Tensor, scale: tuple[int, int]) -> Tensor:
-    """(N, C, sh*H, sw*W) to (N, sh*sw*C, H, W), sub-pixel major as `ddf_upsample` takes it."""
+def to_subpixel_major(x: Tensor, scale: tuple[int, int]) -> Tensor:
+    """Rearrange (N, C, sh*H, sw*W) to (N, sh*sw*C, H, W), sub-pixel major as `ddf_upsample` takes it."""
     n, c, height, width = x.shape
     sh, sw = scale
     subpixels = x.reshape(n, c, height // sh, sh, width // sw, sw).permute(0, 3, 5, 1, 2, 4)
@@ -209,7 +208,7 @@ def by_subpixel(x: Tensor, scale: tuple[int, int]) -> Tensor:
 
 
 def resize(guide: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear, with antialiasing where it shrinks."""
+    """Resize a map bilinearly, with antialiasing where it shrinks."""
     if guide.shape[2:] == (height, width):
         return guide
     # PyTorch has no antialiasing in half types on the CPU.

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ddfnet.nn import DDF2d, DDFUpsample2d
+from ddfnet.nn import DDF2d, DDFUpsample2d, FusedDDF2d
 
 __all__ = ["FVCORE", "PTFLOPS", "THOP"]
 
@@ -79,7 +79,7 @@ FVCORE: dict[str, Callable[..., int]] = {
     "aten::adaptive_avg_pool2d": _fvcore_zero,
 }
 """Handlers for ``set_op_handle(**FVCORE)`` of ``fvcore.nn.FlopCountAnalysis``."""
-PTFLOPS: _Layers = _UNCOUNTED | {DDF2d: _ptflops_layer, DDFUpsample2d: _ptflops_layer}
+PTFLOPS: _Layers = _UNCOUNTED | dict.fromkeys((DDF2d, FusedDDF2d, DDFUpsample2d), _ptflops_layer)
 """Hooks for ``custom_modules_hooks`` of ``ptflops.get_model_complexity_info``."""
-THOP: _Layers = _UNCOUNTED | {DDF2d: _thop_layer, DDFUpsample2d: _thop_layer}
+THOP: _Layers = _UNCOUNTED | dict.fromkeys((DDF2d, FusedDDF2d, DDFUpsample2d), _thop_layer)
 """Operators for ``custom_ops`` of ``thop.profile``."""

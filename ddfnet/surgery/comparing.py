@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ddfnet.profiler import estimate
-from ddfnet.surgery.checking import check_model
-from ddfnet.surgery.evaluating import evaluating
-from ddfnet.surgery.report import Report, Shape, change, parameter_count
+from ddfnet.surgery._utils import check_model, evaluation_mode
+from ddfnet.surgery.report import InputShape, Report, change, parameter_count
 
 
-def compare(model: nn.Module, copy: nn.Module, input_shape: Shape | None = None) -> Report:
+def compare(model: nn.Module, copy: nn.Module, input_shape: InputShape | None = None) -> Report:
     r"""Report what a copy differs in from the model that it was made of, as `fuse` makes one.
 
     .. math::
@@ -92,7 +91,7 @@ def _differ(before: nn.Module, after: nn.Module) -> bool:
     )
 
 
-def _off(model: nn.Module, copy: nn.Module, input_shape: Shape) -> float:
+def _off(model: nn.Module, copy: nn.Module, input_shape: InputShape) -> float:
     """The largest difference of their results, as a share of the largest value."""
     shapes: Any = input_shape if isinstance(input_shape[0], (tuple, list)) else [input_shape]
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
@@ -100,7 +99,7 @@ def _off(model: nn.Module, copy: nn.Module, input_shape: Shape) -> float:
     inputs = [torch.randn(*shape, generator=generator).to(like) for shape in shapes]
     results = []
     for each in (model, copy):
-        with evaluating(each):
+        with evaluation_mode(each):
             results.append([leaf for leaf in tree_leaves(each(*inputs)) if isinstance(leaf, Tensor)])
     off, size = 0.0, 0.0
     for value, other in zip(*results, strict=True):

@@ -13,8 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from ddfnet.nn import DDFConv2d
 from ddfnet.ops.geometry import Pair, pair
-from ddfnet.surgery.checking import check_model, is_hooked
-from ddfnet.surgery.report import Edit, Report, Shape, operate
+from ddfnet.surgery._utils import check_model, is_hooked
+from ddfnet.surgery.report import Edit, InputShape, Report, operate
 from ddfnet.surgery.selection import DDF_LAYERS, Where, layers, matcher
 
 # Subclasses whose forward pass pads as TensorFlow does, by the size of the map, and then convolves: timm's, and those
@@ -28,7 +28,7 @@ def replace_conv(
     where: Where | Sequence[Where],
     *,
     kernel_size: Pair | None = None,
-    input_shape: Shape | None = None,
+    input_shape: InputShape | None = None,
     heads: int = 1,
     reduction: float = 0.2,
     combine: str = "mul",

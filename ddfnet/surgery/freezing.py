@@ -9,15 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddfnet.nn import DDF2d
+from ddfnet.nn import DDF2d, FusedDDF2d
 from ddfnet.ops.geometry import Combine, accumulate_dtype
-from ddfnet.surgery.checking import check_model
-from ddfnet.surgery.evaluating import evaluating
-from ddfnet.surgery.report import Edit, Report, Shape, operate
+from ddfnet.surgery._utils import check_model, evaluation_mode
+from ddfnet.surgery.report import Edit, InputShape, Report, operate
 
 
 def freeze(
-    model: nn.Module, data: Iterable[Any], *, tolerance: float = 0.01, input_shape: Shape | None = None
+    model: nn.Module, data: Iterable[Any], *, tolerance: float = 0.01, input_shape: InputShape | None = None
 ) -> Report:
     r"""Fold DDF layers whose filters hardly vary on your data into depthwise convolutions, in the model itself.
 
@@ -50,7 +49,7 @@ def freeze(
         >>> import torch
         >>> from torch import nn
         >>> from ddfnet import surgery
-        >>> from ddfnet.nn import DDF2d
+        >>> from ddfnet.nn import DDF2d, FusedDDF2d
         >>> model = nn.Sequential(DDF2d(8, norm="none", zero_init=True), DDF2d(8))  # only the second one adapts
         >>> report = surgery.freeze(model, [torch.randn(2, 8, 16, 16)])
         >>> [type(layer).__name__ for layer in model]
@@ -85,7 +84,7 @@ def freeze(
 
 def _run(model: nn.Module, data: Iterable[Any], watch: dict[DDF2d, Any]) -> None:
     """Call the model with all of the data in evaluation mode, and each watcher with its layer's inputs and outputs."""
-    with evaluating(model) as stack:
+    with evaluation_mode(model) as stack:
         for layer, add in watch.items():
             stack.callback(layer.register_forward_hook(add).remove)
         for batch in data:
@@ -107,8 +106,8 @@ class _Mean:
         dtype = accumulate_dtype(x.dtype)
         if layer.channel is not None:
             self._add("channel", layer.channel(x).to(dtype).sum(0).flatten(1))
-        if layer.spatial is not None:  # each picture counts the same, however large it is
-            filters = layer.spatial(layer.centres(x)).to(dtype).mean((2, 3)).sum(0)
+        if layer.spatial is not None:  # each image counts the same, however large it is
+            filters = layer.spatial(layer.window_centers(x)).to(dtype).mean((2, 3)).sum(0)
             self._add("spatial", filters.unflatten(0, (layer.heads, -1)))
 
     def _add(self, kind: str, filters: Tensor) -> None:
@@ -127,27 +126,30 @@ class _Mean:
 
 
 def _folded(layer: DDF2d, mean: _Mean) -> nn.Module:
-    """The depthwise convolution with the mean filter, and what was folded into the layer before."""
+    """Return the depthwise convolution with the mean filter, and the epilogue of a fused layer folded in."""
+    scale, shift, relu = None, None, False
+    if isinstance(layer, FusedDDF2d):
+        scale, shift, relu = layer.epilogue_scale, layer.epilogue_shift, layer.relu
     like = next(layer.parameters())
     conv = nn.Conv2d(
         layer.channels,
         layer.channels,
         layer.kernel_size,
         layer.stride,
-        "same" if any(layer.extra) else layer.padding,
+        "same" if any(layer.extra_padding) else layer.padding,
         layer.dilation,
         groups=layer.channels,
-        bias=layer.after_shift is not None,
+        bias=shift is not None,
         device=like.device,
         dtype=like.dtype,
     ).train(layer.training)
     weight = mean.weight(layer)
     with torch.no_grad():
-        if layer.after_scale is not None:
-            weight = weight * layer.after_scale[:, None]
-            conv.bias.copy_(layer.after_shift)  # type: ignore[union-attr, arg-type]
+        if scale is not None and shift is not None:
+            weight = weight * scale[:, None]
+            conv.bias.copy_(shift)  # type: ignore[union-attr]
         conv.weight.copy_(weight.reshape(conv.weight.shape))
-    return nn.Sequential(conv, nn.ReLU()) if layer.relu_after else conv
+    return nn.Sequential(conv, nn.ReLU()) if relu else conv
 
 
 class _Error:

@@ -1,4 +1,4 @@
-"""Fold what follows a layer into it, in a copy for inference."""
+"""Copies of models for inference: DDF layers as one operator, batch norms and ReLUs folded into the layers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ddfnet.nn import DDF2d, DDFConv2d
+from ddfnet.nn import DDF2d, DDFConv2d, FusedDDF2d
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch
-from ddfnet.surgery.checking import check_model, is_hooked
+from ddfnet.surgery._utils import check_model, is_hooked
 from ddfnet.surgery.selection import DDF_LAYERS
 
 _log = logging.getLogger(__name__)
@@ -25,28 +25,28 @@ _Model = TypeVar("_Model", bound=nn.Module)
 
 
 def fuse(model: _Model) -> _Model:
-    r"""Copy a model for inference, with its batch norms, and the ReLUs that follow DDF layers, folded into the layers.
+    r"""Copy a model for inference, with DDF layers as one operator each and batch norms folded into the layers.
 
     .. math::
         \gamma \frac{(W x + b) - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta = (s W)\, x + (s (b - \mu) + \beta), \qquad
         s = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}
 
-    worked out in float64 and rounded once. Nothing else changes: names, class and results of the model stay, but for
-    rounding; ``nn.Identity`` is in the place of what was folded.
+    worked out in float64 and rounded once. Names and results of the model stay, but for rounding.
 
-    A 2d batch norm (``nn.BatchNorm2d``, ``nn.SyncBatchNorm``, torchvision's ``FrozenBatchNorm2d``, timm's
-    ``BatchNormAct2d``, whose activation stays) is folded into the ``nn.Conv2d``, ``nn.ConvTranspose2d`` with groups=1,
-    `ddfnet.nn.DDF2d` or `ddfnet.nn.DDFConv2d` before it, and so are those that normalise predicted filters. An
-    ``nn.ReLU`` is folded into a ``DDF2d``, or a ``DDFConv2d`` without a 1x1 convolution, with a batch norm between them
-    or without. Layers stay as they are where that could be noticed: if another layer uses what lies between the two,
-    if one of them is called more than once, has hooks or is in a module that has, if the model reads its parameters, if
-    it is of a subclass or parametrised, if a batch norm has no running statistics.
+    Each `ddfnet.nn.DDF2d` becomes a `ddfnet.nn.FusedDDF2d`. A 2d batch norm (``nn.BatchNorm2d``, ``nn.SyncBatchNorm``,
+    torchvision's ``FrozenBatchNorm2d``, timm's ``BatchNormAct2d``, whose activation stays) is folded into the
+    ``nn.Conv2d``, ``nn.ConvTranspose2d`` with groups=1, `ddfnet.nn.DDF2d` or `ddfnet.nn.DDFConv2d` before it, and so
+    are those that normalise predicted filters. An ``nn.ReLU`` is folded into a ``DDF2d``, or a ``DDFConv2d`` without a
+    1x1 convolution, with a batch norm between them or without. ``nn.Identity`` takes the place of a folded layer.
+    Layers stay as they are where a change could be noticed: if another layer uses the map between the two, if one of
+    them is called more than once, has hooks or is in a module that has, if the model reads its parameters, if it is of
+    a subclass or parametrised, if a batch norm has no running statistics.
 
-    What was folded, and which batch norms stay, is logged at level INFO: ``logging.basicConfig(level="INFO")``;
+    Folded layers, and the batch norms that stay, are logged at level INFO: ``logging.basicConfig(level="INFO")``;
     ``compare(model, fused)`` is a report of it. To undo it, drop the copy.
 
     Args:
-        model: in any mode; it stays as it is. Its wiring is learnt by tracing ``forward`` with `torch.fx`, in
+        model: in any mode; it stays as it is. Its wiring is found by tracing ``forward`` with `torch.fx`, in
             evaluation mode, where arguments that have a default have that; nothing is computed.
 
     Returns:
@@ -69,7 +69,7 @@ def fuse(model: _Model) -> _Model:
         ... )
         >>> fast = ddfnet.surgery.fuse(model)
         >>> [type(layer).__name__ for layer in fast]
-        ['Conv2d', 'Identity', 'ReLU', 'DDF2d', 'Identity', 'Identity']
+        ['Conv2d', 'Identity', 'ReLU', 'FusedDDF2d', 'Identity', 'Identity']
         >>> x = torch.randn(2, 3, 16, 16)
         >>> torch.allclose(fast(x), model.eval()(x), atol=1e-5)
         True
@@ -83,10 +83,13 @@ def fuse(model: _Model) -> _Model:
     wiring = _Wiring(fused)
     with torch.no_grad():
         for layer, norm, relu in [*wiring.chains()]:
-            _fold(fused.get_submodule(layer), fused.get_submodule(norm) if norm else None, relu=bool(relu))
+            _fold(fused, layer, fused.get_submodule(norm) if norm else None, relu=bool(relu))
             for name in filter(None, (norm, relu)):
-                _replace(fused, name)
+                _remove(fused, name)
             _log.info("%s: folded %s", layer, " and ".join(filter(None, (norm, relu))))
+        for module in [*fused.modules()]:
+            if type(module) is DDF2d and not any(is_hooked(part) for part in module.modules()):
+                fused = _substitute(fused, module, FusedDDF2d(module))
     # A module that the model has a second way to is still called, and an attribute of a batch norm is gone.
     _Wiring(fused)
     for name, module in fused.named_modules():
@@ -120,11 +123,7 @@ def _end(layer: nn.Module) -> nn.Module | None:
     end: nn.Module = layer
     if type(layer) is DDFConv2d:
         end = layer.ddf if layer.pointwise is None else layer.pointwise
-    takes = (
-        type(end) is nn.Conv2d
-        or (type(end) is nn.ConvTranspose2d and end.groups == 1)
-        or (type(end) is DDF2d and end.after_scale is None)
-    )
+    takes = type(end) in (nn.Conv2d, DDF2d) or (type(end) is nn.ConvTranspose2d and end.groups == 1)
     return end if takes else None
 
 
@@ -231,20 +230,24 @@ def _trace(model: nn.Module) -> fx.Graph:
 # --- folding ------------------------------------------------------------------------------------------------------
 
 
-def _fold(layer: nn.Module, norm: Any, *, relu: bool) -> None:
+def _fold(model: nn.Module, name: str, norm: Any, *, relu: bool) -> None:
+    """Fold a batch norm and a ReLU into the layer of this name."""
+    layer = model.get_submodule(name)
     end: Any = _end(layer)
     if not isinstance(end, DDF2d):
         values = _folded(end.weight, end.bias, norm, transpose=isinstance(end, nn.ConvTranspose2d))
         end.weight, end.bias = (nn.Parameter(value.to(end.weight), requires_grad=False) for value in values)
         return
-    like = next(end.parameters())
-    if norm is None:
-        norm = nn.BatchNorm2d(end.channels, eps=0, device=like.device)  # which changes nothing
-    # To a batch norm it is a depthwise 1x1 convolution with weights of one.
-    ones = torch.ones(end.channels, 1, 1, 1, device=like.device)
     bias = layer.bias if isinstance(layer, DDFConv2d) else None
-    scale, shift = _folded(ones, bias, norm)
-    end.fold_after(scale.flatten(), shift, relu)
+    scale, shift = None, None
+    if norm is not None or bias is not None:
+        like = next(end.parameters())
+        if norm is None:
+            norm = nn.BatchNorm2d(end.channels, eps=0, device=like.device)  # the identity
+        # To a batch norm the filter is a depthwise 1x1 convolution with weights of one.
+        weight, shift = _folded(torch.ones(end.channels, 1, 1, 1, device=like.device), bias, norm)
+        scale = weight.flatten()
+    _substitute(model, end, FusedDDF2d(end, scale, shift, relu=relu))
     if isinstance(layer, DDFConv2d):
         layer.bias = None
 
@@ -269,13 +272,21 @@ def _double(tensor: Any) -> Any:
     return tensor if tensor is None else (tensor if tensor.is_meta else tensor.detach().cpu()).double()
 
 
-def _replace(model: nn.Module, name: str) -> None:
-    """What was folded by what it leaves, under every name that it has."""
+def _remove(model: nn.Module, name: str) -> None:
+    """Put the parts of a folded layer that stay, if any, in its place."""
     old: Any = model.get_submodule(name)
     new: nn.Module = nn.Identity()
     if _has_activation(old):
         new = nn.Sequential()
         new.drop, new.act = old.drop, old.act
-    for each, module in [*model.named_modules(remove_duplicate=False)]:
+    _substitute(model, old, new.eval())
+
+
+def _substitute(model: _Model, old: nn.Module, new: nn.Module) -> _Model:
+    """Put a module in the place of another under every name, and return the model, which may be the module itself."""
+    if model is old:
+        return new  # type: ignore[return-value]
+    for name, module in [*model.named_modules(remove_duplicate=False)]:
         if module is old:
-            model.set_submodule(each, new.eval())
+            model.set_submodule(name, new)
+    return model

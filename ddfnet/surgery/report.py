@@ -10,8 +10,10 @@ from torch import nn
 from ddfnet.profiler import Estimate, estimate
 from ddfnet.table import format_si, table
 
-Shape = Sequence[int] | Sequence[Sequence[int]]
-Pair = tuple[float, float]
+InputShape = Sequence[int] | Sequence[Sequence[int]]
+"""The shape of a model's input, or of each of its inputs."""
+BeforeAfter = tuple[float, float]
+"""A number before and after."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Change:
     after: str
     begins: str
     parameters: tuple[int, int]
-    macs: Pair | None
+    macs: BeforeAfter | None
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ class Report:
         model: nn.Module,
         edits: Sequence[Edit],
         changes: tuple[Change, ...],
-        parameters: Pair,
-        macs: Pair | None,
+        parameters: BeforeAfter,
+        macs: BeforeAfter | None,
         skipped: Sequence[tuple[str, str]] = (),
         begins: str = "",
     ) -> None:
@@ -106,7 +108,7 @@ class Report:
 
 
 def operate(
-    model: nn.Module, edits: Sequence[Edit], input_shape: Shape | None, skipped: Sequence[tuple[str, str]] = ()
+    model: nn.Module, edits: Sequence[Edit], input_shape: InputShape | None, skipped: Sequence[tuple[str, str]] = ()
 ) -> Report:
     """Put the new layers into the model, all of them or, where the model cannot be estimated with them, none.
 
@@ -193,5 +195,5 @@ def _macs(cost: Estimate, names: Sequence[str]) -> float:
     return sum(layer.macs for layer in called)
 
 
-def _from_to(pair: Pair) -> str:
-    return " -> ".join(map(format_si, pair))
+def _from_to(numbers: BeforeAfter) -> str:
+    return " -> ".join(map(format_si, numbers))

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ddfnet.nn import DDFUpsample2d
-from ddfnet.surgery.checking import check_model, is_hooked
-from ddfnet.surgery.evaluating import evaluating
-from ddfnet.surgery.report import Edit, Report, Shape, operate
+from ddfnet.surgery._utils import check_model, evaluation_mode, is_hooked
+from ddfnet.surgery.report import Edit, InputShape, Report, operate
 from ddfnet.surgery.selection import Where, layers, matcher
 
 _MODES = ("nearest", "bilinear")
@@ -27,7 +26,7 @@ def replace_upsample(
     example: Any,
     where: Where | Sequence[Where] | None = None,
     *,
-    input_shape: Shape | None = None,
+    input_shape: InputShape | None = None,
     kernel_size: int = 3,
     heads: int = 1,
     reduction: float = 0.2,
@@ -170,7 +169,7 @@ def _calls(model: nn.Module, example: Any) -> dict[nn.Module, list[_Call | str]]
         running[-1][1].append(_call(arguments, result))
         return result
 
-    with evaluating(model) as stack:
+    with evaluation_mode(model) as stack:
         for module in model.modules():
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(leave).remove)
@@ -232,7 +231,7 @@ def _served(module: nn.Module, calls: Sequence[Any], options: dict[str, Any]) ->
             call.scale,
             norm="none",
             padding_mode="zeros" if call.mode == "nearest" else "replicate",
-            start=call.mode,
+            init=call.mode,
             device=like.device,
             dtype=like.dtype,
             **options,

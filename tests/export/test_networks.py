@@ -52,7 +52,7 @@ class Several(nn.Module):
                 "valid": DDF2d(8, kernel_size=5, padding="valid", filters="spatial"),
                 "same": DDFConv2d(8, 12, 4, padding="same", dilation=(2, 1), norm="none"),
                 "batch": DDF2d(8, filters="channel", norm="batch"),
-                "replicated": DDFUpsample2d(8, (2, 3), norm="none", padding_mode="replicate", start="bilinear"),
+                "replicated": DDFUpsample2d(8, (2, 3), norm="none", padding_mode="replicate", init="bilinear"),
             }
         )
         self.joint = DDFUpsample2d(8, guide_channels=8, guide_at="output", heads=2)

@@ -1,5 +1,7 @@
 """Layers with the weights of other code: they compute what that code does, written out as people run it."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -28,15 +30,27 @@ def unfolded(x, filters, k, stride=1, padding=0):
 
 
 @pytest.mark.parametrize(("groups", "scale", "kernel", "dilation"), [(1, 2, 5, 1), (2, 3, 3, 2)])
-def test_carafe_pack(groups, scale, kernel, dilation):
-    layer = randomised(
-        family.CARAFEPack(8, scale, up_kernel=kernel, up_group=groups, encoder_dilation=dilation, compressed_channels=4)
+def test_carafe_of_mmcv(groups, scale, kernel, dilation):
+    theirs = torch.nn.ModuleDict(
+        {
+            "channel_compressor": torch.nn.Conv2d(8, 4, 1),
+            "content_encoder": torch.nn.Conv2d(
+                4, groups * (kernel * scale) ** 2, 3, padding=dilation, dilation=dilation
+            ),
+        }
     )
-    assert set(layer.state_dict()) == {
-        f"{part}.{name}" for part in ("channel_compressor", "content_encoder") for name in ("weight", "bias")
-    }
+    theirs = randomised(theirs)
+    layer = family.CARAFE(
+        8, scale, up_kernel=kernel, up_group=groups, encoder_dilation=dilation, compressed_channels=4
+    ).double()
+    nested = torch.nn.Sequential(layer)
+    nested.load_state_dict({f"0.{name}": tensor for name, tensor in theirs.state_dict().items()})
+    again = copy.deepcopy(layer)
+    torch.nn.init.zeros_(again.encode.weight)
+    again.load_state_dict(layer.state_dict())
     x = torch.randn(2, 8, 5, 6, dtype=torch.double)
-    masks = F.pixel_shuffle(layer.content_encoder(layer.channel_compressor(x)), scale)
+    assert torch.equal(again(x), layer(x))
+    masks = F.pixel_shuffle(theirs["content_encoder"](theirs["channel_compressor"](x)), scale)
     masks = masks.unflatten(1, (groups, -1)).softmax(2)
     repeated = x.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     # A tap is a pixel of x away, which is scale pixels of the repeated map.
@@ -97,7 +111,7 @@ def test_jbu_stack():
 def test_they_learn():
     x, guide = torch.randn(2, 16, 8, 8), torch.rand(2, 3, 16, 16)
     for layer, arguments in (
-        (family.CARAFEPack(16), (x,)),
+        (family.CARAFE(16), (x,)),
         (family.Involution(16, 3, 1), (x,)),
         (family.JBU(3, 16, 4), (x, guide)),
     ):
@@ -111,9 +125,9 @@ X = torch.randn(1, 8, 8, 8)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: family.CARAFEPack(8, up_group=3), "divide"),
-        (lambda: family.CARAFEPack(8, up_kernel=4), "^up_kernel must be odd, .* got 4"),
-        (lambda: family.CARAFEPack(8, encoder_kernel=2), "^encoder_kernel must be odd, .* got 2"),
+        (lambda: family.CARAFE(8, up_group=3), "divide"),
+        (lambda: family.CARAFE(8, up_kernel=4), "^up_kernel must be odd, .* got 4"),
+        (lambda: family.CARAFE(8, encoder_kernel=2), "^encoder_kernel must be odd, .* got 2"),
         (lambda: family.Involution(16, 4, 1), "^kernel_size must be odd, .* got 4"),
         (lambda: family.Involution(16, 3, 0), "^stride must be at least 1, got 0"),
         (lambda: family.JBU(3, 8, 4)(X, torch.rand(1, 4, 8, 8)), r"the guide of JBU must be .* with C = 3, got \(1, 4"),
@@ -124,8 +138,8 @@ X = torch.randn(1, 8, 8, 8)
         (lambda: family.JBUStack(8)(X, X), r"the guide of JBUStack must be .* with C = 3, got \(1, 8"),
         (lambda: family.JBUStack(8)(X, torch.rand(2, 3, 8, 8)), r"with N = 1, .* got \(2, 3, 16, 16\)"),
         (
-            lambda: family.CARAFEPack(8)(torch.randn(1, 4, 5, 5)),
-            r"the input of CARAFEPack must be \(N, C, H, W\) with C = 8",
+            lambda: family.CARAFE(8)(torch.randn(1, 4, 5, 5)),
+            r"the input of CARAFE must be \(N, C, H, W\) with C = 8",
         ),
         (lambda: family.Involution(24, 7, 1), "channels must be a multiple of group_channels"),
         (lambda: family.Involution(16, 7, 2)(torch.randn(1, 16, 7, 8)), "stride=2 must divide the map"),

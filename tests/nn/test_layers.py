@@ -10,11 +10,12 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.export import Dim
 
-from ddfnet.nn import CARAFE, DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm
+from ddfnet.family import CARAFE
+from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm
 
 # Options for the constructor, and the channels of the inputs; the second input of a layer is a guide thrice the size.
 CASES = {
-    "CARAFE": (CARAFE, (8,), {"heads": 2, "kernel_size": 3, "compressed": 4}, (8,)),
+    "CARAFE": (CARAFE, (8,), {"up_group": 2, "up_kernel": 3, "compressed_channels": 4}, (8,)),
     "DDF2d": (DDF2d, (8,), {}, (8,)),
     "DDF2d softmax add": (DDF2d, (8,), {"heads": 2, "stride": 2, "norm": "softmax", "combine": "add"}, (8,)),
     "DDF2d batch even": (DDF2d, (8, 4), {"padding": 0, "norm": "batch"}, (8,)),

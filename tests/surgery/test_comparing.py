@@ -23,7 +23,7 @@ def test_layers_parameters_multiply_adds_and_the_difference():
     assert rows["0"] == ("Conv2d 3x3 3->8", "Conv2d 3x3 3->8", (224, 224))
     assert rows["1"] == ("BatchNorm2d", "Identity", (16, 0))
     assert rows["3.1"] == ("BatchNorm2d", "Identity", (16, 0))
-    assert rows["3.0"][:2] == ("DDF2d 3x3 8", "DDF2d 3x3 8")
+    assert rows["3.0"][:2] == ("DDF2d 3x3 8", "FusedDDF2d 3x3 8")
     assert rows.keys() == {"0", "1", "3.0", "3.1"}
     assert report.parameters[0] - report.parameters[1] == 32
     assert report.macs is not None and report.macs[0] == report.macs[1]

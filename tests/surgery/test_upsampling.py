@@ -48,7 +48,7 @@ class TestStart:
     def test_the_layer_begins_as_the_interpolation_and_learns(self, mode, scale, combine):
         padding = "replicate" if mode == "bilinear" else "zeros"
         layer = DDFUpsample2d(
-            4, scale, norm="none", heads=2, combine=combine, start=mode, padding_mode=padding, reduction=2.0
+            4, scale, norm="none", heads=2, combine=combine, init=mode, padding_mode=padding, reduction=2.0
         )
         x = torch.randn(2, 4, 7, 5)
         result = layer(x)
@@ -60,7 +60,7 @@ class TestStart:
 
     def test_a_larger_kernel_and_a_guide(self):
         layer = DDFUpsample2d(
-            2, 2, kernel_size=5, norm="none", start="bilinear", padding_mode="replicate", guide_channels=3
+            2, 2, kernel_size=5, norm="none", init="bilinear", padding_mode="replicate", guide_channels=3
         )
         x, guide = torch.randn(1, 2, 6, 6), torch.rand(1, 3, 12, 12)
         assert error(layer(x, guide), F.interpolate(x, scale_factor=2, mode="bilinear")) <= 1e-5
@@ -68,11 +68,11 @@ class TestStart:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"start": "cubic", "norm": "none"}, "start must be 'nearest', 'bilinear' or None, got 'cubic'"),
-            ({"start": "nearest"}, "start='nearest' needs norm='none', .* got 'filter'"),
-            ({"start": "bilinear", "norm": "none"}, "needs a kernel of 3 taps or more and padding_mode='replicate'"),
+            ({"init": "cubic", "norm": "none"}, "init must be 'nearest', 'bilinear' or None, got 'cubic'"),
+            ({"init": "nearest"}, "init='nearest' needs norm='none', .* got 'filter'"),
+            ({"init": "bilinear", "norm": "none"}, "needs a kernel of 3 taps or more and padding_mode='replicate'"),
             (
-                {"start": "bilinear", "norm": "none", "kernel_size": 1, "padding_mode": "replicate"},
+                {"init": "bilinear", "norm": "none", "kernel_size": 1, "padding_mode": "replicate"},
                 "needs a kernel of 3 taps or more",
             ),
             ({"padding_mode": "reflect"}, "padding_mode must be 'zeros' or 'replicate', got 'reflect'"),

@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddfnet.nn import CARAFE
+from ddfnet.family import CARAFE
 
 
 def reference(layer: CARAFE, x: torch.Tensor) -> torch.Tensor:
     """By the paper's words: for each output pixel the window around the pixel that it lies in, weighted and summed."""
-    (sh, sw), (kh, kw), heads = layer.scale_factor, layer.kernel_size, layer.heads
+    (sh, sw), (kh, kw), heads = layer.scale_factor, layer.up_kernel, layer.up_group
     n, channels, height, width = x.shape
     taps = kh * kw
     scores = layer.encode(layer.compress(x)).reshape(n, sh, sw, heads, taps, height, width)
@@ -25,8 +25,8 @@ def reference(layer: CARAFE, x: torch.Tensor) -> torch.Tensor:
     "options",
     [
         {},
-        {"heads": 4, "kernel_size": 3, "compressed": 5},
-        {"scale_factor": (2, 3), "kernel_size": (3, 5), "encoder_size": (1, 3)},
+        {"up_group": 4, "up_kernel": 3, "compressed_channels": 5},
+        {"scale_factor": (2, 3), "up_kernel": (3, 5), "encoder_kernel": (1, 3)},
     ],
 )
 def test_it_is_the_formula(options):
@@ -53,10 +53,10 @@ def test_at_first_it_is_nearly_an_average():
     ("options", "message"),
     [
         ({"channels": 0}, "channels must be at least 1, got 0"),
-        ({"heads": 3}, "heads must divide channels, got heads=3 and channels=8"),
-        ({"kernel_size": 4}, "kernel_size must be odd, for its middle is the pixel, got 4"),
-        ({"encoder_size": (3, 2)}, r"encoder_size must be odd, for its middle is the pixel, got \(3, 2\)"),
-        ({"compressed": 0}, "compressed must be at least 1, got 0"),
+        ({"up_group": 3}, "up_group must divide channels, got up_group=3 and channels=8"),
+        ({"up_kernel": 4}, "up_kernel must be odd, for its middle is the pixel, got 4"),
+        ({"encoder_kernel": (3, 2)}, r"encoder_kernel must be odd, for its middle is the pixel, got \(3, 2\)"),
+        ({"compressed_channels": 0}, "compressed_channels must be at least 1, got 0"),
         ({"scale_factor": 0}, "scale_factor must be at least 1, got 0"),
     ],
 )
