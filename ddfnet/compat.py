@@ -1,4 +1,4 @@
-"""The official code's names, signatures and weights.
+"""Names, signatures and weights of the official code.
 
 ``from ddf import DDFPack`` becomes ``from ddfnet.compat import DDFPack``. The layers have the state-dict keys of
 https://github.com/theFoxofSky/ddfnet and compute the same, on any device, without its known defects: sizes are conv2d's
@@ -40,7 +40,7 @@ def ddf(
     kernel_combine: str = "mul",
     version: str = "",
 ) -> Tensor:
-    """`ddfnet.ddf` with the official signature.
+    """Call `ddfnet.ddf` with the official signature.
 
     Args:
         features: (N, C, H, W).
@@ -50,7 +50,7 @@ def ddf(
         dilation: pixels between taps.
         stride: pixels.
         kernel_combine: ``"mul"`` or ``"add"``.
-        version: which of its CUDA kernels the official code runs, ``""``, ``"o"`` or ``"f"``; of no effect.
+        version: name of the official CUDA kernel, ``""``, ``"o"`` or ``"f"``; has no effect.
 
     Returns:
         (N, C, Ho, Wo), in the widest dtype of the three tensors, or the autocast dtype.
@@ -92,9 +92,9 @@ class FilterNorm(nn.Module):
         kernel_size: k; a filter has k*k taps.
         filter_type: ``"spatial"`` or ``"channel"``.
         nonlinearity: as in ``torch.nn.init.calculate_gain``.
-        running_std: whether ``std`` is a parameter, one value a tap, or the constant ``gain/k``.
-        running_mean: whether there is the parameter ``mean``, one value a tap. It starts with zeros; the official one
-            starts with noise far larger than the filters.
+        running_std: make ``std`` a parameter, one value per tap, instead of the constant ``gain/k``.
+        running_mean: have the parameter ``mean``, one value per tap. It is initialised with zeros; the official one
+            with noise far larger than the filters.
 
     Returns:
         Spatial filters as they came, (N, in_channels*k*k, H, W); channel filters as (N, in_channels*k*k).
@@ -168,7 +168,7 @@ class DDFPack(nn.Module):
         kernel_size: k taps, odd, at least 3.
         stride: pixels.
         dilation: pixels between taps.
-        head: spatial filters a pixel; divides ``in_channels``.
+        head: spatial filters per pixel; divides ``in_channels``.
         se_ratio: width of the channel branch's bottleneck as a share of ``in_channels``; at least one wide.
         nonlinearity: as in ``torch.nn.init.calculate_gain``.
         kernel_combine: ``"mul"`` or ``"add"``.
@@ -220,14 +220,14 @@ class DDFPack(nn.Module):
 
 
 class DDFUpPack(nn.Module):
-    """`ddfnet.nn.DDFUpsample2d` with the official signature, state-dict keys and a depthwise convolution a sub-pixel.
+    """`ddfnet.nn.DDFUpsample2d` with the official signature and keys, and a depthwise convolution per sub-pixel.
 
     Args:
         in_channels: C of the input (N, C, H, W).
         kernel_size: k taps, odd, at least 3.
         scale_factor: s, from 1 on.
         dilation: pixels between taps.
-        head: spatial filters a sub-pixel; divides ``in_channels``.
+        head: spatial filters per sub-pixel; divides ``in_channels``.
         se_ratio: width of the channel branches' bottlenecks as a share of ``in_channels``; at least one wide.
         nonlinearity: as in ``torch.nn.init.calculate_gain``.
         dw_kernel_size: taps of the depthwise convolutions, odd; below 3 is 3.
@@ -324,7 +324,7 @@ def load_official(
     Args:
         checkpoint: a state dict, a dict that holds one under "state_dict" or "model" (as timm's training checkpoints
             do), or a file with either, ``.safetensors`` or what ``torch.load(weights_only=True)`` reads.
-        network: what to load it into.
+        network: a network to load it into, or None.
 
     Returns:
         The state dict, on the CPU where it was read from a file; for ``model.load_state_dict``.
@@ -348,7 +348,7 @@ def load_official(
     for name in ("state_dict", "model"):
         if isinstance(state.get(name), Mapping):
             state = state[name]
-    names = {name: name.removeprefix("module.") for name in state}  # of nn.DataParallel
+    names = {name: name.removeprefix("module.") for name in state}  # the prefix of nn.DataParallel
     if not is_official(state):
         raise ValueError(
             f"this is no checkpoint of the official DDF networks: no name holds any of {', '.join(_PARTS)}; it has "
@@ -361,7 +361,7 @@ def load_official(
 
 
 def is_official(state: Mapping[str, Any]) -> bool:
-    """Whether any name of a state dict is that of an official DDF layer's weights."""
+    """Return whether any name of a state dict is that of a weight of an official DDF layer."""
     return any(_PART.search(name) for name in state)
 
 

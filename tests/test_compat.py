@@ -1,4 +1,4 @@
-"""The official names against the official layers' arithmetic, written out with F.unfold."""
+"""Official names against the official layers' arithmetic, written out with F.unfold."""
 
 import argparse
 import builtins
@@ -16,7 +16,7 @@ from ddfnet.nn import DDF2d
 
 
 def unfold_ddf(x, channel, spatial, k, dilation=1, stride=1, combine="mul"):
-    """What the official operator computes, one head."""
+    """Compute the official operator, with one head."""
     batch, channels = x.shape[:2]
     windows = F.unfold(x, k, dilation, (k - 1) // 2 * dilation, stride).reshape(
         batch, channels, k * k, *spatial.shape[2:]
@@ -26,7 +26,7 @@ def unfold_ddf(x, channel, spatial, k, dilation=1, stride=1, combine="mul"):
 
 
 def official_spatial(state, prefix, x, k, gain, stride=1):
-    """A spatial branch, one filter a pixel and head: (N, G, k*k, H, W)."""
+    """Return the result of a spatial branch, one filter per pixel and head: (N, G, k*k, H, W)."""
     filters = F.conv2d(x, state[f"{prefix}.0.weight"], state[f"{prefix}.0.bias"], stride)
     filters = filters.unflatten(1, (-1, k * k))
     filters = filters - filters.mean(2, keepdim=True)
@@ -34,7 +34,7 @@ def official_spatial(state, prefix, x, k, gain, stride=1):
 
 
 def official_channel(state, prefix, x, k):
-    """A channel branch: (N, C, k*k)."""
+    """Return the result of a channel branch: (N, C, k*k)."""
     filters = F.adaptive_avg_pool2d(x, 1)
     filters = F.relu(F.conv2d(filters, state[f"{prefix}.1.weight"], state[f"{prefix}.1.bias"]))
     filters = F.conv2d(filters, state[f"{prefix}.3.weight"], state[f"{prefix}.3.bias"]).reshape(len(x), -1, k * k)
@@ -42,8 +42,8 @@ def official_channel(state, prefix, x, k):
     return filters / (filters.std(2, keepdim=True) + 1e-10) * state[f"{prefix}.4.std"].reshape(-1, k * k)
 
 
-def by_head(x, channel, spatial, *geometry):
-    """The official layers' way with heads: each is a sample of its own."""
+def each_head(x, channel, spatial, *geometry):
+    """Filter as the official layers do with heads: each is a sample of its own."""
     batch, heads = spatial.shape[:2]
     parts = [tensor.unflatten(1, (heads, -1)).flatten(0, 1) for tensor in (x, channel)]
     return unfold_ddf(*parts, spatial.flatten(0, 1), *geometry).unflatten(0, (batch, heads)).flatten(1, 2)
@@ -198,7 +198,7 @@ class TestDDFPack:
         x, state = torch.randn(2, 8, 8, 10), layer.state_dict()
         spatial = official_spatial(state, "spatial_branch", x, k, gain, stride)
         channel = official_channel(state, "channel_branch", x, k)
-        expected = by_head(x, channel, spatial, k, layer.dilation, stride, layer.kernel_combine)
+        expected = each_head(x, channel, spatial, k, layer.dilation, stride, layer.kernel_combine)
         torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize(("size", "stride"), [((7, 7), 2), ((220, 5), 3)], ids=str)
@@ -277,7 +277,7 @@ class TestDDFUpPack:
                 prefix = f"{prefix}.1"
             spatial = official_spatial(state, prefix, source, k, 1)
             channel = official_channel(state, f"channel_branch.{i}", x, k)
-            outputs.append(by_head(x, channel, spatial, k, layer.dilation, 1, layer.kernel_combine))
+            outputs.append(each_head(x, channel, spatial, k, layer.dilation, 1, layer.kernel_combine))
         expected = F.pixel_shuffle(torch.stack(outputs, 2).flatten(1, 2), s)
         torch.testing.assert_close(layer(x, guide), expected, rtol=1e-4, atol=1e-4)
 
@@ -311,7 +311,7 @@ class TestLoadOfficial:
 
     @pytest.fixture
     def networks(self):
-        """An official network, and ours; one bottleneck a stage."""
+        """Return an official network and ours, with one bottleneck per stage."""
         timm = pytest.importorskip("timm")
         from tests.official_networks import official_resnet
 
@@ -347,7 +347,7 @@ class TestLoadOfficial:
     @pytest.mark.parametrize(
         ("source", "wrap"),
         [(source, wrap) for source in ("dict", "file") for wrap in ("plain", "state_dict", "model", "module")]
-        + [("safetensors", "plain"), ("safetensors", "module")],  # which hold tensors alone
+        + [("safetensors", "plain"), ("safetensors", "module")],  # they hold tensors alone
         ids=str,
     )
     def test_ours_computes_what_the_official_network_does(self, networks, source, wrap, tmp_path):

@@ -1,6 +1,6 @@
 """Benchmark of ``DDF2d``, filter branches and normalisation included, beside the convolutions that it replaces.
 
-On request it is timed beside its operator alone and beside other dynamic filters, too.
+On request it is timed beside its fused form, its operator alone, and other dynamic filters, too.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from ddfnet.bench.equality import Expected
 from ddfnet.bench.registry import DIRECTIONS, SEED, LayerCase
 from ddfnet.bench.result import Result
 from ddfnet.bench.timing import FORMATS, interleave, make_pass, timings
-from ddfnet.nn import DDF2d
+from ddfnet.nn import DDF2d, FusedDDF2d
 
-OURS, BASELINE, OPERATOR = "ddf", "conv", "operator"
+OURS, BASELINE, FUSED, OPERATOR = "ddf", "conv", "ddf-fused", "operator"
 USUAL = (OURS, BASELINE, "depthwise")
-NAMES = (*USUAL, OPERATOR, "pac", "dynamic-depthwise", "dynamic")
+NAMES = (*USUAL, FUSED, OPERATOR, "pac", "dynamic-depthwise", "dynamic")
 
 
 def run(
@@ -86,7 +86,9 @@ def measure(
 ) -> Result:
     """Check and time one case in one direction; see `run`."""
     device, backward = torch.device(device), direction != DIRECTIONS[0]
-    wanted = USUAL if only is None else {OURS, BASELINE, *only}
+    wanted = set(USUAL if only is None else (OURS, BASELINE, *only))
+    if backward:
+        wanted.discard(FUSED)  # it is for inference only
     skipped = {name: why for name in NAMES if name in wanted and (why := _too_large(name, case, device))}
     calls: dict[tuple[str, str], Callable[[], Any]] = {}
     error = 0.0
@@ -112,7 +114,7 @@ def measure(
 def make(name: str, channels: int) -> nn.Module:
     """Return a competitor of `NAMES`, without bias if it is optional, as in a ResNet.
 
-    For the operator it is our layer, which makes the operator's filters.
+    For the operator and for the fused form it is our layer, which they are made of.
     """
     if name == BASELINE:
         return nn.Conv2d(channels, channels, SIDE, padding=SIDE // 2, bias=False)
@@ -134,7 +136,8 @@ def _formatted(name: str, layer: nn.Module, x: Tensor, memory_format: torch.memo
     """Return copies in a memory format. The operator's filters have the format in which the branches make them."""
     own = copy.deepcopy(layer).to(memory_format=memory_format)  # type: ignore[call-overload]
     x = x.clone(memory_format=memory_format)
-    return (Operator(own, x) if name == OPERATOR else own), x
+    derived = {OPERATOR: lambda: Operator(own, x), FUSED: lambda: FusedDDF2d(own)}
+    return (derived[name]() if name in derived else own), x
 
 
 def _expected(case: LayerCase, name: str, layer: nn.Module, x: Tensor, backward: bool) -> Expected:
@@ -145,7 +148,7 @@ def _expected(case: LayerCase, name: str, layer: nn.Module, x: Tensor, backward:
             own, input = copy.deepcopy(layer).to(dtype), x.to(dtype)
             if name == OPERATOR:
                 own = Operator(own, input)
-            return _call(own if name in (OURS, OPERATOR) else TapByTap(own), input, backward)()
+            return _call(own if name in (OURS, FUSED, OPERATOR) else TapByTap(own), input, backward)()
 
     leaves = ("channel_filter", "spatial_filter") if name == OPERATOR else dict(layer.named_parameters())
     gradients = (f"gradient of {leaf}" for leaf in ("input", *leaves))

@@ -1,4 +1,4 @@
-"""The operators of other papers as calls of `ddfnet.ddf` and `ddfnet.ddf_upsample`."""
+"""Operators of other papers as calls of `ddfnet.ddf` and `ddfnet.ddf_upsample`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddfnet.family.taps import Window
+from ddfnet.family.taps import tap_views, window_geometry
 from ddfnet.nn.upsample import to_subpixel_major
 from ddfnet.ops import ddf, ddf_upsample
-from ddfnet.ops.geometry import Pair, odd_pair, pair
+from ddfnet.ops.geometry import Geometry, Pair, odd_pair, pair
 
 _GROUPS_AT_ONCE = 16  # a few megabytes of taps on maps of 100x152
 
 
 def carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int = 1, scale_factor: int = 2) -> Tensor:
-    r"""Content-aware reassembly: each pixel of the enlarged map is a sum of the pixels around the one that it lies in.
+    r"""Upsample by content-aware reassembly: each output pixel is a weighted sum around the pixel that it lies in.
 
     .. math::
         out[n,c,Y,X] = \sum_{k_y,k_x} masks[n,\,g(c) K + k_y k + k_x,\,Y,\,X] \cdot
@@ -27,7 +27,7 @@ def carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int = 
     Args:
         features: (N, C, H, W).
         masks: (N, group_size*k*k, s*H, s*W), as they are: CARAFE normalises them before, by a softmax over the taps.
-        kernel_size: k taps a side, odd.
+        kernel_size: k taps per side, odd.
         group_size: sets of masks, each for C/group_size channels in a row.
         scale_factor: s.
 
@@ -60,7 +60,7 @@ def carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int = 
 
 
 def involution(x: Tensor, weight: Tensor, kernel_size: Pair, stride: Pair = 1, dilation: Pair = 1) -> Tensor:
-    r"""Involution: a filter for each pixel and group of channels, shared by the channels of the group.
+    r"""Apply an involution: one filter per pixel and group of channels, shared by the channels of the group.
 
     .. math::
         out[n,c,y,x] = \sum_{k_y,k_x} weight[n,\,g(c) K + k_y k_W + k_x,\,y,\,x] \cdot
@@ -91,7 +91,7 @@ def involution(x: Tensor, weight: Tensor, kernel_size: Pair, stride: Pair = 1, d
 
 
 def adaptive_conv(input: Tensor, filters: Tensor) -> Tensor:
-    r"""FeatUp's adaptive convolution: a filter for each pixel, for a map that was padded before.
+    r"""Apply FeatUp's adaptive convolution: one filter per pixel, on a map that is padded already.
 
     .. math::
         out[n,c,y,x] = \sum_{k_y,k_x} filters[n,y,x,k_y,k_x] \cdot input[n,c,y + k_y,x + k_x]
@@ -124,7 +124,7 @@ def adaptive_conv(input: Tensor, filters: Tensor) -> Tensor:
 def joint_bilateral(
     x: Tensor, guide: Tensor, kernel_size: Pair, sigma_space: float | Tensor = 1.0, sigma_range: float | Tensor = 1.0
 ) -> Tensor:
-    r"""Joint bilateral filter, and upsampling: weights fall with the distance of pixels, and of their guides.
+    r"""Filter or upsample with joint bilateral weights: they fall with the distance of pixels, and of their guides.
 
     .. math::
         out_p = \frac{\sum_q w_{pq}\, x_q}{\sum_q w_{pq}}, \qquad
@@ -169,14 +169,14 @@ def joint_bilateral(
             raise ValueError(f"{name} must be above 0, got {sigma}")
     if (h, w) != (height, width):
         x = F.interpolate(x, (height, width), mode="nearest")
-    window = Window((height, width), odd_pair("kernel_size", kernel_size))
-    kh, kw = window.kernel_size
-    views = list(window.taps(guide))
+    geometry = window_geometry((height, width), odd_pair("kernel_size", kernel_size))
+    kh, kw = geometry.kernel_size
+    views = list(tap_views(guide, geometry))
     away = _square_distances(kh, kw).to(guide) / (2 * sigma_space**2)
     logits = [
         -(view - guide).square().sum(1) / (2 * sigma_range**2) - there for view, there in zip(views, away, strict=True)
     ]
-    return _filtered(x, (torch.stack(logits, 1)[:, None] + _outside(x, window)).softmax(2), window)
+    return _filtered(x, (torch.stack(logits, 1)[:, None] + _outside(x, geometry)).softmax(2), geometry)
 
 
 def pac(
@@ -188,7 +188,7 @@ def pac(
     padding: Pair | None = None,
     dilation: Pair = 1,
 ) -> Tensor:
-    r"""Depthwise pixel-adaptive convolution: a convolution whose windows are weighted by how alike their pixels are.
+    r"""Apply a depthwise pixel-adaptive convolution: its windows are weighted by the similarity of their pixels.
 
     .. math::
         out_{c,p} = b_c + \sum_t \exp\left(-\tfrac12 \lVert g_{p} - g_{p+t} \rVert^2\right) W_{c,t}\, x_{c,p+t}
@@ -219,14 +219,14 @@ def pac(
         raise ValueError(f"guide must be (N, Cg, H, W) with N, H, W of x {tuple(x.shape)}, got {tuple(guide.shape)}")
     kernel = _depthwise_kernel(weight, c)
     _check_bias(bias, c)
-    window = Window((height, width), kernel, stride, padding, dilation)
+    geometry = window_geometry((height, width), kernel, stride, padding, dilation)
     y = ddf(
         x,
         weight.flatten(0, 1).expand(n, -1, -1, -1),
-        _alike(guide, window),
-        stride=window.stride,
-        padding=window.padding,
-        dilation=window.dilation,
+        _alike(guide, geometry),
+        stride=geometry.stride,
+        padding=geometry.padding,
+        dilation=geometry.dilation,
     )
     return y if bias is None else y + bias[:, None, None]
 
@@ -241,7 +241,7 @@ def pac_transpose(
     output_padding: Pair = 0,
     dilation: Pair = 1,
 ) -> Tensor:
-    r"""Transposed depthwise pixel-adaptive convolution: the map is spread with zeros, then filtered as in `pac`.
+    r"""Apply a transposed depthwise pixel-adaptive convolution: spread the map with zeros, then filter as in `pac`.
 
     .. math::
         out_{c,p} = b_c + \sum_t \exp\left(-\tfrac12 \lVert g_p - g_{p+t} \rVert^2\right) W_{c,-t}\, \tilde x_{c,p+t}
@@ -291,7 +291,7 @@ def pac_transpose(
 
 
 def kernel_prediction(frames: Tensor, kernels: Tensor, kernel_size: Pair) -> Tensor:
-    r"""Kernel prediction (KPN): each pixel of the result is a sum of windows of all frames of a burst.
+    r"""Apply predicted kernels (KPN): each pixel of the result is a sum of windows of all frames of a burst.
 
     .. math::
         out[n,c,y,x] = \frac1T \sum_t \sum_{k_y,k_x} kernels[n,t,k_y k_W + k_x,y,x] \cdot
@@ -299,7 +299,7 @@ def kernel_prediction(frames: Tensor, kernels: Tensor, kernel_size: Pair) -> Ten
 
     Args:
         frames: (N, T, C, H, W); one frame is T = 1.
-        kernels: (N, T, kH*kW, H, W), a kernel a frame and pixel, shared by the channels.
+        kernels: (N, T, kH*kW, H, W), one kernel per frame and pixel, shared by the channels.
         kernel_size: taps, an odd int or (h, w).
 
     Returns:
@@ -332,7 +332,7 @@ def kernel_prediction(frames: Tensor, kernels: Tensor, kernel_size: Pair) -> Ten
 def dynamic_depthwise(
     x: Tensor, weight: Tensor, stride: Pair = 1, padding: Pair | None = None, dilation: Pair = 1
 ) -> Tensor:
-    r"""Dynamic depthwise convolution: a depthwise convolution with weights of each sample's own.
+    r"""Apply a dynamic depthwise convolution, with separate weights for each sample.
 
     .. math::
         out[n,c] = weight[n,c] * x[n,c]
@@ -362,7 +362,7 @@ def dynamic_depthwise(
 def local_mean(
     x: Tensor, kernel_size: Pair, stride: Pair = 1, padding: Pair | None = None, dilation: Pair = 1
 ) -> Tensor:
-    r"""The mean of each window, of the pixels that lie on the map: `local_softmax` with equal logits.
+    r"""Average the pixels of each window that lie on the map: `local_softmax` with equal logits.
 
     .. math::
         out_{c,p} = \frac{1}{|\Omega_p|} \sum_{q \in \Omega_p} x_{c,q}
@@ -383,14 +383,14 @@ def local_mean(
         >>> local_mean(torch.ones(1, 2, 6, 6), 3).unique()
         tensor([1.])
     """
-    window = _covered(Window(_shape("x", x)[2:], kernel_size, stride, padding, dilation))
-    return _filtered(x, _outside(x, window).softmax(2).expand(x.shape[0], -1, -1, -1, -1), window)
+    geometry = _covered(window_geometry(_shape("x", x)[2:], kernel_size, stride, padding, dilation))
+    return _filtered(x, _outside(x, geometry).softmax(2).expand(x.shape[0], -1, -1, -1, -1), geometry)
 
 
 def local_softmax(
     x: Tensor, logits: Tensor, kernel_size: Pair, stride: Pair = 1, padding: Pair | None = None, dilation: Pair = 1
 ) -> Tensor:
-    r"""Local importance pooling: the mean of each window, weighted by a softmax of the pixels' logits.
+    r"""Pool by local importance: average each window, weighted by a softmax of the pixels' logits.
 
     .. math::
         out_{c,p} = \frac{\sum_{q \in \Omega_p} e^{l_{g(c),q}}\, x_{c,q}}{\sum_{q \in \Omega_p} e^{l_{g(c),q}}}
@@ -419,7 +419,7 @@ def local_softmax(
     n, _, height, width = _shape("x", x)
     if _shape("logits", logits)[0] != n or tuple(logits.shape[2:]) != (height, width):
         raise ValueError(f"logits must be (N, G, H, W) with N, H, W of x {tuple(x.shape)}, got {tuple(logits.shape)}")
-    window = _covered(Window((height, width), kernel_size, stride, padding, dilation))
+    geometry = _covered(window_geometry((height, width), kernel_size, stride, padding, dilation))
     groups = logits.shape[1]
     if groups == 0 or x.shape[1] % groups:
         raise ValueError(f"the {groups} logits of a pixel must divide the {x.shape[1]} channels of x")
@@ -427,9 +427,9 @@ def local_softmax(
     each = _GROUPS_AT_ONCE if x.device.type == "cpu" else groups
     parts = []
     for values, own in zip(x.split(each * (x.shape[1] // groups), 1), logits.split(each, 1), strict=True):
-        taps = torch.stack(list(window.taps(own, -math.inf)), 2)  # (N, G, K, Ho, Wo), taps within heads
-        parts.append(_filtered(values, taps.softmax(2), window))
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # which would copy it
+        taps = torch.stack(list(tap_views(own, geometry, -math.inf)), 2)  # (N, G, K, Ho, Wo), taps within heads
+        parts.append(_filtered(values, taps.softmax(2), geometry))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # torch.cat would copy it
 
 
 # --- parts --------------------------------------------------------------------------------------------------------
@@ -463,37 +463,39 @@ def _check_bias(bias: Any, channels: int) -> None:
 
 
 def _square_distances(kh: int, kw: int) -> Tensor:
-    """Of each tap from the middle, in pixels."""
+    """Return the squared distance of each tap from the middle, in pixels."""
     rows, columns = torch.arange(kh) - kh // 2, torch.arange(kw) - kw // 2
     return (rows[:, None] ** 2 + columns**2).flatten()
 
 
-def _alike(guide: Tensor, window: Window) -> Tensor:
-    """How alike the guide is at each tap and in the middle of its window, (N, K, Ho, Wo)."""
-    views = list(window.taps(guide))
+def _alike(guide: Tensor, geometry: Geometry) -> Tensor:
+    """Return how alike the guide is at each tap and in the middle of its window, (N, K, Ho, Wo)."""
+    views = list(tap_views(guide, geometry))
     middle = views[len(views) // 2]
     return torch.stack([(-(view - middle).square().sum(1) / 2).exp() for view in views], 1)
 
 
-def _covered(window: Window) -> Window:
-    if any(p >= d * (k - 1) + 1 for p, d, k in zip(window.padding, window.dilation, window.kernel_size, strict=True)):
-        raise ValueError(f"padding must leave a pixel of the map in each window, got {window.padding}")
-    return window
+def _covered(geometry: Geometry) -> Geometry:
+    if any(
+        p >= d * (k - 1) + 1 for p, d, k in zip(geometry.padding, geometry.dilation, geometry.kernel_size, strict=True)
+    ):
+        raise ValueError(f"padding must leave a pixel of the map in each window, got {geometry.padding}")
+    return geometry
 
 
-def _outside(x: Tensor, window: Window) -> Tensor:
-    """Logits of taps that read a pixel of the map, 0, and of those that do not, -inf: (1, 1, K, Ho, Wo)."""
-    return torch.stack(list(window.taps(x.new_zeros(1, 1, *x.shape[2:]), -math.inf)), 2)
+def _outside(x: Tensor, geometry: Geometry) -> Tensor:
+    """Return logits that are 0 for taps on the map and -inf for others, (1, 1, K, Ho, Wo)."""
+    return torch.stack(list(tap_views(x.new_zeros(1, 1, *x.shape[2:]), geometry, -math.inf)), 2)
 
 
-def _filtered(x: Tensor, filters: Tensor, window: Window) -> Tensor:
-    """Filter with (N, G, K, Ho, Wo)."""
+def _filtered(x: Tensor, filters: Tensor, geometry: Geometry) -> Tensor:
+    """Filter x with filters (N, G, K, Ho, Wo)."""
     return ddf(
         x,
         None,
         filters.flatten(1, 2),
-        kernel_size=window.kernel_size,
-        stride=window.stride,
-        padding=window.padding,
-        dilation=window.dilation,
+        kernel_size=geometry.kernel_size,
+        stride=geometry.stride,
+        padding=geometry.padding,
+        dilation=geometry.dilation,
     )

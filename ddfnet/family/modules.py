@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddfnet.family.functional import involution
-from ddfnet.family.taps import Window
+from ddfnet.family.taps import tap_views, window_geometry
 from ddfnet.nn.branches import TapSoftmax, check_map
 from ddfnet.ops import ddf, ddf_upsample
 from ddfnet.ops.geometry import Pair, default_padding, odd_pair, pair
@@ -33,8 +33,8 @@ class CARAFE(nn.Module):
         encoder_kernel: taps of the convolution that predicts them, an odd int or (h, w).
         encoder_dilation: pixels between those taps, an int or (h, w).
         compressed_channels: channels between the two convolutions, from 1 on.
-        device: of the parameters.
-        dtype: of the parameters.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     ``load_state_dict`` takes the weights of ``mmcv.ops.CARAFEPack``, whose arguments these are, as well as its own:
     mmcv's have other names and the predicted taps in another order, and are renamed and reordered as they are loaded.
@@ -147,7 +147,7 @@ class Involution(nn.Module):
         kernel_size: taps per side, odd.
         stride: pixels; divides H and W.
         group_channels: channels that share a filter.
-        reduction: of the channels between the two convolutions.
+        reduction: divisor of the channels between the two convolutions.
 
     Returns:
         (N, C, H/stride, W/stride).
@@ -207,8 +207,8 @@ class JBU(nn.Module):
         guidance_dim: Cg of the guide (N, Cg, H, W).
         feat_dim: C of the features (N, C, h, w); no weight depends on it.
         key_dim: channels of f.
-        scale: of no effect: the guide's size is the result's.
-        radius: of the window, which has 2*radius + 1 taps per side.
+        scale: has no effect: the result has the guide's size.
+        radius: radius of the window, which has 2*radius + 1 taps per side.
 
     ``forward(source, guidance)``:
 
@@ -262,8 +262,8 @@ class JBU(nn.Module):
         """Return how alike the projected guide is at each tap, (N, K, H, W)."""
         keys, temperature = self.range_proj(guide), self.range_temp.exp().clamp(1e-4, 1e4)
         padded = self._padded(keys)
-        window = Window((padded.shape[2], padded.shape[3]), self.diameter, padding=0)
-        return (temperature * torch.stack([(view * keys).sum(1) for view in window.taps(padded)], 1)).softmax(1)
+        geometry = window_geometry((padded.shape[2], padded.shape[3]), self.diameter, padding=0)
+        return (temperature * torch.stack([(view * keys).sum(1) for view in tap_views(padded, geometry)], 1)).softmax(1)
 
     def _space(self) -> Tensor:
         """Return the nearness of each tap, (K, 1, 1)."""

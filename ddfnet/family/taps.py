@@ -1,4 +1,4 @@
-"""Filters that come from a map: for each tap, the map shifted to it."""
+"""Views of a map, shifted to each tap of a window."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from itertools import product
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddfnet.ops.geometry import Pair, conv_output_size, default_padding, pair
+from ddfnet.ops.geometry import Geometry, Pair, default_padding, pair
 
 
-class Window:
-    """The windows of a map, as a convolution has them.
+def window_geometry(
+    size: tuple[int, int], kernel_size: Pair, stride: Pair = 1, padding: Pair | None = None, dilation: Pair = 1
+) -> Geometry:
+    """Return the geometry of the windows of a map, as a convolution has them.
 
     Args:
         size: (H, W) of the map.
@@ -21,29 +23,22 @@ class Window:
     Raises:
         ValueError: the output would be empty; a value out of range.
     """
+    kernel, steps = pair("kernel_size", kernel_size, 1), pair("dilation", dilation, 1)
+    zeros = default_padding(kernel, steps) if padding is None else pair("padding", padding, 0)
+    geometry = Geometry(kernel, pair("stride", stride, 1), zeros, steps)
+    geometry.positions(size)  # raises where there are none
+    return geometry
 
-    def __init__(
-        self,
-        size: tuple[int, int],
-        kernel_size: Pair,
-        stride: Pair = 1,
-        padding: Pair | None = None,
-        dilation: Pair = 1,
-    ) -> None:
-        self.kernel_size = pair("kernel_size", kernel_size, 1)
-        self.stride, self.dilation = pair("stride", stride, 1), pair("dilation", dilation, 1)
-        if padding is None:
-            self.padding = default_padding(self.kernel_size, self.dilation)
-        else:
-            self.padding = pair("padding", padding, 0)
-        self.size = conv_output_size(size, self.kernel_size, self.stride, self.padding, self.dilation)
 
-    def taps(self, x: Tensor, value: float = 0.0) -> Iterator[Tensor]:
-        """What each tap reads, (N, C, Ho, Wo), ``value`` outside of the map: views of one padded copy."""
-        (kh, kw), (sy, sx), (py, px), (dy, dx) = self.kernel_size, self.stride, self.padding, self.dilation
-        height, width = self.size
-        padded = F.pad(x, (px, px, py, py), value=value)
-        for ky, kx in product(range(kh), range(kw)):
-            rows = slice(ky * dy, ky * dy + (height - 1) * sy + 1, sy)
-            columns = slice(kx * dx, kx * dx + (width - 1) * sx + 1, sx)
-            yield padded[:, :, rows, columns]
+def tap_views(x: Tensor, geometry: Geometry, value: float = 0.0) -> Iterator[Tensor]:
+    """Yield the pixels that each tap reads, (N, C, Ho, Wo), with ``value`` outside of the map.
+
+    All of them are views of one padded copy.
+    """
+    (kh, kw), (sy, sx), (py, px), (dy, dx) = geometry[:4]
+    height, width = geometry.positions((x.shape[2], x.shape[3]))
+    padded = F.pad(x, (px, px, py, py), value=value)
+    for ky, kx in product(range(kh), range(kw)):
+        rows = slice(ky * dy, ky * dy + (height - 1) * sy + 1, sy)
+        columns = slice(kx * dx, kx * dx + (width - 1) * sx + 1, sx)
+        yield padded[:, :, rows, columns]

@@ -1,4 +1,4 @@
-"""The two branches that predict filters from a map, and the normalisations of filters."""
+"""Branches that predict filters from a map, and the normalisations of filters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SpatialBranch(nn.Module):
         filters: filters per pixel, G heads or G heads of each sub-pixel.
         kernel: taps (h, w).
         stride: pixels from one predicted filter to the next.
-        groups: of the convolution.
+        groups: groups of the convolution.
         norm, nonlinearity: see `make_norm`.
     """
 
@@ -44,7 +44,7 @@ class SpatialBranch(nn.Module):
         self.norm = make_norm(norm, filters, kernel, "spatial", nonlinearity, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, filters*K, Ho, Wo)."""
+        """Predict filters (N, filters*K, Ho, Wo) from (N, C, H, W)."""
         filters: Tensor = self.norm(self.conv(x))
         return filters
 
@@ -83,7 +83,7 @@ class ChannelBranch(nn.Module):
         self.norm = make_norm(norm, filters, kernel, "channel", nonlinearity, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, num_sets*C, kH, kW)."""
+        """Predict filters (N, num_sets*C, kH, kW) from (N, C, H, W)."""
         filters = self.norm(self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True)))))
         return filters.reshape(x.shape[0], self.num_sets * x.shape[1], *self.kernel)
 

@@ -33,8 +33,8 @@ class DDFConv2d(nn.Module):
         padding_mode: ``"zeros"``; nothing else is implemented.
         pointwise: have the 1x1 convolution even if as many channels go in as come out.
         heads, reduction, combine, norm, filters, zero_init: see `DDF2d`.
-        device: of the parameters.
-        dtype: of the parameters.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Returns:
         (N, out_channels, Ho, Wo), of the size that ``nn.Conv2d`` gives.

@@ -1,4 +1,4 @@
-"""The decoupled dynamic filter as a layer: it predicts both filters from the map and filters the map with them."""
+"""Decoupled dynamic filters as a layer, which predicts both filters from the map and filters the map with them."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class DDF2d(nn.Module):
             adapt: the weights that predict filters from the input are zero at first, and the filters are their biases.
             With ``norm="none"`` that holds as it stands, and the spatial filters begin as ones (as zeros with
             ``"add"``); other norms shape the filters. Not with ``norm="batch"``.
-        device: of the parameters.
-        dtype: of the parameters.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Returns:
         (N, C, Ho, Wo) with conv2d's output size, in the input's memory format.

@@ -34,8 +34,8 @@ class FilterNorm(nn.Module):
             ``"channel"`` and a constant for ``"spatial"``, as in the official code.
         learn_shift: have a shift, a parameter of one value per tap, initialised with zeros.
         eps: added to the deviation; in float16 at least 6e-5, below which its inverse is out of range.
-        device: of the parameters.
-        dtype: of the parameters.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Returns:
         The filters in the shape and dtype they came in.

@@ -1,4 +1,4 @@
-"""The decoupled dynamic filter as one operator, for inference, with the scale, shift and ReLU that follow it."""
+"""Decoupled dynamic filters as one operator, for inference, with the scale, shift and ReLU that follow them."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ def _vmap(info: Any, in_dims: Any, *arguments: Any) -> tuple[Tensor, int]:
 
 _library.impl("ddf_layer", _kernel, "CompositeExplicitAutograd")
 _library.impl("ddf_layer", _at_autograd_key, "Autograd")
-_library.impl("ddf_layer", _reference, "AutocastCPU")  # whose pieces are cast as those of a DDF2d are
+_library.impl("ddf_layer", _reference, "AutocastCPU")  # its pieces are cast as those of a DDF2d are
 torch.library.register_fake("ddfnet::ddf_layer", _fake, lib=_library)
 torch.library.register_vmap("ddfnet::ddf_layer", _vmap, lib=_library)
 

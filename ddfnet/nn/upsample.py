@@ -39,8 +39,8 @@ class DDFUpsample2d(nn.Module):
         init: ``"nearest"`` or ``"bilinear"`` initialises the layer as that interpolation (``align_corners=False``),
             which learns to adapt: the weights that predict the filters are zero at first. It needs ``norm="none"``, and
             for bilinear interpolation three taps or more and ``padding_mode="replicate"``. None is random.
-        device: of the parameters.
-        dtype: of the parameters.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     ``forward(x, guide=None)`` takes a guide of any size and resizes it bilinearly, with antialiasing.
 
@@ -200,7 +200,7 @@ def _axis_taps(scale: int, kernel: int, init: str) -> Tensor:
 
 
 def to_subpixel_major(x: Tensor, scale: tuple[int, int]) -> Tensor:
-    """Rearrange (N, C, sh*H, sw*W) to (N, sh*sw*C, H, W), sub-pixel major as `ddf_upsample` takes it."""
+    """Reorder (N, C, sh*H, sw*W) to (N, sh*sw*C, H, W), sub-pixel major as `ddf_upsample` takes it."""
     n, c, height, width = x.shape
     sh, sw = scale
     subpixels = x.reshape(n, c, height // sh, sh, width // sw, sw).permute(0, 3, 5, 1, 2, 4)

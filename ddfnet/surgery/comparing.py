@@ -1,4 +1,4 @@
-"""What a copy of a model differs in, layer by layer."""
+"""Reports of the differences between a model and a copy of it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ddfnet.surgery.report import InputShape, Report, change, parameter_count
 
 
 def compare(model: nn.Module, copy: nn.Module, input_shape: InputShape | None = None) -> Report:
-    r"""Report what a copy differs in from the model that it was made of, as `fuse` makes one.
+    r"""Report the differences of a copy, such as that of `fuse`, from its model.
 
     .. math::
         e = \frac{\max_i |copy(x)_i - model(x)_i|}{\max_i |model(x)_i|}
 
     Args:
-        model: as it was.
-        copy: of it, whose layers have the names of the model's.
-        input_shape: of the model's input, or of its inputs. With it the report has the multiply-adds before and after,
-            see `ddfnet.profiler.estimate`, and e, on random numbers in evaluation mode. None runs neither.
+        model: the model.
+        copy: a copy of it, with the same names of layers.
+        input_shape: shape of the model's input, or of each input. With it the report has the multiply-adds before and
+            after, see `ddfnet.profiler.estimate`, and e, on random numbers in evaluation mode. None runs neither.
 
     Returns:
         A `Report` with a `Change` for each layer that is of another class or has other parameters or buffers. It has
@@ -69,7 +69,7 @@ def compare(model: nn.Module, copy: nn.Module, input_shape: InputShape | None = 
 
 
 def _pairs(name: str, before: nn.Module, after: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
-    """All layers of both by their names; what is in a layer of another class is not looked at."""
+    """Yield the layers of both by name, but for those inside a layer that has another class in the copy."""
     yield name, before, after
     if type(before) is not type(after):
         return
@@ -80,7 +80,7 @@ def _pairs(name: str, before: nn.Module, after: nn.Module) -> Iterator[tuple[str
 
 
 def _differ(before: nn.Module, after: nn.Module) -> bool:
-    """Whether one is of another class than the other, or has other tensors of its own."""
+    """Return whether two layers differ in class or in their own tensors."""
     own, others = (
         dict([*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]) for layer in (before, after)
     )
@@ -92,7 +92,7 @@ def _differ(before: nn.Module, after: nn.Module) -> bool:
 
 
 def _off(model: nn.Module, copy: nn.Module, input_shape: InputShape) -> float:
-    """The largest difference of their results, as a share of the largest value."""
+    """Return the largest difference of their results, as a share of the largest value."""
     shapes: Any = input_shape if isinstance(input_shape[0], (tuple, list)) else [input_shape]
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     generator = torch.Generator().manual_seed(0)

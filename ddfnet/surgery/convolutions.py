@@ -51,12 +51,12 @@ def replace_conv(
 
     Args:
         model: in any mode, on any device; nothing of it changes where an error is raised.
-        where: which convolutions: a pattern of names (``"layer3.*.conv2"``, ``"*"`` for all), a class, a function of
+        where: the convolutions: a pattern of names (``"layer3.*.conv2"``, ``"*"`` for all), a class, a function of
             name and layer, or several of them.
         kernel_size: only those with this kernel, an int or (h, w).
-        input_shape: of the model, for multiply-adds in the report, see `ddfnet.profiler.estimate`.
-        heads, reduction, combine: of the new layers, see `ddfnet.nn.DDF2d`.
-        norm: of those that take the place of full convolutions.
+        input_shape: shape of the model's input, for multiply-adds in the report, see `ddfnet.profiler.estimate`.
+        heads, reduction, combine: options of the new layers, see `ddfnet.nn.DDF2d`.
+        norm: normalisation in the layers that replace full convolutions.
         pointwise: see `ddfnet.nn.DDFConv2d`, for the same.
 
     Returns:
@@ -105,7 +105,7 @@ def replace_conv(
 def _chosen(
     model: nn.Module, where: Where | Sequence[Where], kernel_size: tuple[int, int] | None
 ) -> list[tuple[tuple[str, ...], Any]]:
-    """Names and layer of each convolution of more than one tap that is meant."""
+    """Return the names and the layer of each convolution of more than one tap that matches."""
     matches = matcher(where)
     meant = [(names, layer) for names, layer in layers(model) if matches(names, layer)]
     convolutions = [
@@ -152,7 +152,7 @@ def _geometry(conv: Any) -> dict[str, Any]:
 
 
 def _identical(conv: Any, options: dict[str, Any]) -> nn.Module:
-    """A layer that computes at first what a depthwise convolution does."""
+    """Return a layer that at first computes the same as a depthwise convolution."""
     layer = DDFConv2d(
         conv.in_channels,
         conv.out_channels,
@@ -171,7 +171,7 @@ def _identical(conv: Any, options: dict[str, Any]) -> nn.Module:
 
 
 def _random(conv: Any, options: dict[str, Any]) -> nn.Module:
-    """The paper's layer for a full convolution."""
+    """Return the paper's layer for a full convolution."""
     layer = DDFConv2d(conv.in_channels, conv.out_channels, bias=conv.bias is not None, **_geometry(conv), **options)
     return layer if layer.bias is not None or layer.pointwise is not None else layer.ddf
 
@@ -180,7 +180,7 @@ class SamePadding(nn.Module):
     """Zeros around a map, so that a convolution's output is its size over the stride, rounded up, as in TensorFlow.
 
     Args:
-        kernel_size, stride, dilation: of the convolution, (h, w).
+        kernel_size, stride, dilation: sizes of the convolution, (h, w).
 
     Returns:
         From ``forward(x)`` with x (N, C, H, W): the padded map, with one more row or column of zeros at the end where
@@ -203,7 +203,7 @@ class SamePadding(nn.Module):
 
 
 def _behind_padding(conv: Any, layer: nn.Module) -> nn.Module:
-    """The layer, after the padding that the convolution's own class does."""
+    """Return the layer behind the padding that the convolution's own class does."""
     kind = type(conv).__name__
     if kind == _STATIC_SAME:
         return nn.Sequential(conv.static_padding, layer)

@@ -35,7 +35,7 @@ def freeze(
         data: batches that the model is called with, each a tensor or a tuple of arguments; gone through twice, so a
             list or a loader, not an iterator.
         tolerance: the error that is allowed, from 0 on; 0.01 is one per cent of the layer's output.
-        input_shape: of the model, for multiply-adds in the report, see `ddfnet.profiler.estimate`.
+        input_shape: shape of the model's input, for multiply-adds in the report, see `ddfnet.profiler.estimate`.
 
     Returns:
         A `Report` with the error of each layer that was folded, and in ``skipped`` that of each that stays; ``undo()``
@@ -92,7 +92,7 @@ def _run(model: nn.Module, data: Iterable[Any], watch: dict[DDF2d, Any]) -> None
 
 
 class _Mean:
-    """Of the filters that a layer predicts, over samples and pixels."""
+    """Mean of the filters that a layer predicts, over samples and pixels."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -114,7 +114,7 @@ class _Mean:
         self._sums[kind] = self._sums[kind] + filters if kind in self._sums else filters
 
     def weight(self, layer: DDF2d) -> Tensor:
-        """The two means as they meet, (C, K)."""
+        """Return the two means combined, (C, K)."""
         channel, spatial = (self._sums.get(kind) for kind in ("channel", "spatial"))
         if spatial is None:
             assert channel is not None
@@ -153,7 +153,7 @@ def _folded(layer: DDF2d, mean: _Mean) -> nn.Module:
 
 
 class _Error:
-    """How far a layer in another's place is off, relative to what the other gives."""
+    """Error of a layer in the place of another, relative to the output of the other."""
 
     def __init__(self, folded: nn.Module) -> None:
         self._folded, self._off, self._all = folded, 0.0, 0.0

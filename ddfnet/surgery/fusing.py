@@ -102,7 +102,7 @@ def fuse(model: _Model) -> _Model:
 
 
 def _norms() -> tuple[type[nn.Module], ...]:
-    """The batch norms that are folded: PyTorch's, and those of libraries without which no model can have one."""
+    """Return the batch norms that are folded: PyTorch's, and those of libraries that are imported already."""
     others = (_loaded("torchvision.ops", "FrozenBatchNorm2d"), _loaded("timm.layers", "BatchNormAct2d"))
     return (nn.BatchNorm2d, nn.SyncBatchNorm, *(norm for norm in others if norm is not None))
 
@@ -116,9 +116,9 @@ def _has_activation(norm: nn.Module) -> bool:
 
 
 def _end(layer: nn.Module) -> nn.Module | None:
-    """The part of a layer that a batch norm after it is folded into; None where there is none.
+    """Return the part of a layer that a batch norm after it is folded into, or None.
 
-    Of a subclass nobody knows whether it uses its weights as they are, as ``timm.layers.StdConv2d`` does not.
+    A subclass has none: it may not use its weights as they are, as ``timm.layers.StdConv2d`` does not.
     """
     end: nn.Module = layer
     if type(layer) is DDFConv2d:
@@ -136,7 +136,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Wiring:
-    """Which module of a model feeds which.
+    """Connections between the modules of a model.
 
     Args:
         model: in evaluation mode.
@@ -149,7 +149,7 @@ class _Wiring:
         self._model = model
         self._nodes: list[fx.Node] = []
         self._read: set[Tensor] = set()  # by the model itself
-        self._calls: Counter[nn.Module] = Counter()  # what is in a module is called with it
+        self._calls: Counter[nn.Module] = Counter()  # a module's children are called with it
         if isinstance(model, DDF_LAYERS):
             self._calls.update(model.modules())
             return
@@ -162,7 +162,7 @@ class _Wiring:
                 self._read.add(tensors[node.target])
 
     def chains(self) -> Iterator[tuple[str, str | None, str | None]]:
-        """Names of a layer, the batch norm and the ReLU that can be folded into it."""
+        """Yield the names of a layer, and of the batch norm and the ReLU that can be folded into it."""
         for name, branch in self._model.named_modules():
             if isinstance(branch, (SpatialBranch, ChannelBranch)):
                 conv = "conv" if isinstance(branch, SpatialBranch) else "expand"
@@ -188,7 +188,7 @@ class _Wiring:
         return self._model.get_submodule(str(node.target))
 
     def _next(self, node: fx.Node) -> fx.Node | None:
-        """The call that alone gets a call's result, ``nn.Identity`` passed over, if its module is nobody else's."""
+        """Return the only call that uses a call's result, ``nn.Identity`` aside, if its module can be folded."""
         while len(node.users) == 1:
             (user,) = node.users
             if user.op != "call_module":
@@ -203,7 +203,7 @@ class _Wiring:
         return type(module) in _norms() and isinstance(module.running_mean, Tensor)
 
     def _is_free(self, module: nn.Module) -> bool:
-        """Whether it can change or go without anything but the next module noticing."""
+        """Return whether the module can change or go with no effect on any other than the next."""
         return all(
             self._calls[part] == 1 and not is_hooked(part) and self._read.isdisjoint(part.parameters())
             for part in module.modules()
@@ -211,7 +211,7 @@ class _Wiring:
 
 
 def _trace(model: nn.Module) -> fx.Graph:
-    # What a forward pass writes to attributes would be fx's proxies: it runs in a copy that shares the tensors.
+    # A forward pass may write to attributes, here fx's proxies: it runs in a copy that shares the tensors.
     tensors = (*model.parameters(), *model.buffers())
     replica = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
     # To fx every argument is a tensor, so "if mask is not None" would be taken.
@@ -253,7 +253,7 @@ def _fold(model: nn.Module, name: str, norm: Any, *, relu: bool) -> None:
 
 
 def _folded(weight: Tensor, bias: Tensor | None, norm: Any, *, transpose: bool = False) -> tuple[Tensor, Tensor]:
-    """A convolution's weight and bias with the batch norm after it, in float64."""
+    """Return a convolution's weight and bias with the batch norm after it, in float64."""
     folded = fuse_conv_bn_weights(
         _double(weight),
         _double(bias),
@@ -268,7 +268,7 @@ def _folded(weight: Tensor, bias: Tensor | None, norm: Any, *, transpose: bool =
 
 
 def _double(tensor: Any) -> Any:
-    """On the CPU, for not every device has float64."""
+    """Convert a tensor to float64 on the CPU, because not every device has that dtype."""
     return tensor if tensor is None else (tensor if tensor.is_meta else tensor.detach().cpu()).double()
 
 

@@ -1,4 +1,4 @@
-"""What was done to a model, layer by layer, and how it is undone."""
+"""Reports of the layers that were replaced in a model, which can be undone."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Change:
     """One layer that was replaced.
 
     Attributes:
-        name: in the model, as in ``named_modules``.
-        before: the layer that was there.
-        after: the one that is there now.
-        begins: what the new layer computes at first, ``"identical"`` or ``"not identical"``; or how far it is off;
-            empty where that is not known of a layer alone.
-        parameters: before and after.
-        macs: multiply-adds of a forward pass before and after; None where no input shape was given.
+        name: name of the layer in the model, as in ``named_modules``.
+        before: the replaced layer, in a few words.
+        after: the new layer, in a few words.
+        begins: agreement of the new layer with the old one before any training, ``"identical"`` or
+            ``"not identical"``, or the largest relative difference; empty if it is not known for a single layer.
+        parameters: number of parameters before and after.
+        macs: multiply-adds of a forward pass before and after; None if no input shape was given.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Edit:
-    """A layer and what takes its place, under every name that the layer has.
+    """A layer and its replacement, under every name that the layer has.
 
-    Args:
-        names: of the layer.
+    Attributes:
+        names: all names of the layer.
         old: the layer.
-        new: what takes its place.
+        new: its replacement.
         begins: see `Change`.
     """
 
@@ -56,14 +56,14 @@ class Edit:
 
 
 class Report:
-    """What was done to a model; ``str`` is a table of it.
+    """Report of the changes of a model; ``str`` is a table of them.
 
     Attributes:
-        changes: a `Change` for each layer that was replaced, in the model's order.
-        parameters: of the model, before and after.
-        macs: of the model's forward pass, before and after; None where no input shape was given.
-        skipped: names of layers that stay as they were, and why.
-        begins: how far the model as a whole is off, where that was measured.
+        changes: one `Change` per replaced layer, in the model's order.
+        parameters: number of the model's parameters, before and after.
+        macs: multiply-adds of the model's forward pass, before and after; None if no input shape was given.
+        skipped: names of layers that stay as they were, with the reason.
+        begins: largest relative difference of the model's results, if it was measured.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class Report:
         self.begins = begins
 
     def undo(self) -> None:
-        """Put the layers back that were there, with the weights that they had.
+        """Put the replaced layers back, with the weights that they had.
 
         Raises:
-            ValueError: it was undone before, or the model was changed since then; it stays as it is.
+            ValueError: it was undone before, or the model was changed since then. The model then stays as it is.
         """
         if self._undone:
             raise ValueError("this surgery was undone before")
@@ -110,12 +110,13 @@ class Report:
 def operate(
     model: nn.Module, edits: Sequence[Edit], input_shape: InputShape | None, skipped: Sequence[tuple[str, str]] = ()
 ) -> Report:
-    """Put the new layers into the model, all of them or, where the model cannot be estimated with them, none.
+    """Put the new layers into the model: all of them or, if the model cannot be estimated with them, none.
 
     Args:
-        model: whose layers they are.
-        edits: what is to be done.
-        input_shape: of the model, for multiply-adds before and after, see `ddfnet.profiler.estimate`; None counts none.
+        model: the model of these layers.
+        edits: the replacements.
+        input_shape: shape of the model's input, for multiply-adds before and after, see
+            `ddfnet.profiler.estimate`; None counts none.
         skipped: see `Report`.
     """
     before = None if input_shape is None else estimate(model, input_shape)
@@ -138,7 +139,7 @@ def operate(
 def change(
     names: tuple[str, ...], old: nn.Module, new: nn.Module, begins: str, costs: tuple[Estimate, Estimate] | None
 ) -> Change:
-    """A layer before and after, with its multiply-adds in the costs of the model before and after."""
+    """Return the change of a layer, with its multiply-adds in the costs of the model before and after."""
     return Change(
         name=names[0],
         before=describe(old),
@@ -150,11 +151,11 @@ def change(
 
 
 def describe(layer: nn.Module) -> str:
-    """A layer in a few words: its class, its kernel, its channels, by how much it enlarges."""
-    if isinstance(layer, nn.Sequential):  # with a padding before it, or a ReLU after
+    """Return a layer in a few words: its class, kernel size, channels and scale factor."""
+    if isinstance(layer, nn.Sequential):  # a padding and the layer, or the layer and a ReLU
         layer = next((part for part in layer if parameter_count(part)), layer)
     words = [type(layer).__name__]
-    inner = getattr(layer, "ddf", layer)  # of DDFConv2d
+    inner = getattr(layer, "ddf", layer)  # the DDF2d of a DDFConv2d
     if isinstance(kernel := getattr(inner, "kernel_size", None), tuple):
         words.append("x".join(map(str, kernel)))
     channels = getattr(inner, "channels", None) or getattr(inner, "in_channels", None)
@@ -165,7 +166,7 @@ def describe(layer: nn.Module) -> str:
         words.append("depthwise")
     if scale := getattr(layer, "scale_factor", None):
         words.append(f"by {'x'.join(map(str, scale)) if isinstance(scale, tuple) else scale}")
-    if upsamplers := getattr(layer, "ddf_upsample", None):  # what `replace_upsample` gives a module
+    if upsamplers := getattr(layer, "ddf_upsample", None):  # added by `replace_upsample`
         words.append("with " + ", ".join(describe(upsampler) for upsampler in upsamplers))
     return " ".join(words)
 
@@ -183,11 +184,12 @@ def _at(model: nn.Module, name: str) -> nn.Module | None:
 
 
 def parameter_count(module: nn.Module) -> int:
+    """Return the number of parameters, each counted once."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _macs(cost: Estimate, names: Sequence[str]) -> float:
-    """Of all calls of a layer and of what is in it."""
+    """Return the multiply-adds of all calls of a layer and of the layers inside of it."""
     inside = tuple(f"{name}." for name in names)
     called = (
         layer for layer in cost.layers if (own := layer.name.partition("#")[0]) in names or own.startswith(inside)

@@ -1,4 +1,4 @@
-"""Which layers of a model are meant."""
+"""Selection of layers of a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DDF_LAYERS = (DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm, DDFPack, DDFUpPack)
 
 
 def layers(model: nn.Module) -> Iterator[tuple[tuple[str, ...], nn.Module]]:
-    """Each module of a model once, with all its names, but for the model itself and what DDF layers are made of."""
+    """Yield each module of a model once, with all its names, except the model itself and the parts of DDF layers."""
     names: dict[nn.Module, list[str]] = {}
     inside: str | None = None
     for name, module in model.named_modules(remove_duplicate=False):
@@ -33,7 +33,7 @@ def layers(model: nn.Module) -> Iterator[tuple[tuple[str, ...], nn.Module]]:
 
 
 def matcher(where: Where | Sequence[Where]) -> Callable[[Sequence[str], nn.Module], bool]:
-    """Whether a module with these names is meant.
+    """Return a function that tells whether a module with these names is selected.
 
     Raises:
         TypeError: it is none of what `Where` names.

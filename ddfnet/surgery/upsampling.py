@@ -47,13 +47,13 @@ def replace_upsample(
 
     Args:
         model: in any mode; nothing of it changes where an error is raised.
-        example: what the model is called with once, without gradients and in evaluation mode, to see which module
-            interpolates what: a tensor, or a tuple of arguments.
+        example: a tensor, or a tuple of arguments. The model is called with it once, without gradients and in
+            evaluation mode, to see its interpolations.
         where: the modules whose calls are replaced: a pattern of names, a class, a function of name and module, or
             several of them. None is all of them but for those that cannot be, which the report names.
-        input_shape: of the model, for multiply-adds in the report, see `ddfnet.profiler.estimate`.
+        input_shape: shape of the model's input, for multiply-adds in the report, see `ddfnet.profiler.estimate`.
         kernel_size: taps of the new layers, odd, from 3 on.
-        heads, reduction, combine: of the new layers, see `ddfnet.nn.DDFUpsample2d`.
+        heads, reduction, combine: options of the new layers, see `ddfnet.nn.DDFUpsample2d`.
 
     Returns:
         A `Report`: module by module what was there, what is there now, parameters and multiply-adds; ``undo()`` puts
@@ -126,7 +126,7 @@ def _arguments(
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> dict[str, Any]:
-    """Those of interpolate, by name. (``inspect.signature`` would do, were it not for torch.compile.)"""
+    """Return the arguments of interpolate by name; torch.compile does not follow ``inspect.signature``."""
     return {
         "input": input,
         "size": size,
@@ -152,14 +152,14 @@ class _Interpolation(TorchFunctionMode):
 
 
 def _calls(model: nn.Module, example: Any) -> dict[nn.Module, list[_Call | str]]:
-    """The calls that each module makes itself in one forward pass, or why one of them cannot be replaced."""
-    found: dict[nn.Module, list[list[_Call | str]]] = {}  # of each pass of a module
+    """Return the calls that each module makes itself in one forward pass, or the reason why one cannot be replaced."""
+    found: dict[nn.Module, list[list[_Call | str]]] = {}  # one list per pass of a module
     running: list[tuple[nn.Module, list[_Call | str]]] = []
 
     def enter(module: nn.Module, _: Any) -> None:
         running.append((module, []))
 
-    def leave(module: nn.Module, *_: Any) -> None:
+    def exit(module: nn.Module, *_: Any) -> None:
         calls = running.pop()[1]
         if calls:
             found.setdefault(module, []).append(calls)
@@ -172,7 +172,7 @@ def _calls(model: nn.Module, example: Any) -> dict[nn.Module, list[_Call | str]]
     with evaluation_mode(model) as stack:
         for module in model.modules():
             stack.callback(module.register_forward_pre_hook(enter).remove)
-            stack.callback(module.register_forward_hook(leave).remove)
+            stack.callback(module.register_forward_hook(exit).remove)
         stack.enter_context(_Interpolation(note))
         model(*(example if isinstance(example, tuple) else (example,)))
     # A module that runs several times must do the same each time.
@@ -185,9 +185,9 @@ def _calls(model: nn.Module, example: Any) -> dict[nn.Module, list[_Call | str]]
 def _reasons(
     meant: dict[nn.Module, tuple[str, ...]], calls: dict[nn.Module, list[_Call | str]]
 ) -> dict[nn.Module, str]:
-    """Why modules that are meant cannot be replaced."""
+    """Return the reasons why selected modules cannot be replaced."""
     reasons = {module: call for module in meant for call in calls[module] if isinstance(call, str)}
-    # What a module inside another calls is the other's to serve as well, unless it has layers of its own.
+    # A module also serves the calls of modules inside of it, unless those have layers of their own.
     while True:
         found = {
             module: f"{type(inner).__name__} inside of it interpolates too, and stays"
@@ -221,7 +221,7 @@ def _call(arguments: dict[str, Any], result: Tensor) -> _Call | str:
 
 
 def _served(module: nn.Module, calls: Sequence[Any], options: dict[str, Any]) -> nn.Module:
-    """A module like this one, with its children and weights, whose calls of interpolate DDF layers serve."""
+    """Return a module with the children and weights of this one, and DDF layers for its calls of interpolate."""
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     upsamplers = nn.ModuleList(
         nn.Identity()
@@ -251,7 +251,7 @@ def _served(module: nn.Module, calls: Sequence[Any], options: dict[str, Any]) ->
 
 @functools.cache
 def _serving(kind: type[nn.Module]) -> type[nn.Module]:
-    """A subclass whose forward pass finds its own upsamplers where it calls interpolate."""
+    """Return a subclass with its own upsamplers where its forward pass calls interpolate."""
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         upsamplers = iter(self.ddf_upsample)
@@ -274,7 +274,7 @@ def _serving(kind: type[nn.Module]) -> type[nn.Module]:
             return kind.forward(self, *args, **kwargs)
 
     def reduced(self: Any, _: Any) -> tuple[Any, ...]:
-        """A pickle knows classes by their names, and this name is the original's."""
+        """Return the state for a pickle, which knows classes by name: this class has the name of the original."""
         return _rebuilt, (kind,), *object.__reduce_ex__(self, 2)[2:]
 
     own = {"forward": forward, "__reduce_ex__": reduced, "__module__": kind.__module__, "__doc__": kind.__doc__}
@@ -282,6 +282,6 @@ def _serving(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def _rebuilt(kind: Any) -> nn.Module:
-    """A module without its state, for a pickle or a copy to fill."""
+    """Return a module without its state, for a pickle or a copy to fill."""
     serving = _serving(kind)
     return serving.__new__(serving)

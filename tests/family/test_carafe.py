@@ -8,7 +8,7 @@ from ddfnet.family import CARAFE
 
 
 def reference(layer: CARAFE, x: torch.Tensor) -> torch.Tensor:
-    """By the paper's words: for each output pixel the window around the pixel that it lies in, weighted and summed."""
+    """Compute the paper's formula: weight and sum the window around the pixel that each output pixel lies in."""
     (sh, sw), (kh, kw), heads = layer.scale_factor, layer.up_kernel, layer.up_group
     n, channels, height, width = x.shape
     taps = kh * kw

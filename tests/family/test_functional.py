@@ -15,13 +15,13 @@ def randn(*shape):
 
 
 def at(x, y, z):
-    """The pixel (…, y, z) of a map, zero outside."""
+    """Return the pixel (…, y, z) of a map, zero outside."""
     inside = 0 <= y < x.shape[-2] and 0 <= z < x.shape[-1]
     return x[..., y, z] if inside else torch.zeros_like(x[..., 0, 0])
 
 
 def grid(function, height, width):
-    """A map of what a function gives at each pixel."""
+    """Return a map of the results of a function at each pixel."""
     return torch.stack([torch.stack([function(y, x) for x in range(width)], -1) for y in range(height)], -2)
 
 
@@ -30,7 +30,7 @@ def window(k):
 
 
 def agree(function, loops, *tensors):
-    """Results and gradients of both."""
+    """Compare results and gradients of both."""
     result, expected = function(*tensors), loops(*tensors)
     torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)
     weights = torch.randn_like(expected)
@@ -125,7 +125,7 @@ def test_pac(stride, dilation):
 
 
 def transposed(x, guide, weight, bias, stride, padding, output_padding, dilation):
-    """Each pixel of x is spread over the output, by weights of what it meets there."""
+    """Spread each pixel of x over the output, weighted by the similarity to the pixels there."""
     *_, height, width = x.shape
     k, reach = weight.shape[-1], dilation * (weight.shape[-1] // 2)
     out_height, out_width = guide.shape[2:]

@@ -10,7 +10,7 @@ from ddfnet import family
 
 
 def randomised(layer):
-    """In double, with weights that all matter."""
+    """Return the layer in double, with weights that all matter."""
     layer = layer.double().eval()
     for name, tensor in (*layer.named_parameters(), *layer.named_buffers()):
         if tensor.is_floating_point():
@@ -22,7 +22,7 @@ def randomised(layer):
 
 
 def unfolded(x, filters, k, stride=1, padding=0):
-    """The sum over windows, all of them written out; filters (N, G, K, Ho, Wo)."""
+    """Return the sum over windows, all of them written out; filters (N, G, K, Ho, Wo)."""
     n, c, groups = *x.shape[:2], filters.shape[1]
     height, width = filters.shape[3:]
     windows = F.unfold(x, k, padding=padding, stride=stride).view(n, groups, c // groups, k * k, height, width)
@@ -72,7 +72,7 @@ def test_involution(stride):
 
 
 def jbu(layer, source, guide):
-    """FeatUp's formula, with windows written out."""
+    """Compute FeatUp's formula, with windows written out."""
     n, k, r = guide.shape[0], layer.diameter, layer.radius
     height, width = guide.shape[2:]
     keys = layer.range_proj(guide)

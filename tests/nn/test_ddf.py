@@ -11,14 +11,14 @@ from ddfnet.nn import DDF2d
 
 
 def normalise(filters: torch.Tensor) -> torch.Tensor:
-    """Equation 3 without its scale, over the last dimension."""
+    """Compute equation 3 without its scale, over the last dimension."""
     return (filters - filters.mean(-1, keepdim=True)) / filters.std(-1, keepdim=True)
 
 
-def literal(layer: DDF2d, x: torch.Tensor, size: tuple[int, int], begin: tuple[int, int]) -> torch.Tensor:
-    """What the layer's parameters make of one map (C, H, W), from the definition.
+def literal(layer: DDF2d, x: torch.Tensor, size: tuple[int, int], first: tuple[int, int]) -> torch.Tensor:
+    """Compute the layer's result for one map (C, H, W) from the definition.
 
-    The window of output pixel y begins at input pixel ``y*stride + begin``.
+    The window of output pixel y begins at input pixel ``y*stride + first``.
     """
     state, (kh, kw), (sy, sx), (dy, dx) = layer.state_dict(), layer.kernel_size, layer.stride, layer.dilation
     channels, height, width = x.shape
@@ -32,7 +32,7 @@ def literal(layer: DDF2d, x: torch.Tensor, size: tuple[int, int], begin: tuple[i
         channel = channel.reshape(channels, kh, kw)
     result = torch.zeros(channels, *size, dtype=x.dtype)
     for row, column in itertools.product(*map(range, size)):
-        top, left = row * sy + begin[0], column * sx + begin[1]
+        top, left = row * sy + first[0], column * sx + first[1]
         spatial = torch.full((layer.heads, kh, kw), missing, dtype=x.dtype)
         if layer.filters != "channel":
             middle = [
@@ -73,12 +73,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("options", "begin"), CASES.values(), ids=CASES)
-def test_it_computes_the_papers_module(options, begin):
+@pytest.mark.parametrize(("options", "first"), CASES.values(), ids=CASES)
+def test_it_computes_the_papers_module(options, first):
     layer = DDF2d(6, **{"reduction": 0.5, "dtype": torch.double, **options})
     x = torch.randn(2, 6, 7, 8, dtype=torch.double)
     result = layer(x)
-    expected = torch.stack([literal(layer, each, tuple(result.shape[2:]), begin) for each in x])
+    expected = torch.stack([literal(layer, each, tuple(result.shape[2:]), first) for each in x])
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)  # eps
 
 
@@ -138,13 +138,13 @@ def test_the_bottleneck_is_rounded_down_but_never_empty(channels, reduction, wid
 
 
 def predicted(layer: DDF2d, x: torch.Tensor) -> list[torch.Tensor]:
-    """The filters of both kinds, (filters, taps) each."""
+    """Return the filters of both kinds, (filters, taps) each."""
     spatial, channel = layer.spatial(x), layer.channel(x)
     return [spatial.movedim(1, -1).reshape(-1, 9), channel.reshape(-1, 9)]
 
 
 class TestNorm:
-    """What each normalisation promises of the filters, both kinds of them."""
+    """Properties that each normalisation gives to both kinds of filters."""
 
     x = torch.randn(3, 4, 6, 6, generator=torch.Generator().manual_seed(0)) * 5
 

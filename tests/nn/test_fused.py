@@ -31,7 +31,7 @@ OPTIONS = [
 
 
 class Calls(torch.utils._python_dispatch.TorchDispatchMode):
-    """The number of calls of ``ddf_layer``."""
+    """Counter of the calls of ``ddf_layer``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ def _replaced() -> DDF2d:
     return layer
 
 
-def _wider() -> DDF2d:
+def _with_padding() -> DDF2d:
     layer = DDF2d(16)
     layer.spatial.conv = nn.Conv2d(16, 9, 3, padding=1)
     return layer
@@ -161,7 +161,7 @@ def _parametrised() -> DDF2d:
         _hooked(),
         _replaced(),
         _parametrised(),
-        _wider(),
+        _with_padding(),
         _overridden(),
         DDF2d(16, norm="sigmoid"),
         DDF2d(16, filters="spatial"),

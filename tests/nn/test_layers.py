@@ -1,4 +1,4 @@
-"""What every layer promises: dtypes, devices, memory formats, empty batches, copies, and PyTorch's transformations."""
+"""Promises of every layer: dtypes, devices, memory formats, empty batches, copies, and PyTorch's transformations."""
 
 import copy
 import subprocess

@@ -11,12 +11,12 @@ from ddfnet.ops import ddf
 
 
 def normalise(filters: torch.Tensor) -> torch.Tensor:
-    """Equation 3 without its scale, over the third dimension."""
+    """Compute equation 3 without its scale, over the third dimension."""
     return (filters - filters.mean(2, keepdim=True)) / filters.std(2, keepdim=True)
 
 
 def figure5(layer: DDFUpsample2d, x: torch.Tensor, maps: list[torch.Tensor]) -> torch.Tensor:
-    """The layer's output from its parameters; ``maps[q]`` is what sub-pixel q predicts its spatial filters from."""
+    """Compute the output from the parameters; sub-pixel q predicts its spatial filters from ``maps[q]``."""
     state, (kh, kw), heads = layer.state_dict(), layer.kernel_size, layer.heads
     batch, channels, height, width = x.shape
     count, taps = len(maps), kh * kw
@@ -132,7 +132,7 @@ def test_wrong_options_are_refused(options, message):
         (3, torch.ones(1, 3, 5, 5), ValueError, r"the guide must have N = 2 .* got \(1, 3, 5, 5\)"),
         (3, torch.ones(2, 3, 0, 5), ValueError, "at least one pixel"),
         (3, torch.ones(2, 3, 5, 5, dtype=torch.uint8), TypeError, r"must be floating, got torch\.uint8"),
-        (3, "picture", TypeError, r"the guide .* must be a torch\.Tensor, got str"),
+        (3, "image", TypeError, r"the guide .* must be a torch\.Tensor, got str"),
     ],
     ids=["unasked", "missing", "channels", "batch", "empty", "dtype", "type"],
 )

@@ -1,4 +1,4 @@
-"""What a fused copy differs in from its model, as the report has it."""
+"""Differences of a fused copy from its model, as the report has them."""
 
 import copy
 

@@ -160,7 +160,7 @@ class TestReport:
         [first, second] = report.changes
         assert first.parameters == (4 * 4 * 9 + 4, sum(p.numel() for p in model[0].spatial.parameters()))
         assert first.macs == second.macs and first.macs[0] == 100 * 4 * 4 * 9
-        # Nine taps predicted of four channels, 1.5 operations a tap and channel, and a bottleneck of one.
+        # Nine taps predicted of four channels, 1.5 operations per tap and channel, and a bottleneck of one.
         assert first.macs[1] == 100 * (4 * 9 + 1.5 * 4 * 9) + 4 + 4 * 9
         assert report.macs[0] - report.macs[1] == 2 * (first.macs[0] - first.macs[1])
         assert "0.spatial  Conv2d 3x3 4  DDFConv2d 3x3 4  not identical  148 -> " in str(report)
@@ -190,7 +190,7 @@ class TestReport:
 
 
 def untouched(model, match, *arguments, kind=ValueError, **options):
-    """The call is refused, and every module and parameter of the model is what it was."""
+    """Check that the call is refused, and that every module and parameter of the model is as it was."""
     modules, state = dict(model.named_modules()), copy.deepcopy(model.state_dict())
     with pytest.raises(kind, match=match):
         replace_conv(model, *arguments, **options)

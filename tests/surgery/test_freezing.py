@@ -58,7 +58,7 @@ def test_what_varies_stays_and_its_error_is_reported():
 
 
 def test_the_mean_is_the_best_static_filter_of_the_mean_input():
-    """Two pictures with opposite channel filters have a mean that is neither."""
+    """Two images with opposite channel filters have a mean that is neither."""
     layer = DDF2d(2, filters="channel", norm="none", reduction=1.0)
     with torch.no_grad():
         layer.channel.reduce.weight.fill_(1.0)

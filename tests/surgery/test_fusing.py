@@ -1,4 +1,4 @@
-"""What `fuse` gives is what it was given, but for rounding, and what it must not fold stays."""
+"""`fuse` keeps the results of a model, but for rounding, and leaves the layers that it must not fold."""
 
 import copy
 import logging
@@ -23,7 +23,7 @@ def no_grad():
 
 
 def randomised(model):
-    """The model as if it had been trained: every normalisation does something, and every bias."""
+    """Return the model as if it had been trained: every normalisation does something, and every bias."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name.endswith("running_var"):
             tensor.uniform_(0.5, 2)
@@ -47,7 +47,7 @@ def error(result, expected):
 
 
 def check(model, x, tolerance=1e-12):
-    """The fused model, once it is seen to compute what the model does in evaluation mode."""
+    """Return the fused model after a check that it computes the same as the model in evaluation mode."""
     fused = fuse(model)
     expected = copy.deepcopy(model).eval()(x)
     assert expected.isfinite().all()
@@ -217,7 +217,7 @@ class SharedNorm(Net):
 
 
 class SharedInside(Net):
-    """The convolution of a layer's that another layer has too."""
+    """Net with a convolution inside a layer that another layer has too."""
 
     def __init__(self):
         super().__init__()
@@ -276,7 +276,7 @@ class NoStatistics(Net):
 
 
 class Watched(Net):
-    """In a module whose output somebody changes."""
+    """Net with modules whose hooks change their inputs and outputs."""
 
     def __init__(self):
         super().__init__()
@@ -363,7 +363,7 @@ class Masked(Net):
 
 def test_arguments_have_their_defaults():
     fused = check(randomised(Masked()).double(), torch.randn(2, 8, 6, 7, dtype=torch.float64))
-    assert norms(fused) == ["ddf_norm"]  # which is not called
+    assert norms(fused) == ["ddf_norm"]  # it is not called
 
 
 class TestTheModelStays:

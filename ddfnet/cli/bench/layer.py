@@ -15,10 +15,10 @@ def add(subjects: Any) -> None:
         "layer",
         help="DDF2d beside a dense and a depthwise convolution",
         description="Times DDF2d, filter prediction included, beside dense and depthwise 3x3 conv2d: "
-        "interleaved round by round, each in its better memory format. With --only also beside the operator alone, "
-        "pixel-adaptive convolution (pac), and dynamic filters with one filter per pixel and channel "
-        "(dynamic-depthwise) or per pixel and pair of channels (dynamic). Each case is checked against the float64 "
-        "reference first.",
+        "interleaved round by round, each in its better memory format. With --only also beside its fused form "
+        "(ddf-fused), the operator alone, pixel-adaptive convolution (pac), and dynamic filters with one filter per "
+        "pixel and channel (dynamic-depthwise) or per pixel and pair of channels (dynamic). Each case is checked "
+        "against the float64 reference first.",
     )
     _common.add_options(parser, LAYERS, layer.NAMES)
     _common.add_group(parser, LAYER_GROUPS)
