@@ -112,10 +112,10 @@ def test_an_unknown_row_of_the_comparison(collect: ModuleType, tmp_path: Path) -
 
 
 def test_cost(collect: ModuleType, tmp_path: Path) -> None:
-    own = {"shape": "741x500", "factor": 8, "seconds": 0.5, "seconds_a_megapixel": 1.3495}
+    own = {"shape": "741x500", "factor": 8, "seconds": 0.5, "seconds_per_megapixel": 1.3495}
     rows = [
-        {"method": "ddfnet", "mib_a_megapixel": 456.7, **own},
-        {"method": "bilinear", "mib_a_megapixel": None, **own},
+        {"method": "ddfnet", "mib_per_megapixel": 456.7, **own},
+        {"method": "bilinear", "mib_per_megapixel": None, **own},
     ]
     write(tmp_path, "cost", rows)
     make(collect, tmp_path)
