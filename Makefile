@@ -82,7 +82,7 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/clang-format -i $(CXX_FILES)
 
 clean:
-	rm -rf build dist $(VENV) $(OTHER_VENV) *.egg-info ddfnet/ops/_cpu*.so
+	rm -rf build dist $(VENV) $(OTHER_VENV) *.egg-info ddfnet/ops/*.so
 
 $(VENV)/torch.stamp:
 	$(PYTHON) -m venv $(VENV)

@@ -9,9 +9,10 @@ from pathlib import Path
 from setuptools import setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
+BINDING = sorted(str(path) for path in Path("csrc/binding").glob("*.cpp"))
 # A file in csrc/kernels/isa is empty unless the compiler builds for its architecture, which may not be this machine's.
 ISAS = sorted(str(path) for path in Path("csrc/kernels/isa").glob("*.cpp"))
-SOURCES = ["csrc/binding/cpu.cpp", "csrc/kernels/dispatch.cpp", *ISAS]
+SOURCES = [*BINDING, "csrc/kernels/dispatch.cpp", *ISAS]
 
 
 class OptionalBuild(BuildExtension):
@@ -30,7 +31,7 @@ class OptionalBuild(BuildExtension):
 
 
 kernel = CppExtension(
-    "ddfnet.ops._cpu",
+    "ddfnet.ops.libddfnet",
     SOURCES,
     depends=[str(path) for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inl")],
     extra_compile_args=[

@@ -134,10 +134,13 @@ def _build(case: LayerCase, name: str) -> tuple[nn.Module, Tensor]:
 
 def _formatted(name: str, layer: nn.Module, x: Tensor, memory_format: torch.memory_format) -> tuple[nn.Module, Tensor]:
     """Return copies in a memory format. The operator's filters have the format in which the branches make them."""
-    own = copy.deepcopy(layer).to(memory_format=memory_format)  # type: ignore[call-overload]
+    own: Any = copy.deepcopy(layer).to(memory_format=memory_format)  # type: ignore[call-overload]
     x = x.clone(memory_format=memory_format)
-    derived = {OPERATOR: lambda: Operator(own, x), FUSED: lambda: FusedDDF2d(own)}
-    return (derived[name]() if name in derived else own), x
+    if name == OPERATOR:
+        own = Operator(own, x)
+    elif name == FUSED:
+        own = FusedDDF2d(own)
+    return own, x
 
 
 def _expected(case: LayerCase, name: str, layer: nn.Module, x: Tensor, backward: bool) -> Expected:

@@ -175,7 +175,7 @@ def _arguments(case: Case, kernel: str, tensors: Tensors) -> Sequence[Tensor]:
 def _call(case: Case, kernel: str, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """Return the results of this kernel, computed without the others."""
     if kernel == "fwd":
-        return (registration.ddf(*tensors, *_geometry(case)),)
+        return (registration.ddf(*tensors, *_geometry(case).flat()),)
     mask = _MASKS[kernel]
-    gradients = registration.ddf_backward(*tensors, *_geometry(case), mask)
+    gradients = registration.ddf_backward(*tensors, *_geometry(case).flat(), mask)
     return [gradient for gradient, wanted in zip(gradients, mask, strict=True) if wanted]

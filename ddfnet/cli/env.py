@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ddfnet import env_info
-from ddfnet.ops import backends, cpu
+from ddfnet.ops import backends, library
 
 
 def add(commands: Any) -> None:
@@ -33,7 +33,7 @@ def collect() -> dict[str, Any]:
     """Collect everything that ``ddfnet env`` prints. It never raises, because it serves when something is wrong."""
     return env_info.facts() | {
         "simd": torch.backends.cpu.get_cpu_capability(),
-        "isas": cpu.isas(),
+        "isas": library.isas(),
         "cuda": torch.version.cuda,
         "hip": torch.version.hip,
         "libraries": {name: env_info.version(name) for name in env_info.LIBRARIES},

@@ -19,6 +19,7 @@ from ddfnet.nn.ddf import DDF2d
 from ddfnet.nn.filter_norm import FilterNorm, filter_norm
 from ddfnet.ops import backends, ddf
 from ddfnet.ops.geometry import Combine, Geometry, conv_output_size, empty_result, is_channels_last
+from ddfnet.ops.library import NAMESPACE, define
 
 _OPTIONS = (
     *("channels", "heads", "combine", "filters", "norm", "zero_init"),
@@ -143,14 +144,13 @@ def _is_one_operator(layer: DDF2d) -> bool:
 
 # --- the operator -------------------------------------------------------------------------------------------------
 
-_library = torch.library.Library("ddfnet", "FRAGMENT")
-_library.define(
-    "ddf_layer(Tensor input, Tensor[] weights, Tensor? spatial_scale, Tensor? spatial_shift, Tensor? channel_scale, "
-    "Tensor? channel_shift, Tensor? epilogue_scale, Tensor? epilogue_shift, SymInt[2] kernel_size, SymInt[2] stride, "
-    "SymInt[2] padding, SymInt[2] dilation, str combine, float spatial_gain, float spatial_eps, float channel_gain, "
-    "float channel_eps, bool relu) -> Tensor"
+ddf_layer = define(
+    "ddf_layer",
+    "(Tensor input, Tensor[] weights, Tensor? spatial_scale, Tensor? spatial_shift, Tensor? channel_scale, "
+    "Tensor? channel_shift, Tensor? epilogue_scale, Tensor? epilogue_shift, int[2] kernel_size, int[2] stride, "
+    "int[2] padding, int[2] dilation, str combine, float spatial_gain, float spatial_eps, float channel_gain, "
+    "float channel_eps, bool relu) -> Tensor",
 )
-ddf_layer = torch.ops.ddfnet.ddf_layer.default
 """A DDF layer as one operator.
 
 ``weights`` are the weight and bias of three 1x1 convolutions: that of the spatial branch and the two of the channel
@@ -223,14 +223,13 @@ def _epilogue(y: Tensor, scale: OptTensor, shift: OptTensor, relu: bool) -> Tens
 
 
 def _kernel(input: Tensor, weights: Sequence[Tensor], *arguments: Any) -> Tensor:
-    kernels = backends.kernels(input.device)
     tensors = input, *weights, *arguments[:6]
-    if not hasattr(kernels, "layer") or any(t is not None and t.dtype is not torch.float32 for t in tensors):
+    if not backends.is_compiled(input.device) or any(t is not None and t.dtype is not torch.float32 for t in tensors):
         return _reference(input, weights, *arguments)
     inner = input.contiguous(memory_format=torch.channels_last)
     if not is_channels_last(inner):  # one channel or one pixel, which is contiguous too
         return _reference(input, weights, *arguments)
-    output: Tensor = kernels.layer(inner, weights, *arguments[:6], _geometry(*arguments[6:11]), *arguments[11:])
+    output: Tensor = torch.ops.ddfnet._layer.default(inner, weights, *arguments)
     return output if inner is input else output.contiguous()
 
 
@@ -271,11 +270,11 @@ def _vmap(info: Any, in_dims: Any, *arguments: Any) -> tuple[Tensor, int]:
     return torch.stack(each), 0
 
 
-_library.impl("ddf_layer", _kernel, "CompositeExplicitAutograd")
-_library.impl("ddf_layer", _at_autograd_key, "Autograd")
-_library.impl("ddf_layer", _reference, "AutocastCPU")  # its pieces are cast as those of a DDF2d are
-torch.library.register_fake("ddfnet::ddf_layer", _fake, lib=_library)
-torch.library.register_vmap("ddfnet::ddf_layer", _vmap, lib=_library)
+NAMESPACE.impl("ddf_layer", _kernel, "CompositeExplicitAutograd")
+NAMESPACE.impl("ddf_layer", _at_autograd_key, "Autograd")
+NAMESPACE.impl("ddf_layer", _reference, "AutocastCPU")  # its pieces are cast as those of a DDF2d are
+torch.library.register_fake("ddfnet::ddf_layer", _fake, lib=NAMESPACE)
+torch.library.register_vmap("ddfnet::ddf_layer", _vmap, lib=NAMESPACE)
 
 
 @register_flop_formula(torch.ops.ddfnet.ddf_layer)  # type: ignore[untyped-decorator]

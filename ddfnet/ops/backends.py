@@ -1,20 +1,29 @@
-"""Which kernel serves a call: the automatic choice, the user's choice, and the reasons."""
+"""The choice of the kernel that serves a call: automatic or by name, with a reason.
+
+PyTorch's dispatcher calls the kernel of the tensors' device. The compiled library registers its kernels for the CPU.
+`register_kernel` registers a Python kernel for every other device, which asks `kernels` for Triton's or the reference.
+While the choice in force is not the compiled kernel, the Python kernel is registered for the CPU as well, in front of
+it.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
+from typing import Any
 
 import torch
 
-# In order of preference. Each module has ``can_run(device) -> (bool, reason)``, ``ddf`` and ``ddf_backward``; it is
-# imported on first use, so that what it needs (a compiled library, Triton) is no condition for ``import ddfnet``.
+from ddfnet.ops.library import NAMESPACE
+
+# In order of preference. Each module has ``can_run(device) -> (bool, reason)``, and all but the library's have ``ddf``
+# and ``ddf_backward``. They are imported on first use: Triton is no condition for ``import ddfnet``.
 _MODULES = {
-    "cpu": "ddfnet.ops.cpu",
+    "cpu": "ddfnet.ops.library",
     "triton": "ddfnet.ops.triton",
     "reference": "ddfnet.ops.reference",
 }
@@ -22,8 +31,10 @@ NAMES = ("auto", *_MODULES)
 
 _ENVIRONMENT_VARIABLE = "DDFNET_BACKEND"
 _chosen: str | None = None  # by the innermost ``with backend(...)``; for the whole process, like torch.backends' flags
-_serving: dict[torch.device, ModuleType] = {}  # under the choice in force; forgotten with it
-_warned: set[str] = set()  # types of device that were said to be served by the reference
+_serving: dict[torch.device, ModuleType] = {}  # under the choice in force, cleared with it
+_warned: set[str] = set()  # device types that the reference serves and a warning named
+_kernels: dict[str, Callable[..., Any]] = {}  # the Python kernel of each operator
+_in_front: torch.library.Library | None = None  # holds the Python kernels before the compiled ones, while it exists
 
 
 def _check(name: str, source: str) -> str:
@@ -35,9 +46,9 @@ def _check(name: str, source: str) -> str:
 def backend(name: str) -> AbstractContextManager[None]:
     """Choose the kernels of ``ddf`` and ``ddf_upsample`` inside a ``with`` block.
 
-    The choice holds for the whole process, compiled graphs and backward passes included, and goes before the
-    environment variable ``DDFNET_BACKEND``, which is read when a device is first served. A backend that is chosen by
-    name never falls back: a call that it cannot serve raises.
+    The choice holds for the whole process, compiled graphs and backward passes included, and takes precedence over the
+    environment variable ``DDFNET_BACKEND``, which is read when ddfnet is imported. A backend that is chosen by name
+    never falls back: a call that it cannot serve raises. Choose while no other thread calls the operator.
 
     Args:
         name: ``"auto"`` (the fastest that can serve the device), ``"cpu"`` (the compiled kernel), ``"triton"`` or
@@ -62,23 +73,23 @@ def backend(name: str) -> AbstractContextManager[None]:
 def _choose(name: str) -> Iterator[None]:
     global _chosen
     before, _chosen = _chosen, name
-    _serving.clear()
+    refresh()
     try:
         yield
     finally:
         _chosen = before
-        _serving.clear()
+        refresh()
 
 
 def chosen() -> str:
-    """The name in force: that of the innermost ``with backend(...)``, else ``DDFNET_BACKEND``, else "auto"."""
+    """Return the name in force: that of the innermost ``with backend(...)``, else ``DDFNET_BACKEND``, else "auto"."""
     if _chosen is not None:
         return _chosen
     return _check(os.environ.get(_ENVIRONMENT_VARIABLE) or "auto", _ENVIRONMENT_VARIABLE)
 
 
 def can_run(name: str, device: torch.device) -> tuple[bool, str]:
-    """Whether this backend can serve this device, and why (not)."""
+    """Return whether this backend can serve this device, and why (not)."""
     try:
         module = importlib.import_module(_MODULES[name])
     except ImportError as error:
@@ -88,7 +99,7 @@ def can_run(name: str, device: torch.device) -> tuple[bool, str]:
 
 
 def resolve(device: torch.device) -> tuple[str, str]:
-    """The backend that serves this device now, and why it and no faster one.
+    """Return the backend that serves this device now, and why it and no faster one.
 
     Raises:
         NotImplementedError: if a backend chosen by name cannot serve the device.
@@ -111,11 +122,59 @@ def resolve(device: torch.device) -> tuple[str, str]:
     raise AssertionError("the reference serves every device")
 
 
+# --- registration ---------------------------------------------------------------------------------------------------
+
+
+def register_kernel(operator: str, kernel: Callable[..., Any]) -> None:
+    """Register the Python kernel of an operator of the namespace ``ddfnet``, which takes what its schema says."""
+    for key in ("CUDA", "XPU", "CompositeExplicitAutograd"):
+        NAMESPACE.impl(operator, kernel, key)
+    _kernels[operator] = kernel
+    refresh()
+
+
+def refresh() -> None:
+    """Register what the choice in force asks for; to be called where that has changed."""
+    global _in_front
+    _serving.clear()
+    _in_front = None  # its registrations end with it
+    if _compiled_kernel_serves():
+        return
+    _in_front = torch.library.Library("ddfnet", "IMPL")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*[Oo]verrid", UserWarning)  # of older torch, at each such registration
+        for operator, kernel in _kernels.items():
+            _in_front.impl(operator, kernel, "CPU")
+
+
+def _compiled_kernel_serves() -> bool:
+    try:
+        name = chosen()
+    except ValueError:
+        return False  # the Python kernel raises it again, at the call
+    return name in ("auto", "cpu") and can_run("cpu", torch.device("cpu"))[0]
+
+
+def is_compiled(device: torch.device) -> bool:
+    """Return whether the compiled kernel serves this device now."""
+    return device.type == "cpu" and _in_front is None
+
+
 def kernels(device: torch.device) -> ModuleType:
-    """The module whose ``ddf`` and ``ddf_backward`` serve this device; says once when that is the reference."""
+    """Return the module whose ``ddf`` and ``ddf_backward`` serve this device, where no compiled kernel does.
+
+    It warns once where the automatic choice is the reference.
+
+    Raises:
+        NotImplementedError: if a backend chosen by name cannot serve the device.
+    """
     module = _serving.get(device)
     if module is None:
         name, reason = resolve(device)
+        if name == "cpu":
+            raise RuntimeError(
+                f"{_ENVIRONMENT_VARIABLE} has changed since ddfnet was imported; choose with ddfnet.ops.backend(...)"
+            )
         if name == "reference" and chosen() == "auto" and device.type not in _warned:
             _warned.add(device.type)
             warnings.warn(

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
-from ddfnet.ops import registration
-from ddfnet.ops.geometry import (
-    DTYPES,
-    Combine,
-    Geometry,
-    Pair,
-    Shape,
-    cache_static_args,
-    check_filters,
-    check_input,
-    default_padding,
-    pair,
-)
+from ddfnet.ops import autograd
+from ddfnet.ops.checks import check_filters, check_input, check_one_dtype, check_tensors, shape_of
+from ddfnet.ops.geometry import Combine, Geometry, Pair, Shape, cache_static_args, default_padding, pair
+from ddfnet.ops.registration import autocast
 
 
 def ddf(
@@ -77,12 +66,10 @@ def ddf(
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, equation 2; "add" and heads are the official
     code's.
     """
-    kernels = registration.plain_kernels(input, channel_filter, spatial_filter)
-    if kernels is None:
-        _check_tensors(input, channel_filter, spatial_filter)
-    shapes = input.shape, _shape(channel_filter), _shape(spatial_filter)
+    check_tensors(input, channel_filter, spatial_filter)
+    shapes = input.shape, shape_of(channel_filter), shape_of(spatial_filter)
     geometry = _ddf_geometry(*shapes, kernel_size, stride, padding, dilation, combine)
-    return _call(kernels, input, channel_filter, spatial_filter, geometry)
+    return _call(input, channel_filter, spatial_filter, geometry)
 
 
 def ddf_upsample(
@@ -130,64 +117,20 @@ def ddf_upsample(
 
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6 and figure 5.
     """
-    kernels = registration.plain_kernels(input, channel_filter, spatial_filter)
-    if kernels is None:
-        _check_tensors(input, channel_filter, spatial_filter)
-    shapes = input.shape, _shape(channel_filter), _shape(spatial_filter)
+    check_tensors(input, channel_filter, spatial_filter)
+    shapes = input.shape, shape_of(channel_filter), shape_of(spatial_filter)
     geometry = _upsample_geometry(*shapes, scale_factor, kernel_size, dilation, combine)
     joined = None if channel_filter is None else channel_filter.flatten(1, 2)
-    return _call(kernels, input, joined, spatial_filter, geometry)
+    return _call(input, joined, spatial_filter, geometry)
 
 
-def _call(
-    kernels: ModuleType | None,
-    input: Tensor,
-    channel_filter: Tensor | None,
-    spatial_filter: Tensor | None,
-    geometry: Geometry,
-) -> Tensor:
-    if kernels is not None:
-        return registration.call_plain(kernels, (input, channel_filter, spatial_filter), geometry)
-    tensors = registration.autocast(input, channel_filter, spatial_filter)
-    dtype = tensors[0].dtype  # type: ignore[union-attr]
-    if any(tensor is not None and tensor.dtype != dtype for tensor in tensors):
-        names = ("input", "channel_filter", "spatial_filter")
-        got = ", ".join(f"{n} {t.dtype}" for n, t in zip(names, tensors, strict=True) if t is not None)
-        raise TypeError(f"input and filters must have one dtype, got {got}; cast them with .to(dtype)")
+def _call(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, geometry: Geometry) -> Tensor:
+    tensors = autocast(input, channel_filter, spatial_filter)
+    check_one_dtype(*tensors)
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
-        # A trace's shapes are tensors. What becomes constant here is the kernel's size, which the trace is of.
+        # A trace's shapes are tensors. Only the kernel size comes from a shape, and the trace is valid for that one alone.
         geometry = Geometry(*((int(h), int(w)) for h, w in geometry[:-1]), geometry.combine)
-    output: Tensor = registration.ddf(*tensors, *geometry)
-    return output
-
-
-def _check_tensors(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None) -> None:
-    """What does not depend on shapes; `library.plain_kernels` has seen to it where it finds some."""
-    _check_tensor("input", input, input)
-    if channel_filter is not None:
-        _check_tensor("channel_filter", channel_filter, input)
-    if spatial_filter is not None:
-        _check_tensor("spatial_filter", spatial_filter, input)
-
-
-def _check_tensor(name: str, tensor: Tensor, input: Tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-    if tensor.is_nested:
-        raise TypeError(f"{name} must be a dense (strided) tensor, got a nested one; use .to_padded_tensor(0)")
-    if tensor.layout != torch.strided:
-        raise TypeError(f"{name} must be a dense (strided) tensor, got {tensor.layout}; use .to_dense()")
-    if tensor.dtype not in DTYPES:
-        raise TypeError(f"{name} must be float64, float32, float16 or bfloat16, got {tensor.dtype}")
-    if tensor.device != input.device:
-        raise ValueError(
-            f"input and filters must be on one device, got input on {input.device} and {name} on {tensor.device}; "
-            f"move them with .to(device)"
-        )
-
-
-def _shape(tensor: Tensor | None) -> Shape | None:
-    return None if tensor is None else tensor.shape
+    return autograd.call(*tensors, geometry)
 
 
 @cache_static_args
@@ -202,7 +145,7 @@ def _ddf_geometry(
     combine: str,
 ) -> Geometry:
     """Check the shapes and values of a call of `ddf` and return its geometry."""
-    _check_shapes(input, channel, spatial)
+    check_input(input, channel, spatial)
     mode = Combine(combine)
     kernel = _kernel_size(kernel_size, channel, "(N, C, kH, kW)", 4)
     strides, dilations = pair("stride", stride, 1), pair("dilation", dilation, 1)
@@ -223,7 +166,7 @@ def _upsample_geometry(
     combine: str,
 ) -> Geometry:
     """Check the shapes and values of a call of `ddf_upsample` and return its geometry."""
-    _check_shapes(input, channel, spatial)
+    check_input(input, channel, spatial)
     mode = Combine(combine)
     scale = pair("scale_factor", scale_factor, 1)
     kernel = _kernel_size(kernel_size, channel, "(N, s*s, C, kH, kW)", 5)
@@ -233,13 +176,6 @@ def _upsample_geometry(
     geometry = Geometry(kernel, (1, 1), default_padding(kernel, dilations), dilations, scale, mode)
     check_filters(input, channel, spatial, geometry, upsamples=True)
     return geometry
-
-
-def _check_shapes(input: Shape, channel: Shape | None, spatial: Shape | None) -> None:
-    """Check the shapes as far as no geometry is needed."""
-    if channel is None and spatial is None:
-        raise ValueError("channel_filter and spatial_filter must not both be None: give at least one of them")
-    check_input(input)
 
 
 def _kernel_size(kernel_size: Pair | None, channel: Shape | None, layout: str, dimensions: int) -> tuple[int, int]:

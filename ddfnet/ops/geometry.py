@@ -57,7 +57,7 @@ class Combine(str, enum.Enum):
 
 
 class Geometry(NamedTuple):
-    """All arguments of the operator besides its tensors, in the schema's order: ``*geometry`` is their flat form."""
+    """All arguments of the operator besides its tensors, in the schema's order."""
 
     kernel_size: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
@@ -65,6 +65,14 @@ class Geometry(NamedTuple):
     dilation: tuple[int, int] = (1, 1)
     upscale: tuple[int, int] = (1, 1)
     combine: Combine = Combine.mul
+
+    def flat(self) -> tuple[Any, ...]:
+        """Return the arguments as the registered operator takes them: five pairs and a word.
+
+        The word is a plain str: the dispatcher takes 2 us more for a subclass, which it asks for ``__torch_function__``.
+        """
+        kernel_size, stride, padding, dilation, upscale, combine = self
+        return kernel_size, stride, padding, dilation, upscale, combine._value_
 
     @property
     def taps(self) -> int:
@@ -151,61 +159,7 @@ def conv_output_size(
     return height, width
 
 
-# --- checks ---------------------------------------------------------------------------------------------------------
-
-
-def check_input(input: Shape) -> None:
-    """Check the shape of the input.
-
-    Raises:
-        ValueError: not (N, C, H, W), or no channels.
-    """
-    if len(input) != 4:
-        raise ValueError(f"input must be (N, C, H, W), got {tuple(input)}; add a batch dimension with unsqueeze(0)")
-    if input[1] < 1:
-        raise ValueError(f"input must have at least one channel, got (N, C, H, W) = {tuple(input)}")
-
-
-def check_filters(
-    input: Shape, channel: Shape | None, spatial: Shape | None, geometry: Geometry, *, upsamples: bool = False
-) -> None:
-    """Check that the filters fit the input exactly: nothing broadcasts.
-
-    Args:
-        input: (N, C, H, W).
-        channel: (N, S*C, kH, kW), or (N, S, C, kH, kW) as `ddfnet.ddf_upsample` takes it; or None.
-        spatial: (N, S*G*kH*kW, Ho, Wo), or None.
-        geometry: of the call; S is its number of sub-pixels.
-        upsamples: whether the shapes are those of `ddfnet.ddf_upsample`, which the messages then name.
-
-    Raises:
-        ValueError: a filter of another shape, or an empty output.
-    """
-    batch, channels = input[:2]
-    positions = geometry.positions(input[2:])
-    subpixels, unit = geometry.subpixels, geometry.subpixels * geometry.taps
-    if channel is not None:
-        layout = "(N, s*s, C, kH, kW)" if upsamples else "(N, C, kH, kW)"
-        middle = (subpixels, channels) if upsamples else (subpixels * channels,)
-        expected = (batch, *middle, *geometry.kernel_size)
-        if tuple(channel) != expected:
-            raise ValueError(f"channel_filter must be {layout} = {expected}, got {tuple(channel)}")
-    if spatial is None:
-        return
-    layout = "(N, s*s*G*kH*kW, H, W)" if upsamples else "(N, G*kH*kW, Ho, Wo)"
-    shape = tuple(spatial)
-    if len(shape) != 4:
-        raise ValueError(f"spatial_filter must be {layout}, got {shape}")
-    if shape[0] != batch or shape[2:] != positions:
-        raise ValueError(f"spatial_filter must be {layout} with N = {batch} and size {positions}, got {shape}")
-    if shape[1] < 1 or shape[1] % unit:
-        product = f"s*s*kH*kW = {unit}" if upsamples else f"kH*kW = {unit}"
-        raise ValueError(f"spatial_filter must be {layout}, its channels a multiple of {product}, got {shape}")
-    heads = shape[1] // unit
-    if channels % heads:
-        raise ValueError(
-            f"the heads of spatial_filter must divide the {channels} channels of input, got {heads} of {shape}"
-        )
+# --- caching --------------------------------------------------------------------------------------------------------
 
 
 def cache_static_args(function: Callable[..., _Result]) -> Callable[..., _Result]:

@@ -1,6 +1,6 @@
-"""Make results.json and table.md of what `ddfnet evaluate` left in results/ and of `ddfnet bench depth`: run by run.sh.
+"""Collection of results.json and table.md from the results of `ddfnet evaluate` and `ddfnet bench depth`, for run.sh.
 
-What is not there is left out.
+Missing results are left out.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from reporting import spread, table  # noqa: E402
 from ddfnet import files  # noqa: E402
 
 COSTS = HERE.parents[1] / "benchmarks" / "results" / "depth.json"
-FACTOR = 8  # of the comparison of small networks
-ROWS = {  # of that comparison, by the names that run.sh gives them
+FACTOR = 8  # factor of the comparison of small networks
+ROWS = {  # descriptions in that comparison, by the names in run.sh
     "carried": "the package's form: softmax filters carry the depth, and are the features' too",
-    "twin": "plain twin: bilinear x2 and the same guide",
+    "twin": "plain network: bilinear x2 and the same guide",
     "features": "the paper's form: features alone bring the depth; both filters, `mul`, softmax",
     "features-filter": "the same with FilterNorm, as the paper has it",
     "features-spatial": "the same with spatial filters only",
@@ -31,15 +31,15 @@ ROWS = {  # of that comparison, by the names that run.sh gives them
     "features-add": "the same with `add`",
 }
 
-Results = dict[str, Any]  # of a file: command, machine, rows and more
+Results = dict[str, Any]  # a results file: command, machine, rows and more
 
 
 def markdown(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([f"{title}\n", *table(headers, rows)])
 
 
-def by_method(results: Results, what: str, field: str, form: str) -> str:
-    """A table of one field: a row a method, a column a scene and factor. Its title says the protocol."""
+def method_table(results: Results, what: str, field: str, form: str) -> str:
+    """Format one field, with one row per method and one column per scene and factor; the title has the protocol."""
     cells: dict[str, dict[str, str]] = defaultdict(dict)
     for row in results["rows"]:
         cells[row["method"]][f"{row['scene']} {row['factor']}x"] = format(row[field], form)
@@ -51,30 +51,30 @@ def by_method(results: Results, what: str, field: str, form: str) -> str:
 
 
 def over_seeds(results: Results) -> dict[str, Results]:
-    """Of each row of the comparison: its parameters, and on each scene the ratio by seed, with mean and deviation."""
+    """Summarise the rows of the comparison: parameters, and per scene the ratio by seed, its mean and deviation."""
     ratios: dict[str, dict[str, float]] = defaultdict(dict)
     for row in results["rows"]:
         if row["factor"] == FACTOR:
             ratios[row["method"]][row["scene"]] = row["ratio"]
     parameters: dict[str, set[int]] = defaultdict(set)
-    by_seed: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    seeded: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for network in results["networks"]:
         name, _, seed = Path(network["file"]).parent.name.rpartition("-")
         parameters[name].add(network["parameters"])
         for scene, ratio in ratios[network["name"]].items():
-            by_seed[name][scene][seed] = ratio
-    if unknown := by_seed.keys() - ROWS:
+            seeded[name][scene][seed] = ratio
+    if unknown := seeded.keys() - ROWS:
         raise SystemExit(f"rows of the comparison must be some of {', '.join(ROWS)}, got {', '.join(sorted(unknown))}")
     summary: dict[str, Results] = {}
-    for name in (name for name in ROWS if name in by_seed):
+    for name in (name for name in ROWS if name in seeded):
         [count] = parameters[name]  # alike for every seed
-        scenes = {scene: spread(dict(sorted(own.items()))) for scene, own in by_seed[name].items()}
+        scenes = {scene: spread(dict(sorted(own.items()))) for scene, own in seeded[name].items()}
         summary[name] = {"parameters": count, "scenes": scenes}
     return summary
 
 
 def comparison(results: Results, summary: dict[str, Results]) -> str:
-    """The table of `over_seeds`."""
+    """Format the summary of `over_seeds`."""
     scenes = list(dict.fromkeys(scene for own in summary.values() for scene in own["scenes"]))
     rows = []
     for name, own in summary.items():
@@ -94,7 +94,7 @@ def cost(results: Results) -> str:
         seconds, mib = row["seconds_per_megapixel"], row["mib_per_megapixel"]
         memory = "not measured" if mib is None else f"{mib:.0f}"
         rows.append([row["method"], row["shape"], f"{row['factor']}x", f"{seconds:.2f}", memory])
-    return markdown("What a megapixel costs", ["method", "photograph", "factor", "seconds", "MiB"], rows)
+    return markdown("Cost per megapixel", ["method", "image", "factor", "seconds", "MiB"], rows)
 
 
 def main(folder: Path = HERE, costs: Path = COSTS) -> None:
@@ -106,12 +106,12 @@ def main(folder: Path = HERE, costs: Path = COSTS) -> None:
     tables = []
     if "pac" in found:
         flying = "Share of the pixels near depth edges that fly", "flying_near_edges", ".1%"
-        tables += [by_method(found["pac"], *ratio), by_method(found["pac"], *flying)]
+        tables += [method_table(found["pac"], *ratio), method_table(found["pac"], *flying)]
     if "bicubic" in found:
-        tables.append(by_method(found["bicubic"], *ratio))
+        tables.append(method_table(found["bicubic"], *ratio))
     if "probe" in found:
         tables.append(
-            by_method(
+            method_table(
                 found["probe"],
                 "The network on one view alone, and with one of its sources taken away: " + ratio[0],
                 *ratio[1:],

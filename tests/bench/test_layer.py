@@ -11,6 +11,7 @@ from ddfnet.bench import dynamic_filters, layer, memory
 from ddfnet.bench.equality import WrongResultError
 from ddfnet.bench.registry import LAYER_GROUPS, LAYERS, LayerCase
 from ddfnet.ops import backends, reference
+from tests.ops.cases import served_by
 
 TINY = LAYERS["tiny"]
 
@@ -118,7 +119,7 @@ def test_memory_is_measured_in_the_timed_format(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("backward", "part"), [(False, "output"), (True, "gradient of (input|spatial|channel)")], ids=str
 )
-def test_a_wrong_layer_is_found(monkeypatch: pytest.MonkeyPatch, backward: bool, part: str) -> None:
+def test_a_wrong_layer_is_found(backward: bool, part: str) -> None:
     class Wrong:
         """One pixel of the output, and one of the input's gradient, are off by a thousandth."""
 
@@ -131,11 +132,7 @@ def test_a_wrong_layer_is_found(monkeypatch: pytest.MonkeyPatch, backward: bool,
             grad_input, *others = reference.ddf_backward(*args)
             return (_spoilt(grad_input), *others)
 
-    right = backends.kernels
-    monkeypatch.setattr(
-        backends, "kernels", lambda device: right(device) if backends.chosen() == "reference" else Wrong
-    )
-    with pytest.raises(WrongResultError, match=rf"^ddf \(contiguous\) does not agree .* the {part}"):
+    with served_by(Wrong), pytest.raises(WrongResultError, match=rf"^ddf \(contiguous\) does not agree .* the {part}"):
         layer.measure(TINY, "forward+backward" if backward else "forward", rounds=1)
 
 

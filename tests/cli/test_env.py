@@ -11,7 +11,7 @@ import torch
 import ddfnet
 from ddfnet.cli.main import main
 from ddfnet.ops import backends
-from ddfnet.ops.cpu import isas
+from ddfnet.ops.library import isas
 
 
 def collected(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ Fails = Callable[..., str]
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
-    """Two scenes of two planes: 48x64 pixels, in millimetres."""
+    """Write two scenes of two planes: 48x64 pixels, in millimetres."""
     folder = tmp_path / "scenes"
     for name in ("rgb", "depth"):
         (folder / name).mkdir(parents=True)
@@ -47,7 +47,7 @@ def network(tmp_path: Path) -> Path:
 
 
 def checkpoint(file: Path) -> Path:
-    """What a run would leave there of a network."""
+    """Write a checkpoint as a run does."""
     network = GuidedUpsampler(4, channels=8, guide_channels=8)
     state = {f"network.{name}": value for name, value in network.state_dict().items()}
     torch.save({"header": header_of(network).as_dict(), "state_dict": state}, file)
@@ -105,13 +105,13 @@ def test_a_network_of_the_user(pairs: Path, network: Path, tmp_path: Path, capsy
 def test_networks_are_told_apart_by_their_paths(
     pairs: Path, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    twin = tmp_path / "twin" / "model.safetensors"
-    twin.parent.mkdir()
-    save(GuidedUpsampler(4, channels=8, guide_channels=8, upsampler="bilinear"), twin)
-    options = ("--data", pairs, "--factor", "4", "--methods", "--checkpoint", network, twin)
+    plain = tmp_path / "plain" / "model.safetensors"
+    plain.parent.mkdir()
+    save(GuidedUpsampler(4, channels=8, guide_channels=8, upsampler="bilinear"), plain)
+    options = ("--data", pairs, "--factor", "4", "--methods", "--checkpoint", network, plain)
     assert main(evaluate(*options)) == 0
     text = capsys.readouterr().out
-    assert "own/model" in text and "twin/model" in text
+    assert "own/model" in text and "plain/model" in text
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_checkpoint_of_another_model(pairs: Path, tmp_path: Path, fails: Fails
     save_file(state, weights)
     held = {
         "classifier": {"state_dict": state},
-        "twin": {"network": {"mixer": "ddf"}, "state_dict": state},
+        "classifier": {"network": {"mixer": "ddf"}, "state_dict": state},
         "list": [1],
     }
     for name, content in held.items():

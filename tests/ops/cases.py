@@ -6,13 +6,15 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 
 import ddfnet
-from ddfnet.ops import backends, cpu
+from ddfnet.ops import backends, library
 from ddfnet.ops.geometry import Combine, Geometry
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -24,8 +26,8 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 8e-3, to
 def kernels() -> list:
     """Every kernel that this machine can run: the reference, and each instruction set of the compiled kernel."""
     names = ["reference"]
-    if backends.chosen() == "auto" and cpu.can_run(torch.device("cpu"))[0]:
-        names += [f"cpu-{isa}" for isa in reversed(cpu.isas())]
+    if backends.chosen() == "auto" and library.can_run(torch.device("cpu"))[0]:
+        names += [f"cpu-{isa}" for isa in reversed(library.isas())]
     if backends.can_run("triton", torch.device("cpu"))[0]:
         names.append("triton")
         _interpret_fast()
@@ -90,15 +92,34 @@ _INTERPRETED = {
 def kernel(name: str) -> Iterator[None]:
     """Runs the block on one of `kernels`."""
     backend, _, isa = name.partition("-")
-    before = torch.ops.ddfnet_cpu.isa() if isa else None
+    before = torch.ops.ddfnet._cpu_isa() if isa else None
     if isa:
-        assert torch.ops.ddfnet_cpu.set_isa(isa)
+        assert torch.ops.ddfnet._set_cpu_isa(isa)
     try:
         with ddfnet.ops.backend(backend):
             yield
     finally:
         if isa:
-            torch.ops.ddfnet_cpu.set_isa(before)
+            torch.ops.ddfnet._set_cpu_isa(before)
+
+
+@contextmanager
+def served_by(module: Any) -> Iterator[None]:
+    """Let a module take the compiled kernel's place in the block, except where the reference is chosen by name."""
+    right = backends.kernels
+
+    def kernels(device: torch.device) -> Any:
+        return right(device) if backends.chosen() == "reference" else module
+
+    try:
+        with (
+            mock.patch.object(backends, "kernels", kernels),
+            mock.patch.object(backends, "_compiled_kernel_serves", lambda: False),
+        ):
+            backends.refresh()
+            yield
+    finally:
+        backends.refresh()
 
 
 @dataclasses.dataclass(frozen=True)

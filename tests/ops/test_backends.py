@@ -5,12 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 import ddfnet
-from ddfnet.ops import backends, cpu
+from ddfnet.ops import backends, library
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Register again what the choice in force asks for, after the test has undone its changes."""
+    yield
+    backends.refresh()
+
 
 X, CHANNEL = torch.randn(1, 4, 5, 5), torch.randn(1, 4, 3, 3)
 
@@ -29,8 +38,8 @@ def test_an_unknown_name_is_refused_at_the_call() -> None:
 
 
 def test_an_unknown_name_in_the_environment_is_refused_at_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_serving", {})
     monkeypatch.setenv("DDFNET_BACKEND", "fast")
+    backends.refresh()
     with pytest.raises(ValueError, match="DDFNET_BACKEND must be one of 'auto', .* got 'fast'"):
         ddfnet.ddf(X, CHANNEL, None)
 
@@ -62,15 +71,15 @@ def test_the_choice_holds_in_compiled_graphs() -> None:
 
 
 def test_the_cpu_kernel_serves_no_other_device() -> None:
-    assert cpu.can_run(torch.device("cuda", 0)) == (False, "the compiled kernel serves the CPU alone")
+    assert library.can_run(torch.device("cuda", 0)) == (False, "the compiled kernel serves the CPU alone")
 
 
 def test_without_the_compiled_kernel_the_reference_serves_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = ddfnet.ddf(X, CHANNEL, None)
     monkeypatch.setenv("DDFNET_BACKEND", "auto")
-    monkeypatch.setattr(cpu, "_load", lambda: (False, "the compiled kernel was not built: no compiler"))
-    monkeypatch.setattr(backends, "_serving", {})
+    monkeypatch.setattr(library, "load", lambda: (False, "the compiled kernel was not built: no compiler"))
     monkeypatch.setattr(backends, "_warned", set())
+    backends.refresh()
     with pytest.warns(UserWarning, match="PyTorch reference on cpu.* was not built: no compiler"):
         got = ddfnet.ddf(X, CHANNEL, None)
     torch.testing.assert_close(got, expected)
@@ -82,24 +91,25 @@ def test_without_the_compiled_kernel_the_reference_serves_and_says_so_once(monke
 
 
 def test_a_kernel_that_does_not_load_is_a_reason_and_no_error(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "_cpu.so").write_bytes(b"not a library")
-    monkeypatch.setattr(cpu, "_FOLDER", tmp_path)
-    ok, reason = cpu._load.__wrapped__()
+    file = tmp_path / "libddfnet.so"
+    file.write_bytes(b"not a library")
+    monkeypatch.setattr(library, "_FILE", file)
+    ok, reason = library.load.__wrapped__()
     assert not ok
-    assert "_cpu.so does not load" in reason
+    assert "libddfnet.so does not load" in reason
 
 
 def test_import_does_no_work() -> None:
     code = (
         "import sys, ddfnet\n"
-        "heavy = {'timm', 'torchvision', 'lightning', 'torch._dynamo', 'ddfnet.models', 'ddfnet.ops.cpu'}\n"
+        "heavy = {'timm', 'torchvision', 'lightning', 'torch._dynamo', 'ddfnet.models', 'ddfnet.ops.triton'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = run(code)
     assert done.stdout.strip() == "[]", done.stderr
 
 
-@pytest.mark.skipif(not cpu.can_run(torch.device("cpu"))[0], reason="no compiled kernel here")
+@pytest.mark.skipif(not library.can_run(torch.device("cpu"))[0], reason="no compiled kernel here")
 def test_an_instruction_set_that_is_not_there_is_said() -> None:
     code = "import torch, ddfnet; ddfnet.ddf(torch.randn(1, 1, 2, 2), torch.randn(1, 1, 1, 1), None)"
     done = run(code, DDFNET_CPU_ISA="avx1024", DDFNET_BACKEND="cpu")

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import ddfnet
-from ddfnet.ops.backends import can_run
 
 X = torch.randn(2, 8, 9, 11)
 CHANNEL = torch.randn(2, 8, 3, 3)
@@ -275,36 +274,6 @@ def test_what_is_right_is_not_refused() -> None:
     """The shapes that the refusals start from are fine."""
     assert ddfnet.ddf(X, CHANNEL, SPATIAL, kernel_size=[3, 3], stride=(1, 1), dilation=1).shape == X.shape
     assert ddfnet.ddf_upsample(X, UP_CHANNEL, UP_SPATIAL, scale_factor=2).shape == (2, 8, 18, 22)
-
-
-@pytest.mark.skipif(not can_run("cpu", torch.device("cpu"))[0], reason="no compiled kernel here")
-def test_the_raw_kernel_refuses_what_would_read_outside() -> None:
-    """Nobody calls it but the library; still, no call of it may crash the interpreter."""
-    native = torch.ops.ddfnet_cpu
-    geometry = ([3, 3], [1, 1], [1, 1], [1, 1], [1, 1], "mul")
-    number = native.geometry(*geometry)
-    out = torch.empty_like(X)
-    with pytest.raises(RuntimeError, match="spatial_filter has a wrong shape or dtype"):
-        native.forward(X, CHANNEL, SPATIAL[..., :5], number)
-    with pytest.raises(RuntimeError, match="channel_filter has a wrong shape or dtype"):
-        native.forward(X, CHANNEL.double(), SPATIAL, number)
-    with pytest.raises(RuntimeError, match="output has a wrong shape or dtype"):
-        native.forward_out(out[..., 1:], X, CHANNEL, SPATIAL, number)
-    with pytest.raises(RuntimeError, match="output has a wrong dtype"):
-        native.forward_out(out.double(), X, CHANNEL, SPATIAL, number)
-    with pytest.raises(RuntimeError, match="heads must divide"):
-        native.forward(X, None, SPATIAL[:, :3], number)
-    with pytest.raises(RuntimeError, match="grad_output has a wrong shape or dtype"):
-        native.backward(out[..., 1:], X, CHANNEL, SPATIAL, number, True, True, True)
-    with pytest.raises(RuntimeError, match="grad_spatial is of a missing tensor"):
-        native.backward_out(None, None, SPATIAL, out, X, CHANNEL, None, number)
-    with pytest.raises(RuntimeError, match="ddfnet_cpu: a size of 0"):
-        native.geometry([3, 3], [0, 1], *geometry[2:])
-    with pytest.raises(RuntimeError, match="sizes must be pairs"):
-        native.geometry([3], *geometry[1:])
-    for unknown in (-1, 10**9):
-        with pytest.raises(RuntimeError, match="no geometry"):
-            native.forward(X, CHANNEL, SPATIAL, unknown)
 
 
 def test_what_was_right_before_does_not_make_a_wrong_argument_right() -> None:

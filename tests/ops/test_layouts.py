@@ -64,7 +64,7 @@ def test_views_are_read_and_nothing_around_them(name: str, layout: str, channels
 @DTYPES
 def test_kernels_write_their_view_and_nothing_around_it(isa: str, layout: str, dtype: torch.dtype) -> None:
     """Below the public function, which allocates its results: outputs that are views into guarded memory."""
-    native = torch.ops.ddfnet_cpu
+    native = torch.ops.ddfnet
     for channels, combine in itertools.product((3, 32), ("mul", "add")):
         case = Case("3x3", channels=channels, size=(6, 19), combine=combine)
         x, channel, spatial = case.tensors(dtype)
@@ -74,9 +74,8 @@ def test_kernels_write_their_view_and_nothing_around_it(isa: str, layout: str, d
         if layout == "channels_last":
             x, grad = (t.contiguous(memory_format=torch.channels_last) for t in (x, grad))
         with kernel(f"cpu-{isa}"):
-            geometry = native.geometry(*case.geometry)
-            native.forward_out(views[0][0], x, channel, spatial, geometry)
-            native.backward_out(*(v for v, _ in views[1:]), grad, x, channel, spatial, geometry)
+            native._ddf_out(views[0][0], x, channel, spatial, *case.geometry)
+            native._ddf_backward_out(*(v for v, _ in views[1:]), grad, x, channel, spatial, *case.geometry)
         for view, base in views:
             assert not view.isnan().any()
             view.fill_(float("nan"))

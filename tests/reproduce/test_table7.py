@@ -1,4 +1,4 @@
-"""The tables of reproduce/table7: each protocol in a table of its own, and no deviation where there is one seed."""
+"""Tables of reproduce/table7: each protocol in a table of its own, and no deviation where there is one seed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make(collect: ModuleType, folder: Path) -> None:
 
 
 def tables(folder: Path) -> dict[str, list[list[str]]]:
-    """The cells of each table of table.md, by its title."""
+    """Return the cells of each table of table.md, by its title."""
     found = {}
     title = ""
     for line in (folder / "table.md").read_text().splitlines():
@@ -112,16 +112,16 @@ def test_an_unknown_row_of_the_comparison(collect: ModuleType, tmp_path: Path) -
 
 
 def test_cost(collect: ModuleType, tmp_path: Path) -> None:
-    own = {"shape": "741x500", "factor": 8, "seconds": 0.5, "seconds_a_megapixel": 1.3495}
+    own = {"shape": "741x500", "factor": 8, "seconds": 0.5, "seconds_per_megapixel": 1.3495}
     rows = [
-        {"method": "ddfnet", "mib_a_megapixel": 456.7, **own},
-        {"method": "bilinear", "mib_a_megapixel": None, **own},
+        {"method": "ddfnet", "mib_per_megapixel": 456.7, **own},
+        {"method": "bilinear", "mib_per_megapixel": None, **own},
     ]
     write(tmp_path, "cost", rows)
     make(collect, tmp_path)
     assert tables(tmp_path) == {
-        "What a megapixel costs": [
-            ["method", "photograph", "factor", "seconds", "MiB"],
+        "Cost per megapixel": [
+            ["method", "image", "factor", "seconds", "MiB"],
             ["ddfnet", "741x500", "8x", "1.35", "457"],
             ["bilinear", "741x500", "8x", "1.35", "not measured"],
         ]

@@ -12,7 +12,8 @@ from ddfnet.tasks.registry import Evaluation, TaskSpec, Training
 
 
 def _training() -> Training:
-    from ddfnet.tasks.depth.module import GuidedDepth, GuidedDepthData, card
+    from ddfnet.tasks.depth.data import GuidedDepthData
+    from ddfnet.tasks.depth.module import GuidedDepth, card
 
     return Training(
         GuidedDepth,
@@ -37,9 +38,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--root",
         type=Path,
         metavar="FILE",
-        help="of nyu: nyu_depth_v2_labeled.mat; of aloe: the folder with aloeL.jpg and aloeGT.png",
+        help="nyu_depth_v2_labeled.mat for nyu; the folder with aloeL.jpg and aloeGT.png for aloe",
     )
-    parser.add_argument("--unit", default="", help="of a folder's depth; m is reported in cm")
+    parser.add_argument("--unit", default="", help="unit of a folder's depth; m is reported in cm")
     parser.add_argument("--factor", nargs="+", type=positive_int, default=[4, 8, 16], metavar="N", help="(4 8 16)")
     parser.add_argument(
         "--checkpoint",
@@ -51,7 +52,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "called ddfnet, more by the ends of their paths",
     )
     parser.add_argument(
-        "--methods", nargs="*", metavar="NAME", help="what to compare with, see the error for a wrong one"
+        "--methods", nargs="*", metavar="NAME", help="methods to compare with; the error for a wrong name lists them"
     )
     parser.add_argument(
         "--probe",
@@ -71,7 +72,7 @@ def _run(options: argparse.Namespace) -> Iterator[EvaluationTable]:
 
 SPEC = TaskSpec(
     name="depth",
-    summary="depth maps upsampled with a photograph: DDF-Up-Net on synthetic scenes",
+    summary="depth maps upsampled with an image: DDF-Up-Net on synthetic scenes",
     training=_training,
     evaluation=Evaluation(
         "Upsamples depth maps by each method from the same small map, and prints their errors, as ratios to aligned "

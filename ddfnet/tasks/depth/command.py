@@ -1,4 +1,4 @@
-"""Evaluation of networks and their competitors on the scenes that ``ddfnet evaluate depth`` names."""
+"""Scenes, methods and networks of ``ddfnet evaluate depth``, from its options."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from ddfnet.tasks.depth.evaluation import Row
 from ddfnet.tasks.evaluation import EvaluationTable, short_names
 
 _NAMED = ("motorcycle", "aloe", "nyu")
-_ROOTED = ("aloe", "nyu")  # those of them that --root says the place of
-_LISTED = 20  # scenes: of more, the table has the averages alone
+_ROOTED = ("aloe", "nyu")  # the scenes that --root is for
+_LISTED = 20  # scenes that a table lists; with more it has only the averages
 
 
 @dataclass(frozen=True)
 class _Network:
-    """A network of the user's: its name in the tables, and where it comes from."""
+    """Network of a checkpoint, and its name in the tables."""
 
     name: str
     file: Path
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> Iterator[EvaluationTable]:
 
 
 def _method_names(options: argparse.Namespace) -> list[str]:
-    """What the networks are compared with."""
+    """Return the names of the methods that the networks are compared with."""
 
     if options.probe and not options.checkpoint:
         raise UserError("--probe requires --checkpoint with the networks to probe")
@@ -80,11 +80,11 @@ def _method_names(options: argparse.Namespace) -> list[str]:
     if names is None:
         names = [name for name in METHODS if name not in ("bilinear", "bilinear-half-pixel")]
         if options.checkpoint:
-            names.remove("ddfnet")  # theirs take the place of the package's
+            names.remove("ddfnet")  # the checkpoints take the place of the package's network
     for name in names:
         if name not in METHODS:
             raise UserError(f"--methods must be some of {', '.join(METHODS)}, got {name!r}")
-    # By which the published figures of NYU are checked.
+    # The published figures of NYU are checked by this method.
     return ["bilinear-half-pixel", *names] if "nyu" in options.data else names
 
 
@@ -97,7 +97,7 @@ def _networks(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[_Netw
 
 
 def _labels(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[str]:
-    """One network is called ddfnet, unless the package's is measured too."""
+    """Return the names of the networks: one alone is ddfnet, unless the package's is measured too."""
 
     if len(checkpoints) == 1 and "ddfnet" not in methods:
         return ["ddfnet"]
@@ -138,7 +138,7 @@ def _bar(scenes: Sequence[Scene], title: str) -> Iterable[Scene]:
 
 
 def _check(name: str, rows: Sequence[Row], factor: int) -> None:
-    """What is published of NYU must come out before anything else is believed."""
+    """Check the published error on NYU where there is one."""
 
     if name == "nyu" and rows[0].protocol == "pac" and factor in HALF_PIXEL_BILINEAR_CM:
         evaluation.check_nyu(rows)

@@ -1,4 +1,4 @@
-"""How well depth maps are upsampled: error, flying pixels and time of every method on the same small maps."""
+"""Evaluation of upsampled depth maps: error, flying pixels and time of each method on the same small maps."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ REFERENCE = "bilinear"
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one method: on one scene, or, of `average`, on several.
+    """Measurements of one method on one scene, or their `average` over several.
 
     Args:
-        protocol: its name.
-        factor: pixels a sample.
-        scene: its name, or how many.
-        method: its name.
-        rmse: by the protocol, in ``unit``.
+        protocol: name of the protocol.
+        factor: pixels per sample.
+        scene: name of the scene, or the number of scenes.
+        method: name of the method.
+        rmse: error under the protocol, in ``unit``.
         unit: "cm", "px", ...
-        ratio: of the error to aligned bilinear's.
+        ratio: error as a share of aligned bilinear's.
         flying: share of the scored pixels that fly, 0 to 1; see `FlyingPixels`.
         flying_near_edges: share of the pixels near depth edges that fly.
         near_edges: share of the scored pixels that are near depth edges.
         seconds: wall time of one call.
-        megapixels: of the result.
+        megapixels: size of the result.
     """
 
     protocol: str
@@ -63,18 +63,18 @@ def evaluate(
     """Measure methods on scenes, all from the same small map; aligned bilinear is the first row of every scene.
 
     Args:
-        methods: by the names that the rows get; see `ddfnet.tasks.depth.baselines.METHODS`.
-        scenes: read one at a time.
+        methods: methods by their names in the rows; see `ddfnet.tasks.depth.baselines.METHODS`.
+        scenes: scenes, read one at a time.
         protocol: `PAC` or `BICUBIC`.
-        factor: pixels a sample.
-        repeats: calls of each method, the fastest of which is its time.
+        factor: pixels per sample.
+        repeats: calls of each method; its time is that of the fastest.
 
     Returns:
-        A row a scene and method, in that order.
+        One row per scene and method, in that order.
 
     Raises:
-        DataError: a scene has nothing to score, or no valid sample at this factor.
-        ValueError: a method gave another size, or nan or inf at a scored pixel; its name is in the message.
+        DataError: a scene has no pixel to score, or no valid sample at this factor.
+        ValueError: a method returned a wrong size, or nan or inf at a scored pixel; the message names it.
 
     Example:
         >>> from ddfnet.data.depth.protocols import PAC
@@ -84,8 +84,8 @@ def evaluate(
         [('bilinear', 0.0)]
     """
     rows = []
-    for whole in scenes:
-        scene = protocol.crop(whole, factor)
+    for full in scenes:
+        scene = protocol.crop(full, factor)
         scored = protocol.scored(scene)
         low = protocol.lowres(scene.depth, scene.valid, factor)
         if not low.valid.any():
@@ -120,13 +120,12 @@ def evaluate(
 
 
 def average(rows: Sequence[Row]) -> list[Row]:
-    """One row a method: means over its scenes, as the protocols average; the ratio is that of the mean errors.
+    """Average rows over the scenes, to one row per method; the ratio is that of the mean errors.
 
-    The share of flying pixels near edges is all of the scenes' flying ones over all of their pixels near edges, scenes
-    weighing alike.
+    The share of flying pixels near edges is the mean share of flying pixels over the mean share of pixels near edges.
 
     Args:
-        rows: of one protocol, factor and unit, every method on the same scenes.
+        rows: rows of one protocol, factor and unit, every method on the same scenes.
 
     Returns:
         Rows in the order of the methods; empty for none.
@@ -138,14 +137,14 @@ def average(rows: Sequence[Row]) -> list[Row]:
     for name, values in (("factor", {row.factor for row in rows}), ("unit", {row.unit for row in rows})):
         if len(values) > 1:
             raise ValueError(f"rows of one {name} are required for an average, got {', '.join(map(str, values))}")
-    by_method: dict[str, list[Row]] = {}
+    grouped: dict[str, list[Row]] = {}
     for row in rows:
-        by_method.setdefault(row.method, []).append(row)
-    scenes = {method: [row.scene for row in own] for method, own in by_method.items()}
+        grouped.setdefault(row.method, []).append(row)
+    scenes = {method: [row.scene for row in own] for method, own in grouped.items()}
     if any(each != scenes[REFERENCE] for each in scenes.values()):
         raise ValueError("every method must have been measured on the same scenes as bilinear, in the same order")
     result = []
-    for method, own in by_method.items():
+    for method, own in grouped.items():
         rmse, flying, near_edges = (_mean(own, name) for name in ("rmse", "flying", "near_edges"))
         result.append(
             Row(
@@ -155,7 +154,7 @@ def average(rows: Sequence[Row]) -> list[Row]:
                 method=method,
                 rmse=rmse,
                 unit=own[0].unit,
-                ratio=_ratio(rmse, _mean(by_method[REFERENCE], "rmse")),
+                ratio=_ratio(rmse, _mean(grouped[REFERENCE], "rmse")),
                 flying=flying,
                 flying_near_edges=flying / near_edges if near_edges else 0.0,
                 near_edges=near_edges,
@@ -172,8 +171,8 @@ def as_table(
     """Return rows as a table.
 
     Args:
-        rows: of one protocol, with bilinear among each scene's.
-        shown: the rows of the text, where all are too many.
+        rows: rows of one protocol, with bilinear among each scene's.
+        shown: rows of the text, where all are too many.
         facts: see `EvaluationTable`.
 
     Raises:
@@ -199,15 +198,15 @@ COLUMNS = {
 
 
 def check_nyu(rows: Sequence[Row]) -> None:
-    """On NYU's test part under `pac` the published bilinear error must come out before anything else is believed.
+    """Check that NYU's test part under `pac` gives the published bilinear error, without which no result counts.
 
     Args:
-        rows: of all the test pictures at one factor, ``bilinear-half-pixel`` among the methods: the published rows are
-            half a pixel off.
+        rows: rows of all test images at one factor, ``bilinear-half-pixel`` among the methods: the published rows have
+            that offset.
 
     Raises:
-        DataError: another error came out, to 0.01 cm.
-        ValueError: rows that say nothing about it.
+        DataError: the error differs by more than 0.01 cm.
+        ValueError: rows without that method, protocol or factor.
     """
     mine = next((row for row in average(rows) if row.method == "bilinear-half-pixel"), None)
     expected = None if mine is None else HALF_PIXEL_BILINEAR_CM.get(mine.factor)

@@ -1,4 +1,4 @@
-"""The methods: where they lay the samples, that they fill, and that the filters follow the guide."""
+"""Methods: the positions of their samples, filling, and filters that follow the guide."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def run(name, low, valid, guide, factor, offset):
 
 
 def two_surfaces(height=45, width=50):
-    """A slanting edge between 1 and 3, and a guide of two greys with the same edge."""
+    """Return a slanting edge between 1 and 3, and a guide of two greys with the same edge."""
     far = torch.arange(width) + torch.arange(height)[:, None] // 3 > 30
     depth = torch.where(far, 3.0, 1.0)
     guide = torch.where(far, 200, 40).to(torch.uint8).expand(3, -1, -1)

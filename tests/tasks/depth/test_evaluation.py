@@ -1,4 +1,4 @@
-"""The evaluation: same input for all, bilinear in every table, and protocols that do not mix."""
+"""Evaluation: the same input for all, bilinear in every table, and protocols that do not mix."""
 
 import math
 from dataclasses import replace
@@ -20,7 +20,7 @@ def scene(name="room", height=45, width=53, unit="m"):
 
 
 def worse(low, low_valid, guide, *, factor, offset):
-    """As bilinear, and 1 too far everywhere."""
+    """Upsample as bilinear does, and 1 too far everywhere."""
     return bilinear(low, low_valid, guide, factor=factor, offset=offset) + 1
 
 
@@ -61,7 +61,7 @@ def test_rows(protocol):
         assert row.megapixels == used.depth.numel() / 1e6
         assert row.seconds > 0
         assert row.flying == pytest.approx(row.flying_near_edges * row.near_edges)
-    assert reference.flying > 0  # of random values in between the other random values
+    assert reference.flying > 0  # random values lie between the other random values
     assert reference.as_dict()["method"] == "bilinear"
 
 
@@ -97,7 +97,7 @@ def test_the_fastest_of_some_calls_counts():
     assert len(calls) == 3
 
 
-def test_the_average_is_of_the_pictures_errors():
+def test_the_average_is_of_the_images_errors():
     rows = evaluate({"worse": worse}, [scene("a"), scene("b", 64, 64)], PAC, 4)
     reference, other = average(rows)
     assert (reference.scene, other.method) == ("mean of 2", "worse")

@@ -13,7 +13,7 @@ EVERYWHERE = torch.ones(10, 12, dtype=torch.bool)
 
 @pytest.fixture
 def step():
-    """A near surface at 1, columns 0 to 5, before a far one at 3; near the edge are columns 4 to 7."""
+    """Return a near surface at 1, columns 0 to 5, before a far one at 3; near the edge are columns 4 to 7."""
     truth = torch.ones(10, 12)
     truth[:, 6:] = 3
     return truth

@@ -1,4 +1,4 @@
-"""The guided task: what it minimises, which batches it sees, and that it learns."""
+"""Depth task: its loss, its batches, and that it learns."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from torch.utils.data import DataLoader
 from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.errors import DataError
 from ddfnet.tasks.depth import metrics
+from ddfnet.tasks.depth.data import GuidedDepthData
 from ddfnet.tasks.depth.metrics import Errors, bilinear, every
-from ddfnet.tasks.depth.module import GuidedDepth, GuidedDepthData
+from ddfnet.tasks.depth.module import GuidedDepth
 from ddfnet.tasks.depth.probes import DeadUnits
 from ddfnet.training.callbacks import MovingAverage
 from ddfnet.training.samplers import ResumableBatchSampler
@@ -38,7 +39,7 @@ def network(scale_factor: int = 4) -> GuidedUpsampler:
 
 
 def maps(factor: int = 4, size: int = 32) -> tuple[Tensor, Tensor, Tensor]:
-    """Truth, its bilinear reconstruction, and a mask with holes."""
+    """Draw a truth, its bilinear reconstruction, and a mask with holes."""
     truth = torch.rand(3, 1, size, size) + 0.5
     valid = torch.rand(3, 1, size, size) > 0.1
     return truth, bilinear(every(truth, factor), every(valid, factor), factor), valid
@@ -194,7 +195,7 @@ def test_batches_depend_on_the_seed_and_the_step_alone() -> None:
 def test_workers_are_forked_where_opencv_has_had_threads() -> None:
     code = f"""
 import cv2, numpy
-from ddfnet.tasks.depth.module import GuidedDepthData
+from ddfnet.tasks.depth.data import GuidedDepthData
 cv2.setNumThreads(4)
 cv2.GaussianBlur(numpy.zeros((2000, 2000, 3), numpy.float32), (0, 0), 3)  # starts OpenCV's threads
 next(iter(GuidedDepthData(**{ {**SMALL, "workers": 1}!r}).val_dataloader()))
@@ -267,7 +268,7 @@ def test_it_learns_a_batch_by_heart(tmp_path: Path) -> None:
     assert after["ratio_x4"] < 0.8 * before["ratio_x4"]
 
 
-def test_the_picture_shows_each_map_and_marks_the_range() -> None:
+def test_the_log_image_shows_each_map_and_marks_the_range() -> None:
     data = GuidedDepthData(**SMALL)
     batch = next(iter(data.val_dataloader()))
     shown = metrics.sample_grid(batch, batch["depth"], batch["depth"], 4, 2)
@@ -300,11 +301,11 @@ def test_dead_units_are_counted() -> None:
         ({"factors": (3,)}, "factors must be powers of two from 2 on, got [3]"),
         ({"factors": (8,)}, "factors must be at most the network's scale_factor, 4, got [8]"),
         ({"factors": (4,), "learning_rate": -1.0}, "learning_rate must be finite and not negative, got -1.0"),
-        ({"factors": (4,), "warmup_steps": -1}, "warmup_steps must be finite and not negative, got -1"),
+        ({"factors": (4,), "warmup_steps": -1}, "warmup_steps must be at least 0, got -1"),
         ({"factors": (4,), "weight_decay": -1.0}, "weight_decay must be finite and not negative, got -1.0"),
         ({"factors": (4,), "stage_weight": math.nan}, "stage_weight must be finite and not negative, got nan"),
         ({"factors": (4,), "absolute_weight": math.inf}, "absolute_weight must be finite and not negative, got inf"),
-        ({"factors": (4,), "betas": (0.9, 1.0)}, "betas must be from 0 to below 1, got [0.9, 1.0]"),
+        ({"factors": (4,), "betas": (0.9, 1.0)}, "betas must be from 0 to below 1, got 1.0"),
         ({"factors": (4,), "seed": -1}, "seed must be from 0 to 4294967295, got -1"),
     ],
 )
@@ -319,7 +320,7 @@ def test_wrong_options_of_the_module(options: dict[str, Any], message: str) -> N
     [
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"size": 40}, "size must be a multiple of the largest factor, 16, got 40"),
-        ({"workers": -1}, "workers must not be negative, got -1"),
+        ({"workers": -1}, "workers must be at least 0, got -1"),
         ({"seed": 2**32}, "seed must be from 0 to 4294967295, got 4294967296"),
         ({"validation_seed": -1}, "validation_seed must be from 0 to 4294967295, got -1"),
         ({"holes": math.nan}, "holes must be a share from 0 to below 1, got nan"),

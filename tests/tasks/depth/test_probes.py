@@ -1,4 +1,4 @@
-"""A probe must take away what it says, and nothing else."""
+"""Probes: they take away one input, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def network() -> GuidedUpsampler:
     return GuidedUpsampler(8, channels=8, guide_channels=8).eval()
 
 
-def test_a_moved_guide_is_the_same_picture_elsewhere() -> None:
+def test_a_moved_guide_is_the_same_image_elsewhere() -> None:
     own, place = network(), {"factor": 8, "offset": 3.0}
     moved = probes.with_moved_guide(own)(LOW, VALID, GUIDE, **place)
     rolled = baselines.ddfnet(own)(LOW, VALID, GUIDE.roll((24, 32), (1, 2)), **place)

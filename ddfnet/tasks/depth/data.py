@@ -1,0 +1,104 @@
+"""Batches of synthetic scenes for the training and validation of guided depth upsampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import lightning
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ddfnet.arguments import check_range
+from ddfnet.data.depth.synthetic import ComposedScenes, check_seed
+from ddfnet.training.samplers import ResumableBatchSampler
+
+Batch = dict[str, Tensor]
+_PREFETCHED = 4  # batches that a worker may be ahead, for the scenes differ in time
+
+
+class GuidedDepthData(lightning.LightningDataModule):
+    """Batches of synthetic scenes. Batch t of a run is the same on every worker and after every resumption.
+
+    Args:
+        batch_size: scenes per step, over all processes and accumulated batches.
+        size: pixels per side.
+        multiple: largest factor, which must divide the size.
+        workers: processes that compose scenes; 0 for the training process itself.
+        photographs: files and folders, for textures, besides those inside scikit-image.
+        noise: noise of the depth, see `ComposedScenes`.
+        holes: holes in the depth, see `ComposedScenes`.
+        misalignment: displacement between depth and image, see `ComposedScenes`.
+        validation_scenes: number of validation scenes.
+        validation_seed: seed of the validation scenes, the same for all runs.
+        seed: seed of the training scenes.
+
+    Returns:
+        Batches of `ComposedScenes`: ``guide`` (N, 3, S, S), ``depth``, ``measured`` and ``valid`` (N, 1, S, S).
+
+    Raises:
+        ValueError: a count or a size below 1; the same seed for both sets; an option that `ComposedScenes` refuses.
+        DataError: at the start of a run: a batch cannot be divided among the processes.
+    """
+
+    def __init__(
+        self,
+        batch_size: PositiveInt = 8,
+        size: PositiveInt = 256,
+        multiple: PositiveInt = 16,
+        workers: NonNegativeInt = 1,
+        photographs: Sequence[str] = (),
+        noise: float = 0.0,
+        holes: float = 0.0,
+        misalignment: float = 0.0,
+        validation_scenes: PositiveInt = 64,
+        validation_seed: int = 1_000_003,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_range("batch_size", batch_size, 1)
+        check_range("size", size, 1)
+        check_range("validation_scenes", validation_scenes, 1)
+        check_range("workers", workers, 0)
+        if size % multiple:
+            raise ValueError(f"size must be a multiple of the largest factor, {multiple}, got {size}")
+        check_seed("seed", seed)
+        check_seed("validation_seed", validation_seed)
+        if seed == validation_seed:
+            raise ValueError(f"validation_seed must differ from seed, or training would see its scenes, got {seed}")
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.scenes = partial(
+            ComposedScenes,
+            size=size,
+            more_photographs=tuple(photographs),
+            noise=noise,
+            holes=holes,
+            misalignment=misalignment,
+        )
+        self.validation_set = self.scenes(validation_scenes, seed=validation_seed)
+
+    def setup(self, stage: str) -> None:
+        trainer = self.trainer
+        if trainer is not None and stage == "fit":
+            self.train_set = self.scenes(
+                ResumableBatchSampler.from_trainer(trainer, self.batch_size).num_items, seed=self.seed
+            )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        trainer = self.trainer
+        assert trainer is not None
+        return self._loader(self.train_set, batch_sampler=ResumableBatchSampler.from_trainer(trainer, self.batch_size))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._loader(self.validation_set, batch_size=self.batch_size)
+
+    def _loader(self, scenes: ComposedScenes, **order: Any) -> DataLoader[Batch]:
+        import cv2
+
+        # Before the workers are forked: in them, OpenCV would wait for ever for threads that did not survive the fork,
+        # and threads of their own would take the cores of the training.
+        cv2.setNumThreads(1)
+        ahead = _PREFETCHED if self.workers else None
+        return DataLoader(scenes, num_workers=self.workers, prefetch_factor=ahead, **order)
