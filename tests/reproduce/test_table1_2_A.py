@@ -86,7 +86,7 @@ def test_the_formulas_are_the_layers(collect: ModuleType) -> None:
         with FlopCounterMode(display=False) as counter:
             made(torch.randn(case.shape))
         assert row.flops(sizes) == counter.get_total_flops() + not_counted.get(name, 0), name
-        assert collect.by_formula(name, case)["parameters"] == parameters
+        assert collect.formula_costs(name, case)["parameters"] == parameters
     assert collect.ROWS["dynamic"].filters(sizes) == 288 * 40 * 40 * 9
     assert collect.ROWS["ddf"].filters(sizes) == (288 + 2 * 40) * 9
 
