@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-import ddfnet
+from ddfnet._version import __version__
 from ddfnet.errors import UserError
 from ddfnet.ops import backends
 
@@ -51,7 +51,7 @@ def cpu_name() -> str:
 
 def commit() -> str | None:
     """Return the commit of the checkout that holds this package, with a + if files differ; None outside a checkout."""
-    root = Path(ddfnet.__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
 
@@ -81,7 +81,7 @@ def facts() -> dict[str, Any]:
     """Return the facts that every results file names."""
     name, reason = kernel(torch.device("cpu"))
     return {
-        "ddfnet": ddfnet.__version__,
+        "ddfnet": __version__,
         "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,

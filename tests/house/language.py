@@ -140,7 +140,6 @@ FILES = {  # old file name: the new one
     "exporting.py": "api.py",
     "finite.py": "callbacks.py",
     "legs.py": "callbacks.py",
-    "library.py": "registration.py",
     "loading.py": "pretrained.py",
     "machine.py": "env_info.py",
     "network_files.py": "pretrained.py",
