@@ -51,7 +51,7 @@ def cpu_name() -> str:
 
 def commit() -> str | None:
     """Return the commit of the checkout that holds this package, with a + if files differ; None outside a checkout."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
 

@@ -7,7 +7,7 @@
 namespace ddfnet::binding {
 namespace {
 
-// Whether the dimensions lie in memory in this order, as torch decides it: those of size 1 may have any stride.
+// True if the dimensions lie in memory in this order, as torch decides it: those of size 1 may have any stride.
 bool is_dense_in_order(const Tensor& tensor, const int (&order)[4]) {
   int64_t expected = 1;
   for (int i = 3; i >= 0; --i) {

@@ -1,4 +1,4 @@
-"""The operator: public calls, the choice of the kernel that serves them, and the compiled library's file."""
+"""Operator DDF: public calls, the choice of the kernel that serves them, and the compiled library's file."""
 
 from ddfnet.ops.backends import backend
 from ddfnet.ops.functional import ddf, ddf_upsample

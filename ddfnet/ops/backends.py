@@ -1,4 +1,4 @@
-"""The choice of the kernel that serves a call: automatic or by name, with a reason.
+"""Choice of the kernel that serves a call: automatic or by name, with a reason.
 
 PyTorch's dispatcher calls the kernel of the tensors' device. The compiled library registers its kernels for the CPU.
 `register_kernel` registers a Python kernel for every other device, which asks `kernels` for Triton's or the reference.
@@ -34,7 +34,7 @@ _chosen: str | None = None  # by the innermost ``with backend(...)``; for the wh
 _serving: dict[torch.device, ModuleType] = {}  # under the choice in force, cleared with it
 _warned: set[str] = set()  # device types that the reference serves and a warning named
 _kernels: dict[str, Callable[..., Any]] = {}  # the Python kernel of each operator
-_in_front: torch.library.Library | None = None  # holds the Python kernels before the compiled ones, while it exists
+_override: torch.library.Library | None = None  # holds the Python kernels before the compiled ones, while it exists
 
 
 def _check(name: str, source: str) -> str:
@@ -135,16 +135,18 @@ def register_kernel(operator: str, kernel: Callable[..., Any]) -> None:
 
 def refresh() -> None:
     """Register what the choice in force asks for; to be called where that has changed."""
-    global _in_front
+    global _override
     _serving.clear()
-    _in_front = None  # its registrations end with it
+    _override = None  # its registrations end with it
     if _compiled_kernel_serves():
         return
-    _in_front = torch.library.Library("ddfnet", "IMPL")
+    _override = torch.library.Library("ddfnet", "IMPL")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "(?s).*[Oo]verrid", UserWarning)  # of older torch, at each such registration
+        warnings.filterwarnings(
+            "ignore", "(?s).*[Oo]verrid", UserWarning
+        )  # older torch warns at each such registration
         for operator, kernel in _kernels.items():
-            _in_front.impl(operator, kernel, "CPU")
+            _override.impl(operator, kernel, "CPU")
 
 
 def _compiled_kernel_serves() -> bool:
@@ -157,7 +159,7 @@ def _compiled_kernel_serves() -> bool:
 
 def is_compiled(device: torch.device) -> bool:
     """Return whether the compiled kernel serves this device now."""
-    return device.type == "cpu" and _in_front is None
+    return device.type == "cpu" and _override is None
 
 
 def kernels(device: torch.device) -> ModuleType:

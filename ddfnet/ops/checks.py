@@ -140,7 +140,7 @@ def check_filters(
         input: (N, C, H, W).
         channel: (N, S*C, kH, kW), or (N, S, C, kH, kW) as `ddfnet.ddf_upsample` takes it; or None.
         spatial: (N, S*G*kH*kW, Ho, Wo), or None.
-        geometry: of the call; S is its number of sub-pixels.
+        geometry: geometry of the call; S is its number of sub-pixels.
         upsamples: whether the shapes are those of `ddfnet.ddf_upsample`, which the messages then name.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The public calls of the operator: ``ddf`` and ``ddf_upsample``, with their argument checks."""
+"""Public calls of the operator: ``ddf`` and ``ddf_upsample``, with their argument checks."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def ddf(
 
     Args:
         input: (N, C, H, W); float64, float32, float16 or bfloat16; of any strides, on any device. N may be 0.
-        channel_filter: (N, C, kH, kW), one filter a channel; or None.
-        spatial_filter: (N, G*kH*kW, Ho, Wo), one filter an output pixel and head, tap ``ky*kW + kx`` within a head; or
+        channel_filter: (N, C, kH, kW), one filter per channel; or None.
+        spatial_filter: (N, G*kH*kW, Ho, Wo), one filter per output pixel and head, tap ``ky*kW + kx`` within a head; or
             None. The number of heads G is read off the shape and divides C.
         kernel_size: taps, an int or (h, w), from 1 on, odd or even. Needed only without a channel filter; otherwise it
             must agree with that.
@@ -89,7 +89,7 @@ def ddf_upsample(
 
     Args:
         input: (N, C, H, W); float64, float32, float16 or bfloat16; of any strides, on any device. N may be 0.
-        channel_filter: (N, s*s, C, kH, kW), one filter a sub-pixel and channel; or None.
+        channel_filter: (N, s*s, C, kH, kW), one filter per sub-pixel and channel; or None.
         spatial_filter: (N, s*s*G*kH*kW, H, W), sub-pixel major, then head, then tap ``ky*kW + kx``; or None. The number
             of heads G is read off the shape and divides C.
         scale_factor: an int or (sh, sw), from 1 on; with two values s*s is sh*sw.
@@ -128,7 +128,7 @@ def _call(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor |
     tensors = autocast(input, channel_filter, spatial_filter)
     check_one_dtype(*tensors)
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
-        # A trace's shapes are tensors. Only the kernel size comes from a shape, and the trace is valid for that one alone.
+        # A trace's shapes are tensors. Only the kernel size comes from a shape, and the trace is valid for it alone.
         geometry = Geometry(*((int(h), int(w)) for h, w in geometry[:-1]), geometry.combine)
     return autograd.call(*tensors, geometry)
 

@@ -1,4 +1,4 @@
-"""The typed arguments of the operator: geometry, combine mode, and the checks that every backend shares."""
+"""Typed arguments of the operator: geometry, combine mode, and the checks that every backend shares."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _Result = TypeVar("_Result")
 
 
 class Combine(str, enum.Enum):
-    """The way in which a tap of the channel filter and a tap of the spatial filter become one weight.
+    """Combination of a tap of the channel filter and a tap of the spatial filter into one weight.
 
-    A member is its name as well: it compares and hashes as the string that the operator's schema takes.
+    A member is also its name: it compares and hashes as the string that the operator's schema takes.
 
     Example:
         >>> from ddfnet.ops.geometry import Combine
@@ -40,12 +40,12 @@ class Combine(str, enum.Enum):
 
     @property
     def identity(self) -> float:
-        """The tap that leaves the other filter's tap as it is; a missing filter is made of it."""
+        """Tap that leaves the other filter's tap unchanged; a missing filter consists of it."""
         return 1.0 if self is Combine.mul else 0.0
 
     @property
     def is_bilinear(self) -> bool:
-        """Whether the derivative in one filter contains the other filter."""
+        """True if the derivative with respect to one filter contains the other filter."""
         return self is Combine.mul
 
     def __call__(self, channel: Any, spatial: Any) -> Any:
@@ -69,19 +69,19 @@ class Geometry(NamedTuple):
     def flat(self) -> tuple[Any, ...]:
         """Return the arguments as the registered operator takes them: five pairs and a word.
 
-        The word is a plain str: the dispatcher takes 2 us more for a subclass, which it asks for ``__torch_function__``.
+        The word is a plain str: a subclass costs the dispatcher 2 us more, for it looks up ``__torch_function__``.
         """
         kernel_size, stride, padding, dilation, upscale, combine = self
         return kernel_size, stride, padding, dilation, upscale, combine._value_
 
     @property
     def taps(self) -> int:
-        """The number of taps of a filter, kH*kW."""
+        """Number of taps of a filter, kH*kW."""
         return self.kernel_size[0] * self.kernel_size[1]
 
     @property
     def subpixels(self) -> int:
-        """The number of filters, and of output pixels, per filter position."""
+        """Number of filters, and of output pixels, per filter position."""
         return self.upscale[0] * self.upscale[1]
 
     def positions(self, size: Shape) -> tuple[int, int]:

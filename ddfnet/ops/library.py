@@ -1,4 +1,4 @@
-"""The compiled library, which has the operators' schemas and their CPU kernels, and the operators' namespace."""
+"""Compiled library, which has the operators' schemas and their CPU kernels, and the operators' namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operator in pure PyTorch: the specification, and the kernel of every device that has none of its own.
+"""Operator in pure PyTorch: the specification, and the kernel of every device without a kernel of its own.
 
     out[n,c,y,x] = sum_t w[n,c,t,y,x] * in[n, c, y*sy - py + ky*dy, x*sx - px + kx*dx],     t = ky*kW + kx
 
@@ -27,7 +27,7 @@ def _at(map: Tensor, region: Region) -> Tensor:
 
 
 class _Taps:
-    """The positions that each tap joins and its weight there: views that forward and backward loop over.
+    """Positions that each tap joins and its weight there: views that forward and backward loop over.
 
     Maps are viewed as (N, G, C/G, H, W) and weights as tensors that broadcast to that; G is the number of heads.
     """

@@ -1,4 +1,4 @@
-"""The operator as PyTorch knows it: schemas, Python kernels, fakes, vmap, autocast and FLOP formulas.
+"""Registration of the operator with PyTorch: schemas, Python kernels, fakes, vmap, autocast and FLOP formulas.
 
 One pair, ``ddfnet::ddf`` and ``ddfnet::ddf_backward``, is behind every public call. `ddfnet.ops.autograd` has their
 derivatives, ``csrc/binding`` their kernels for the CPU.

@@ -143,7 +143,7 @@ class ResumeHistory(lightning.Callback):
         own = {
             "first_step": self.first_step,
             "last_step": trainer.global_step,
-            "seed": trainer.lightning_module.seed,
+            "seed": getattr(trainer.lightning_module, "seed", None),
             "seconds": round(time.perf_counter() - self.start, 1),
         }
         return [*self.earlier, own]

@@ -1,4 +1,4 @@
-"""The cases that the operator's tests share, and the kernels that they run on."""
+"""Cases that the operator's tests share, and the kernels that they run on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 8e-3, to
 
 
 def kernels() -> list:
-    """Every kernel that this machine can run: the reference, and each instruction set of the compiled kernel."""
+    """List the kernels that this machine can run: the reference, and each instruction set of the compiled kernel."""
     names = ["reference"]
     if backends.chosen() == "auto" and library.can_run(torch.device("cpu"))[0]:
         names += [f"cpu-{isa}" for isa in reversed(library.isas())]
@@ -69,7 +69,7 @@ def _interpret_fast() -> None:
     interpreter._patch_lang = patch_once
 
 
-# What an interpreter takes too long for, smaller; each still does what it is named for.
+# Smaller sizes for Triton's interpreter, which is slow; each case still tests what its name says.
 _INTERPRETED = {
     "7x7": {"size": (5, 6)},
     "31x31": {"size": (2, 3)},
@@ -90,7 +90,7 @@ _INTERPRETED = {
 
 @contextmanager
 def kernel(name: str) -> Iterator[None]:
-    """Runs the block on one of `kernels`."""
+    """Run the block on one of `kernels`."""
     backend, _, isa = name.partition("-")
     before = torch.ops.ddfnet._cpu_isa() if isa else None
     if isa:
@@ -138,7 +138,7 @@ class Case:
     scale: tuple[int, int] | None = None  # for ddf_upsample
 
     def on(self, name: str) -> Case:
-        """The case as this kernel gets it: what is interpreted is smaller, if it is not small already."""
+        """Return the case for this kernel: an interpreted one is smaller, if it is not small already."""
         if name != "triton":
             return self
         smaller = {} if self.size <= (4, 4) else _INTERPRETED.get(self.id, {})
@@ -160,12 +160,12 @@ class Case:
 
     @property
     def has_output(self) -> bool:
-        """Whether the kernel fits into the padded map."""
+        """True if the kernel fits into the padded map."""
         sizes = zip(self.size, *self.geometry[:4], strict=True)
         return all(n + 2 * p > d * (k - 1) for n, k, _, p, d in sizes)
 
     def tensors(self, dtype: torch.dtype = torch.float64, memory_format: str = "contiguous") -> list[Tensor | None]:
-        """Random input, channel filter and spatial filter as the public function takes them."""
+        """Return a random input, channel filter and spatial filter as the public function takes them."""
         taps, scale = self.kernel[0] * self.kernel[1], self.scale
         sub = 1 if scale is None else scale[0] * scale[1]
         shapes = [
@@ -277,7 +277,7 @@ _SECOND_DERIVATIVES = {"2x2", "spatial-only-add"}
 
 
 def values() -> list:
-    """(case, kernel, dtype, memory format) of each test of values."""
+    """List case, kernel, dtype and memory format of each test of values."""
     return [
         pytest.param(case, name, dtype, memory_format, id=f"{case.id}-{name}-{str(dtype)[6:]}-{memory_format}")
         for case, name, dtype, memory_format in itertools.product(_BASE + _UPSAMPLE, kernels(), TOLERANCE, FORMATS)
@@ -286,7 +286,7 @@ def values() -> list:
 
 
 def derivatives(order: int) -> list:
-    """(case, kernel) of each test by finite differences."""
+    """List case and kernel of each test by finite differences."""
     interpreted = _EVERY_DERIVATIVE if order == 1 else _SECOND_DERIVATIVES
     return [
         pytest.param(case, name, id=f"{case.id}-{name}")
@@ -296,7 +296,7 @@ def derivatives(order: int) -> list:
 
 
 def assert_close(name: str, got: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
-    """Within the dtype's tolerance of the expected values' size; NaN only where it is expected."""
+    """Assert equality within the dtype's tolerance, relative to the expected size; NaN only where it is expected."""
     assert got.shape == expected.shape, name
     assert got.dtype == dtype, name
     got = got.double()

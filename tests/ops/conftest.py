@@ -1,4 +1,4 @@
-"""What is collected: tests of the GPU kernels where Triton is, interpreted ones where it interprets (`make triton`)."""
+"""Collection of the GPU kernels' tests: only with Triton, and the interpreted ones only in its interpreter."""
 
 import importlib.util
 

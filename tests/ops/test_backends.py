@@ -1,4 +1,4 @@
-"""The choice of the kernel, and what is said where there is none."""
+"""Choice of the kernel, and the messages without one."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.ops.cases import SMALL_CASES, Case, derivatives, kernel
 
 
 def present(case: Case, *tensors):
-    """The case's tensors that are there, and the operator as a function of those alone."""
+    """Return the case's tensors that are not None, and the operator as a function of those alone."""
     there = [t is not None for t in tensors]
 
     def function(*given):

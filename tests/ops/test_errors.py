@@ -1,4 +1,4 @@
-"""What the public functions refuse, and what they say: what is required, what was got, how to mend it."""
+"""Error messages of the public functions: the requirement, the value, and the mend."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_ddf_upsample_refuses(tensors, options, error, message) -> None:
 
 
 def test_what_is_right_is_not_refused() -> None:
-    """The shapes that the refusals start from are fine."""
+    """Valid shapes, from which the errors start, are accepted."""
     assert ddfnet.ddf(X, CHANNEL, SPATIAL, kernel_size=[3, 3], stride=(1, 1), dilation=1).shape == X.shape
     assert ddfnet.ddf_upsample(X, UP_CHANNEL, UP_SPATIAL, scale_factor=2).shape == (2, 8, 18, 22)
 

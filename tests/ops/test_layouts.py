@@ -22,7 +22,7 @@ DTYPES = pytest.mark.parametrize(
 
 
 def view_into_guards(tensor: Tensor, layout: str) -> tuple[Tensor, Tensor]:
-    """The same values as a view into a larger tensor of NaN, and that tensor."""
+    """Return the same values as a view into a larger tensor of NaN, and that tensor."""
     n, c, h, w = tensor.shape
     if layout == "channels_last":
         base = torch.full((n + 2, h + 4, w + 4, c + 3), float("nan"), dtype=tensor.dtype)
@@ -127,7 +127,7 @@ def test_pixels_that_no_tap_reads_never_matter(name: str, memory_format: str) ->
 @KERNELS
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_a_nan_reaches_the_sums_that_read_it_and_no_others(name: str, memory_format: str) -> None:
-    """The corner pixel is read by four of the nine taps: the other taps' filter gradients stay finite."""
+    """Four of the nine taps read the corner pixel: the other taps' filter gradients stay finite."""
     case = Case("3x3", batch=1, channels=32, size=(6, 7))
     x, channel, spatial = case.tensors(torch.float32, memory_format)
     x[0, 3, 0, 0] = float("nan")

@@ -1,4 +1,4 @@
-"""The specification itself, against loops written from the formula and against torch's own operators."""
+"""Specification against loops written from the formula and against torch's own operators."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.ops.cases import CASES, Case, assert_close
 
 
 def formula(case: Case, input: Tensor, channel: Tensor | None, spatial: Tensor | None) -> Tensor:
-    """The contract's sum, one multiplication at a time."""
+    """Compute the contract's sum, one multiplication at a time."""
     n, c, h, w = input.shape
     (kh, kw), (sy, sx), (py, px), (dy, dx), (uy, ux), combine = case.geometry
     gh, gw = case.positions

@@ -1,4 +1,4 @@
-"""The operator as torch's other parts see it: opcheck, compile, export, autocast, FLOP counts."""
+"""Operator in torch's other parts: opcheck, compile, export, autocast, FLOP counts."""
 
 from __future__ import annotations
 

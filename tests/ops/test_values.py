@@ -51,8 +51,8 @@ def test_each_gradient_alone_is_the_same(name: str, memory_format: str, mask: tu
 @pytest.mark.parametrize("name", kernels())
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 def test_half_types_are_rounded_once(name: str, dtype: torch.dtype) -> None:
-    """The nearest half to the exact result, but for the few within float32's error of a tie; rounding twice, or at each
-    tap, would miss it in a large part."""
+    """Results are the nearest half to the exact one, except for the few within float32's error of a tie; rounding
+    twice, or at each tap, would miss it in a large part."""
     case = Case("7x7", kernel=(7, 7), channels=16, size=(12, 12))
     tensors = case.tensors(dtype)
     with kernel("reference"):

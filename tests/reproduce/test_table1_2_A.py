@@ -1,4 +1,4 @@
-"""The tables of reproduce/table1-2-A: formulas are the layers', claims follow from figures, what is missing says so."""
+"""Tables of reproduce/table1-2-A: the formulas are those of the layers, and claims follow from figures."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def collect() -> ModuleType:
 def write(
     folder: Path, group: str, ms: Callable[[str, LayerCase], float], skipped: dict[str, str] | None = None
 ) -> None:
-    """A file of made-up times; each adds a hundred times as many MiB."""
+    """Write a file of made-up times; each adds a hundred times as many MiB."""
     results = []
     for case in LAYER_GROUPS[group]:
         names = [name for name in layer.NAMES if name not in (skipped or {})]
@@ -86,7 +86,7 @@ def test_the_formulas_are_the_layers(collect: ModuleType) -> None:
         with FlopCounterMode(display=False) as counter:
             made(torch.randn(case.shape))
         assert row.flops(sizes) == counter.get_total_flops() + not_counted.get(name, 0), name
-        assert collect.by_formula(name, case)["parameters"] == parameters
+        assert collect.formula_costs(name, case)["parameters"] == parameters
     assert collect.ROWS["dynamic"].filters(sizes) == 288 * 40 * 40 * 9
     assert collect.ROWS["ddf"].filters(sizes) == (288 + 2 * 40) * 9
 

@@ -84,7 +84,7 @@ def test_a_table_for_each_protocol_and_measure(collect: ModuleType, tmp_path: Pa
 
 
 def test_the_comparison_says_which_seeds_it_has(collect: ModuleType, tmp_path: Path) -> None:
-    ratios = {"twin-0": 0.8, "carried-0": 0.7, "carried-1": 0.72, "carried-2": 0.74}
+    ratios = {"features-0": 0.8, "carried-0": 0.7, "carried-1": 0.72, "carried-2": 0.74}
     rows = [row("bilinear", "aloe", 8, 1.0)]
     rows += [row(f"{run}/model", "aloe", factor, ratio) for run, ratio in ratios.items() for factor in (4, 8)]
     networks = [
@@ -97,11 +97,11 @@ def test_the_comparison_says_which_seeds_it_has(collect: ModuleType, tmp_path: P
     assert table == [
         ["network", "parameters", "aloe", "seeds"],
         [collect.ROWS["carried"], "1,009", "0.720 ± 0.020", "0, 1, 2"],
-        [collect.ROWS["twin"], "1,006", "0.800 (one seed)", "0"],
+        [collect.ROWS["features"], "1,010", "0.800 (one seed)", "0"],
     ]
     kept = json.loads((tmp_path / "results.json").read_text())["ablation"]
     assert kept["command"] == "ddfnet ablation"
-    assert kept["rows"]["twin"]["scenes"]["aloe"] == {"by_seed": {"0": 0.8}, "mean": 0.8, "std": None}
+    assert kept["rows"]["features"]["scenes"]["aloe"] == {"by_seed": {"0": 0.8}, "mean": 0.8, "std": None}
 
 
 def test_an_unknown_row_of_the_comparison(collect: ModuleType, tmp_path: Path) -> None:
