@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Collection
+from typing import TypeVar
+
+_Number = TypeVar("_Number", int, float)
 
 
 def check_range(
-    name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False, open_high: bool = False
-) -> None:
-    """Refuse a number out of its range.
+    name: str, value: _Number, low: float, high: float = math.inf, *, open_low: bool = False, open_high: bool = False
+) -> _Number:
+    """Check that a number is in its range, and return it as a plain int or float.
+
+    The types of jsonargparse, which a command line gives, are subclasses that checkpoints must not hold.
 
     Args:
         name: argument name for the message.
@@ -30,7 +35,7 @@ def check_range(
     """
     unbounded = high == math.inf
     if (low < value if open_low else low <= value) and (value < high if open_high or unbounded else value <= high):
-        return
+        return int(value) if isinstance(value, int) else float(value)
     if not unbounded:
         required = f"from {'above ' * open_low}{low:g} to {'below ' * open_high}{high:g}"
     elif isinstance(low, int) and isinstance(value, int):

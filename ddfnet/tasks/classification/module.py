@@ -90,17 +90,17 @@ class Classifier(lightning.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_range("num_classes", num_classes, 2)
-        check_range("learning_rate", learning_rate, 0)
-        check_range("momentum", momentum, 0)
-        check_range("weight_decay", weight_decay, 0)
-        check_range("warmup_epochs", warmup_epochs, 0)
-        check_range("warmup_lr", warmup_lr, 0)
-        check_range("min_lr", min_lr, 0)
-        check_range("cooldown_epochs", cooldown_epochs, 0)
-        check_range("label_smoothing", label_smoothing, 0, 1, open_high=True)
-        check_range("filter_lr_scale", filter_lr_scale, 0)
-        check_range("filter_decay", filter_decay or 0.0, 0)
+        num_classes = check_range("num_classes", num_classes, 2)
+        learning_rate = check_range("learning_rate", learning_rate, 0)
+        momentum = check_range("momentum", momentum, 0)
+        weight_decay = check_range("weight_decay", weight_decay, 0)
+        warmup_epochs = check_range("warmup_epochs", warmup_epochs, 0)
+        warmup_lr = check_range("warmup_lr", warmup_lr, 0)
+        min_lr = check_range("min_lr", min_lr, 0)
+        cooldown_epochs = check_range("cooldown_epochs", cooldown_epochs, 0)
+        label_smoothing = check_range("label_smoothing", label_smoothing, 0, 1, open_high=True)
+        filter_lr_scale = check_range("filter_lr_scale", filter_lr_scale, 0)
+        filter_decay = weight_decay if filter_decay is None else check_range("filter_decay", filter_decay, 0)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.model_args: dict[str, Any] | None = None  # arguments that create the network
         if isinstance(network, str):
@@ -114,7 +114,7 @@ class Classifier(lightning.LightningModule):
         self.warmup_lr, self.min_lr = warmup_lr, min_lr
         self.label_smoothing, self.num_classes = label_smoothing, num_classes
         self.filter_lr_scale = filter_lr_scale
-        self.filter_decay = weight_decay if filter_decay is None else filter_decay
+        self.filter_decay = filter_decay
         self.compiled, self.seed = compile, seed
         self._check_optimizer()
         accuracy = partial(MulticlassAccuracy, num_classes, average="micro", ignore_index=NO_LABEL)

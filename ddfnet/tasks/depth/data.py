@@ -58,10 +58,10 @@ class GuidedDepthData(lightning.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_range("batch_size", batch_size, 1)
-        check_range("size", size, 1)
-        check_range("validation_scenes", validation_scenes, 1)
-        check_range("workers", workers, 0)
+        batch_size = check_range("batch_size", batch_size, 1)
+        size = check_range("size", size, 1)
+        validation_scenes = check_range("validation_scenes", validation_scenes, 1)
+        workers = check_range("workers", workers, 0)
         if size % multiple:
             raise ValueError(f"size must be a multiple of the largest factor, {multiple}, got {size}")
         check_seed("seed", seed)

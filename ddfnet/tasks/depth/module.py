@@ -73,11 +73,11 @@ class GuidedDepth(lightning.LightningModule):
         largest = network.scale_factor
         if max(factors) > largest:
             raise ValueError(f"factors must be at most the network's scale_factor, {largest}, got {list(factors)}")
-        check_range("learning_rate", learning_rate, 0)
-        check_range("warmup_steps", warmup_steps, 0)
-        check_range("weight_decay", weight_decay, 0)
-        check_range("absolute_weight", absolute_weight, 0)
-        check_range("stage_weight", stage_weight, 0)
+        learning_rate = check_range("learning_rate", learning_rate, 0)
+        warmup_steps = check_range("warmup_steps", warmup_steps, 0)
+        weight_decay = check_range("weight_decay", weight_decay, 0)
+        absolute_weight = check_range("absolute_weight", absolute_weight, 0)
+        stage_weight = check_range("stage_weight", stage_weight, 0)
         for beta in betas:
             check_range("betas", beta, 0, 1, open_high=True)
         check_seed("seed", seed)

@@ -58,10 +58,10 @@ class DetectionData(lightning.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_range("batch_size", batch_size, 1)
-        check_range("workers", workers, 0)
-        check_range("horizontal_flip", horizontal_flip, 0, 1)
-        check_range("vertical_flip", vertical_flip, 0, 1)
+        batch_size = check_range("batch_size", batch_size, 1)
+        workers = check_range("workers", workers, 0)
+        horizontal_flip = check_range("horizontal_flip", horizontal_flip, 0, 1)
+        vertical_flip = check_range("vertical_flip", vertical_flip, 0, 1)
         self.batch_size, self.workers, self.seed, self.on_bad_image = batch_size, workers, seed, on_bad_image
         if train_part is not None:
             self.train_images = layouts.load(root, train_part, classes, on_bad_box=on_bad_box)

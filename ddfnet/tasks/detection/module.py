@@ -67,10 +67,10 @@ class Detection(lightning.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_range("learning_rate", learning_rate, 0)
-        check_range("momentum", momentum, 0, 1, open_high=True)
-        check_range("weight_decay", weight_decay, 0)
-        check_range("warmup_steps", warmup_steps, 0)
+        learning_rate = check_range("learning_rate", learning_rate, 0)
+        momentum = check_range("momentum", momentum, 0, 1, open_high=True)
+        weight_decay = check_range("weight_decay", weight_decay, 0)
+        warmup_steps = check_range("warmup_steps", warmup_steps, 0)
         if list(milestones) != sorted(set(milestones)) or any(step < 1 for step in milestones):
             raise ValueError(f"milestones must be steps from 1 on, each later than the one before, got {milestones}")
         memory = torch.channels_last if channels_last else torch.contiguous_format
