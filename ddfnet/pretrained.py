@@ -498,8 +498,8 @@ class PretrainedMixin:
             repo_id: ``"USER/NAME"``.
             private: whether a new repository is private.
             token: the user's token; None takes the one that huggingface_hub has stored.
-            options: further arguments of ``huggingface_hub.HfApi.upload_folder``, such as ``commit_message``, ``revision`` and
-                ``create_pr``.
+            options: further arguments of ``huggingface_hub.HfApi.upload_folder``, such as ``commit_message``,
+                ``revision`` and ``create_pr``.
 
         Returns:
             The address of the commit.

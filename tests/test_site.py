@@ -93,7 +93,8 @@ Example:
     result = docstrings.markdown(text, module["ddf"])
     ours, others = "<code>DDF2d</code>", "<code>ddfnet.family.CARAFE</code>"
     assert f'<autoref identifier="ddfnet.DDF2d" optional>{ours}</autoref> and' in result
-    assert f'<autoref identifier="ddfnet.family.CARAFE" optional>{others}</autoref>, ``literal`` and `unknown`.' in result
+    link = f'<autoref identifier="ddfnet.family.CARAFE" optional>{others}</autoref>'
+    assert f"{link}, ``literal`` and `unknown`." in result
     assert result.endswith(r"""
 
 $$

@@ -42,7 +42,8 @@ Weight weight_of(const std::string& combine, bool channel, bool spatial) {
 
 void check_shape(const Tensor& tensor, const Sizes& shape, DType dtype, const char* name) {
   check_device(tensor, name);
-  STD_TORCH_CHECK(dtype_of(tensor, name) == dtype, "input and ", name, " must have one dtype; cast them with .to(dtype)");
+  STD_TORCH_CHECK(dtype_of(tensor, name) == dtype, "input and ", name,
+                  " must have one dtype; cast them with .to(dtype)");
   STD_TORCH_CHECK(sizes_of(tensor) == shape, name, " must be ", ShapeText{shape}, ", got ", shape_of(tensor));
 }
 

@@ -78,8 +78,8 @@ std::tuple<Tensor, Tensor, Tensor> ddf_backward(const Tensor grad_output, const 
 
 void ddf_backward_out(const OptTensor grad_input, const OptTensor grad_channel, const OptTensor grad_spatial,
                       const Tensor grad_output, const Tensor input, const OptTensor channel_filter,
-                      const OptTensor spatial_filter, const Sizes kernel_size, const Sizes stride,
-                      const Sizes padding, const Sizes dilation, const Sizes upscale, const std::string combine) {
+                      const OptTensor spatial_filter, const Sizes kernel_size, const Sizes stride, const Sizes padding,
+                      const Sizes dilation, const Sizes upscale, const std::string combine) {
   run_backward(grad_output, input, channel_filter, spatial_filter,
                {kernel_size, stride, padding, dilation, upscale, combine}, grad_input, grad_channel, grad_spatial);
 }

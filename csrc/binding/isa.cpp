@@ -37,8 +37,8 @@ bool set_isa(const std::string name) {
 
 const Kernels& current_kernels() {
   const Kernels* current = kernels().load();
-  STD_TORCH_CHECK(current != nullptr, "DDFNET_CPU_ISA asks for an instruction set that does not run here; it must be one of ",
-                  isas());
+  STD_TORCH_CHECK(current != nullptr,
+                  "DDFNET_CPU_ISA asks for an instruction set that does not run here; it must be one of ", isas());
   return *current;
 }
 

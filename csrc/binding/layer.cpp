@@ -24,13 +24,13 @@ Tensor layer(const Tensor input, const std::vector<Tensor> weights, const OptTen
   const Sizes upscale = {1, 1};
   Problem p = problem_of(input, {kernel_size, stride, padding, dilation, upscale, combine});
   STD_TORCH_CHECK(weights.size() == 6, "weights must be three weights and their biases, got ", weights.size());
-  STD_TORCH_CHECK(dtype_of(input, "input") == DType::Float32 && p.taps() > 1 &&
-                      format_of(input) == MemoryFormat::ChannelsLast,
-                  "the layer takes channels_last float32 maps and filters of two taps or more");
+  STD_TORCH_CHECK(
+      dtype_of(input, "input") == DType::Float32 && p.taps() > 1 && format_of(input) == MemoryFormat::ChannelsLast,
+      "the layer takes channels_last float32 maps and filters of two taps or more");
   const int64_t outputs = weights[1].numel();
   p.heads = outputs / p.taps();
-  STD_TORCH_CHECK(p.heads > 0 && outputs % p.taps() == 0 && p.channels % p.heads == 0,
-                  "the heads must divide the ", p.channels, " channels of input, got ", p.heads);
+  STD_TORCH_CHECK(p.heads > 0 && outputs % p.taps() == 0 && p.channels % p.heads == 0, "the heads must divide the ",
+                  p.channels, " channels of input, got ", p.heads);
   STD_TORCH_CHECK((p.grid_height - 1) * p.stride_y < p.height && (p.grid_width - 1) * p.stride_x < p.width,
                   "the spatial filters' pixels must lie in the map");
   p.weight = weight_of(combine, true, true);

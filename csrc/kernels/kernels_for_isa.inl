@@ -3,6 +3,7 @@
 
 #include "channels_last.inl"
 #include "contiguous.inl"
+#include "filter_norm.inl"
 #include "isa/target.inl"
 #include "layer.inl"
 #include "problem.h"
@@ -66,6 +67,9 @@ extern const Kernels kernels = {
     {forward<float>, forward<double>, forward<BFloat16>, forward<Half>},
     {backward<float>, backward<double>, backward<BFloat16>, backward<Half>},
     predict_and_filter,
+    {filter_norm<float>, filter_norm<double>, filter_norm<BFloat16>, filter_norm<Half>},
+    {filter_norm_backward<float>, filter_norm_backward<double>, filter_norm_backward<BFloat16>,
+     filter_norm_backward<Half>},
 };
 
 }  // namespace ddfnet::DDF_ISA

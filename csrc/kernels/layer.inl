@@ -14,6 +14,7 @@
 #include "channels_last/channel_vectors.inl"
 #include "channels_last/weighted_sum.inl"
 #include "common.inl"
+#include "filter_norm.inl"
 #include "isa/target.inl"
 #include "problem.h"
 #include "simd/simd.inl"
@@ -80,59 +81,6 @@ static void apply_weight(const float* map, int64_t pixel_step, const float* weig
   for (; first < outputs; ++first) apply(first, std::integral_constant<int64_t, 1>{});
 }
 
-// --- FilterNorm ------------------------------------------------------------------------------------------------------
-
-// Normalises `count` filters of `taps` values, at most as many filters as a vector has lanes. Tap t of filter i is read
-// from raw[i * step + t] and written to result[t * result_tap_step + i * result_step]. Its scale and shift are at
-// t + i * norm_step. `tile` is scratch memory for one vector per tap.
-static void normalise(const float* raw, int64_t step, int64_t taps, int64_t count, const Norm& norm, int64_t norm_step,
-                      float* tile, float* result, int64_t result_tap_step, int64_t result_step) {
-  using V = Vector<float>;
-  constexpr int64_t width = lanes<float>;
-  for (int64_t i = 0; i < count; ++i) {
-    for (int64_t t = 0; t < taps; ++t) tile[t * width + i] = raw[i * step + t];
-  }
-  for (int64_t i = count; i < width; ++i) {
-    for (int64_t t = 0; t < taps; ++t) tile[t * width + i] = 0;
-  }
-  // As in the layer: differences from the first tap are exactly zero where all taps are equal.
-  const V first = load(tile);
-  V mean = {};
-  for (int64_t t = 0; t < taps; ++t) mean += load(tile + t * width) - first;
-  mean /= static_cast<float>(taps);
-  V variance = {};
-  for (int64_t t = 0; t < taps; ++t) {
-    const V centered = load(tile + t * width) - first - mean;
-    variance += centered * centered;
-    store(tile + t * width, centered);
-  }
-  variance /= static_cast<float>(taps - 1);
-  alignas(64) float inverse[width];
-  store(inverse, variance);
-  for (int64_t i = 0; i < width; ++i) {
-    inverse[i] = 1 / (std::sqrt(inverse[i] == 0 ? 1.0f : inverse[i]) + norm.eps);
-  }
-  const V inverse_deviation = load(inverse);
-  for (int64_t t = 0; t < taps; ++t) {
-    float* values = tile + t * width;
-    V scale = broadcast(norm.gain), shift = {};
-    if (norm.scale != nullptr) {
-      for (int64_t i = 0; i < count; ++i) scale[i] = norm.scale[t + i * norm_step];
-    }
-    if (norm.shift != nullptr) {
-      for (int64_t i = 0; i < count; ++i) shift[i] = norm.shift[t + i * norm_step];
-    }
-    const V value = load(values) * inverse_deviation * scale + shift;
-    float* place = result + t * result_tap_step;
-    if (result_step == 1) {
-      store_n(place, value, count);
-    } else {
-      store(values, value);
-      for (int64_t i = 0; i < count; ++i) place[i * result_step] = values[i];
-    }
-  }
-}
-
 // --- the two branches ------------------------------------------------------------------------------------------------
 
 // Predicts the spatial filters of all positions, (batch, grid_height, grid_width, heads * taps), and sums the map over
@@ -179,13 +127,13 @@ static void predict_spatial(const Problem& p, const Layer& layer, float* filters
         if (dense) add_row();
         float* target = filters + (n * p.grid_height + y) * p.grid_width * outputs;
         for (int64_t head = 0; head < p.heads; ++head) {
-          Norm norm = layer.spatial_norm;
+          Norm<float> norm = layer.spatial_norm;
           if (norm.scale != nullptr) norm.scale += head * p.taps();
           if (norm.shift != nullptr) norm.shift += head * p.taps();
           for (int64_t x = 0; x < p.grid_width; x += width) {
             const int64_t first = x * outputs + head * p.taps();
-            normalise(row.get() + first, outputs, p.taps(), min(width, p.grid_width - x), norm, 0, tile.get(),
-                      target + first, 1, outputs);
+            const FilterGroup group = {p.taps(), min(width, p.grid_width - x), 0};
+            normalise_group(group, norm, row.get() + first, outputs, 1, target + first, outputs, 1, tile.get());
           }
         }
       }
@@ -221,14 +169,14 @@ static void predict_channel(const Problem& p, const Layer& layer, float* totals,
     Buffer<float> partial((9 + width) * width), raw(width * p.taps()), tile(p.taps() * width);
     for (int64_t group = begin; group < end; ++group) {
       const int64_t c = group * width, count = min(width, p.channels - c), first = c * p.taps();
-      Norm norm = layer.channel_norm;
+      Norm<float> norm = layer.channel_norm;
       if (norm.scale != nullptr) norm.scale += first;
       if (norm.shift != nullptr) norm.shift += first;
       for (int64_t n = 0; n < p.batch; ++n) {
         apply_weight<1>(hidden.get() + n * layer.width, 0, layer.expand_weight + first * layer.width,
                         layer.expand_bias + first, count * p.taps(), layer.width, nullptr, partial.get(), raw.get());
-        normalise(raw.get(), p.taps(), p.taps(), count, norm, p.taps(), tile.get(),
-                  filters + n * p.taps() * p.channels + c, p.channels, 1);
+        normalise_group(FilterGroup{p.taps(), count, p.taps()}, norm, raw.get(), p.taps(), 1,
+                        filters + n * p.taps() * p.channels + c, 1, p.channels, tile.get());
       }
     }
   };

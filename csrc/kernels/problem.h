@@ -53,12 +53,21 @@ struct Epilogue {
   bool relu = false;
 };
 
-// FilterNorm of predicted filters: scale and shift have one value per tap. Without a scale, `gain` takes its place;
-// without a shift, nothing is added.
+// The scale and the shift of FilterNorm, one value per tap. A null scale is `gain` for all taps, a null shift is zero.
+template <class T>
 struct Norm {
-  const float* scale;
-  const float* shift;
-  float gain, eps;
+  const T* scale;
+  const T* shift;
+  T gain, eps;
+};
+
+// Filters to be normalised, (batch, filters * taps, pixels). `scale` and `shift` are of the type in which the filters
+// are computed: double for double, else float.
+struct FilterNorm {
+  int64_t batch, filters, taps, pixels;
+  const void* scale;
+  const void* shift;
+  double gain, eps;
 };
 
 // A layer that predicts both filters from its channels_last map, in float. Weights are row-major: (outputs, inputs).
@@ -67,7 +76,7 @@ struct Layer {
   const float *reduce_weight, *reduce_bias;    // (width, channels)
   const float *expand_weight, *expand_bias;    // (channels * taps, width)
   int64_t width;
-  Norm spatial_norm, channel_norm;
+  Norm<float> spatial_norm, channel_norm;
   Epilogue epilogue;
 };
 
@@ -86,6 +95,14 @@ struct Kernels {
   Backward backward[4];
   // Predicts both filters of a problem that comes without them, and applies them.
   void (*layer)(const Problem&, const Layer&, const Array& output, ParallelFor);
+  // FilterNorm. The strides of its arrays are those of (sample, filters * taps, pixel); the fourth is not read. Backward
+  // writes the gradients whose data is not null: that of the filters, and the products of the output's gradient and the
+  // normalised filters, whose sum over samples and pixels is the scale's.
+  using Normalise = void (*)(const FilterNorm&, const ConstArray& filters, const Array& output, ParallelFor);
+  using NormaliseBackward = void (*)(const FilterNorm&, const ConstArray& grad_output, const ConstArray& filters,
+                                     const Array& grad_filters, const Array& products, ParallelFor);
+  Normalise filter_norm[4];
+  NormaliseBackward filter_norm_backward[4];
 };
 
 }  // namespace ddfnet

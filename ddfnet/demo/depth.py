@@ -39,7 +39,7 @@ _ZOOM_PART = 6  # a zoom is this part of the image's height and width
 
 
 @dataclass(frozen=True)
-class Box:
+class Crop:
     """A rectangle of the image, in pixels."""
 
     top: int
@@ -62,7 +62,7 @@ class UpsampledDepth:
     scored: Tensor  # (H, W): the pixels that count for the errors
     maps: dict[str, Tensor]  # (H, W) by method
     rows: list[Row]
-    boxes: list[Box]  # where bilinear's error is largest
+    boxes: list[Crop]  # where bilinear's error is largest
     network: dict[str, Any]
     threads: int
 
@@ -117,7 +117,7 @@ class UpsampledDepth:
         error = (self.maps["bilinear"] - self.scene.depth)[self.scored].abs()
         return float(f"{error.quantile(0.99).item():.2g}")
 
-    def rmse(self, method: str, box: Box) -> float:
+    def rmse(self, method: str, box: Crop) -> float:
         """Return the error in a part of the image, over its scored pixels."""
         error = (self.maps[method] - self.scene.depth)[box.slices][self.scored[box.slices]]
         return error.double().square().mean().sqrt().item()
@@ -183,7 +183,7 @@ def measure(network: Network, *, short: bool) -> UpsampledDepth:
     )
 
 
-def worst_boxes(error: Tensor, size: tuple[int, int], count: int) -> list[Box]:
+def worst_boxes(error: Tensor, size: tuple[int, int], count: int) -> list[Crop]:
     """Find the boxes with the largest sums of squared errors, the worst first; they do not overlap.
 
     Args:
@@ -195,14 +195,14 @@ def worst_boxes(error: Tensor, size: tuple[int, int], count: int) -> list[Box]:
         >>> error = torch.zeros(8, 12)
         >>> error[5, 7] = 2
         >>> worst_boxes(error, (2, 3), 1)
-        [Box(top=4, left=5, height=2, width=3)]
+        [Crop(top=4, left=5, height=2, width=3)]
     """
     height, width = size
     sums = functional.avg_pool2d(error.double().square()[None, None], size, stride=1)[0, 0]
-    boxes: list[Box] = []
+    boxes: list[Crop] = []
     while len(boxes) < count and sums.isfinite().any():
         top, left = divmod(int(sums.argmax()), sums.shape[1])
-        boxes.append(Box(top, left, height, width))
+        boxes.append(Crop(top, left, height, width))
         sums[max(0, top - height + 1) : top + height, max(0, left - width + 1) : left + width] = -torch.inf
     return boxes
 

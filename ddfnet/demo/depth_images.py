@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddfnet.data.depth.synthetic import ComposedScenes
 from ddfnet.demo import images
-from ddfnet.demo.depth import TITLES, Box, UpsampledDepth
+from ddfnet.demo.depth import TITLES, Crop, UpsampledDepth
 from ddfnet.depth.point_view import point_views
 
 _DEPTHS, _ERRORS = "viridis", "magma"
@@ -34,7 +34,7 @@ def shown(upsampled: UpsampledDepth) -> dict[str, Any]:
         error = (values - scene.depth).abs()
         return images.mapped(error, 0, upsampled.error_limit(), _ERRORS, ~upsampled.scored, _NOT_SCORED)
 
-    def zoom(box: Box) -> dict[str, Any]:
+    def zoom(box: Crop) -> dict[str, Any]:
         part = box.slices
         return {
             "photograph": images.png(guide[part]),

@@ -17,7 +17,7 @@ from ddfnet.nn import DDF2d
 
 
 @dataclass(frozen=True)
-class Filters:
+class LayerFilters:
     """Filters that one layer predicted for one image."""
 
     layer: str
@@ -25,7 +25,7 @@ class Filters:
     channel: Tensor  # (C, kH, kW)
 
 
-def record(network: nn.Module, image: Tensor) -> list[Filters]:
+def record(network: nn.Module, image: Tensor) -> list[LayerFilters]:
     """Run a network on an image and record the filters of its DDF layers.
 
     Args:
@@ -54,7 +54,7 @@ def record(network: nn.Module, image: Tensor) -> list[Filters]:
     finally:
         for hook in hooks:
             hook.remove()
-    return [Filters(layer, own["spatial"], own["channel"]) for layer, own in kept.items()]
+    return [LayerFilters(layer, own["spatial"], own["channel"]) for layer, own in kept.items()]
 
 
 @dataclass(frozen=True)

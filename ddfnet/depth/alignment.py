@@ -212,7 +212,7 @@ def nearest_valid(values: Tensor, valid: Tensor, *, spacing: tuple[float, float]
     if valid.all():
         return values
     try:
-        from scipy.ndimage import distance_transform_edt
+        from scipy.ndimage import distance_transform_edt  # type: ignore[import-untyped]
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "filling with the nearest valid sample needs SciPy: pip install 'ddfnet[upsample]'", name=error.name

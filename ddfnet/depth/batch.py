@@ -60,7 +60,7 @@ class Outcome:
 
 
 @dataclass
-class Summary:
+class JobSummary:
     """Outcome of many jobs.
 
     Attributes:
@@ -109,11 +109,11 @@ def upsample_files(job: Job, settings: Settings) -> Outcome:
     return Outcome(line, notes)
 
 
-def upsample_all(jobs: Sequence[Job], settings: Settings, *, workers: int = 1) -> Summary:
+def upsample_all(jobs: Sequence[Job], settings: Settings, *, workers: int = 1) -> JobSummary:
     """Do jobs, ``workers`` at a time, with a progress bar on a terminal; the others go on where one fails."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
-    summary = Summary()
+    summary = JobSummary()
     try:
         with _thread_pool(workers) as pool, tqdm(total=len(jobs), unit="map", disable=None, file=sys.stderr) as bar:
             futures = {pool.submit(upsample_files, job, settings): job for job in jobs}
@@ -127,7 +127,7 @@ def upsample_all(jobs: Sequence[Job], settings: Settings, *, workers: int = 1) -
     return summary
 
 
-def _add(summary: Summary, future: Future[Outcome], job: Job) -> None:
+def _add(summary: JobSummary, future: Future[Outcome], job: Job) -> None:
     try:
         outcome = future.result()
     except UserError as error:

@@ -25,7 +25,7 @@ class Detector(FasterRCNN, PretrainedMixin):
 
     Args:
         classes: names of the classes; labels count them from 1 on, because 0 is the background.
-        backbone: network of timm, such as ``"resnet50.tv_in1k"``, ``"mobilenetv3_small_100"`` or ``"ddf_mul_resnet50"``.
+        backbone: network of timm: ``"resnet50.tv_in1k"``, ``"mobilenetv3_small_100"``, ``"ddf_mul_resnet50"`` ...
         upsampler: ``"nearest"``, ``"bilinear"``, ``"deconv"``, ``"pixelshuffle"``, ``"carafe"``, ``"ddf"`` or another
             registered one, see `ddfnet.models.upsamplers.upsampler`.
         width: channels of the pyramid.

@@ -119,7 +119,8 @@ class SmallResNet(DDFResNet):
         layers: number of blocks per stage.
         channels: channels of each stage's mixers; its blocks have four times as many outputs.
         stem_stride: 2, or 1 for images of fewer than 16 pixels, such as digits of 8x8.
-        kwargs: further arguments of ``timm.models.ResNet``; ``block_args={"attn_layer": "se"}`` is squeeze and excitation.
+        kwargs: further arguments of ``timm.models.ResNet``; ``block_args={"attn_layer": "se"}`` is squeeze and
+            excitation.
 
     Returns:
         From ``forward(x)`` with x (N, 3, H, W): the logits, (N, num_classes).
@@ -221,8 +222,8 @@ def ddf_mul_resnet50(pretrained: bool = False, **kwargs: Any) -> ResNet:
 
     Args:
         pretrained: load the weights of ``pretrained_cfg_overlay={"file": FILE}``; there are none to fetch.
-        kwargs: further arguments of ``timm.models.ResNet``; ``block_args`` takes heads, reduction, combine, norm, filters and
-            zero_init of `ddfnet.nn.DDF2d` too.
+        kwargs: further arguments of ``timm.models.ResNet``; ``block_args`` takes heads, reduction, combine, norm,
+            filters and zero_init of `ddfnet.nn.DDF2d` too.
 
     Returns:
         The network, (N, 3, H, W) to (N, 1000).

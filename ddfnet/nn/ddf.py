@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch, check_channels, check_map, init_static_
+from ddfnet.nn.layer_op import filter_layer, is_one_operator
 from ddfnet.ops import ddf
 from ddfnet.ops.geometry import Combine, Pair, conv_output_size, pair
 
@@ -25,7 +26,7 @@ class DDF2d(nn.Module):
     The layer is depthwise, with as many channels out as in and no bias. It takes the place of a depthwise convolution;
     `DDFConv2d` takes that of a full one. The spatial filter of an output pixel is predicted, by a 1x1 convolution, from
     the input pixel at the center of its window, or from the nearest one where the center lies in the padding. For
-    inference, `ddfnet.surgery.fuse` makes it one operator (`FusedDDF2d`).
+    inference, `ddfnet.surgery.fuse` folds the batch norm and the ReLU that follow it into it (`FusedDDF2d`).
 
     Args:
         channels: C of the input (N, C, H, W), from 1 on.
@@ -129,6 +130,8 @@ class DDF2d(nn.Module):
             init_static_(self.channel.expand, None, self.norm, self.kernel_size, "relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.is_one_operator():
+            return self.call_operator(x)
         check_map("the input of DDF2d", x, self.channels)
         padded = F.pad(x, (0, self.extra_padding[1], 0, self.extra_padding[0])) if any(self.extra_padding) else x
         # Raises where the output would be empty, before the branches are asked for filters of no positions.
@@ -143,6 +146,27 @@ class DDF2d(nn.Module):
             dilation=self.dilation,
             combine=self.combine,
         )
+
+    def is_one_operator(self) -> bool:
+        """Return whether a call is one operator, ``ddfnet::ddf_layer``, instead of calls of the branches.
+
+        The operator has both filters, ``norm="filter"`` and centered windows, and needs branches in which no part has a
+        hook or was exchanged. A compiler and a trace get the operations of the branches.
+        """
+        return (
+            not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+            and is_one_operator(self.spatial, self.channel)
+            and self.is_centered
+            and self.spatial.conv.stride == self.stride  # type: ignore[union-attr]
+        )
+
+    def call_operator(self, x: Tensor, *epilogue: Any) -> Tensor:
+        """Call ``ddfnet::ddf_layer``, with a scale, a shift and ReLU at the end if they are given."""
+        check_map(f"the input of {type(self).__name__}", x, self.channels)
+        conv_output_size(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
+        geometry = self.kernel_size, self.stride, self.padding, self.dilation, self.combine.value
+        return filter_layer(x, self.spatial, self.channel, geometry, *epilogue)
 
     @property
     def is_centered(self) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ddfnet.ops.geometry import Pair, accumulate_dtype, pair
+from ddfnet.ops import backends
+from ddfnet.ops.autograd import is_plain_eager
+from ddfnet.ops.geometry import DTYPES, Pair, accumulate_dtype, pair
 
 _KINDS = ("spatial", "channel")
 
@@ -134,7 +137,16 @@ def filter_norm(
     rows = x.reshape(x.shape[0], held) if kind == "channel" else x.flatten(2) if x.dim() > 2 else x
     gain = 1.0 if isinstance(scale, Tensor) else scale
     per_tap = [value.to(dtype) if isinstance(value, Tensor) else None for value in (scale, shift)]
-    return _formula(rows, *per_tap, taps, gain, max(eps, torch.finfo(x.dtype).tiny)).reshape(x.shape)
+    tensors = rows, *per_tap
+    options = taps, gain, max(eps, torch.finfo(x.dtype).tiny)
+    result: Tensor
+    if not _has_kernel(*tensors):
+        result = _formula(*tensors, *options)
+    elif torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
+        result = _FilterNorm.apply(*tensors, *options)  # type: ignore[no-untyped-call]
+    else:
+        result = torch.ops.ddfnet._filter_norm.default(*tensors, *options)
+    return result.reshape(x.shape)
 
 
 def _formula(x: Tensor, scale: Tensor | None, shift: Tensor | None, taps: int, gain: float, eps: float) -> Tensor:
@@ -152,3 +164,55 @@ def _formula(x: Tensor, scale: Tensor | None, shift: Tensor | None, taps: int, g
     if shift is not None:
         result = result + shift.reshape(shape)
     return result.to(x.dtype).reshape(x.shape)
+
+
+def _has_kernel(x: Tensor, *others: Tensor | None) -> bool:
+    """Return whether the compiled kernel normalises these filters.
+
+    It serves plain calls alone. A compiler fuses the formula with the operations around it, and an export needs no
+    operator of this package.
+    """
+    return (
+        backends.is_compiled(x.device)
+        and x.dtype in DTYPES
+        and is_plain_eager(x, *others)
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        and hasattr(torch.ops.ddfnet, "_filter_norm")
+    )
+
+
+class _FilterNorm(torch.autograd.Function):
+    """The compiled kernel and its gradient, whose own gradient is that of the formula."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor | None, shift: Tensor | None, *options: Any) -> Tensor:  # type: ignore[override]
+        ctx.options = options
+        ctx.save_for_backward(x, scale, shift)
+        output: Tensor = torch.ops.ddfnet._filter_norm.default(x, scale, shift, *options)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
+        tensors = x, scale, _ = ctx.saved_tensors
+        nothing = (None,) * len(ctx.options)
+        if torch.is_grad_enabled():  # the gradient of a gradient may follow
+            given = [tensor for tensor in tensors if tensor is not None]
+
+            def formula(*each: Tensor) -> Tensor:
+                left = iter(each)
+                return _formula(*(None if tensor is None else next(left) for tensor in tensors), *ctx.options)  # type: ignore[arg-type]
+
+            gradients = iter(torch.func.vjp(formula, *given)[1](grad_output))
+            return *(None if tensor is None else next(gradients) for tensor in tensors), *nothing
+        wants_x, wants_scale, wants_shift = ctx.needs_input_grad[:3]
+        grad_x, products = torch.ops.ddfnet._filter_norm_backward.default(
+            grad_output, x, scale, *ctx.options, wants_x, wants_scale
+        )
+        others = (0, 2) if x.dim() == 3 else 0
+        dtype = accumulate_dtype(x.dtype)
+        return (
+            grad_x if wants_x else None,
+            products.sum(others, dtype=dtype) if wants_scale else None,
+            grad_output.sum(others, dtype=dtype) if wants_shift else None,
+            *nothing,
+        )

@@ -142,9 +142,7 @@ def refresh() -> None:
         return
     _override = torch.library.Library("ddfnet", "IMPL")
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "(?s).*[Oo]verrid", UserWarning
-        )  # older torch warns at each such registration
+        warnings.filterwarnings("ignore", "(?s).*[Oo]verrid", UserWarning)  # from older torch, at each registration
         for operator, kernel in _kernels.items():
             _override.impl(operator, kernel, "CPU")
 

@@ -213,7 +213,7 @@ def test_a_checkpoint_of_another_model(pairs: Path, tmp_path: Path, fails: Fails
     save_file(state, weights)
     held = {
         "classifier": {"state_dict": state},
-        "classifier": {"network": {"mixer": "ddf"}, "state_dict": state},
+        "classifier that names its network": {"network": {"mixer": "ddf"}, "state_dict": state},
         "list": [1],
     }
     for name, content in held.items():

@@ -294,6 +294,67 @@ void normalise(double* values, int64_t taps, const float* scale, const float* sh
   }
 }
 
+// Forward and backward, against the formula and its derivative.
+bool check_filter_norm(const Kernels& kernels, int round) {
+  const int64_t sizes[] = {1, 2, 3, 7, 16, 17, 33};
+  const int64_t batch = random_below(3), filters = sizes[random_below(7)], taps = 2 + random_below(9);
+  const int64_t pixels = sizes[random_below(7)];
+  const DType dtype = random_below(2) == 0 ? DType::Float32 : DType::Float64;
+  const int64_t shape[4] = {batch, filters * taps, pixels, 1};
+  const bool channels_last = random_below(2) == 0, scaled = random_below(2) == 0;
+  Values input(shape, channels_last, dtype, true), grad_output(shape, random_below(2) == 0, dtype, true);
+  Values output(shape, channels_last, dtype, false), grad_input(shape, channels_last, dtype, false);
+  Values products(shape, channels_last, dtype, false);
+  const std::vector<float> scale = random_floats(filters * taps), shift = random_floats(filters * taps);
+  const std::vector<double> wide_scale(scale.begin(), scale.end()), wide_shift(shift.begin(), shift.end());
+  const bool in_double = dtype == DType::Float64;
+  const void* scales = in_double ? static_cast<const void*>(wide_scale.data()) : scale.data();
+  const void* shifts = in_double ? static_cast<const void*>(wide_shift.data()) : shift.data();
+  const double gain = 0.5, eps = 1e-3;
+  const FilterNorm p = {batch, filters, taps, pixels, scaled ? scales : nullptr, scaled ? shifts : nullptr, gain, eps};
+
+  const auto count = static_cast<size_t>(output.count);
+  std::vector<double> expected(count), gradient(count), product(count);
+  for (int64_t n = 0; n < batch; ++n) {
+    for (int64_t f = 0; f < filters; ++f) {
+      for (int64_t x = 0; x < pixels; ++x) {
+        auto place = [&](const Values& values, int64_t t) { return values.at(n, f * taps + t, x, 0); };
+        std::vector<double> centered(static_cast<size_t>(taps)), g(static_cast<size_t>(taps));
+        double mean = 0, variance = 0, grad_mean = 0, dot = 0;
+        for (int64_t t = 0; t < taps; ++t) mean += input.get(place(input, t)) / static_cast<double>(taps);
+        for (int64_t t = 0; t < taps; ++t) {
+          const auto i = static_cast<size_t>(t);
+          centered[i] = input.get(place(input, t)) - mean;
+          variance += centered[i] * centered[i] / static_cast<double>(taps - 1);
+          const double own_scale = scaled ? wide_scale[static_cast<size_t>(f * taps + t)] : gain;
+          g[i] = grad_output.get(place(grad_output, t)) * own_scale;
+          grad_mean += g[i] / static_cast<double>(taps);
+          dot += g[i] * centered[i];
+        }
+        const double root = std::sqrt(variance < 1e-20 ? 1 : variance), inverse = 1 / (root + eps);
+        for (int64_t t = 0; t < taps; ++t) {
+          const auto i = static_cast<size_t>(t), c = static_cast<size_t>(f * taps + t);
+          const double own_scale = scaled ? wide_scale[c] : gain, own_shift = scaled ? wide_shift[c] : 0;
+          expected[static_cast<size_t>(place(output, t))] = centered[i] * inverse * own_scale + own_shift;
+          product[static_cast<size_t>(place(products, t))] =
+              grad_output.get(place(grad_output, t)) * centered[i] * inverse;
+          gradient[static_cast<size_t>(place(grad_input, t))] =
+              (g[i] - grad_mean) * inverse -
+              centered[i] * dot * inverse * inverse / (root * static_cast<double>(taps - 1));
+        }
+      }
+    }
+  }
+  const auto index = static_cast<size_t>(dtype);
+  kernels.filter_norm[index](p, input.readable(), output.writable(), parallel_for);
+  kernels.filter_norm_backward[index](p, grad_output.readable(), input.readable(), grad_input.writable(),
+                                      products.writable(), parallel_for);
+  // Deviations may be small, and magnify what the type has rounded.
+  return matches("FilterNorm", output, expected, kernels, round, 50) &&
+         matches("gradient of FilterNorm", grad_input, gradient, kernels, round, 50) &&
+         matches("products of FilterNorm", products, product, kernels, round, 50);
+}
+
 bool check_layer(const Kernels& kernels, int round) {
   const int64_t widths[] = {1, 2, 3, 5, 8, 16, 17, 33};
   Problem p{};
@@ -397,6 +458,7 @@ int main(int argc, char** argv) {
     if (!check_conversions(*kernels)) return 1;
     for (int round = 0; round < rounds; ++round) {
       if (!check(*kernels, round) || !check_layer(*kernels, round)) return 1;
+      if (!check_filter_norm(*kernels, round)) return 1;
     }
     std::printf("%s: %d rounds\n", kernels->name, rounds);
   }

@@ -23,7 +23,7 @@ from torch import Tensor
 from ddfnet.data.depth.protocols import PAC
 from ddfnet.data.depth.scenes import Scene
 from ddfnet.demo import depth, depth_images, page
-from ddfnet.demo.depth import Box, UpsampledDepth
+from ddfnet.demo.depth import Crop, UpsampledDepth
 from ddfnet.tasks.depth.evaluation import evaluate
 
 
@@ -65,13 +65,13 @@ def test_boxes_are_the_worst_there_are() -> None:
     error[:12, :17] = 0
     first, second, third = depth.worst_boxes(error, (11, 16), 3)
 
-    def badness(box: Box) -> float:
+    def badness(box: Crop) -> float:
         return error[box.slices].square().sum().item()
 
-    every = [Box(top, left, 11, 16) for top in range(30) for left in range(35)]
+    every = [Crop(top, left, 11, 16) for top in range(30) for left in range(35)]
     assert badness(first) == pytest.approx(max(map(badness, every)))
 
-    def apart(one: Box, other: Box) -> bool:
+    def apart(one: Crop, other: Crop) -> bool:
         return abs(one.top - other.top) >= 11 or abs(one.left - other.left) >= 16
 
     assert badness(second) == pytest.approx(max(badness(box) for box in every if apart(box, first)))
@@ -79,15 +79,15 @@ def test_boxes_are_the_worst_there_are() -> None:
 
 
 def test_no_more_boxes_than_find_room() -> None:
-    assert depth.worst_boxes(torch.ones(10, 10), (6, 6), 3) == [Box(0, 0, 6, 6)]
+    assert depth.worst_boxes(torch.ones(10, 10), (6, 6), 3) == [Crop(0, 0, 6, 6)]
 
 
 def test_the_error_in_a_box_is_of_its_scored_pixels(upsampled: UpsampledDepth) -> None:
-    box = Box(20, 27, 20, 6)
+    box = Crop(20, 27, 20, 6)
     assert upsampled.rmse("bilinear", box) == pytest.approx(8)
     assert upsampled.rmse("bicubic", box) == pytest.approx(4)
     assert upsampled.rmse("ddfnet", box) == 0
-    assert upsampled.rmse("bilinear", Box(0, 27, 40, 6)) == pytest.approx((64 * 20 / 34) ** 0.5), "6 rows are border"
+    assert upsampled.rmse("bilinear", Crop(0, 27, 40, 6)) == pytest.approx((64 * 20 / 34) ** 0.5), "6 rows are border"
 
 
 def test_error_maps_are_on_one_scale(upsampled: UpsampledDepth) -> None:

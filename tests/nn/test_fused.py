@@ -53,6 +53,13 @@ def randomised(layer: DDF2d) -> DDF2d:
     return layer.eval()
 
 
+def composed(layer: DDF2d) -> DDF2d:
+    """Return a copy that calls its branches."""
+    layer = copy.deepcopy(layer)
+    layer.spatial.register_forward_hook(lambda *_: None)
+    return layer
+
+
 def fused(channels: int = 16, **options: Any) -> FusedDDF2d:
     return FusedDDF2d(randomised(DDF2d(channels, **options)))
 
@@ -70,7 +77,7 @@ def test_the_kernel_agrees_with_the_layer(isa: str, channels: int, options: dict
         with kernel(isa), torch.no_grad():
             got, contiguous = whole(x), whole(x.contiguous())
         with torch.no_grad():
-            plain = layer(x)
+            plain = composed(layer)(x)
             with ddfnet.ops.backend("reference"):
                 expected = copy.deepcopy(layer).double()(x.double())
         if folded:
@@ -114,8 +121,9 @@ def test_nan_stays_with_what_reads_it() -> None:
         assert FusedDDF2d(layer, torch.ones(8), torch.zeros(8), relu=True)(x)[1].isnan().all()
 
 
-def test_it_is_one_operator_for_inference() -> None:
-    layer, x = fused(), channels_last(2, 16, 9, 9)
+@pytest.mark.parametrize("layer", [fused(), randomised(DDF2d(16)).requires_grad_(False)], ids=["fused", "layer"])
+def test_it_is_one_operator_for_inference(layer: DDF2d) -> None:
+    x = channels_last(2, 16, 9, 9)
     for context in (torch.no_grad(), torch.inference_mode(), torch.enable_grad()):
         with context, Calls() as calls:
             layer(x.clone())
@@ -123,6 +131,13 @@ def test_it_is_one_operator_for_inference() -> None:
     with Calls() as calls:
         layer(x.clone().requires_grad_())
     assert calls.count == 0
+
+
+def test_a_hook_that_comes_later_runs() -> None:
+    layer, x, seen = fused(), channels_last(2, 16, 9, 9), []
+    layer.channel.act.register_forward_hook(lambda *_: seen.append(None))
+    layer(x)
+    assert seen == [None]
 
 
 def _hooked() -> DDF2d:
@@ -182,14 +197,14 @@ def test_parts_that_are_not_as_built_are_called(layer: DDF2d) -> None:
 def test_double_is_computed_in_double() -> None:
     layer, x = randomised(DDF2d(16).double()), channels_last(2, 16, 9, 9).double()
     with torch.no_grad():
-        torch.testing.assert_close(FusedDDF2d(layer)(x), layer(x))
+        torch.testing.assert_close(FusedDDF2d(layer)(x), composed(layer)(x))
 
 
 def test_a_scale_that_was_changed_counts() -> None:
     layer, x = DDF2d(16), channels_last(2, 16, 9, 9)
     layer.spatial.norm.scale = 0.1
     with torch.no_grad():
-        torch.testing.assert_close(FusedDDF2d(layer)(x), layer(x))
+        torch.testing.assert_close(FusedDDF2d(layer)(x), composed(layer)(x))
 
 
 def test_the_epilogue_is_a_copy_and_keeps_the_dtype_of_autocast() -> None:
@@ -283,7 +298,7 @@ def test_a_compiled_layer_agrees() -> None:
 def test_the_mean_of_a_large_map_does_not_drift() -> None:
     layer, x = DDF2d(8).eval(), torch.full((32, 8, 256, 256), 0.1).to(memory_format=torch.channels_last)
     with torch.no_grad():
-        torch.testing.assert_close(FusedDDF2d(layer)(x), layer(x.contiguous()), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(FusedDDF2d(layer)(x), composed(layer)(x.contiguous()), rtol=1e-4, atol=1e-5)
 
 
 def test_whoever_intercepts_torch_functions_is_asked() -> None:

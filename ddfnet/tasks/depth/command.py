@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> Iterator[EvaluationTable]:
     if options.threads is not None:
         cv2.setNumThreads(options.threads)
     protocol = PROTOCOLS[options.protocol]
-    data = []
+    data: list[dict[str, Any]] = []
     names = _method_names(options)
     networks = _networks(options.checkpoint, names)
     methods = _methods(names, networks, options.probe)
