@@ -102,9 +102,9 @@ class Detection(lightning.LightningModule):
         metric, images = precision_metric(), _gather(self.found)
         for found, target in images:
             metric.update([found], [target])
-        self.found.clear()
         self.precision = average_precision(metric) if images else {}  # every image may have been skipped
         self.class_precision = class_precision(metric, self.network.classes) if images else {}
+        self.found.clear()
         self.log_dict(self.precision)
         if self.trainer.state.fn == "fit":
             text = ", ".join(f"{name} {value:.3f}" for name, value in self.precision.items())
