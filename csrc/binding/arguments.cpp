@@ -67,6 +67,9 @@ Problem problem_of(const Tensor& input, const Geometry& geometry) {
                   " does not fit in it; use a larger map or more padding");
   p.grid_height = free_y / p.stride_y + 1;
   p.grid_width = free_x / p.stride_x + 1;
+  STD_TORCH_CHECK(p.grid_height < kNone / 64 / p.kernel_y && p.grid_width < kNone / 64 / p.kernel_x,
+                  "padding is too large for kernel_size, got padding=", ShapeText{geometry.padding},
+                  " and kernel_size=", ShapeText{geometry.kernel_size});
   p.heads = 1;
   p.input = readable(input);
   return p;

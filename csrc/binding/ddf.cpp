@@ -31,22 +31,17 @@ void ddf_out(const Tensor output, const Tensor input, const OptTensor channel_fi
   run_forward(problem, output, dtype);
 }
 
-// Writes the gradients that are there.
-void run_backward(const Tensor& grad_output, const Tensor& input, const OptTensor& channel_filter,
-                  const OptTensor& spatial_filter, const Geometry& geometry, const OptTensor& grad_input,
-                  const OptTensor& grad_channel, const OptTensor& grad_spatial) {
+Problem backward_problem_of(const Tensor& grad_output, const Tensor& input, const OptTensor& channel_filter,
+                            const OptTensor& spatial_filter, const Geometry& geometry) {
   const Problem problem = problem_of(input, channel_filter, spatial_filter, geometry);
-  const DType dtype = dtype_of(input, "input");
-  check_shape(grad_output, output_shape(problem), dtype, "grad_output");
-  const auto check_like = [&](const OptTensor& gradient, const OptTensor& like, const char* name) {
-    if (!gradient) return;
-    STD_TORCH_CHECK(like.has_value(), name, " must be None where its tensor is");
-    check_shape(*gradient, sizes_of(*like), dtype, name);
-  };
-  check_like(grad_input, input, "grad_input");
-  check_like(grad_channel, channel_filter, "grad_channel");
-  check_like(grad_spatial, spatial_filter, "grad_spatial");
-  const auto kernel = current_kernels().backward[static_cast<int>(dtype)];
+  check_shape(grad_output, output_shape(problem), dtype_of(input, "input"), "grad_output");
+  return problem;
+}
+
+// Writes the gradients that are there.
+void run_backward(const Problem& problem, const Tensor& grad_output, const OptTensor& grad_input,
+                  const OptTensor& grad_channel, const OptTensor& grad_spatial) {
+  const auto kernel = current_kernels().backward[static_cast<int>(dtype_of(grad_output, "grad_output"))];
   kernel(problem, readable(grad_output), {writable(grad_input), writable(grad_channel), writable(grad_spatial)},
          parallel_for);
 }
@@ -58,18 +53,17 @@ std::tuple<Tensor, Tensor, Tensor> ddf_backward(const Tensor grad_output, const 
                                                 const Sizes kernel_size, const Sizes stride, const Sizes padding,
                                                 const Sizes dilation, const Sizes upscale, const std::string combine,
                                                 const std::vector<bool> output_mask) {
+  const Problem problem = backward_problem_of(grad_output, input, channel_filter, spatial_filter,
+                                              {kernel_size, stride, padding, dilation, upscale, combine});
   STD_TORCH_CHECK(output_mask.size() == 3, "output_mask must have 3 values, got ", output_mask.size());
-  STD_TORCH_CHECK(input.dim() == 4 && grad_output.dim() == 4, "input and grad_output must have 4 dimensions, got ",
-                  shape_of(input), " and ", shape_of(grad_output));
   const auto gradient = [](const OptTensor& tensor, bool wanted) -> OptTensor {
-    if (!wanted || !tensor || tensor->dim() != 4) return std::nullopt;
+    if (!wanted || !tensor) return std::nullopt;
     return empty_result(*tensor, sizes_of(*tensor));
   };
   const OptTensor grad_input = gradient(input, output_mask[0]);
   const OptTensor grad_channel = gradient(channel_filter, output_mask[1]);
   const OptTensor grad_spatial = gradient(spatial_filter, output_mask[2]);
-  run_backward(in_format(grad_output, format_of(input)), input, channel_filter, spatial_filter,
-               {kernel_size, stride, padding, dilation, upscale, combine}, grad_input, grad_channel, grad_spatial);
+  run_backward(problem, in_format(grad_output, format_of(input)), grad_input, grad_channel, grad_spatial);
   const auto or_empty = [&](const OptTensor& tensor) {
     return tensor ? *tensor : torch::stable::empty({0}, input.scalar_type());
   };
@@ -80,8 +74,17 @@ void ddf_backward_out(const OptTensor grad_input, const OptTensor grad_channel, 
                       const Tensor grad_output, const Tensor input, const OptTensor channel_filter,
                       const OptTensor spatial_filter, const Sizes kernel_size, const Sizes stride, const Sizes padding,
                       const Sizes dilation, const Sizes upscale, const std::string combine) {
-  run_backward(grad_output, input, channel_filter, spatial_filter,
-               {kernel_size, stride, padding, dilation, upscale, combine}, grad_input, grad_channel, grad_spatial);
+  const Problem problem = backward_problem_of(grad_output, input, channel_filter, spatial_filter,
+                                              {kernel_size, stride, padding, dilation, upscale, combine});
+  const auto check_like = [&](const OptTensor& gradient, const OptTensor& like, const char* name) {
+    if (!gradient) return;
+    STD_TORCH_CHECK(like.has_value(), name, " must be None where its tensor is");
+    check_shape(*gradient, sizes_of(*like), dtype_of(input, "input"), name);
+  };
+  check_like(grad_input, input, "grad_input");
+  check_like(grad_channel, channel_filter, "grad_channel");
+  check_like(grad_spatial, spatial_filter, "grad_spatial");
+  run_backward(problem, grad_output, grad_input, grad_channel, grad_spatial);
 }
 
 }  // namespace

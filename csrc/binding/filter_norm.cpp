@@ -34,9 +34,9 @@ FilterNorm filter_norm_of(const Tensor& filters, const OptTensor& scale, const O
   const auto dtype = in_double ? torch::headeronly::ScalarType::Double : torch::headeronly::ScalarType::Float;
   auto values = [&](const OptTensor& tensor, const char* name) -> const void* {
     if (!tensor) return nullptr;
-    STD_TORCH_CHECK(tensor->is_cpu() && tensor->scalar_type() == dtype && tensor->is_contiguous() &&
-                        tensor->numel() == held,
-                    name, " must be ", held, " contiguous values on the CPU, float64 for float64 filters, else float32");
+    STD_TORCH_CHECK(
+        tensor->is_cpu() && tensor->scalar_type() == dtype && tensor->is_contiguous() && tensor->numel() == held, name,
+        " must be ", held, " contiguous values on the CPU, float64 for float64 filters, else float32");
     return tensor->const_data_ptr();
   };
   const int64_t pixels = filters.dim() == 3 ? filters.size(2) : 1;

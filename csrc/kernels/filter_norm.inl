@@ -102,8 +102,8 @@ static void normalise_group(const FilterGroup& group, const Norm<Compute<S>>& no
   }
 }
 
-// Calls use(group, sample, filter, pixel, tiles) for each group, in parallel: up to a vector of pixels of one filter or,
-// where there is one pixel, of filters of one sample. `tiles` has room for `count` tiles.
+// Calls use(group, sample, filter, pixel, tiles) for each group, in parallel: up to a vector of pixels of one filter
+// or, where there is one pixel, of filters of one sample. `tiles` has room for `count` tiles.
 template <class T, class Use>
 static void each_group(const FilterNorm& p, ParallelFor parallel_for, int64_t count, Use use) {
   constexpr int64_t width = lanes<T>;
@@ -134,8 +134,7 @@ DDF_INLINE Norm<T> norm_of(const FilterNorm& p, int64_t filter) {
 }
 
 template <class S>
-static void filter_norm(const FilterNorm& p, const ConstArray& filters, const Array& output,
-                        ParallelFor parallel_for) {
+static void filter_norm(const FilterNorm& p, const ConstArray& filters, const Array& output, ParallelFor parallel_for) {
   using T = Compute<S>;
   auto step = [&](const int64_t* stride) { return p.pixels > 1 ? stride[2] : p.taps * stride[1]; };
   each_group<T>(p, parallel_for, 1, [&](const FilterGroup& group, int64_t n, int64_t filter, int64_t x, T* tile) {

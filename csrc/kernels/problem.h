@@ -95,9 +95,9 @@ struct Kernels {
   Backward backward[4];
   // Predicts both filters of a problem that comes without them, and applies them.
   void (*layer)(const Problem&, const Layer&, const Array& output, ParallelFor);
-  // FilterNorm. The strides of its arrays are those of (sample, filters * taps, pixel); the fourth is not read. Backward
-  // writes the gradients whose data is not null: that of the filters, and the products of the output's gradient and the
-  // normalised filters, whose sum over samples and pixels is the scale's.
+  // FilterNorm. The strides of its arrays are those of (sample, filters * taps, pixel); the fourth is not read.
+  // Backward writes the gradients whose data is not null: that of the filters, and the products of the output's
+  // gradient and the normalised filters, whose sum over samples and pixels is the scale's.
   using Normalise = void (*)(const FilterNorm&, const ConstArray& filters, const Array& output, ParallelFor);
   using NormaliseBackward = void (*)(const FilterNorm&, const ConstArray& grad_output, const ConstArray& filters,
                                      const Array& grad_filters, const Array& products, ParallelFor);

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ddfnet.ops import backends
 from ddfnet.ops.autograd import is_plain_eager
 from ddfnet.ops.geometry import DTYPES, Pair, accumulate_dtype, pair
+from ddfnet.ops.library import NAMESPACE
 
 _KINDS = ("spatial", "channel")
 
@@ -175,10 +177,23 @@ def _has_kernel(x: Tensor, *others: Tensor | None) -> bool:
     return (
         backends.is_compiled(x.device)
         and x.dtype in DTYPES
-        and is_plain_eager(x, *others)
+        and is_plain_eager(*(tensor for tensor in (x, *others) if type(tensor) is not FakeTensor))
         and not torch.jit.is_tracing()  # type: ignore[attr-defined]
         and hasattr(torch.ops.ddfnet, "_filter_norm")
     )
+
+
+def _fake(filters: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(filters)
+
+
+def _backward_fake(grad_output: Tensor, filters: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(filters) if wanted else filters.new_empty(0) for wanted in others[-2:])
+
+
+if hasattr(torch.ops.ddfnet, "_filter_norm"):
+    torch.library.register_fake("ddfnet::_filter_norm", _fake, lib=NAMESPACE)
+    torch.library.register_fake("ddfnet::_filter_norm_backward", _backward_fake, lib=NAMESPACE)
 
 
 class _FilterNorm(torch.autograd.Function):

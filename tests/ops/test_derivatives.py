@@ -8,6 +8,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ddfnet
+from ddfnet.ops import autograd
 from tests.ops.cases import SMALL_CASES, Case, derivatives, kernel
 
 
@@ -167,3 +168,44 @@ def test_hessians_of_any_nesting(combine: str, filters: str) -> None:
         second = torch.func.jvp(first, (point,), (direction,))[1]
         flat = direction.flatten()
         torch.testing.assert_close(second, flat @ expected.reshape(flat.numel(), -1) @ flat)
+
+
+def test_this_torch_has_the_private_names_of_the_shortest_way() -> None:
+    """Without them `ddfnet.ops.autograd.is_plain_eager` is False: no error, and a slower call."""
+    assert autograd.is_plain_eager(*Case("3x3").tensors())
+
+
+@pytest.mark.parametrize("combine", ["mul", "add"])
+def test_a_torch_without_the_private_names_gives_the_same(combine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("3x3", channels=2, size=(4, 5), combine=combine)
+    inputs = [t.requires_grad_() for t in case.tensors()]
+
+    def results():
+        output = case.call(*inputs)
+        with torch.no_grad():
+            alone = case.call(*inputs)
+        return output, alone, *torch.autograd.grad(output.sin().sum(), inputs)
+
+    expected = results()
+    monkeypatch.setattr(autograd, "_below_autograd", None)
+    assert not autograd.is_plain_eager(*inputs)
+    for got, wanted in zip(results(), expected, strict=True):
+        assert torch.equal(got, wanted)
+
+
+def test_only_plain_eager_calls_skip_the_autograd_key() -> None:
+    case = Case("3x3", channels=2, size=(4, 5))
+    x, channel, spatial = case.tensors()
+    seen = []
+
+    def function(t):
+        seen.append(autograd.is_plain_eager(t, channel, None))
+        return case.call(t, channel, spatial).sum()
+
+    function(x)
+    torch.func.grad(function)(x)
+    torch.func.jvp(function, (x,), (x,))
+    torch.func.vmap(function)(torch.stack([x, x]))
+    with forward_ad.dual_level():
+        function(x)
+    assert seen == [True, False, False, False, False]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 import ddfnet
+from ddfnet.ops.geometry import Geometry
+from tests.ops.cases import kernel, kernels
 
 X = torch.randn(2, 8, 9, 11)
 CHANNEL = torch.randn(2, 8, 3, 3)
@@ -296,3 +301,116 @@ def test_nested_tensors() -> None:
     nested = torch.nested.nested_tensor([torch.randn(8, 4, 4), torch.randn(8, 5, 5)])
     with pytest.raises(TypeError, match="input must be a dense .* got a nested one"):
         ddfnet.ddf(nested, CHANNEL, None)
+
+
+# --- the registered operator ----------------------------------------------------------------------------------------
+
+GEOMETRY = Geometry((3, 3), padding=(1, 1))
+
+
+def raw(id: str, message: str, tensors=(X, CHANNEL, SPATIAL), **options):
+    """A wrong call of ``torch.ops.ddfnet.ddf``: its tensors, and what differs from `GEOMETRY`."""
+    flat = GEOMETRY._asdict() | {"combine": "mul"} | options
+    return pytest.param(tensors, tuple(flat.values()), message, id=id)
+
+
+RAW = [
+    raw("combine", "combine must be 'mul' or 'add', got 'max'", combine="max"),
+    raw("combine-of-one-filter", "combine must be 'mul' or 'add', got ''", (X, CHANNEL, None), combine=""),
+    *(
+        raw(f"{name}-{id}", f"{name} must be {message}", **{name: value})
+        for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1), ("upscale", 1))
+        for id, value, message in (
+            ("one", [1], r"an int or \(h, w\)"),
+            ("three", [1, 1, 1], r"an int or \(h, w\)"),
+            ("none", [], r"an int or \(h, w\)"),
+            ("too-small", [1, least - 1], f"at least {least}"),
+            ("negative", [-(2**62), 1], f"at least {least}"),
+            ("too-large", [1, 2**31], "at most 2147483647"),
+        )
+    ),
+    raw("no-filter", "must not both be None", (X, None, None)),
+    raw("input-dimensions", r"input must be \(N, C, H, W\), got \(8, 9, 11\)", (X[0], CHANNEL, SPATIAL)),
+    raw("no-channels", "input must have at least one channel", (X[:, :0], CHANNEL[:, :0], None)),
+    raw("input-dtype", "input must be float64, float32, float16 or bfloat16", (X.long(), CHANNEL.long(), None)),
+    raw("dtypes", "must have one dtype", (X, CHANNEL.double(), SPATIAL)),
+    raw("half-dtypes", "must have one dtype", (X.half(), CHANNEL.half(), SPATIAL.bfloat16())),
+    raw("empty-output", "the output would be empty", (X, CHANNEL, None), padding=[0, 0], dilation=[9, 9]),
+    raw("empty-map", "the output would be empty", (X[..., :0], CHANNEL, None)),
+    raw("channel-dimensions", "channel_filter must be .*, got \\(8, 3, 3\\)", (X, CHANNEL[0], None)),
+    raw("channel-batch", "channel_filter must be .*, got \\(1, 8, 3, 3\\)", (X, CHANNEL[:1], SPATIAL)),
+    raw("channel-taps", "channel_filter must be .*, got \\(2, 8, 3, 2\\)", (X, CHANNEL[..., :2], SPATIAL)),
+    raw("channel-subpixels", "channel_filter must be", (X, CHANNEL, None), upscale=[2, 2]),
+    raw("spatial-dimensions", "spatial_filter must be .*, got \\(9, 9, 11\\)", (X, CHANNEL, SPATIAL[0])),
+    raw("spatial-batch", "spatial_filter must be .*, got \\(1, 9, 9, 11\\)", (X, CHANNEL, SPATIAL[:1])),
+    raw("spatial-size", "spatial_filter must be .*, got \\(2, 9, 9, 5\\)", (X, CHANNEL, SPATIAL[..., :5])),
+    raw("spatial-taps", "a multiple of kH\\*kW = 9", (X, None, SPATIAL[:, :8])),
+    raw("spatial-no-taps", "a multiple of kH\\*kW = 9", (X, None, SPATIAL[:, :0])),
+    raw("heads", "must divide the 8 channels of input, got 3 of", (X, None, SPATIAL.repeat(1, 3, 1, 1))),
+    # Products that leave 64 bits, or that would come back into them as small numbers.
+    raw("overflow", "a multiple of", (X, None, SPATIAL), upscale=[2**31 - 1] * 2),
+    raw("overflow-channel", "channel_filter must be", (X, CHANNEL, None), upscale=[2**31 - 1] * 2),
+    raw("overflow-taps", "the output would be empty", (X, None, SPATIAL), kernel_size=[2**31 - 1] * 2),
+]
+REFUSED = (ValueError, TypeError, RuntimeError)
+
+
+@contextmanager
+def serving(name: str) -> Iterator[torch.device]:
+    """Yield the device of the tensors that a kernel takes; "fake" is what a compiler asks."""
+    with contextlib.nullcontext() if name == "fake" else kernel(name):
+        yield torch.device("meta" if name == "fake" else "cpu")
+
+
+@pytest.mark.parametrize("name", [*kernels(), "fake"])
+@pytest.mark.parametrize(("tensors", "options", "message"), RAW)
+def test_every_kernel_refuses_a_wrong_direct_call(name: str, tensors, options, message: str) -> None:
+    with serving(name) as device:
+        tensors = [None if t is None else t.to(device) for t in tensors]
+        with pytest.raises(REFUSED, match=message):
+            torch.ops.ddfnet.ddf(*tensors, *options)
+        grad = torch.ones_like(tensors[0])
+        with pytest.raises(REFUSED, match=message):
+            torch.ops.ddfnet.ddf_backward(grad, *tensors, *options, [True, True, True])
+        with torch.no_grad(), torch.inference_mode(), pytest.raises(REFUSED, match=message):
+            torch.ops.ddfnet.ddf(*tensors, *options)
+
+
+@pytest.mark.parametrize("name", [*kernels(), "fake"])
+def test_every_kernel_refuses_a_wrong_gradient(name: str) -> None:
+    with serving(name) as device:
+        tensors = [t.to(device) for t in (X, CHANNEL, SPATIAL)]
+        backward = torch.ops.ddfnet.ddf_backward
+        for grad, message in (
+            (tensors[0][..., 1:], "grad_output must be"),
+            (tensors[0][:1], "grad_output must be"),
+            (tensors[0].double(), "one dtype"),
+        ):
+            with pytest.raises(REFUSED, match=message):
+                backward(grad, *tensors, *GEOMETRY.flat(), [True, True, True])
+        with pytest.raises(REFUSED, match="output_mask must have 3 values, got 2"):
+            backward(tensors[0], *tensors, *GEOMETRY.flat(), [True, True])
+
+
+@pytest.mark.parametrize("name", [*kernels(), "fake"])
+def test_every_kernel_takes_the_right_direct_call(name: str) -> None:
+    """The call from which the refused ones differ."""
+    with serving(name) as device:
+        tensors = [t.to(device) for t in (X, CHANNEL, SPATIAL)]
+        assert torch.ops.ddfnet.ddf(*tensors, *GEOMETRY.flat()).shape == X.shape
+        gradients = torch.ops.ddfnet.ddf_backward(tensors[0], *tensors, *GEOMETRY.flat(), [True, True, True])
+        assert [g.shape for g in gradients] == [t.shape for t in tensors]
+
+
+@pytest.mark.skipif(not any(n.startswith("cpu-") for n in kernels()), reason="no compiled kernel here")
+def test_the_compiled_kernel_writes_into_fitting_memory_alone() -> None:
+    native, tensors, flat = torch.ops.ddfnet, (X, CHANNEL, SPATIAL), GEOMETRY.flat()
+    out = torch.empty_like(X)
+    with pytest.raises(RuntimeError, match="output must be"):
+        native._ddf_out(out[..., 1:], *tensors, *flat)
+    with pytest.raises(RuntimeError, match="input and output must have one dtype"):
+        native._ddf_out(out.double(), *tensors, *flat)
+    with pytest.raises(RuntimeError, match="grad_output must be"):
+        native._ddf_backward_out(None, None, None, out[..., 1:], *tensors, *flat)
+    with pytest.raises(RuntimeError, match="grad_spatial must be None where its tensor is"):
+        native._ddf_backward_out(None, None, SPATIAL, out, X, CHANNEL, None, *flat)
