@@ -26,7 +26,7 @@ LAYOUTS = {
 }
 
 
-def drawn(layout, dtype=torch.double):
+def sample_arguments(layout, dtype=torch.double):
     shape, memory_format, filters, taps, kind = layout
     x = torch.randn(shape).to(dtype)
     if x.dim() == 4:
@@ -35,7 +35,7 @@ def drawn(layout, dtype=torch.double):
     return x, scale, shift, lambda x, scale, shift: filter_norm(x, filters, taps, kind, scale, shift, 1e-6)
 
 
-def by_formula(call, *arguments):
+def reference(call, *arguments):
     with ddfnet.ops.backend("reference"):
         return call(*arguments)
 
@@ -44,7 +44,7 @@ def by_formula(call, *arguments):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_values_and_gradients(layout, dtype, isa):
-    x, scale, shift, call = drawn(layout, dtype)
+    x, scale, shift, call = sample_arguments(layout, dtype)
     x[0].zero_()  # constant filters
     grad, results = torch.randn_like(x), []
     for name in (isa, "reference"):
@@ -66,44 +66,44 @@ def test_values_and_gradients(layout, dtype, isa):
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_only_the_gradients_that_are_wanted(layout):
-    x, scale, shift, call = drawn(layout)
+    x, scale, shift, call = sample_arguments(layout)
     for index in range(3):
         leaves = [tensor.clone().requires_grad_(i == index) for i, tensor in enumerate((x, scale, shift))]
         [got] = torch.autograd.grad(call(*leaves).square().sum(), leaves[index])
-        [expected] = torch.autograd.grad(by_formula(call, *leaves).square().sum(), leaves[index])
+        [expected] = torch.autograd.grad(reference(call, *leaves).square().sum(), leaves[index])
         torch.testing.assert_close(got, expected)
 
 
 def test_gradients_that_lie_otherwise():
-    x, scale, shift, call = drawn(LAYOUTS["spatial channels_last"])
+    x, scale, shift, call = sample_arguments(LAYOUTS["spatial channels_last"])
     x.requires_grad_()
     for grad in (torch.ones(()).double().expand(x.shape), torch.randn(x.shape).double()):
         [got] = torch.autograd.grad(call(x, scale, shift), x, grad)
-        [expected] = torch.autograd.grad(by_formula(call, x, scale, shift), x, grad)
+        [expected] = torch.autograd.grad(reference(call, x, scale, shift), x, grad)
         torch.testing.assert_close(got, expected)
 
 
 def test_transforms():
-    x, scale, shift, call = drawn(LAYOUTS["spatial"])
+    x, scale, shift, call = sample_arguments(LAYOUTS["spatial"])
     tangents = tuple(map(torch.randn_like, (x, scale, shift)))
     got = torch.func.jvp(call, (x, scale, shift), tangents)
-    expected = by_formula(torch.func.jvp, call, (x, scale, shift), tangents)
+    expected = reference(torch.func.jvp, call, (x, scale, shift), tangents)
     torch.testing.assert_close(got, expected)
     for in_dims in ((0, None, None), (1, None, None), (None, 0, None), (0, 0, 0)):
         stacked = [
             t if d is None else torch.stack([t, 2 * t], d) for t, d in zip((x, scale, shift), in_dims, strict=True)
         ]
         got = torch.func.vmap(call, in_dims)(*stacked)
-        expected = by_formula(torch.func.vmap(call, in_dims), *stacked)
+        expected = reference(torch.func.vmap(call, in_dims), *stacked)
         torch.testing.assert_close(got, expected)
     loss = lambda *tensors: call(*tensors).pow(3).sum()  # noqa: E731
     got = torch.func.grad(loss, (0, 1, 2))(x, scale, shift)
-    torch.testing.assert_close(got, by_formula(torch.func.grad(loss, (0, 1, 2)), x, scale, shift))
+    torch.testing.assert_close(got, reference(torch.func.grad(loss, (0, 1, 2)), x, scale, shift))
 
 
 @pytest.mark.parametrize("layout", [LAYOUTS["spatial"], LAYOUTS["channel vectors"]], ids=["spatial", "channel"])
 def test_gradients_of_second_order(layout):
-    x, scale, shift, call = drawn(layout)
+    x, scale, shift, call = sample_arguments(layout)
     leaves = [tensor[:, :, :2, :2].contiguous() if tensor.dim() == 4 else tensor for tensor in (x, scale, shift)]
     leaves = [leaf.requires_grad_() for leaf in leaves]
     assert torch.autograd.gradcheck(call, leaves, check_forward_ad=True, fast_mode=True)
@@ -111,7 +111,7 @@ def test_gradients_of_second_order(layout):
 
 
 def test_same_bits_for_any_number_of_threads():
-    x, scale, shift, call = drawn(LAYOUTS["spatial many pixels"], torch.float32)
+    x, scale, shift, call = sample_arguments(LAYOUTS["spatial many pixels"], torch.float32)
     threads = torch.get_num_threads()
     try:
         results = [(torch.set_num_threads(count), call(x, scale, shift))[1] for count in (1, 2, 3)]
