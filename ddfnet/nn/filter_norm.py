@@ -197,7 +197,7 @@ if hasattr(torch.ops.ddfnet, "_filter_norm"):
 
 
 class _FilterNorm(torch.autograd.Function):
-    """Compiled kernel and its gradient, whose own gradient is that of the formula."""
+    """Compiled kernel with its gradient; the gradient of that is the one of the formula."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor | None, shift: Tensor | None, *options: Any) -> Tensor:  # type: ignore[override]

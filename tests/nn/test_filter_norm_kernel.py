@@ -26,7 +26,7 @@ LAYOUTS = {
 }
 
 
-def sample_arguments(layout, dtype=torch.double):
+def sampled(layout, dtype=torch.double):
     shape, memory_format, filters, taps, kind = layout
     x = torch.randn(shape).to(dtype)
     if x.dim() == 4:
@@ -44,7 +44,7 @@ def reference(call, *arguments):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_values_and_gradients(layout, dtype, isa):
-    x, scale, shift, call = sample_arguments(layout, dtype)
+    x, scale, shift, call = sampled(layout, dtype)
     x[0].zero_()  # constant filters
     grad, results = torch.randn_like(x), []
     for name in (isa, "reference"):
@@ -66,7 +66,7 @@ def test_values_and_gradients(layout, dtype, isa):
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_only_the_gradients_that_are_wanted(layout):
-    x, scale, shift, call = sample_arguments(layout)
+    x, scale, shift, call = sampled(layout)
     for index in range(3):
         leaves = [tensor.clone().requires_grad_(i == index) for i, tensor in enumerate((x, scale, shift))]
         [got] = torch.autograd.grad(call(*leaves).square().sum(), leaves[index])
@@ -75,7 +75,7 @@ def test_only_the_gradients_that_are_wanted(layout):
 
 
 def test_gradients_that_lie_otherwise():
-    x, scale, shift, call = sample_arguments(LAYOUTS["spatial channels_last"])
+    x, scale, shift, call = sampled(LAYOUTS["spatial channels_last"])
     x.requires_grad_()
     for grad in (torch.ones(()).double().expand(x.shape), torch.randn(x.shape).double()):
         [got] = torch.autograd.grad(call(x, scale, shift), x, grad)
@@ -84,7 +84,7 @@ def test_gradients_that_lie_otherwise():
 
 
 def test_transforms():
-    x, scale, shift, call = sample_arguments(LAYOUTS["spatial"])
+    x, scale, shift, call = sampled(LAYOUTS["spatial"])
     tangents = tuple(map(torch.randn_like, (x, scale, shift)))
     got = torch.func.jvp(call, (x, scale, shift), tangents)
     expected = reference(torch.func.jvp, call, (x, scale, shift), tangents)
@@ -103,7 +103,7 @@ def test_transforms():
 
 @pytest.mark.parametrize("layout", [LAYOUTS["spatial"], LAYOUTS["channel vectors"]], ids=["spatial", "channel"])
 def test_gradients_of_second_order(layout):
-    x, scale, shift, call = sample_arguments(layout)
+    x, scale, shift, call = sampled(layout)
     leaves = [tensor[:, :, :2, :2].contiguous() if tensor.dim() == 4 else tensor for tensor in (x, scale, shift)]
     leaves = [leaf.requires_grad_() for leaf in leaves]
     assert torch.autograd.gradcheck(call, leaves, check_forward_ad=True, fast_mode=True)
@@ -111,7 +111,7 @@ def test_gradients_of_second_order(layout):
 
 
 def test_same_bits_for_any_number_of_threads():
-    x, scale, shift, call = sample_arguments(LAYOUTS["spatial many pixels"], torch.float32)
+    x, scale, shift, call = sampled(LAYOUTS["spatial many pixels"], torch.float32)
     threads = torch.get_num_threads()
     try:
         results = [(torch.set_num_threads(count), call(x, scale, shift))[1] for count in (1, 2, 3)]
