@@ -309,7 +309,7 @@ GEOMETRY = Geometry((3, 3), padding=(1, 1))
 
 
 def raw(id: str, message: str, tensors=(X, CHANNEL, SPATIAL), **options):
-    """A wrong call of ``torch.ops.ddfnet.ddf``: its tensors, and what differs from `GEOMETRY`."""
+    """Return a wrong call of ``torch.ops.ddfnet.ddf``: its tensors, and what differs from `GEOMETRY`."""
     flat = GEOMETRY._asdict() | {"combine": "mul"} | options
     return pytest.param(tensors, tuple(flat.values()), message, id=id)
 
@@ -394,7 +394,7 @@ def test_every_kernel_refuses_a_wrong_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*kernels(), "fake"])
 def test_every_kernel_takes_the_right_direct_call(name: str) -> None:
-    """The call from which the refused ones differ."""
+    """Each kernel accepts the call from which the refused ones differ."""
     with serving(name) as device:
         tensors = [t.to(device) for t in (X, CHANNEL, SPATIAL)]
         assert torch.ops.ddfnet.ddf(*tensors, *GEOMETRY.flat()).shape == X.shape

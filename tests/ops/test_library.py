@@ -1,4 +1,4 @@
-"""The compiled library alone: exported programs in a process without this package, and in one without Python."""
+"""Compiled library alone: exported programs in a process without this package, and in one without Python."""
 
 from __future__ import annotations
 
