@@ -214,7 +214,7 @@ def _accumulate(totals: list[OptTensor], terms: Sequence[Tensor], mask: Sequence
 def _geometry(*flat: Any) -> Geometry:
     """Return the geometry that the dispatcher hands over as lists and a word. The kernel checks its values."""
     *pairs, combine = flat
-    return Geometry(*map(tuple, pairs), Combine(combine))
+    return Geometry._make((*map(tuple, pairs), Combine(combine)))
 
 
 def _at_autograd_key(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, *flat: Any) -> Tensor:
