@@ -36,12 +36,13 @@ def is_plain_eager(*tensors: OptTensor) -> bool:
     """Return whether nothing but the tensors' own ``requires_grad`` asks for a derivative of an eager call.
 
     Such a call skips the Autograd key, whose kernel in Python takes as long as the CPU kernel on a small map. Not so
-    under ``torch.compile``, in a transform of ``torch.func``, inside a level of forward-mode differentiation, and for
-    tensor subclasses.
+    under ``torch.compile`` and ``torch.jit.trace``, in a transform of ``torch.func``, inside a level of forward-mode
+    differentiation, and for tensor subclasses.
     """
     return (
         _below_autograd is not None
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
         and not _transforms_are_active()
         and forward_ad._current_level < 0
         and {*map(type, tensors)} <= _PLAIN_TYPES
