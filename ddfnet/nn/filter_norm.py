@@ -139,7 +139,7 @@ def filter_norm(
     rows = x.reshape(x.shape[0], held) if kind == "channel" else x.flatten(2) if x.dim() > 2 else x
     gain = 1.0 if isinstance(scale, Tensor) else scale
     per_tap = [value.to(dtype) if isinstance(value, Tensor) else None for value in (scale, shift)]
-    tensors = rows, *per_tap
+    tensors = rows, per_tap[0], per_tap[1]
     options = taps, gain, max(eps, torch.finfo(x.dtype).tiny)
     result: Tensor
     if not _has_kernel(*tensors):

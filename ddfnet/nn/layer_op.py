@@ -17,7 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch
 from ddfnet.nn.filter_norm import FilterNorm, filter_norm
 from ddfnet.ops import backends, ddf
-from ddfnet.ops.geometry import Combine, Geometry, empty_result, is_channels_last
+from ddfnet.ops.geometry import Geometry, empty_result, is_channels_last
 from ddfnet.ops.library import NAMESPACE, define
 
 ddf_layer = define(
@@ -58,8 +58,8 @@ def _reference(
 ) -> Tensor:
     """Compute ``ddf_layer`` from the operations that it is made of."""
     taps = kernel_size[0] * kernel_size[1]
-    spatial_weight, spatial_bias, *channel_weights = weights
-    spatial = F.conv2d(input, spatial_weight, spatial_bias, tuple(stride))
+    spatial_weight, spatial_bias, reduce_weight, reduce_bias, expand_weight, expand_bias = weights
+    spatial = F.conv2d(input, spatial_weight, spatial_bias, (stride[0], stride[1]))
     spatial = filter_norm(
         spatial,
         spatial.shape[1] // taps,
@@ -69,9 +69,9 @@ def _reference(
         spatial_shift,
         spatial_eps,
     )
-    hidden = F.conv2d(input.mean((2, 3), keepdim=True), *channel_weights[:2]).relu()
+    hidden = F.conv2d(input.mean((2, 3), keepdim=True), reduce_weight, reduce_bias).relu()
     channel = filter_norm(
-        F.conv2d(hidden, *channel_weights[2:]),
+        F.conv2d(hidden, expand_weight, expand_bias),
         input.shape[1],
         taps,
         "channel",
@@ -83,9 +83,9 @@ def _reference(
         input,
         channel.reshape(*input.shape[:2], *kernel_size),
         spatial,
-        stride=tuple(stride),
-        padding=tuple(padding),
-        dilation=tuple(dilation),
+        stride=(stride[0], stride[1]),
+        padding=(padding[0], padding[1]),
+        dilation=(dilation[0], dilation[1]),
         combine=combine,
     )
     return apply_epilogue(y, epilogue_scale, epilogue_shift, relu)
@@ -127,8 +127,8 @@ def _fake(input: Tensor, *arguments: Any) -> Tensor:
 
 
 def _geometry(*flat: Any) -> Geometry:
-    *sizes, combine = flat
-    return Geometry(*map(tuple, sizes), combine=Combine(combine))
+    *pairs, combine = flat
+    return Geometry.from_flat(*pairs, (1, 1), combine)
 
 
 def _vmap(info: Any, in_dims: Any, *arguments: Any) -> tuple[Tensor, int]:

@@ -212,23 +212,17 @@ def _accumulate(totals: list[OptTensor], terms: Sequence[Tensor], mask: Sequence
             totals[i] = _add(totals[i], term)
 
 
-def _geometry(*flat: Any) -> Geometry:
-    """Return the geometry that the dispatcher hands over as lists and a word. The kernel checks its values."""
-    *pairs, combine = flat
-    return Geometry._make((*map(tuple, pairs), Combine(combine)))
-
-
 def _at_autograd_key(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, *flat: Any) -> Tensor:
     tensors = input, channel_filter, spatial_filter
     with enable_single_level_autograd_function():
-        output: Tensor = _DDF.apply(*tensors, _geometry(*flat), False)  # type: ignore[attr-defined]
+        output: Tensor = _DDF.apply(*tensors, Geometry.from_flat(*flat), False)  # type: ignore[attr-defined]
     return output
 
 
 def _backward_at_autograd_key(*args: Any) -> tuple[Tensor, ...]:
     tensors, flat, mask = args[:4], args[4:-1], args[-1]
     with enable_single_level_autograd_function():
-        gradients: tuple[Tensor, ...] = _DDFBackward.apply(*tensors, _geometry(*flat), mask)  # type: ignore[attr-defined]
+        gradients: tuple[Tensor, ...] = _DDFBackward.apply(*tensors, Geometry.from_flat(*flat), mask)  # type: ignore[attr-defined]
     return gradients
 
 

@@ -129,7 +129,7 @@ def _call(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor |
     check_one_dtype(*tensors)
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         # A trace's shapes are tensors. Only the kernel size comes from a shape, and the trace is valid for it alone.
-        geometry = Geometry._make((*((int(h), int(w)) for h, w in geometry[:-1]), geometry.combine))
+        geometry = Geometry.from_flat(*((int(h), int(w)) for h, w in geometry[:-1]), geometry.combine)
     return autograd.call(*tensors, geometry)
 
 

@@ -74,6 +74,12 @@ class Geometry(NamedTuple):
         kernel_size, stride, padding, dilation, upscale, combine = self
         return kernel_size, stride, padding, dilation, upscale, combine._value_
 
+    @classmethod
+    def from_flat(cls, *flat: Any) -> Geometry:
+        """Return the geometry of what `flat` returns, where the dispatcher made lists of the pairs."""
+        pairs: Any = map(tuple, flat[:-1])
+        return cls._make((*pairs, Combine(flat[-1])))
+
     @property
     def taps(self) -> int:
         """Number of taps of a filter, kH*kW."""

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,17 +225,22 @@ def as_table(rows: Sequence[DetectorScores], facts: Mapping[str, Any] | None = N
     columns: dict[str, Callable[[DetectorScores], str]] = {
         "detector": lambda row: row.name,
         "upsampler": lambda row: row.upsampler,
-        **{name: lambda row, name=name: _percent(row.precision.get(name)) for name in METRICS},
-        **{
-            name: lambda row, name=name: _percent(row.classes.get(name))
-            for name in (names if len(names) <= _LISTED else ())
-        },
+        **{name: partial(_precision, name) for name in METRICS},
+        **{name: partial(_class_precision, name) for name in (names if len(names) <= _LISTED else ())},
         "params M": lambda row: f"{row.parameters / 1e6:.2f}",
         "of upsamplers": lambda row: f"{row.upsampler_parameters / 1e6:.3f}",
         "MACs M": lambda row: f"{row.upsampler_macs / 1e6:.1f}",
         "ms": lambda row: f"{row.seconds * 1e3:.0f}",
     }
     return EvaluationTable(rows, columns, left=2, facts=facts or {})
+
+
+def _precision(name: str, row: DetectorScores) -> str:
+    return _percent(row.precision.get(name))
+
+
+def _class_precision(name: str, row: DetectorScores) -> str:
+    return _percent(row.classes.get(name))
 
 
 def _percent(value: float | None) -> str:
