@@ -31,7 +31,7 @@ Fails = Callable[..., str]
 
 SMALL = {
     "model.network": "small_resnet23",
-    "model.network_options": "{layers: [1,1,1], channels: [2,2,4], drop_rate: 0.1, drop_path_rate: 0.1}",
+    "model.network_options": "{layers: [1,1,1], channels: [8,8,8], drop_rate: 0.1, drop_path_rate: 0.1}",
     "model.num_classes": 2,
     "model.learning_rate": 0.05,
     "model.warmup_epochs": 0.5,
@@ -125,9 +125,9 @@ def test_processes_that_read_change_nothing(unbroken: Path, images: Path, tmp_pa
 
 def test_accumulated_batches_have_the_same_images(images: Path, tmp_path: Path) -> None:
     plain = {
-        "model__network_options": "{layers: [1,1,1], channels: [2,2,4], norm_layer: groupnorm1}",
+        "model__network_options": "{layers: [1,1,1], channels: [8,8,8], norm_layer: groupnorm1}",
         "data__mixup": 0,
-        "data__erase": 0,
+        "data__random_erase": 0,
         "trainer__max_epochs": 2,
     }
     assert main(arguments(tmp_path / "whole", images, **plain)) == 0
@@ -193,9 +193,9 @@ def test_two_processes_give_the_losses_of_one(images: Path, tmp_path: Path) -> N
     """Run the command under torchrun: its processes share each batch, and gloo sums their gradients."""
     options = {
         # Batch norms would see half the batch each, and what is drawn for a whole batch would be drawn twice.
-        "model__network_options": "{layers: [1,1,1], channels: [2,2,4], norm_layer: groupnorm1}",
+        "model__network_options": "{layers: [1,1,1], channels: [8,8,8], norm_layer: groupnorm1}",
         "data__mixup": 0,
-        "data__erase": 0,
+        "data__random_erase": 0,
         "trainer__max_epochs": 7,
         "trainer__max_steps": 20,
         "trainer__accelerator": "cpu",
@@ -216,11 +216,11 @@ def test_shares_of_the_weights_change_nothing(images: Path, tmp_path: Path) -> N
     Two groups of weight decay, whose order is not the network's; clipping by the norm of all gradients; the average.
     """
     options = {
-        "model__network_options": "{layers: [1,1,1], channels: [2,2,4], norm_layer: groupnorm1}",
+        "model__network_options": "{layers: [1,1,1], channels: [8,8,8], norm_layer: groupnorm1}",
         "model__decay_norm_and_bias": False,
         "model__weight_decay": 0.01,
         "data__mixup": 0,
-        "data__erase": 0,
+        "data__random_erase": 0,
         "checkpoint__every_n_train_steps": 7,
         "trainer__gradient_clip_val": 0.3,
         "trainer__max_epochs": 4,

@@ -75,12 +75,12 @@ def open_images(
     if not has_torchvision(source):
         names = ", ".join([*SOURCES, "shards"])
         raise DataError(f"source must be {names} or a labelled set of torchvision.datasets, got {source!r}")
-    return TorchvisionImages(source, path, part, training)
+    return TorchvisionImages(source, path, None if training else part, training)
 
 
 @register_source("folder")
 def _folder(path: Path, part: str | None, training: bool, *, skip_broken: bool) -> LabelledImages:
-    return open_folder(path, part, training)
+    return open_folder(path, None if training else part, training)
 
 
 @register_source("cifar10")

@@ -189,7 +189,7 @@ class ClassificationData(lightning.LightningDataModule):
             if not self.path:
                 raise DataError("no images are named; give --data.path")
             self.loaded[training] = open_images(
-                self.source, Path(self.path), None if training else self.part, training, skip_broken=self.skip_broken
+                self.source, Path(self.path), self.part, training, skip_broken=self.skip_broken
             )
             self._check_classes(self.loaded[training])
         return self.loaded[training]
