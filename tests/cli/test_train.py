@@ -318,7 +318,12 @@ def test_a_folder_that_holds_a_run(unbroken: SimpleNamespace, fails: Fails) -> N
         ("--nothing=3", "unrecognized arguments: --nothing=3"),
         (
             "--model.learning_rate=fast",
-            "Parser key \"model.learning_rate\": Expected a <class 'float'>. Got value: fast",
+            'Parser key "model.learning_rate": Not of type NonNegativeFloat: '
+            "could not convert string to float: 'fast'",
+        ),
+        (
+            "--model.weight_decay=-1",
+            'Parser key "model.weight_decay": Not of type NonNegativeFloat: -1 does not conform to restriction v>=0',
         ),
         ("--config=/nowhere.yaml", "Parser key \"config\": File does not exist: '/nowhere.yaml'"),
         ("--trainer.max_steps=many", "Parser key \"trainer.max_steps\": Expected a <class 'int'>. Got value: many"),
@@ -347,7 +352,6 @@ def test_a_wrong_key_in_the_file(tmp_path: Path, fails: Fails) -> None:
         ("trainer__max_steps", -1, "trainer.max_steps must be at least 1, got -1"),
         ("ema__decay", 1, "decay must be from 0 to below 1, got 1.0"),
         ("data__misalignment", ".nan", "misalignment must be pixels from 0 to the size, 32, got nan"),
-        ("model__weight_decay", -1, "weight_decay must be finite and not negative, got -1.0"),
         ("data__photographs", "[/nowhere]", "/nowhere: no such photograph or folder of photographs"),
         ("model__network__upsampler", "magic", "upsampler must be 'ddf' or 'bilinear', got 'magic'"),
     ],

@@ -137,7 +137,7 @@ def test_resnets(name, training):
 
 def test_nothing_is_computed_or_allocated():
     cost = estimate(DDF2d(64, device="meta"), (2**10, 64, 2**14, 2**14))
-    assert cost.predicted.peak_bytes > 2**46
+    assert cost.predicted.peak_bytes == 2**46  # the output alone: the layer is one operator, which keeps no filters
     # The filters, and not the taps times the input: 9 values per pixel for all 64 channels.
     assert layer_named(cost, "(root)").saved_bytes == 4 * 2**10 * 9 * (2**28 + 64)
 

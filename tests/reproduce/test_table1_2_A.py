@@ -49,7 +49,7 @@ def write(
     """Write a file of made-up times; each adds a hundred times as many MiB."""
     results = []
     for case in LAYER_GROUPS[group]:
-        names = [name for name in layer.NAMES if name not in (skipped or {})]
+        names = [name for name in layer.NAMES if name != layer.FUSED and name not in (skipped or {})]
         timings = tuple(
             Timing(name, "channels_last", *[ms(name, case)] * 3, ms(name, case) / ms("conv", case), 1.0, 9.0)
             for name in names
@@ -72,7 +72,7 @@ def test_the_formulas_are_the_layers(collect: ModuleType) -> None:
     Weighting windows is not among them, nor are distances, our norms and our biases.
     """
     case = LayerCase("map", 40, 12, 2)
-    sizes = collect.Sizes.objects(case)
+    sizes = collect.Sizes.of(case)
     assert (sizes.n, sizes.c, sizes.batch) == (288, 40, 2)
     not_counted = {
         "dynamic-depthwise": 2 * 288 * 40 * 9,  # the windows' weighted sum
