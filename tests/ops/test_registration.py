@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch.utils.flop_counter import FlopCounterMode
 
 import ddfnet
