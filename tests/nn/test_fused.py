@@ -98,6 +98,7 @@ def test_a_constant_filter_becomes_its_shift() -> None:
         assert torch.equal(FusedDDF2d(layer)(channels_last(1, 8, 6, 6)), torch.zeros(1, 8, 6, 6))
 
 
+@needs_kernel
 def test_same_bits_for_any_number_of_threads() -> None:
     layer, x = fused(48, heads=2), channels_last(3, 48, 40, 44)
     threads = torch.get_num_threads()
