@@ -62,6 +62,9 @@ class FusedDDF2d(DDF2d):
         if (scale is None) != (shift is None):
             raise ValueError("scale and shift go together: give both or neither")
         like = next(self.parameters())
+        # Buffers that may be None come last: torch.export (2.14.1) counts them, and then takes one buffer for another.
+        self.register_buffer("epilogue_relu", torch.tensor(relu, device=like.device))
+        self.relu = relu  # the buffer's value, at hand without waiting for a device
         self.epilogue_scale: Tensor | None
         self.epilogue_shift: Tensor | None
         for name, value in (("scale", scale), ("shift", shift)):
@@ -70,8 +73,6 @@ class FusedDDF2d(DDF2d):
                     raise ValueError(f"{name} must be (C,) = ({self.channels},), got {tuple(value.shape)}")
                 value = value.detach().to(like).clone(memory_format=torch.contiguous_format)
             self.register_buffer(f"epilogue_{name}", value)
-        self.register_buffer("epilogue_relu", torch.tensor(relu, device=like.device))
-        self.relu = relu  # the buffer's value, at hand without waiting for a device
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:

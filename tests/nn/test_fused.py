@@ -287,7 +287,6 @@ def test_the_operator_passes_opcheck() -> None:
     )
 
 
-@needs_kernel
 def test_a_compiled_layer_agrees() -> None:
     layer, x = fused(), channels_last(2, 16, 9, 9)
     with torch.no_grad():
