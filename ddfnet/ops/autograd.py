@@ -54,6 +54,9 @@ def call(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, ge
     tensors = input, channel_filter, spatial_filter
     output: Tensor
     if not is_plain_eager(*tensors):
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+            # A trace's shapes are tensors. The kernel size comes from one, and the trace is valid for it alone.
+            geometry = Geometry.from_flat(*((int(h), int(w)) for h, w in geometry[:-1]), geometry.combine)
         output = ddf(*tensors, *geometry.flat())
     elif torch.is_grad_enabled() and (
         input.requires_grad

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ddfnet.ops import autograd
@@ -127,9 +126,6 @@ def ddf_upsample(
 def _call(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, geometry: Geometry) -> Tensor:
     tensors = autocast(input, channel_filter, spatial_filter)
     check_one_dtype(*tensors)
-    if torch.jit.is_tracing():  # type: ignore[attr-defined]
-        # A trace's shapes are tensors. Only the kernel size comes from a shape, and the trace is valid for it alone.
-        geometry = Geometry.from_flat(*((int(h), int(w)) for h, w in geometry[:-1]), geometry.combine)
     return autograd.call(*tensors, geometry)
 
 
