@@ -124,8 +124,9 @@ def export(
         inputs: a tensor (N, C, H, W) that stands for all inputs, for a model that takes one map; else a function of
             batch, height and width that returns the model's inputs by name, in their order, as that of `images`.
         file: path of the file; ``FILE.json`` beside it is the report. Both are written atomically.
-        format: ``"onnx"``, ``"pt2"`` (``torch.export.load``, after ``import ddfnet``) or ``"aoti"``
-            (``torch._inductor.aoti_load_package``, after ``import ddfnet``); None takes the one of the suffix.
+        format: ``"onnx"``, ``"pt2"`` (for ``torch.export.load``) or ``"aoti"`` (for
+            ``torch._inductor.aoti_load_package``); None takes the one of the suffix. A process that loads one of the
+            last two has imported ddfnet, or has loaded the library of `ddfnet.ops.library_path`.
         size: batch, height and width at which the model is traced; None takes those of the tensor, or (2, 64, 96). The
             batch must be 2 or more, because PyTorch takes a batch of one for a constant.
         step: number that heights and widths must be multiples of.

@@ -97,7 +97,7 @@ class Onnx(Format):
 
 
 class Program(Format):
-    """Program of ``torch.export``. It keeps our operator, so that ddfnet must be imported before it is loaded."""
+    """Program of ``torch.export``. It calls our operator, which `ddfnet.ops.library_path` or ``import ddfnet`` brings."""
 
     name, suffix = "pt2", ".pt2"
 
