@@ -97,7 +97,7 @@ class Onnx(Format):
 
 
 class Program(Format):
-    """Program of ``torch.export``. It calls our operator, which `ddfnet.ops.library_path` or ``import ddfnet`` brings."""
+    """Program of ``torch.export``. It calls our operator, which is in the library of `ddfnet.ops.library_path`."""
 
     name, suffix = "pt2", ".pt2"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = (".ci", "benchmarks", "csrc", "ddfnet", "docs", "examples", "reproduce", "tests", "tools")
+FOLDERS = (".ci", "benchmarks", "csrc", "ddfnet", "docs", "examples", "findings", "reproduce", "tests", "tools")
 PROSE = {".md", ".yaml", ".yml", ".toml", ".jinja", ".sh", ""}
 CPP = {".cpp", ".h", ".inl"}
 FOREIGN = {  # files that quote the words
