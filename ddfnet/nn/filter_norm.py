@@ -136,15 +136,15 @@ def filter_norm(
             f"FilterNorm of kind {kind!r} needs {layout} with filters*K = {filters}*{taps}, got {tuple(x.shape)}"
         )
     dtype = accumulate_dtype(x.dtype)
-    rows = x.reshape(x.shape[0], held) if kind == "channel" else x.flatten(2) if x.dim() > 2 else x
+    rows = x.reshape(x.shape[0], held) if kind == "channel" else x
     gain = 1.0 if isinstance(scale, Tensor) else scale
     per_tap = [value.to(dtype) if isinstance(value, Tensor) else None for value in (scale, shift)]
-    tensors = rows, per_tap[0], per_tap[1]
     options = taps, gain, max(eps, torch.finfo(x.dtype).tiny)
+    if not _has_kernel(rows, *per_tap):
+        return _formula(rows, per_tap[0], per_tap[1], *options).reshape(x.shape)
+    tensors = rows.flatten(2) if rows.dim() > 2 else rows, per_tap[0], per_tap[1]
     result: Tensor
-    if not _has_kernel(*tensors):
-        result = _formula(*tensors, *options)
-    elif torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
         result = _FilterNorm.apply(*tensors, *options)  # type: ignore[no-untyped-call]
     else:
         result = torch.ops.ddfnet._filter_norm.default(*tensors, *options)
@@ -152,20 +152,28 @@ def filter_norm(
 
 
 def _formula(x: Tensor, scale: Tensor | None, shift: Tensor | None, taps: int, gain: float, eps: float) -> Tensor:
-    """Normalize (N, filters*K) or (N, filters*K, pixels) in PyTorch's own operations."""
-    centered = x.to(accumulate_dtype(x.dtype)).unflatten(1, (-1, taps))
+    """Normalize (N, filters*K, ...) in PyTorch's own operations.
+
+    What the operations after this one save for their gradients must not be a view: Inductor (torch 2.14.1) cannot lower
+    one with symbolic strides, and a compiled training would stop at the second image size. So the scale is applied to
+    the filters in their own shape, and a single filter gets no dimension of its own.
+    """
+    centered = x.to(accumulate_dtype(x.dtype))
+    dim = 1
+    if x.shape[1] != taps:
+        centered, dim = centered.unflatten(1, (-1, taps)), 2
     # The mean of equal numbers is not exactly that number, but their differences from the first are exactly zero.
-    centered = centered - centered.narrow(2, 0, 1)
-    centered = centered - centered.mean(2, keepdim=True)
-    variance = centered.square().sum(2, keepdim=True) / (taps - 1)
+    centered = centered - centered.narrow(dim, 0, 1)
+    centered = centered - centered.mean(dim, keepdim=True)
+    variance = centered.square().sum(dim, keepdim=True) / (taps - 1)
     # A constant filter is divided by one: 1/eps would make its gradient too large for float16, and the root has none at
     # zero. For filters that are all but constant, eps is at least the smallest normal number.
     deviation = torch.where(variance == 0, 1, variance).sqrt() + eps
-    shape = (-1, taps, *(1 for _ in x.shape[2:]))
-    result = centered / deviation * (gain if scale is None else scale.reshape(shape))
+    per_tap = (-1, *(1 for _ in x.shape[2:]))
+    result = (centered / deviation).reshape(x.shape) * (gain if scale is None else scale.reshape(per_tap))
     if shift is not None:
-        result = result + shift.reshape(shape)
-    return result.to(x.dtype).reshape(x.shape)
+        result = result + shift.reshape(per_tap)
+    return result.to(x.dtype)
 
 
 def _has_kernel(x: Tensor, *others: Tensor | None) -> bool:

@@ -177,3 +177,17 @@ def test_layers_and_compat_need_torch_alone():
         "assert 'ddfnet.models' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("heads", [1, 2])
+def test_compiled_training_goes_on_at_other_sizes(heads: int, memory_format: torch.memory_format) -> None:
+    """Inductor makes its graph for any size at the second one."""
+    torch._dynamo.reset()
+    model = nn.Sequential(DDF2d(8, heads=heads), nn.Conv2d(8, 8, 3, padding=1))
+    compiled = torch.compile(model)
+    for size in ((12, 16), (16, 20), (20, 24)):
+        x = torch.randn(2, 8, *size).to(memory_format=memory_format)
+        parameters = list(model.parameters())
+        gradients, expected = (torch.autograd.grad(each(x).square().mean(), parameters) for each in (compiled, model))
+        torch.testing.assert_close(gradients, expected, rtol=1e-3, atol=1e-6)
