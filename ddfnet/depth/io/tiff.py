@@ -1,0 +1,180 @@
+"""Depth maps as TIFF: every type of number, GeoTIFF's nodata and georeference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ddfnet.depth.io.limits import check_inflated, map_shape
+from ddfnet.depth.io.pillow import PNG_SIGNATURE, Png, decode
+from ddfnet.depth.io.registry import NUMBERS, DepthFormat, DepthMap, register_format
+from ddfnet.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+_PIXEL_SCALE, _TIEPOINT, _TRANSFORM, _NODATA = 33550, 33922, 34264, 42113
+_GEO_KEYS, _GEO_DOUBLES, _GEO_TEXTS = 34735, 34736, 34737
+_GEOREFERENCE = {_PIXEL_SCALE: "d", _TIEPOINT: "d", _TRANSFORM: "d", _GEO_KEYS: "H", _GEO_DOUBLES: "d", _GEO_TEXTS: "s"}
+_RASTER_TYPE, _POINT = 1025, 2  # key in the directory of keys, and its value where coordinates are of pixel centres
+
+_WHOLE = (1, 8, 32946, 32773)  # compressions that tifffile reads by itself: none, deflate (two numbers), PackBits
+_DEFLATE = (8, 32946)
+_PILLOW = {"uint8": "L", "uint16": "I;16", "int16": "I", "int32": "I", "uint32": "I", "float32": "F"}
+
+
+@register_format
+class Tiff(DepthFormat):
+    """TIFF of one channel and one page, overviews aside; a PNG that is called .tif is read too.
+
+    GeoTIFF's nodata is the value that means missing; it and the georeference are written again.
+    """
+
+    name, suffixes, dtypes = "TIFF", (".tif", ".tiff"), NUMBERS
+    description = "integers or floats of at most 64 bits, one page; GeoTIFF's nodata is missing"
+    package = ("tifffile", "upsample")
+    programs = ("rasterio", "OpenCV (not float16)", "Pillow (8 and 16 bits, float32)")
+    declares_missing = True
+
+    def read(self, stream: BinaryIO) -> DepthMap:
+        if stream.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE:
+            return Png().read(stream)
+        return self._read(stream)
+
+    def read_mask(self, stream: BinaryIO) -> DepthMap:
+        from ddfnet.depth.io.pillow import to_mask
+
+        if stream.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE:
+            return Png().read_mask(stream)
+        found = self._read(stream)
+        if found.values.dtype == bool:  # bilevel, where 0 can be white
+            return DepthMap(decode(stream, ("TIFF",), to_mask))
+        return found
+
+    def write(self, stream: BinaryIO, values: Array) -> None:
+        self.write_like(stream, values, DepthMap(values))
+
+    def write_like(self, stream: BinaryIO, values: Array, source: DepthMap) -> None:
+        import tifffile
+
+        tags: list[tuple[int, str, int, Any, bool]] = []
+        for code, value in source.extras.get("georeference", {}).items():
+            kind = _GEOREFERENCE[code]
+            tags.append((code, kind, 0 if kind == "s" else len(value), value, True))
+        if source.missing is not None:
+            text = f"{source.missing:.17g}"
+            tags.append((_NODATA, "s", 0, text, True))
+        with tifffile.TiffWriter(stream) as writer:
+            writer.write(values, photometric="minisblack", metadata=None, software=False, extratags=tags)
+
+    def enlarge(self, source: DepthMap, ratio: Sequence[float], offset: Sequence[float]) -> DepthMap:
+        """Return a source whose georeference places pixel ``ratio * i + offset`` where its own sample i is."""
+        tags = source.extras.get("georeference")
+        if not tags:
+            return source
+        # Coordinates count from the corner of the first pixel, or from its centre.
+        half = 0.0 if _counts_from_centre(tags) else 0.5
+        (y_ratio, x_ratio), (y, x) = (
+            ratio,
+            (each - step * half + half for each, step in zip(offset, ratio, strict=True)),
+        )
+        new = dict(tags)
+        if _PIXEL_SCALE in new:
+            width, height, depth = new[_PIXEL_SCALE][:3]
+            new[_PIXEL_SCALE] = (width / x_ratio, height / y_ratio, depth)
+        if _TIEPOINT in new:
+            points = list(new[_TIEPOINT])
+            for i in range(0, len(points) - 5, 6):
+                points[i], points[i + 1] = points[i] * x_ratio + x, points[i + 1] * y_ratio + y
+            new[_TIEPOINT] = tuple(points)
+        if _TRANSFORM in new:
+            rows = [list(new[_TRANSFORM][i : i + 4]) for i in range(0, 16, 4)]
+            for row in rows:
+                row[0], row[1] = row[0] / x_ratio, row[1] / y_ratio
+                row[3] -= row[0] * x + row[1] * y
+            new[_TRANSFORM] = tuple(value for row in rows for value in row)
+        return replace(source, extras={**source.extras, "georeference": new})
+
+    def _read(self, stream: BinaryIO) -> DepthMap:
+        import tifffile
+
+        stream.seek(0)
+        try:
+            opened = tifffile.TiffFile(stream)
+        except tifffile.TiffFileError:
+            raise DataError("not a TIFF or PNG file that can be read, or a broken one") from None
+        pages = [page.aspage() for page in opened.pages]
+        wanted = [page for page in pages if not (page.is_reduced or page.is_mask)]  # GDAL writes overviews behind it
+        if len(wanted) != 1:
+            raise DataError(f"one depth map is required, the file has {len(wanted)}")
+        page = wanted[0]
+        if page.samplesperpixel != 1 or page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+            kind = "a palette" if page.samplesperpixel == 1 else f"{page.samplesperpixel} channels"
+            raise DataError(f"a depth map must have one channel of numbers, got {kind}")
+        map_shape(page.shape)
+        if page.dtype is None:
+            raise DataError(f"integers or floats of 8, 16, 32 or 64 bits are required, got {page.bitspersample} bits")
+        georeference = {
+            code: tag.value if isinstance(tag.value, tuple | str) else (tag.value,)
+            for code in _GEOREFERENCE
+            if (tag := page.tags.get(code)) is not None
+        }
+        return DepthMap(
+            _values(stream, page), missing=_nodata(page), extras={"georeference": georeference} if georeference else {}
+        )
+
+
+def _values(stream: BinaryIO, page: Any) -> Array:
+    """Return the values of a page as they are stored; Pillow would invert 8 bits where 0 is white."""
+    import numpy as np
+
+    name = page.dtype.name
+    if page.compression not in _WHOLE and name in _PILLOW:
+        return _by_pillow(stream, name, inverted=page.photometric == 0)
+    if page.compression in _DEFLATE:
+        segments = zip(page.dataoffsets, page.databytecounts, strict=True)
+        check_inflated((_part(stream, start, length) for start, length in segments), _segment_size(page))
+    values: Array = page.asarray()
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+
+
+def _by_pillow(stream: BinaryIO, name: str, *, inverted: bool) -> Array:
+    """Return the values of a compression that tifffile leaves to a large package, and Pillow has."""
+    import numpy as np
+
+    values: Array = decode(stream, ("TIFF",), np.array)
+    if name == "uint32":
+        values = values.view(np.uint32)  # Pillow has the same bits as int32
+    if inverted and name == "uint8":
+        values = 255 - values
+    return values.astype(name)
+
+
+def _part(stream: BinaryIO, start: int, length: int) -> bytes:
+    stream.seek(start)
+    return stream.read(length)
+
+
+def _segment_size(page: Any) -> int:
+    """Return the bytes of one strip or tile of a page."""
+    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+    return min(rows, page.imagelength if not page.is_tiled else rows) * columns * int(page.dtype.itemsize)
+
+
+def _nodata(page: Any) -> float | None:
+    tag = page.tags.get(_NODATA)
+    if tag is None:
+        return None
+    try:
+        return float(str(tag.value).strip("\0 "))
+    except ValueError:
+        return None
+
+
+def _counts_from_centre(tags: Mapping[int, Any]) -> bool:
+    keys = tags.get(_GEO_KEYS, ())
+    entries = [keys[i : i + 4] for i in range(4, len(keys) - 3, 4)]
+    return any(key == _RASTER_TYPE and value == _POINT for key, _, _, value in entries)
