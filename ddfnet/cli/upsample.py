@@ -53,8 +53,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--zero",
         choices=("valid", "missing"),
-        help="whether 0 is a depth, as of inverse or relative depth and disparity (missing, unless --invalid or the "
-        "file says what is)",
+        help="the meaning of 0: a depth, as in inverse or relative depth and disparity, or missing (missing, unless "
+        "--invalid or the file says what is)",
     )
     parser.add_argument(
         "--channel",

@@ -228,7 +228,7 @@ def _read_valid(job: Job, found: io.DepthMap, missing: Sequence[float], settings
         raise UserError(f"{job.depth}: no valid pixel: all are {named}nan, inf or masked out")
     if found.missing is None:
         check_negative(job.depth, depth, valid, missing)
-    notes = seeming(depth, valid, missing)
+    notes = [*found.notes, *seeming(depth, valid, missing)]
     if settings.invalid and settings.zero is None and 0 not in missing and (zeros := (depth == 0).mean()):
         notes.append(f"0 counts as a depth, in {zeros:.1%} of the pixels; if it is none, give --zero missing too")
     if depth.dtype == np.uint8:

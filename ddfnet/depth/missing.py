@@ -71,7 +71,7 @@ def seeming(depth: Array, valid: Array, missing: Sequence[float]) -> list[str]:
         kind = "the largest value of its type" if top == largest else "which often means missing"
         return [f"{_text(top)}, {kind}, counts as a depth in {share:.1%} of the pixels; if it is none, give {options}"]
     median = float(np.median(others))
-    far = (values > _FAR * median).mean() * values.size / depth.size if median > 0 else 0.0
+    far = (values.astype(np.float64) > _FAR * median).mean() * values.size / depth.size if median > 0 else 0.0
     if not far:
         return []
     start = f"{far:.2%} of the pixels are more than {_FAR} times as far as the median, {median:g}, up to {_text(top)}"

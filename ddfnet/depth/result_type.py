@@ -30,7 +30,7 @@ class ResultType:
     Attributes:
         dtype: NumPy's name of the type that is written.
         source: depth map, with the value that is declared to mean missing if the result's file declares it too.
-        zero_is_depth: 0 does not mean missing.
+        zero_is_depth: the depth map has zeros, and they do not mean missing.
     """
 
     dtype: str
@@ -129,7 +129,7 @@ def result_type(found: io.DepthMap, output: Path, wanted: str | None, missing: t
     keeps = found.missing is not None and holds.declares_missing and holds.name == found.format
     if not keeps or not _holds(dtype, found.missing):
         found = replace(found, missing=None)
-    return ResultType(dtype, found, 0 not in missing)
+    return ResultType(dtype, found, 0 not in missing and bool((found.values == 0).any()))
 
 
 def _holds(dtype: str, value: float | None) -> bool:

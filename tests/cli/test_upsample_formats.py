@@ -15,6 +15,7 @@ import numpy as np
 from ddfnet.cli.main import main
 from ddfnet.depth import io
 from ddfnet.depth.io import FORMATS, DepthFormat, formats, register_format
+from ddfnet.depth.io.registry import NUMBERS
 from ddfnet.errors import DataError
 from tests.upsampling import depth_map, pair
 
@@ -44,13 +45,29 @@ def text() -> Iterator[type[DepthFormat]]:
         del FORMATS[suffix]
 
 
-def test_the_docs_table_is_the_registry() -> None:
-    rows = [
-        [format.name, ", ".join(f"`{each}`" for each in format.suffixes), ", ".join(format.dtypes), format.description]
-        for format in OWN
+def row(format: DepthFormat) -> str:
+    """Return a format's row of the docs' table."""
+    types = "all" if format.dtypes == NUMBERS else ", ".join(format.dtypes)
+    readers = [
+        program if read == format.dtypes else f"{program} ({different(read, format.dtypes)})"
+        for program, read in format.programs.items()
     ]
-    _, _, table = GUIDE.read_text().partition("| format | suffixes | types | read |\n|---|---|---|---|\n")
-    assert table.partition("\n\n")[0].splitlines() == [f"| {' | '.join(row)} |" for row in rows]
+    extra = format.package[1] if format.package else "upsample"
+    suffixes = ", ".join(f"`{each}`" for each in format.suffixes)
+    cells = (format.name, suffixes, types, format.description, ", ".join(readers) or "-", f"`{extra}`")
+    return f"| {' | '.join(cells)} |"
+
+
+def different(some: tuple[str, ...], types: tuple[str, ...]) -> str:
+    left_out = [name for name in types if name not in some]
+    return f"not {', '.join(left_out)}" if len(left_out) < len(some) else ", ".join(some)
+
+
+def test_the_docs_table_is_the_registry() -> None:
+    head = "| format | suffixes | types | read | read back by | extra |\n|---|---|---|---|---|---|\n"
+    _, _, table = GUIDE.read_text().partition(head)
+    assert table.partition("\n\n")[0].splitlines() == [row(format) for format in OWN]
+    assert f"*All* is {', '.join(NUMBERS)}." in " ".join(GUIDE.read_text().split())
 
 
 def test_the_help_names_every_format(text: type[DepthFormat], capsys: pytest.CaptureFixture[str]) -> None:

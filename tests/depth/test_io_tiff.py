@@ -106,7 +106,7 @@ def test_nodata_is_read_and_written(tmp_path: Path, dtype: str, text: str, value
     assert io.read(tmp_path / "odd.tif").missing is None
 
 
-def places(tags: dict[int, Any], y: float, x: float) -> tuple[float, float]:
+def location(tags: dict[int, Any], y: float, x: float) -> tuple[float, float]:
     """Return the coordinates of the centre of pixel (y, x), by the GeoTIFF standard."""
     half = 0.0 if tuple(tags[KEYS])[11] == 2 else 0.5
     column, row = x + half, y + half
@@ -137,7 +137,15 @@ def test_a_sample_stays_where_it_is_on_earth(
     assert after.keys() == before.keys() and tuple(after[KEYS]) == keys
     for y, x in ((0, 0), (5, 0), (2, 7)):
         enlarged = y * ratio[0] + offset[0], x * ratio[1] + offset[1]
-        assert places(after, *enlarged) == pytest.approx(places(before, y, x), abs=1e-6)
+        assert location(after, *enlarged) == pytest.approx(location(before, y, x), abs=1e-6)
+
+
+def test_a_georeference_that_is_none_is_left_out(tmp_path: Path) -> None:
+    tags = {SCALE: (1.0, 2.0), TIEPOINT: (1.0,) * 7, TRANSFORM: (1.0,) * 9, KEYS: AREA}
+    found = io.read(geotiff(tmp_path / "a.tif", depth_map(dtype="float32"), tags))
+    assert found.extras == {"georeference": {KEYS: AREA}}
+    io.write(tmp_path / "b.tif", depth_map((24, 32), "float32"), source=found, ratio=(4, 4), offset=(1.5, 1.5))
+    assert io.read(tmp_path / "b.tif").extras == found.extras
 
 
 def test_what_is_compressed_to_more_than_it_says_is_refused(tmp_path: Path) -> None:

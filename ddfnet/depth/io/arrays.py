@@ -5,8 +5,8 @@ from __future__ import annotations
 import zipfile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ddfnet.depth.io.files import one_line
-from ddfnet.depth.io.limits import map_shape
+from ddfnet.depth.io.access import one_line
+from ddfnet.depth.io.claims import map_shape
 from ddfnet.depth.io.registry import NUMBERS, DepthFormat, DepthMap, NamedFormat, choose, register_format
 from ddfnet.errors import DataError
 
@@ -23,8 +23,8 @@ class Npy(DepthFormat):
     """NumPy array."""
 
     name, suffixes, dtypes = "NPY", (".npy",), NUMBERS
-    description = "integers or floats of at most 64 bits, (h, w), (h, w, 1) or (1, h, w)"
-    programs = ("NumPy",)
+    description = "(h, w), (h, w, 1) or (1, h, w)"
+    programs = dict.fromkeys(("NumPy",), dtypes)
 
     def read(self, stream: BinaryIO) -> Array:
         size = stream.seek(0, 2)
@@ -42,8 +42,8 @@ class Npz(NamedFormat):
     """Archive of NumPy arrays; the key that was read is written again."""
 
     name, suffixes, dtypes = "NPZ", (".npz",), NUMBERS
-    description = "the only array of two dimensions, `depth`, or `--channel KEY`"
-    programs = ("NumPy",)
+    description = "its only map, `depth`, or --channel"
+    programs = dict.fromkeys(("NumPy",), dtypes)
 
     def read(self, stream: BinaryIO, channel: str | None = None) -> DepthMap:
         """Return one array; no other is decompressed, and that one not beyond what its header claims."""
@@ -111,4 +111,4 @@ def _read_array(stream: Any, size: int) -> Array:
     if len(data) < needed:
         raise DataError(f"cut short: {needed} bytes of values are required, there are {len(data)}")
     values = np.frombuffer(data, dtype).reshape(shape, order="F" if columns_first else "C")
-    return np.ascontiguousarray(values, dtype=dtype.newbyteorder("="))
+    return np.array(values, dtype=dtype.newbyteorder("="), order="C")  # a copy, for what was read cannot be written to

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ddfnet.depth.io.limits import map_shape, pixel_limit
+from ddfnet.depth.io.claims import map_shape, pixel_limit
 from ddfnet.depth.io.registry import DepthMap, NamedFormat, choose, register_format
 from ddfnet.errors import DataError
 
@@ -22,9 +22,9 @@ class Exr(NamedFormat):
     """OpenEXR, scan lines or tiles; the name of the channel that was read is written again."""
 
     name, suffixes, dtypes = "EXR", (".exr",), ("float16", "float32", "uint32")
-    description = "the only channel, that of a layer `Depth`, `Z`, `*.V`, `V`, `*.Z`, `Y`, or `--channel NAME`"
+    description = "its only channel, `*.Depth.*`, `Z`, `*.V`, `V`, `*.Z`, `Y`, or --channel"
     package = ("OpenEXR", "formats")
-    programs = ("OpenEXR",)
+    programs = dict.fromkeys(("OpenEXR",), dtypes)
 
     def read(self, stream: BinaryIO, channel: str | None = None) -> DepthMap:
         """Return one channel over the display window; where it has no pixel, nan or 0."""
@@ -94,11 +94,11 @@ def _are_equal_colours(found: dict[str, tuple[Any, Any]], names: list[str]) -> b
     """Return whether channels are R, G and B, or A besides, and the colours are equal, as a grey image's are."""
     import numpy as np
 
-    by_colour = {name.split(".")[-1].lower(): found[name][1].pixels for name in names}
-    if by_colour.keys() - {"a"} != {"r", "g", "b"}:
+    colour_pixels = {name.split(".")[-1].lower(): found[name][1].pixels for name in names}
+    if colour_pixels.keys() - {"a"} != {"r", "g", "b"}:
         return False
-    red = by_colour["r"]
-    return all(np.array_equal(red, by_colour[each], equal_nan=red.dtype.kind == "f") for each in "gb")
+    red = colour_pixels["r"]
+    return all(np.array_equal(red, colour_pixels[each], equal_nan=red.dtype.kind == "f") for each in "gb")
 
 
 def _display(values: Array, header: Any) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ddfnet.depth.io.files import read_file
+from ddfnet.depth.io.access import read_file
 from ddfnet.depth.io.pillow import decode
 from ddfnet.errors import DataError
 

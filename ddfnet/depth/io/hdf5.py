@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ddfnet.depth.io.limits import check_inflated, map_shape
+from ddfnet.depth.io.claims import check_inflated, map_shape
 from ddfnet.depth.io.registry import NUMBERS, DepthMap, NamedFormat, choose, register_format
 from ddfnet.errors import DataError
 
@@ -25,9 +25,9 @@ class Hdf5(NamedFormat):
     """HDF5; the name of the data set that was read is written again."""
 
     name, suffixes, dtypes = "HDF5", (".h5", ".hdf5"), NUMBERS
-    description = "the only data set of two dimensions, `depth`, or `--channel NAME`"
+    description = "its only map, `depth`, or --channel"
     package = ("h5py", "formats")
-    programs = ("h5py",)
+    programs = dict.fromkeys(("h5py", "rasterio"), dtypes)
 
     def read(self, stream: BinaryIO, channel: str | None = None) -> DepthMap:
         """Return one data set, whose values lie in the file itself: links to other files are not followed."""

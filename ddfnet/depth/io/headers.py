@@ -6,7 +6,7 @@ import re
 import struct
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ddfnet.depth.io.limits import map_shape
+from ddfnet.depth.io.claims import map_shape
 from ddfnet.depth.io.registry import DepthFormat, DepthMap, register_format
 from ddfnet.errors import DataError
 
@@ -15,15 +15,21 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+_KINECT = 2047  # largest raw value of a Kinect, of 11 bits
+_SWAPPED = (
+    "the bytes of its values seem to be swapped, as NYU Depth V2's raw files have them; swap them first, by NumPy's "
+    "values.byteswap()"
+)
+
 
 @register_format
 class Pgm(DepthFormat):
     """Portable grey map, binary or text; its largest allowed value is kept, and scales nothing."""
 
     name, suffixes, dtypes = "PGM", (".pgm",), ("uint8", "uint16")
-    description = "16 bits, high byte first as the format has it, or 8 bits"
+    description = "16 or 8 bits"
     package = ("netpbmfile", "upsample")
-    programs = ("OpenCV", "Pillow", "rasterio")
+    programs = dict.fromkeys(("OpenCV", "Pillow", "rasterio"), dtypes)
 
     def read(self, stream: BinaryIO) -> DepthMap:
         """Return the values as they are stored; Pillow would scale them by the largest allowed one."""
@@ -36,8 +42,9 @@ class Pgm(DepthFormat):
         shape = map_shape((opened.height, opened.width))
         if opened.frames > 1:
             raise DataError(f"one depth map is required, the file has {opened.frames}")
-        values = opened.asarray().reshape(shape)
-        return DepthMap(values.astype(np.uint8 if opened.maxval < 256 else np.uint16), extras={"maxval": opened.maxval})
+        values = opened.asarray().reshape(shape).astype(np.uint8 if opened.maxval < 256 else np.uint16)
+        extras = {"maxval": opened.maxval}
+        return DepthMap(values, extras=extras, notes=(_SWAPPED,) if self._is_swapped(values) else ())
 
     def write(self, stream: BinaryIO, values: Array) -> None:
         self.write_like(stream, values, DepthMap(values))
@@ -50,14 +57,17 @@ class Pgm(DepthFormat):
         stream.write(b"P5\n%d %d\n%d\n" % (values.shape[1], values.shape[0], maxval))
         stream.write(values.astype(">u1" if values.dtype.itemsize == 1 else ">u2").tobytes())
 
+    def _is_swapped(self, values: Array) -> bool:
+        """Return whether no value is above the largest of a Kinect's raw ones only if its bytes are swapped."""
+        return bool(values.dtype.itemsize == 2 and values.max() > _KINECT and values.byteswap().max() <= _KINECT)
+
 
 @register_format
 class Dpt(DepthFormat):
     """Depth map of MPI Sintel: a tag, width, height and float32, low byte first."""
 
     name, suffixes, dtypes = "DPT", (".dpt",), ("float32",)
-    description = "float32, as MPI Sintel has it"
-    programs = ("Sintel's sintel_io.py",)
+    description = "MPI Sintel"
     _HEADER = struct.Struct("<fii")
     _TAG = 202021.25
 
@@ -77,8 +87,7 @@ class Colmap(DepthFormat):
     """Depth map of COLMAP: ``width&height&1&`` and float32, low byte first."""
 
     name, suffixes, dtypes = "COLMAP", (".geometric.bin", ".photometric.bin"), ("float32",)
-    description = "float32, stereo/depth_maps of a COLMAP workspace"
-    programs = ("COLMAP's read_write_dense.py",)
+    description = "its stereo/depth_maps"
 
     def read(self, stream: BinaryIO) -> Array:
         head = re.match(rb"(\d{1,9})&(\d{1,9})&(\d{1,9})&", stream.read(33))

@@ -15,18 +15,16 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
 _MODES = {"L": "uint8", "I;16": "uint16", "I;16B": "uint16", "F": "float32"}  # Pillow's modes of one channel
 
 
 @register_format
 class Png(DepthFormat):
-    """PNG of one channel; its texts are kept. A TIFF that is called .png is read too."""
+    """PNG of one channel; its texts are kept."""
 
     name, suffixes, dtypes = "PNG", (".png",), ("uint8", "uint16")
     description = "16 or 8 bits, grey"
-    programs = ("OpenCV", "Pillow", "Open3D", "rasterio")
+    programs = dict.fromkeys(("OpenCV", "Pillow", "rasterio", "Open3D"), dtypes)
 
     def read(self, stream: BinaryIO) -> DepthMap:
         return self._read(stream, to_channel)
@@ -46,10 +44,6 @@ class Png(DepthFormat):
         Image.fromarray(values).save(stream, "PNG", pnginfo=info)
 
     def _read(self, stream: BinaryIO, convert: Callable[[Image.Image], Array]) -> DepthMap:
-        if stream.read(4) in (b"II*\0", b"MM\0*"):
-            from ddfnet.depth.io.tiff import Tiff
-
-            return Tiff().read_mask(stream) if convert is to_mask else Tiff().read(stream)
         return decode(stream, ("PNG",), lambda image: DepthMap(convert(image), extras={"text": _texts(image)}))
 
 
@@ -58,8 +52,8 @@ class Pfm(DepthFormat):
     """Portable float map of one channel; the scale in its header is kept, and multiplies nothing."""
 
     name, suffixes, dtypes = "PFM", (".pfm",), ("float32",)
-    description = "float32, either byte order"
-    programs = ("OpenCV", "Pillow", "rasterio")
+    description = "float32"
+    programs = dict.fromkeys(("OpenCV", "Pillow"), dtypes)
 
     def read(self, stream: BinaryIO) -> DepthMap:
         if stream.read(2) == b"PF":

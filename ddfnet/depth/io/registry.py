@@ -33,7 +33,8 @@ class DepthMap:
         format: name of the file's format.
         channel: name of the channel, key or data set, in a format that has names.
         missing: value that the file itself declares to mean missing, such as GeoTIFF's nodata.
-        extras: what else the file says that its format writes again, such as a georeference or a PNG's text.
+        extras: further contents that the format writes again, such as a georeference or a PNG's text.
+        notes: lines on the file for the user.
     """
 
     values: Array
@@ -41,6 +42,7 @@ class DepthMap:
     channel: str | None = None
     missing: float | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class DepthFormat(ABC):
@@ -56,7 +58,7 @@ class DepthFormat(ABC):
         dtypes: NumPy's names of the types that a file holds, which are written as they are.
         description: the files that are read, for ``--help`` and the docs, such as "16 or 8 bits".
         package: module that reads and writes, if it is an optional one, and the extra that installs it.
-        programs: programs and libraries that read the results back, for the docs.
+        programs: libraries that read the results back, value by value, and the types that they read, for the docs.
         declares_missing: a file can say which value means missing.
 
     Example:
@@ -80,7 +82,7 @@ class DepthFormat(ABC):
     dtypes: ClassVar[tuple[str, ...]]
     description: ClassVar[str]
     package: ClassVar[tuple[str, str] | None] = None
-    programs: ClassVar[tuple[str, ...]] = ()
+    programs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     declares_missing: ClassVar[bool] = False
 
     @abstractmethod
@@ -164,6 +166,22 @@ def suffix_of(path: str | Path, suffixes: Iterable[str] | None = None) -> str | 
         if name.endswith(suffix) and len(name) > len(suffix)
     ]
     return max(found, key=len, default=None)
+
+
+def stem_of(path: str | Path, suffixes: Iterable[str] | None = None) -> str | None:
+    """Return a file name without its suffix, which the name of the other file of a pair has too, or None.
+
+    COLMAP keeps the image's own suffix before its two.
+
+    Example:
+        >>> stem_of("depth/a.b.png"), stem_of("a.jpg.geometric.bin"), stem_of("a.jpg")
+        ('a.b', 'a', None)
+    """
+    suffix = suffix_of(path, suffixes)
+    if suffix is None:
+        return None
+    stem = Path(path).name[: -len(suffix)]
+    return Path(stem).stem if suffix.count(".") > 1 else stem
 
 
 def format_of(path: str | Path) -> DepthFormat:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
-from ddfnet.depth.io.limits import check_inflated, map_shape
-from ddfnet.depth.io.pillow import PNG_SIGNATURE, Png, decode
+from ddfnet.depth.io.claims import check_inflated, map_shape
+from ddfnet.depth.io.pillow import decode, to_mask
 from ddfnet.depth.io.registry import NUMBERS, DepthFormat, DepthMap, register_format
 from ddfnet.errors import DataError
 
@@ -23,33 +23,50 @@ _RASTER_TYPE, _POINT = 1025, 2  # key in the directory of keys, and its value wh
 
 _WHOLE = (1, 8, 32946, 32773)  # compressions that tifffile reads by itself: none, deflate (two numbers), PackBits
 _DEFLATE = (8, 32946)
-_PILLOW = {"uint8": "L", "uint16": "I;16", "int16": "I", "int32": "I", "uint32": "I", "float32": "F"}
+_PILLOW = ("uint8", "uint16", "int16", "int32", "uint32", "float32")
 
 
 @register_format
 class Tiff(DepthFormat):
-    """TIFF of one channel and one page, overviews aside; a PNG that is called .tif is read too.
+    """TIFF of one channel and one page, overviews aside.
 
     GeoTIFF's nodata is the value that means missing; it and the georeference are written again.
     """
 
     name, suffixes, dtypes = "TIFF", (".tif", ".tiff"), NUMBERS
-    description = "integers or floats of at most 64 bits, one page; GeoTIFF's nodata is missing"
+    description = "one page; GeoTIFF's nodata is missing"
     package = ("tifffile", "upsample")
-    programs = ("rasterio", "OpenCV (not float16)", "Pillow (8 and 16 bits, float32)")
+    programs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "OpenCV": tuple(name for name in NUMBERS if name != "float16"),
+        "Pillow": ("uint8", "uint16", "int16", "int32", "float32"),
+        "rasterio": dtypes,
+    }
     declares_missing = True
 
     def read(self, stream: BinaryIO) -> DepthMap:
-        if stream.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE:
-            return Png().read(stream)
-        return self._read(stream)
+        import tifffile
+
+        try:
+            opened = tifffile.TiffFile(stream)
+        except tifffile.TiffFileError:
+            raise DataError("not a TIFF file that can be read, or a broken one") from None
+        pages = [page.aspage() for page in opened.pages]
+        wanted = [page for page in pages if not (page.is_reduced or page.is_mask)]  # GDAL writes overviews behind it
+        if len(wanted) != 1:
+            raise DataError(f"one depth map is required, the file has {len(wanted)}")
+        page = wanted[0]
+        if page.samplesperpixel != 1 or page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+            kind = "a palette" if page.samplesperpixel == 1 else f"{page.samplesperpixel} channels"
+            raise DataError(f"a depth map must have one channel of numbers, got {kind}")
+        map_shape(page.shape)
+        if page.dtype is None:
+            raise DataError(f"integers or floats of 8, 16, 32 or 64 bits are required, got {page.bitspersample} bits")
+        georeference = _georeference(page)
+        extras = {"georeference": georeference} if georeference else {}
+        return DepthMap(_values(stream, page), missing=_nodata(page), extras=extras)
 
     def read_mask(self, stream: BinaryIO) -> DepthMap:
-        from ddfnet.depth.io.pillow import to_mask
-
-        if stream.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE:
-            return Png().read_mask(stream)
-        found = self._read(stream)
+        found = self.read(stream)
         if found.values.dtype == bool:  # bilevel, where 0 can be white
             return DepthMap(decode(stream, ("TIFF",), to_mask))
         return found
@@ -77,17 +94,15 @@ class Tiff(DepthFormat):
             return source
         # Coordinates count from the corner of the first pixel, or from its centre.
         half = 0.0 if _counts_from_centre(tags) else 0.5
-        (y_ratio, x_ratio), (y, x) = (
-            ratio,
-            (each - step * half + half for each, step in zip(offset, ratio, strict=True)),
-        )
+        y_ratio, x_ratio = ratio
+        y, x = (start + half - step * half for start, step in zip(offset, ratio, strict=True))
         new = dict(tags)
         if _PIXEL_SCALE in new:
             width, height, depth = new[_PIXEL_SCALE][:3]
             new[_PIXEL_SCALE] = (width / x_ratio, height / y_ratio, depth)
         if _TIEPOINT in new:
             points = list(new[_TIEPOINT])
-            for i in range(0, len(points) - 5, 6):
+            for i in range(0, len(points), 6):
                 points[i], points[i + 1] = points[i] * x_ratio + x, points[i + 1] * y_ratio + y
             new[_TIEPOINT] = tuple(points)
         if _TRANSFORM in new:
@@ -98,34 +113,6 @@ class Tiff(DepthFormat):
             new[_TRANSFORM] = tuple(value for row in rows for value in row)
         return replace(source, extras={**source.extras, "georeference": new})
 
-    def _read(self, stream: BinaryIO) -> DepthMap:
-        import tifffile
-
-        stream.seek(0)
-        try:
-            opened = tifffile.TiffFile(stream)
-        except tifffile.TiffFileError:
-            raise DataError("not a TIFF or PNG file that can be read, or a broken one") from None
-        pages = [page.aspage() for page in opened.pages]
-        wanted = [page for page in pages if not (page.is_reduced or page.is_mask)]  # GDAL writes overviews behind it
-        if len(wanted) != 1:
-            raise DataError(f"one depth map is required, the file has {len(wanted)}")
-        page = wanted[0]
-        if page.samplesperpixel != 1 or page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            kind = "a palette" if page.samplesperpixel == 1 else f"{page.samplesperpixel} channels"
-            raise DataError(f"a depth map must have one channel of numbers, got {kind}")
-        map_shape(page.shape)
-        if page.dtype is None:
-            raise DataError(f"integers or floats of 8, 16, 32 or 64 bits are required, got {page.bitspersample} bits")
-        georeference = {
-            code: tag.value if isinstance(tag.value, tuple | str) else (tag.value,)
-            for code in _GEOREFERENCE
-            if (tag := page.tags.get(code)) is not None
-        }
-        return DepthMap(
-            _values(stream, page), missing=_nodata(page), extras={"georeference": georeference} if georeference else {}
-        )
-
 
 def _values(stream: BinaryIO, page: Any) -> Array:
     """Return the values of a page as they are stored; Pillow would invert 8 bits where 0 is white."""
@@ -133,7 +120,7 @@ def _values(stream: BinaryIO, page: Any) -> Array:
 
     name = page.dtype.name
     if page.compression not in _WHOLE and name in _PILLOW:
-        return _by_pillow(stream, name, inverted=page.photometric == 0)
+        return _pillow_values(stream, name, inverted=page.photometric == 0)
     if page.compression in _DEFLATE:
         segments = zip(page.dataoffsets, page.databytecounts, strict=True)
         check_inflated((_part(stream, start, length) for start, length in segments), _segment_size(page))
@@ -141,7 +128,7 @@ def _values(stream: BinaryIO, page: Any) -> Array:
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
 
 
-def _by_pillow(stream: BinaryIO, name: str, *, inverted: bool) -> Array:
+def _pillow_values(stream: BinaryIO, name: str, *, inverted: bool) -> Array:
     """Return the values of a compression that tifffile leaves to a large package, and Pillow has."""
     import numpy as np
 
@@ -162,6 +149,23 @@ def _segment_size(page: Any) -> int:
     """Return the bytes of one strip or tile of a page."""
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     return min(rows, page.imagelength if not page.is_tiled else rows) * columns * int(page.dtype.itemsize)
+
+
+def _georeference(page: Any) -> dict[int, Any]:
+    """Return the tags of a page that place it on the earth, but for those that do not keep the standard."""
+    found = {}
+    for code in _GEOREFERENCE:
+        value = getattr(page.tags.get(code), "value", None)
+        lengths = {_PIXEL_SCALE: 3, _TRANSFORM: 16}
+        if code == _GEO_TEXTS:
+            sound = isinstance(value, str)
+        else:
+            value = value if isinstance(value, tuple) else (value,)
+            sound = all(isinstance(each, int if code == _GEO_KEYS else int | float) for each in value)
+            sound &= len(value) == lengths.get(code, len(value)) and not (code == _TIEPOINT and len(value) % 6)
+        if sound:
+            found[code] = value
+    return found
 
 
 def _nodata(page: Any) -> float | None:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from ddfnet.depth.io.limits import map_shape
-from ddfnet.depth.io.registry import DepthMap, NamedFormat, check_holds, format_of
+from ddfnet.depth.io.claims import map_shape
+from ddfnet.depth.io.registry import FORMATS, DepthFormat, DepthMap, NamedFormat, check_holds, format_of
 from ddfnet.errors import DataError
 from ddfnet.files import atomic_open
 
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 _Read = TypeVar("_Read")
 
+_SIGNATURES = {b"\x89PNG": ".png", b"II*\0": ".tif", b"MM\0*": ".tif"}  # the two are taken for each other
+
 
 def read(path: str | Path, *, channel: str | None = None) -> DepthMap:
     """Read a depth map; no value is changed.
 
     Args:
-        path: a file whose suffix is in `FORMATS`.
+        path: a file whose suffix is in `FORMATS`. A TIFF that is called .png is read too, and the other way round.
         channel: name of the channel, key or data set, in a file of several. None: the only one that can be meant.
 
     Returns:
@@ -114,9 +116,10 @@ def one_line(error: Exception) -> str:
 
 
 def _read_map(path: Path, channel: str | None, *, mask: bool) -> DepthMap:
-    format = format_of(path)
+    named = format_of(path)
 
     def decode(stream: BinaryIO) -> DepthMap:
+        format = _true_format(stream, named)
         format.check_installed()
         if isinstance(format, NamedFormat):
             found = format.read(stream, channel)
@@ -132,6 +135,13 @@ def _read_map(path: Path, channel: str | None, *, mask: bool) -> DepthMap:
         return dataclasses.replace(found, values=values, format=format.name)
 
     return read_file(path, decode)
+
+
+def _true_format(stream: BinaryIO, named: DepthFormat) -> DepthFormat:
+    """Return the format of a file by its content where its name is that of PNG or TIFF, otherwise by its name."""
+    suffix = _SIGNATURES.get(stream.read(4))
+    stream.seek(0)
+    return FORMATS[suffix] if suffix and set(named.suffixes) & set(_SIGNATURES.values()) else named
 
 
 @contextmanager
