@@ -128,6 +128,18 @@ def test_broken_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "says that it has 6 x 8 pixels, more than the limit" in message(tmp_path / "a.exr")
 
 
+def test_a_broken_part_is_not_passed_over(tmp_path: Path) -> None:
+    kinds = {"type": OpenEXR.scanlineimage, "compression": OpenEXR.ZIP_COMPRESSION}
+    maps = {name: np.tile(np.arange(64, dtype=np.float32), (64, 1)) for name in ("near", "Depth")}
+    parts = [OpenEXR.Part({"name": name, **kinds}, {"Y": values}) for name, values in maps.items()]
+    with OpenEXR.File(parts) as file:
+        file.write(str(tmp_path / "a.exr"))
+    content = bytearray((tmp_path / "a.exr").read_bytes())
+    content[-200:-100] = b"\xff" * 100
+    (tmp_path / "a.exr").write_bytes(content)
+    assert "a broken " in message(tmp_path / "a.exr")
+
+
 def test_without_the_package_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exr(tmp_path / "a.exr", {"Z": VALUES})
     monkeypatch.setattr("ddfnet.depth.io.registry.find_spec", lambda name: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,19 @@ def test_what_is_compressed_to_more_than_it_says_is_refused(tmp_path: Path) -> N
         for name in ("ImageWidth", "ImageLength", "RowsPerStrip"):
             file.pages[0].tags[name].overwrite(8)
     assert "of more than the 128 bytes that it claims" in message(tmp_path / "a.tif")
+
+
+def test_nothing_but_the_error_is_said_of_a_broken_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", depth_map())
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(content[:12] + bytes(12) + content[24:])
+    logger = logging.getLogger("tifffile")
+    logger.propagate = False  # pytest has a handler at the root, and so no last resort is used
+    try:
+        message(tmp_path / "a.tif")
+    finally:
+        logger.propagate = True
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_claim_of_many_pixels_is_refused(tmp_path: Path) -> None:

@@ -35,7 +35,10 @@ class Exr(NamedFormat):
         name = str(stream.name)  # OpenEXR before 3.5 reads no streams
         with OpenEXR.File(name, header_only=True) as header:
             _check_claims([part.header for part in header.parts])
+            count = len(header.parts)
         with OpenEXR.File(name, separate_channels=True) as opened:
+            if len(opened.parts) != count:  # OpenEXR 3.5 leaves out parts that it cannot read
+                raise DataError(f"a broken file: of its {count} parts {len(opened.parts)} can be read")
             found: dict[str, tuple[Any, Any]] = {}
             for part in opened.parts:
                 for key, values in part.channels.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
@@ -47,10 +49,11 @@ class Tiff(DepthFormat):
         import tifffile
 
         try:
-            opened = tifffile.TiffFile(stream)
+            with _quiet():
+                opened = tifffile.TiffFile(stream)
+                pages = [page.aspage() for page in opened.pages]
         except tifffile.TiffFileError:
             raise DataError("not a TIFF file that can be read, or a broken one") from None
-        pages = [page.aspage() for page in opened.pages]
         wanted = [page for page in pages if not (page.is_reduced or page.is_mask)]  # GDAL writes overviews behind it
         if len(wanted) != 1:
             raise DataError(f"one depth map is required, the file has {len(wanted)}")
@@ -112,6 +115,17 @@ class Tiff(DepthFormat):
                 row[3] -= row[0] * x + row[1] * y
             new[_TRANSFORM] = tuple(value for row in rows for value in row)
         return replace(source, extras={**source.extras, "georeference": new})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tifffile from writing to stderr what is wrong with a file: one line says it."""
+    logger, handler = logging.getLogger("tifffile"), logging.NullHandler()
+    logger.addHandler(handler)  # with one of its own, Python does not use the last resort
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _values(stream: BinaryIO, page: Any) -> Array:
