@@ -101,4 +101,6 @@ def check_negative(path: Path, depth: Array, valid: Array, missing: Sequence[flo
 def _text(value: Any) -> str:
     """Return a number as it would be typed."""
     number = float(value)
-    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e9 else repr(number)
+    if number.is_integer() and abs(number) < 1e9:
+        return f"{number:.0f}"
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)
