@@ -45,6 +45,8 @@ def test_a_format_of_floats_gets_floats(tmp_path: Path, between: list, run: Run,
 def test_whole_numbers_where_they_are_asked_for_or_all_there_is(
     tmp_path: Path, between: list, run: Run, name: str, dtype: str | None
 ) -> None:
+    if package := io.format_of(name).package:
+        pytest.importorskip(package[0])
     depth, guide = pair(tmp_path)
     done = run(depth, "--guide", guide, "-o", tmp_path / name, *(("--dtype", dtype) if dtype else ()))
     assert done.status == 0 and "uint16, 25.0% missing" in done.out
