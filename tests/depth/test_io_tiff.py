@@ -170,6 +170,34 @@ def test_nothing_but_the_error_is_said_of_a_broken_file(tmp_path: Path, capfd: p
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (16, 16)}, {"rowsperstrip": 8}])
+def test_values_that_are_not_there_are_not_zeros(tmp_path: Path, options: dict[str, Any]) -> None:
+    values = np.random.default_rng(0).integers(1, 60000, (64, 48)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, metadata=None, **options)
+    whole = (tmp_path / "a.tif").read_bytes()
+    for cut in (20, 500, 3000):
+        (tmp_path / "a.tif").write_bytes(whole[:-cut])
+        assert "cut short" in message(tmp_path / "a.tif")
+    (tmp_path / "a.tif").write_bytes(whole)
+    if "rowsperstrip" in options:
+        with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+            file.pages[0].tags["ImageLength"].overwrite(72)  # one strip more than there is
+        assert "cut short" in message(tmp_path / "a.tif")
+
+
+def test_tiles_that_gdal_left_out_are_missing(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    values = np.zeros((32, 32), np.int16)
+    values[:16, :16] = 7
+    profile = {"driver": "GTiff", "width": 32, "height": 32, "count": 1, "dtype": "int16", "nodata": -9999}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", **profile, tiled=True, blockxsize=16, blockysize=16, sparse_ok=True
+    ) as file:
+        file.write(values[:16, :16], 1, window=((0, 16), (0, 16)))
+    found = io.read(tmp_path / "a.tif")
+    assert (found.values[:16, :16] == 7).all() and (found.values[16:] == -9999).all() and found.missing == -9999
+
+
 def test_a_claim_of_many_pixels_is_refused(tmp_path: Path) -> None:
     for compression in (None, "zlib"):
         tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64), np.float64), compression=compression)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -135,10 +136,15 @@ def _values(stream: BinaryIO, page: Any) -> Array:
     name = page.dtype.name
     if page.compression not in _WHOLE and name in _PILLOW:
         return _pillow_values(stream, name, inverted=page.photometric == 0)
+    segments = [*zip(page.dataoffsets, page.databytecounts, strict=True)]
+    size = stream.seek(0, 2)
+    # tifffile has zeros where values are not there. An offset of 0 says that a tile has none, by GDAL's convention.
+    if len(segments) < math.prod(page.chunked) or any(start + length > size for start, length in segments):
+        raise DataError("cut short: some of its values are not there")
     if page.compression in _DEFLATE:
-        segments = zip(page.dataoffsets, page.databytecounts, strict=True)
         check_inflated((_part(stream, start, length) for start, length in segments), _segment_size(page))
-    values: Array = page.asarray()
+    with _quiet():
+        values: Array = page.asarray()
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
 
 
