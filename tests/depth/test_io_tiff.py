@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,7 @@ def test_tiles_that_gdal_left_out_are_missing(tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
     values = np.zeros((32, 32), np.int16)
     values[:16, :16] = 7
+    warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
     profile = {"driver": "GTiff", "width": 32, "height": 32, "count": 1, "dtype": "int16", "nodata": -9999}
     with rasterio.open(
         tmp_path / "a.tif", "w", **profile, tiled=True, blockxsize=16, blockysize=16, sparse_ok=True

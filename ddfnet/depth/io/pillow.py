@@ -40,7 +40,7 @@ class Png(DepthFormat):
 
         info = PngImagePlugin.PngInfo()
         for key, text in source.extras.get("text", {}).items():
-            info.add_itxt(key, text)
+            info.add_text(key, text)  # as iTXt where Latin-1 does not hold it
         Image.fromarray(values).save(stream, "PNG", pnginfo=info)
 
     def _read(self, stream: BinaryIO, convert: Callable[[Image.Image], Array]) -> DepthMap:
