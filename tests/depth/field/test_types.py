@@ -104,3 +104,16 @@ def test_a_plane_in_millimetres_has_no_terraces(tmp_path: Path, run: Run, networ
         assert run(depth, "--guide", guide, "-o", tmp_path / name, "--model", network).status == 0
         found = np.unique(io.read(tmp_path / name).values)
         assert (len(found) <= 16) if name == "a.png" else (len(found) > steps)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("a.tif", "float32"), ("a.png", "uint16"), ("a.exr", "float32")])
+def test_a_map_of_full_size_changes_its_type_alone(
+    tmp_path: Path, run: Run, network: Path, name: str, dtype: str
+) -> None:
+    if package := io.format_of(name).package:
+        pytest.importorskip(package[0])
+    values = depth_map((24, 32))
+    depth, guide = pair(tmp_path, depth=values)
+    assert run(depth, "--guide", guide, "-o", tmp_path / name, "--model", network).status == 0
+    found = io.read(tmp_path / name).values
+    assert found.dtype == dtype and np.array_equal(found, values)
