@@ -61,7 +61,7 @@ class ResultType:
         """
         import numpy as np
 
-        if result.dtype.kind in "iu":
+        if result.dtype.kind in "iu" and result.dtype.name == self.dtype:
             return result
         missing = ~np.isfinite(result)
         if not self.dtype.startswith("float"):
