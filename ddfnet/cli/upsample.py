@@ -12,6 +12,7 @@ from typing import Any
 
 from ddfnet.arguments import positive_int
 from ddfnet.depth import batch, io, pairing
+from ddfnet.depth.result_type import DTYPES
 from ddfnet.errors import UserError, require
 
 _MODULES = ("numpy", "PIL", "safetensors", "scipy", "tqdm")
@@ -22,8 +23,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "upsample",
         help="make a depth map as large and as sharp as an image of the same view",
-        description="Makes a depth map as large and as sharp as an image of the same view. The unit and the type "
-        f"of the values are kept; 0, nan and inf are missing. Formats: {formats}. With folders, files of the same name "
+        description="Makes a depth map as large and as sharp as an image of the same view. The unit "
+        f"is kept; 0, nan and inf are missing. Formats: {formats}. With folders, files of the same name "
         "(a.png and a.jpg) are a pair, and results that exist are kept.",
     )
     parser.add_argument("depth", type=Path, metavar="DEPTH", help="the depth map, or a folder of them")
@@ -38,12 +39,32 @@ def add(commands: Any) -> None:
         "--mask", type=Path, metavar="FILE", help="0 where the depth map, of the same size, is missing; or a folder"
     )
     parser.add_argument(
+        "--least", type=float, metavar="N", help="the mask is a map of confidences, and those from N on count"
+    )
+    parser.add_argument(
         "--invalid",
         type=float,
         action="append",
         default=[],
         metavar="VALUE",
-        help="a value that means missing, besides 0, nan and inf, such as 65535; can be given more than once",
+        help="a value that means missing besides nan and inf, in place of 0; can be given more than once, as in "
+        "--invalid 0 --invalid 65535",
+    )
+    parser.add_argument(
+        "--zero",
+        choices=("valid", "missing"),
+        help="the meaning of 0: a depth, as in inverse or relative depth and disparity, or missing (missing, unless "
+        "--invalid or the file says what is)",
+    )
+    parser.add_argument(
+        "--channel",
+        metavar="NAME",
+        help="the channel, key or data set that is the depth map, where several are",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="the type of the result (floats where its format holds them, otherwise that of the depth map)",
     )
     parser.add_argument(
         "--offset",
@@ -97,6 +118,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"{options.depth}: no such file or folder")
     if options.model != "auto":
         options.model = _load(options.model)  # once, so that a broken file ends the command before any work
+    if options.least is not None and options.mask is None:
+        raise UserError("--least needs a --mask, the map of confidences")
     settings = batch.Settings(**{own.name: getattr(options, own.name) for own in fields(batch.Settings)})
     paths = options.depth, options.guide, options.mask, options.output, options.preview
     if not options.depth.is_dir():

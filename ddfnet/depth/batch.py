@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ddfnet.depth import io
 from ddfnet.depth.alignment import align, aligned_bilinear, covers, same_aspect_ratio
+from ddfnet.depth.missing import check_negative, missing_values, seeming
 from ddfnet.depth.pairing import Job
-from ddfnet.depth.valid import MISSING, valid_depth
+from ddfnet.depth.result_type import ResultType, result_type
+from ddfnet.depth.valid import valid_depth
 from ddfnet.errors import DataError, UserError
 from ddfnet.files import atomic_open
 
@@ -33,7 +35,11 @@ class Settings:
 
     Attributes:
         ratio, offset, model, tile, fill, ensemble: see `ddfnet.upsample_depth`.
-        invalid: values that mean missing, besides 0, nan and inf.
+        invalid: values that mean missing besides nan and inf, in place of 0.
+        zero: "valid" where 0 is a depth, "missing" where it is none whatever ``invalid`` and the file say.
+        least: smallest value of a mask that counts, for a map of confidences; None where all but 0 do.
+        channel: name of the channel, key or data set that is the depth map.
+        dtype: number type of the results, one of `ddfnet.depth.result_type.DTYPES`, or None.
         stretch: allow a guide of another aspect ratio.
         disparity: large values are near; for the preview alone.
         overwrite: replace results that exist.
@@ -46,6 +52,10 @@ class Settings:
     fill: bool = False
     ensemble: bool = True
     invalid: Sequence[float] = ()
+    zero: str | None = None
+    least: float | None = None
+    channel: str | None = None
+    dtype: str | None = None
     stretch: bool = False
     disparity: bool = False
     overwrite: bool = False
@@ -90,22 +100,28 @@ def upsample_files(job: Job, settings: Settings) -> Outcome:
         return Outcome()
     start = time.perf_counter()
     try:
-        depth = io.read(job.depth).values
-        io.check_holds(job.output, depth.dtype)
+        found = io.read(job.depth, channel=settings.channel)
+        depth = found.values
+        missing = missing_values(invalid=settings.invalid, zero=settings.zero, declared=found.missing)
+        try:
+            kind = result_type(found, job.output, settings.dtype, missing)
+        except UserError as error:
+            raise UserError(f"{job.depth}: {error}") from None
         guide = io.read_guide(job.guide)
         check_sizes(job, depth.shape, guide.shape[:2], stretch=settings.stretch)
-        valid, notes = _read_valid(job, depth, settings.invalid)
-        result = _upsample(job, depth, guide, valid, settings)
+        valid, notes = _read_valid(job, found, missing, settings)
+        result = _upsample(job, kind.prepare(depth), guide, valid, settings)
+        notes += kind.notes(result)
         if job.output in wanted:
-            io.write(job.output, result)
+            notes += _write(job, kind, result, guide, settings)
         if job.preview in wanted:
             _write_preview(job.preview, depth, valid, guide, result, settings)
     except DataError as error:
         raise UserError(str(error)) from None
     seconds = time.perf_counter() - start
-    missing = 1 - valid_depth(result).mean()
-    share = f"{missing:.1%} missing, " if missing else ""
-    line = f"{job.output}: {guide.shape[1]} x {guide.shape[0]}, {result.dtype}, {share}in {seconds:.1f} s"
+    absent = 1 - valid_depth(result, missing=() if kind.zero_is_depth else (0,)).mean()
+    share = f"{absent:.1%} missing, " if absent else ""
+    line = f"{job.output}: {guide.shape[1]} x {guide.shape[0]}, {kind.dtype}, {share}in {seconds:.1f} s"
     return Outcome(line, notes)
 
 
@@ -195,30 +211,44 @@ def check_sizes(job: Job, depth_size: Sequence[int], guide_size: Sequence[int], 
         )
 
 
-def _read_valid(job: Job, depth: Array, invalid: Sequence[float]) -> tuple[Array, list[str]]:
+def _read_valid(job: Job, found: io.DepthMap, missing: Sequence[float], settings: Settings) -> tuple[Array, list[str]]:
     """Return where the depth map (h, w) is valid, its mask included, and notes on it."""
     import numpy as np
 
-    valid: Array = valid_depth(depth, missing=(*MISSING, *invalid))
+    depth = found.values
+    valid: Array = valid_depth(depth, missing=missing)
     if job.mask is not None:
-        mask = io.read_mask(job.mask)
+        mask = io.read_mask(job.mask, least=settings.least)
         if mask.shape != depth.shape:
             sizes = [f"{shape[1]} x {shape[0]}" for shape in (mask.shape, depth.shape)]
             raise UserError(f"{job.mask}: the mask must have the depth map's size, {sizes[1]}, it has {sizes[0]}")
         valid = valid & mask
     if not valid.any():
-        raise UserError(f"{job.depth}: no valid pixel: all are 0, nan, inf, --invalid or masked out")
-    if (negative := depth[valid & (depth < 0)]).size:
-        raise UserError(
-            f"{job.depth}: depth must not be negative, {negative.size} pixels are, down to {negative.min()}; give "
-            f"--invalid {negative.min()} if that means missing, or a --mask"
-        )
-    notes = []
+        named = "".join(f"{value:g}, " for value in missing)
+        raise UserError(f"{job.depth}: no valid pixel: all are {named}nan, inf or masked out")
+    if found.missing is None:
+        check_negative(job.depth, depth, valid, missing)
+    notes = [*found.notes, *seeming(depth, valid, missing)]
+    if settings.invalid and settings.zero is None and 0 not in missing and (zeros := (depth == 0).mean()):
+        notes.append(f"0 counts as a depth, in {zeros:.1%} of the pixels; if it is none, give --zero missing too")
     if depth.dtype == np.uint8:
-        notes.append("8-bit depth, at most 255 steps, and so is the result; 16 bits hold finer ones")
+        notes.append("8-bit depth, at most 255 steps; 16 bits hold finer ones")
     if not np.isfinite(depth).all():
         notes.append("nan or inf counts as missing")
     return valid, notes
+
+
+def _write(job: Job, kind: ResultType, result: Array, guide: Array, settings: Settings) -> list[str]:
+    """Write a result with what the depth map's file says besides its values, and return notes on what is lost."""
+    try:
+        values = kind.convert(result)
+    except UserError as error:
+        raise UserError(f"{job.depth}: {error}") from None
+    axes = align(kind.source.values.shape, guide.shape, settings.ratio, settings.offset)
+    ratio, offset = [axis.ratio for axis in axes], [axis.offset for axis in axes]
+    io.write(job.output, values, source=kind.source, ratio=ratio, offset=offset)
+    lost = "georeference" in kind.source.extras and io.format_of(job.output).name != kind.source.format
+    return ["the georeference is not written; name the result .tif for it"] if lost else []
 
 
 def _write_preview(path: Path, depth: Array, valid: Array, guide: Array, result: Array, settings: Settings) -> None:

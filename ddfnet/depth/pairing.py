@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddfnet.depth.io import FORMATS, GUIDES
+from ddfnet.depth.io import FORMATS, GUIDES, stem_of
 from ddfnet.errors import DataError, UserError, writable_folder
 
 
@@ -124,12 +124,13 @@ def files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, list[Path]
     Raises:
         DataError: the folder cannot be read.
     """
-    wanted = set(suffixes)
+    wanted = tuple(suffixes)
     found: dict[str, list[Path]] = {}
     try:
         for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in wanted and not path.name.startswith(".") and path.is_file():
-                found.setdefault(path.stem, []).append(path)
+            stem = stem_of(path, wanted)
+            if stem is not None and not path.name.startswith(".") and path.is_file():
+                found.setdefault(stem, []).append(path)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
     return found
