@@ -3,8 +3,9 @@
     python tools/compare_builds.py OLD NEW --json benchmarks/results/builds.json
 
 OLD and NEW are checkouts with their libraries built. Each has a process of its own, and the two take turns: in each
-round both run a case once, in a random order. A ratio is the median over the rounds of NEW's time over OLD's; on a busy
-machine the ratio of the least times is the steadier one.
+round both run a case once, in a random order. A process keeps the memory that it happened to get, which can make all of
+its rounds slow, so the rounds are spread over several pairs of processes. A ratio is the median over all rounds of
+NEW's time over OLD's; on a busy machine the ratio of the least times is the steadier one.
 """
 
 from __future__ import annotations
@@ -89,10 +90,17 @@ class Build:
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder).resolve()
         self.environment = {"PYTHONPATH": str(self.folder), "PATH": "/usr/bin:/bin"}
+
+    def start(self) -> None:
+        """Start a process that measures."""
         command = [sys.executable, __file__, "--serve"]
         self.process = subprocess.Popen(
             command, env=self.environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.communicate()
 
     @property
     def commit(self) -> str:
@@ -119,16 +127,20 @@ class Build:
         raise SystemExit(f"{self.folder}: the process has ended in case {name!r}")
 
 
-def compare(old: Build, new: Build, name: str, rounds: int) -> dict[str, Any]:
+def compare(old: Build, new: Build, name: str, rounds: int, pairs: int) -> dict[str, Any]:
     """Return a case's medians in milliseconds, the ratio of the builds with its middle half, and that of the least."""
     times: dict[Build, list[float]] = {old: [], new: []}
-    for build in (old, new):
-        build.milliseconds(name)  # also compiles, and reads what the import reads
     order, shuffle = [old, new], random.Random(SEED).shuffle
-    for _ in range(rounds):
-        shuffle(order)
+    for _ in range(pairs):
         for build in order:
-            times[build].append(build.milliseconds(name))
+            build.start()
+            build.milliseconds(name)  # also compiles, and reads what the import reads
+        for _ in range(rounds):
+            shuffle(order)
+            for build in order:
+                times[build].append(build.milliseconds(name))
+        for build in order:
+            build.stop()
     ratios = sorted(b / a for a, b in zip(times[old], times[new], strict=True))
     return {
         "case": name,
@@ -136,7 +148,7 @@ def compare(old: Build, new: Build, name: str, rounds: int) -> dict[str, Any]:
         "new_ms": round(statistics.median(times[new]), 4),
         "ratio": round(statistics.median(ratios), 3),
         "ratio_of_least": round(min(times[new]) / min(times[old]), 3),
-        "middle_half": [round(ratios[rounds // 4], 3), round(ratios[rounds - 1 - rounds // 4], 3)],
+        "middle_half": [round(ratios[len(ratios) // 4], 3), round(ratios[-1 - len(ratios) // 4], 3)],
     }
 
 
@@ -144,7 +156,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("old", nargs="?")
     parser.add_argument("new", nargs="?")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=8, help="per pair of processes (%(default)s)")
+    parser.add_argument("--pairs", type=int, default=4, help="of processes (%(default)s)")
     parser.add_argument("--case", action="append", choices=CASES, help="only this; can be given more than once")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -157,15 +170,14 @@ def main() -> None:
     old, new = Build(options.old), Build(options.new)
     rows = []
     for name in options.case or CASES:
-        rows.append(compare(old, new, name, options.rounds))
+        rows.append(compare(old, new, name, options.rounds, options.pairs))
         print(json.dumps(rows[-1]), flush=True)
-    for build in (old, new):
-        build.process.terminate()
     if options.json:
         result = {
             "what": "builds",
-            "command": f"python tools/compare_builds.py OLD NEW --rounds {options.rounds}",
+            "command": f"python tools/compare_builds.py OLD NEW --rounds {options.rounds} --pairs {options.pairs}",
             "rounds": options.rounds,
+            "pairs": options.pairs,
             "seed": SEED,
             "old": old.commit,
             "machine": new.facts(),
