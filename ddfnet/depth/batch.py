@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddfnet.depth import io
-from ddfnet.depth.alignment import align, aligned_bilinear, covers, same_aspect_ratio
 from ddfnet.depth.pairing import Job
+from ddfnet.depth.sizes import covers, same_aspect_ratio
 from ddfnet.depth.valid import MISSING, valid_depth
 from ddfnet.errors import DataError, UserError
 from ddfnet.files import atomic_open
@@ -222,6 +222,7 @@ def _read_valid(job: Job, depth: Array, invalid: Sequence[float]) -> tuple[Array
 
 
 def _write_preview(path: Path, depth: Array, valid: Array, guide: Array, result: Array, settings: Settings) -> None:
+    from ddfnet.depth.alignment import align, aligned_bilinear
     from ddfnet.depth.preview import preview
 
     y, x = align(depth.shape, guide.shape, settings.ratio, settings.offset)

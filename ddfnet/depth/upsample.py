@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from ddfnet.depth.alignment import align, covers, nearest_valid
+from ddfnet.depth.alignment import align, nearest_valid
+from ddfnet.depth.sizes import covers
 from ddfnet.depth.tiling import upsample_tiled
 from ddfnet.depth.valid import valid_depth
 
