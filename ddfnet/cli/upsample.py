@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ddfnet.arguments import positive_int
-from ddfnet.depth import batch, io, pairing
+from ddfnet.cli._common import SUMMARIES
+from ddfnet.depth import batch, io, known_layouts, pairing
 from ddfnet.errors import UserError, require
 
 _MODULES = ("numpy", "PIL", "safetensors", "scipy", "tqdm")
@@ -21,17 +23,38 @@ def add(commands: Any) -> None:
     formats = "; ".join(f"{format.name} ({format.description})" for format in io.formats())
     parser = commands.add_parser(
         "upsample",
-        help="make a depth map as large and as sharp as an image of the same view",
+        help=SUMMARIES["upsample"],
         description="Makes a depth map as large and as sharp as an image of the same view. The unit and the type "
         f"of the values are kept; 0, nan and inf are missing. Formats: {formats}. With folders, files of the same name "
-        "(a.png and a.jpg) are a pair, and results that exist are kept.",
+        "(a.png and a.jpg) are a pair, or those that a list such as TUM's associations.txt or the layout of a known "
+        "data set says, and results that exist are kept.",
     )
     parser.add_argument("depth", type=Path, metavar="DEPTH", help="the depth map, or a folder of them")
     parser.add_argument(
-        "--guide", type=Path, required=True, metavar="IMAGE", help="the guide image, or a folder of them"
+        "--guide",
+        type=Path,
+        metavar="IMAGE",
+        help="the guide image, for a folder one for all or a folder of them (the folder of the depth maps)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="the result, or a folder for them"
+    )
+    parser.add_argument(
+        "--pairs",
+        nargs=2,
+        metavar=("DEPTH", "IMAGE"),
+        help="names of the files in a folder that are a pair, such as 'depth_{}.png' 'color_{}.jpg'; an IMAGE without "
+        "{} is for all",
+    )
+    parser.add_argument(
+        "--associations", type=Path, metavar="FILE", help="list of pairs, two names per line (associations.txt)"
+    )
+    parser.add_argument(
+        "--max-gap",
+        type=seconds,
+        default=known_layouts.MAX_GAP,
+        metavar="SECONDS",
+        help="longest time between a depth map and its image, where the files are named by times (%(default)s)",
     )
     parser.add_argument("--fill", action="store_true", help="give pixels far from any measured one a value, too")
     parser.add_argument(
@@ -88,6 +111,17 @@ def numbers(text: str) -> float | tuple[float, float]:
     return values[0] if len(values) == 1 else (values[0], values[1])
 
 
+def seconds(text: str) -> float:
+    """Parse a time: a number from 0 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 on, got {text!r}")
+    return value
+
+
 def run(options: argparse.Namespace) -> int:
     require("upsample", _MODULES)
     # Large images are common here: Pillow warns of them, and refuses them from twice that size on.
@@ -95,26 +129,55 @@ def run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore", message="ddfnet uses its PyTorch reference")
     if not options.depth.exists():
         raise UserError(f"{options.depth}: no such file or folder")
-    if options.model != "auto":
-        options.model = _load(options.model)  # once, so that a broken file ends the command before any work
-    settings = batch.Settings(**{own.name: getattr(options, own.name) for own in fields(batch.Settings)})
+    return _run_folder(options) if options.depth.is_dir() else _run_file(options)
+
+
+def _run_file(options: argparse.Namespace) -> int:
+    for name in ("guide", "pairs", "associations"):
+        if (getattr(options, name) is None) == (name == "guide"):
+            need = "is required with" if name == "guide" else "is for folders, this is"
+            raise UserError(f"--{name} {need} a single depth map, {options.depth}")
     paths = options.depth, options.guide, options.mask, options.output, options.preview
-    if not options.depth.is_dir():
-        job = pairing.single(*paths, overwrite=settings.overwrite)
-        outcome = batch.upsample_files(job, settings)
-        _print_notes({note: [job.depth] for note in outcome.notes})
-        print(outcome.line)
-        return 0
-    jobs, unpaired = pairing.folder(*paths)
-    summary = batch.upsample_all(jobs, settings, workers=options.jobs)
+    job = pairing.single(*paths, overwrite=options.overwrite)
+    outcome = batch.upsample_files(job, _settings(options))
+    _print_notes({note: [job.depth] for note in outcome.notes})
+    print(outcome.line)
+    return 0
+
+
+def _run_folder(options: argparse.Namespace) -> int:
+    jobs, pairs = pairing.folder(
+        options.depth,
+        options.guide or options.depth,
+        options.mask,
+        options.output,
+        options.preview,
+        patterns=options.pairs,
+        associations=options.associations,
+        max_gap=options.max_gap,
+    )
+    if pairs.rule or pairs.spare:
+        spare = f"; {pairs.spare} images without a depth map are left out" if pairs.spare else ""
+        print(f"ddfnet: note: {len(jobs)} pairs {pairs.rule}".rstrip() + spare, file=sys.stderr)
+    summary = batch.upsample_all(jobs, _settings(options), workers=options.jobs)
     _print_notes(summary.notes)
-    problems, count = [*unpaired, *summary.problems], len(jobs) + len(unpaired)
+    problems, count = [*pairs.problems, *summary.problems], len(jobs) + len(pairs.problems)
     kept = f", {summary.kept} there already (--overwrite replaces them)" if summary.kept else ""
     print(f"{summary.written} of {count} written to {options.output}{kept}")
     if problems:
         lines = "".join(f"\n  {line}" for line in sorted(problems))
         print(f"ddfnet: error: {len(problems)} of {count} failed:{lines}", file=sys.stderr)
     return 130 if summary.interrupted else 1 if problems else 0
+
+
+def _settings(options: argparse.Namespace) -> batch.Settings:
+    """Return the settings of the options, with the network loaded once, so that a broken file ends the command early.
+
+    Nothing before this needs torch, whose import takes longer than every check of arguments and files.
+    """
+    if options.model != "auto":
+        options.model = _load(options.model)
+    return batch.Settings(**{own.name: getattr(options, own.name) for own in fields(batch.Settings)})
 
 
 def _load(file: str) -> Any:

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.cli.conftest import calls, run
+
+__all__ = ["calls", "run"]
