@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddfnet.depth.alignment import AxisAlignment
 from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.depth.progress import track
 
 _RADIUS = 2  # samples: every sample that an output is made of lies this near to the one nearest to the output
 _POOLED = 128  # samples per side whose features are summed at once: the same for any tile, and so is the sum
@@ -142,7 +143,7 @@ def _run_tiles(
     step = max(1, tile // factor)
     result = torch.empty(len(wanted[0]), len(wanted[1]), dtype=torch.float64, device=device)
     reached = torch.empty(result.shape, dtype=torch.bool, device=device)
-    for inner in itertools.product(*(tile_slices(size, step) for size in valid.shape)):
+    for inner in track([*itertools.product(*(tile_slices(size, step) for size in valid.shape))]):
         outer = [pad_slice(own, network.receptive_radius, size) for own, size in zip(inner, valid.shape, strict=True)]
         # The wanted pixels among those of this tile; they ascend.
         parts = [
