@@ -14,7 +14,11 @@ from typing import Any
 from ddfnet.arguments import positive_int
 from ddfnet.cli._common import SUMMARIES
 from ddfnet.depth import batch, io, known_layouts, pairing
+from ddfnet.depth.orientation import ORIENTATIONS
+from ddfnet.depth.progress import progress_bar
 from ddfnet.errors import UserError, require
+
+FILLS = ("guided", "nearest", "none")
 
 _MODULES = ("numpy", "PIL", "safetensors", "scipy", "tqdm")
 
@@ -56,7 +60,16 @@ def add(commands: Any) -> None:
         metavar="SECONDS",
         help="longest time between a depth map and its image, where the files are named by times (%(default)s)",
     )
-    parser.add_argument("--fill", action="store_true", help="give pixels far from any measured one a value, too")
+    parser.add_argument(
+        "--fill",
+        nargs="?",
+        type=_filling,
+        const="guided",
+        default="none",
+        metavar="|".join(FILLS),
+        help="give pixels far from any measured one a value, too: by the image, or the nearest one's; alone it is "
+        "guided (%(default)s)",
+    )
     parser.add_argument(
         "--mask", type=Path, metavar="FILE", help="0 where the depth map, of the same size, is missing; or a folder"
     )
@@ -81,6 +94,16 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--stretch", action="store_true", help="allow a guide of another aspect ratio, if it shows the same view"
     )
+    parser.add_argument(
+        "--orientation",
+        choices=ORIENTATIONS,
+        help="use a guide that its EXIF data says to turn as it is stored, or upright (by aspect ratio and edges)",
+    )
+    parser.add_argument(
+        "--undo-nearest",
+        action="store_true",
+        help="take the samples of a depth map that was enlarged by nearest neighbour before",
+    )
     parser.add_argument("--tile", type=positive_int, metavar="N", help="work in tiles of N pixels, to bound the memory")
     parser.add_argument(
         "--ensemble",
@@ -98,6 +121,12 @@ def add(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="depth maps at a time (%(default)s)")
     parser.set_defaults(run=run)
+
+
+def _filling(text: str) -> str:
+    if text not in FILLS:
+        raise argparse.ArgumentTypeError(f"must be {', '.join(FILLS)}, got {text!r}; write --fill=guided before a file")
+    return text
 
 
 def numbers(text: str) -> float | tuple[float, float]:
@@ -139,7 +168,9 @@ def _run_file(options: argparse.Namespace) -> int:
             raise UserError(f"--{name} {need} a single depth map, {options.depth}")
     paths = options.depth, options.guide, options.mask, options.output, options.preview
     job = pairing.single(*paths, overwrite=options.overwrite)
-    outcome = batch.upsample_files(job, _settings(options))
+    settings = _settings(options)
+    with progress_bar():
+        outcome = batch.upsample_files(job, settings)
     _print_notes({note: [job.depth] for note in outcome.notes})
     print(outcome.line)
     return 0

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddfnet.depth import io
+from ddfnet.depth.enlarged import find_blocks
+from ddfnet.depth.orientation import as_stored, choose_orientation, exif_orientation
 from ddfnet.depth.pairing import Job
-from ddfnet.depth.sizes import covers, same_aspect_ratio
+from ddfnet.depth.sizes import ASPECT_TOLERANCE, aspect_error, covers, same_aspect_ratio
 from ddfnet.depth.valid import MISSING, valid_depth
 from ddfnet.errors import DataError, UserError
 from ddfnet.files import atomic_open
@@ -32,9 +34,12 @@ class Settings:
     """Settings of a batch: those of `ddfnet.upsample_depth`, and those of its files.
 
     Attributes:
-        ratio, offset, model, tile, fill, ensemble: see `ddfnet.upsample_depth`.
+        ratio, offset, model, tile, ensemble: see `ddfnet.upsample_depth`.
+        fill: "guided", "nearest" or "none".
         invalid: values that mean missing, besides 0, nan and inf.
         stretch: allow a guide of another aspect ratio.
+        orientation: "stored" or "upright" for a guide that its EXIF data says to turn; None for what fits.
+        undo_nearest: take the samples of a depth map that was enlarged by nearest neighbour before.
         disparity: large values are near; for the preview alone.
         overwrite: replace results that exist.
     """
@@ -43,10 +48,12 @@ class Settings:
     offset: float | tuple[float, float] | None = None
     model: str | Path | GuidedUpsampler = "auto"
     tile: int | None = None
-    fill: bool = False
+    fill: str = "none"
     ensemble: bool = True
     invalid: Sequence[float] = ()
     stretch: bool = False
+    orientation: str | None = None
+    undo_nearest: bool = False
     disparity: bool = False
     overwrite: bool = False
 
@@ -92,10 +99,15 @@ def upsample_files(job: Job, settings: Settings) -> Outcome:
     try:
         depth = io.read(job.depth).values
         io.check_holds(job.output, depth.dtype)
-        guide = io.read_guide(job.guide)
-        check_sizes(job, depth.shape, guide.shape[:2], stretch=settings.stretch)
         valid, notes = _read_valid(job, depth, settings.invalid)
-        result = _upsample(job, depth, guide, valid, settings)
+        depth, valid = _undo_nearest(depth, valid, notes, undo=settings.undo_nearest)
+        guide = _read_guide(job, depth, valid, notes, settings.orientation)
+        check_sizes(job, depth.shape, guide.shape[:2], notes, stretch=settings.stretch)
+        if depth.shape == guide.shape[:2] and valid.all():
+            notes.append("nothing is missing: it has the guide's size and no holes, so the result is a copy")
+            result = depth
+        else:
+            result = _upsample(job, depth, guide, valid, settings)
         if job.output in wanted:
             io.write(job.output, result)
         if job.preview in wanted:
@@ -162,8 +174,9 @@ def _upsample(job: Job, depth: Array, guide: Array, valid: Array, settings: Sett
     from ddfnet.depth.upsample import upsample_depth
 
     options: dict[str, Any] = {
-        name: getattr(settings, name) for name in ("ratio", "offset", "model", "tile", "fill", "ensemble")
+        name: getattr(settings, name) for name in ("ratio", "offset", "model", "tile", "ensemble")
     }
+    options["fill"] = settings.fill != "none"
     try:
         return upsample_depth(depth, guide, valid=valid, **options)
     except (ValueError, TypeError) as error:
@@ -174,8 +187,44 @@ def _upsample(job: Job, depth: Array, guide: Array, valid: Array, settings: Sett
         raise UserError(f"{job.depth}: not enough memory; give a --tile, such as 512, and fewer --jobs") from None
 
 
-def check_sizes(job: Job, depth_size: Sequence[int], guide_size: Sequence[int], *, stretch: bool) -> None:
+def _undo_nearest(depth: Array, valid: Array, notes: list[str], *, undo: bool) -> tuple[Array, Array]:
+    """Return the depth map and its mask, or the samples of both where an enlargement is to be undone."""
+    blocks = find_blocks(depth)
+    if blocks is None:
+        if undo:
+            notes.append("--undo-nearest: no blocks of equal pixels were found, so it is taken as it is")
+        return depth, valid
+    if not undo:
+        notes.append(f"it was enlarged by nearest neighbour, from {blocks}; --undo-nearest upsamples these samples")
+        return depth, valid
+    notes.append(f"enlarged by nearest neighbour before, so it is taken as {blocks}")
+    return blocks.take(depth), blocks.take(valid)
+
+
+def _read_guide(job: Job, depth: Array, valid: Array, notes: list[str], wanted: str | None) -> Array:
+    """Return the guide, turned as its EXIF data says or as it is stored."""
+    guide = io.read_guide(job.guide)
+    orientation = exif_orientation(job.guide)
+    if orientation == 1 or wanted == "upright":
+        return guide
+    if wanted == "stored":
+        return as_stored(guide, orientation)
+    guide, note = choose_orientation(guide, orientation, depth, valid)
+    notes.append(note)
+    return guide
+
+
+def check_sizes(
+    job: Job, depth_size: Sequence[int], guide_size: Sequence[int], notes: list[str], *, stretch: bool
+) -> None:
     """Refuse a guide that is smaller than the depth map, or that shows another view by its aspect ratio.
+
+    Args:
+        job: files, for messages.
+        depth_size: (h, w).
+        guide_size: (H, W).
+        notes: gets a note where the aspect ratios differ by no more than `ASPECT_TOLERANCE`.
+        stretch: allow any aspect ratio.
 
     Raises:
         UserError: such a guide, and the mend.
@@ -186,7 +235,11 @@ def check_sizes(job: Job, depth_size: Sequence[int], guide_size: Sequence[int], 
             f"{job.guide}: a guide at least as large as the depth map is required; it is {sizes[1]}, "
             f"{job.depth} is {sizes[0]}"
         )
-    if not stretch and not same_aspect_ratio(guide_size, depth_size):
+    if stretch or same_aspect_ratio(guide_size, depth_size):
+        return
+    if (error := aspect_error(guide_size, depth_size)) <= ASPECT_TOLERANCE:
+        notes.append(f"its aspect ratio and the guide's differ by {error:.1%}; they are taken for the same view")
+    else:
         ratios = [f"{size[1] / size[0]:.3f}" for size in (depth_size, guide_size)]
         raise UserError(
             f"{job.guide}: a guide of the depth map's aspect ratio is required; it is {sizes[1]} ({ratios[1]}), "

@@ -22,7 +22,7 @@ def pairs_of_patterns(depth: Path, image: Path, patterns: Sequence[str]) -> Pair
     Args:
         depth: folder that the first pattern begins from.
         image: folder that the second one begins from. Without ``{}`` it is one image for all depth maps.
-        patterns: of the depth maps and of the images, with their suffixes.
+        patterns: the depth maps' and the images', with their suffixes.
 
     Raises:
         DataError: a pattern is none, a folder cannot be read, or no file is named so.

@@ -87,15 +87,17 @@ def test_bad_outputs(tmp_path: Path, calls: list, run: Run, monkeypatch: pytest.
 )
 def test_sizes_that_fit_by_rounding(small: tuple[int, int], large: tuple[int, int]) -> None:
     job = pairing.Job(Path("d"), Path("g"), None, Path("o"), None)
-    batch.check_sizes(job, small, large, stretch=False)
+    notes: list[str] = []
+    batch.check_sizes(job, small, large, notes, stretch=False)
+    assert notes == []
 
 
 @pytest.mark.parametrize("small", [(93, 63), (60, 93), (66, 93), (63, 99), (125, 247)])
 def test_sizes_that_do_not_fit(small: tuple[int, int]) -> None:
     job = pairing.Job(Path("d"), Path("g"), None, Path("o"), None)
     with pytest.raises(UserError, match="aspect ratio is required; it is 741 x 500"):
-        batch.check_sizes(job, small, (500, 741), stretch=False)
-    batch.check_sizes(job, small, (500, 741), stretch=True)
+        batch.check_sizes(job, small, (500, 741), [], stretch=False)
+    batch.check_sizes(job, small, (500, 741), [], stretch=True)
 
 
 @pytest.mark.parametrize(
