@@ -125,7 +125,9 @@ def add(commands: Any) -> None:
 
 def _filling(text: str) -> str:
     if text not in FILLS:
-        raise argparse.ArgumentTypeError(f"must be {', '.join(FILLS)}, got {text!r}; write --fill=guided before a file")
+        raise argparse.ArgumentTypeError(
+            f"must be guided, nearest or none, got {text!r}; write --fill=guided before a file"
+        )
     return text
 
 

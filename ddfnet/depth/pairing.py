@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddfnet.depth.given_pairs import find_list, pairs_of_list, pairs_of_one_image, pairs_of_patterns, suggested_patterns
-from ddfnet.depth.io import FORMATS, format_of
-from ddfnet.depth.known_layouts import MAX_GAP, Pairs, files_by_stem, pairs_of_folders
+from ddfnet.depth.io import FORMATS, GUIDES, format_of
+from ddfnet.depth.known_layouts import MAX_GAP, Pairs, files_by_stem, files_of, pairs_of_folders
 from ddfnet.errors import DataError, UserError, writable_folder
 
 _ITSELF = "it would be the depth map and its guide at once; a guide is an image of its own"
@@ -186,12 +186,20 @@ def _no_pairs(depth: Path, guide: Path, pairs: Pairs) -> str:
     if len(pairs.problems) == 1:
         return pairs.problems[0]
     rule = f" {pairs.rule}" if pairs.rule else ""
-    patterns = suggested_patterns(depth, guide) if guide.is_dir() else None
-    mend = "give --pairs '{}' '{}'".format(*patterns or ("depth_{}.png", "color_{}.jpg"))
     return (
         f"{depth}: no depth map has an image in {guide}{rule} (of {len(pairs.problems)} files, {pairs.problems[0]}); "
-        f"{mend}{'' if patterns else ', as the files are named'}"
+        f"{_suggestion(depth, guide)}"
     )
+
+
+def _suggestion(depth: Path, guide: Path) -> str:
+    """Return a rule that would pair files, if there is one."""
+    images = files_of(guide, GUIDES) if guide.is_dir() else []
+    if len(images) == 1 and not depth.samefile(guide):
+        return f"give --guide {images[0]} if it is the image of all"
+    if images and (patterns := suggested_patterns(depth, guide)):
+        return "give --pairs '{}' '{}'".format(*patterns)
+    return "give --pairs 'depth_{}.png' 'color_{}.jpg', as the files are named"
 
 
 def _check_results(jobs: Sequence[Job], folders: Sequence[Path]) -> None:

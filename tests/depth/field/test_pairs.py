@@ -206,6 +206,10 @@ def test_patterns_that_are_none(tmp_path: Path, calls: list, run: Run, patterns:
 def test_one_image_for_many_maps(tmp_path: Path, calls: list, run: Run) -> None:
     root = files(tmp_path / "s", {"1.png": 1, "2.png": 2, "3.tif": 3}, {"view.png": 100})
     view = root / "view.png"  # among the depth maps, and no depth map itself
+    alone = files(tmp_path / "alone", {}, {"one.png": 100})
+    refused(
+        run(root, "--guide", alone, "-o", tmp_path / "a"), f"give --guide {alone}/one.png if it is the image of all"
+    )
     assert run(root, "--guide", view, "-o", tmp_path / "a").status == 0
     assert near(pairs(calls), {1: 100, 2: 100, 3: 100})
     calls.clear()
