@@ -101,8 +101,12 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--undo-nearest",
-        action="store_true",
-        help="take the samples of a depth map that was enlarged by nearest neighbour before",
+        nargs="?",
+        type=_block,
+        const=0.0,
+        metavar="PIXELS",
+        help="take the samples of a depth map that was enlarged by nearest neighbour before, in blocks of so many "
+        "pixels; alone it finds them",
     )
     parser.add_argument("--tile", type=positive_int, metavar="N", help="work in tiles of N pixels, to bound the memory")
     parser.add_argument(
@@ -129,6 +133,16 @@ def _filling(text: str) -> str:
             f"must be guided, nearest or none, got {text!r}; write --fill=guided before a file"
         )
     return text
+
+
+def _block(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"must be a number of pixels from 1 on, got {text!r}; alone it goes last")
+    return value
 
 
 def numbers(text: str) -> float | tuple[float, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddfnet.depth import io
-from ddfnet.depth.enlarged import find_blocks
+from ddfnet.depth.enlarged import even_blocks, find_blocks
 from ddfnet.depth.orientation import as_stored, choose_orientation, exif_orientation
 from ddfnet.depth.pairing import Job
 from ddfnet.depth.sizes import ASPECT_TOLERANCE, aspect_error, covers, same_aspect_ratio
@@ -39,7 +39,8 @@ class Settings:
         invalid: values that mean missing, besides 0, nan and inf.
         stretch: allow a guide of another aspect ratio.
         orientation: "stored" or "upright" for a guide that its EXIF data says to turn; None for what fits.
-        undo_nearest: take the samples of a depth map that was enlarged by nearest neighbour before.
+        undo_nearest: take the samples of a depth map that was enlarged by nearest neighbour before: 0 where they lie on
+            a grid that can be found, else the pixels per sample; None takes the map as it is.
         disparity: large values are near; for the preview alone.
         overwrite: replace results that exist.
     """
@@ -53,7 +54,7 @@ class Settings:
     invalid: Sequence[float] = ()
     stretch: bool = False
     orientation: str | None = None
-    undo_nearest: bool = False
+    undo_nearest: float | None = None
     disparity: bool = False
     overwrite: bool = False
 
@@ -100,7 +101,7 @@ def upsample_files(job: Job, settings: Settings) -> Outcome:
         depth = io.read(job.depth).values
         io.check_holds(job.output, depth.dtype)
         valid, notes = _read_valid(job, depth, settings.invalid)
-        depth, valid = _undo_nearest(depth, valid, notes, undo=settings.undo_nearest)
+        depth, valid = _undo_nearest(depth, valid, notes, settings.undo_nearest)
         guide = _read_guide(job, depth, valid, notes, settings.orientation)
         check_sizes(job, depth.shape, guide.shape[:2], notes, stretch=settings.stretch)
         if depth.shape == guide.shape[:2] and valid.all():
@@ -187,14 +188,17 @@ def _upsample(job: Job, depth: Array, guide: Array, valid: Array, settings: Sett
         raise UserError(f"{job.depth}: not enough memory; give a --tile, such as 512, and fewer --jobs") from None
 
 
-def _undo_nearest(depth: Array, valid: Array, notes: list[str], *, undo: bool) -> tuple[Array, Array]:
+def _undo_nearest(depth: Array, valid: Array, notes: list[str], ratio: float | None) -> tuple[Array, Array]:
     """Return the depth map and its mask, or the samples of both where an enlargement is to be undone."""
-    blocks = find_blocks(depth)
+    blocks = even_blocks((depth.shape[0], depth.shape[1]), ratio) if ratio else find_blocks(depth)
     if blocks is None:
-        if undo:
-            notes.append("--undo-nearest: no blocks of equal pixels were found, so it is taken as it is")
+        if ratio is not None:
+            notes.append(
+                "--undo-nearest: no blocks of equal pixels on a grid were found, so it is taken as it is; "
+                "--undo-nearest=3 would take blocks of 3 x 3 pixels"
+            )
         return depth, valid
-    if not undo:
+    if ratio is None:
         notes.append(f"it was enlarged by nearest neighbour, from {blocks}; --undo-nearest upsamples these samples")
         return depth, valid
     notes.append(f"enlarged by nearest neighbour before, so it is taken as {blocks}")

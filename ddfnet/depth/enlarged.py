@@ -45,6 +45,29 @@ class Blocks:
         return values[self.rows[:, None], self.columns]
 
 
+def even_blocks(size: tuple[int, int], ratio: float) -> Blocks:
+    """Return blocks of a known size, for maps whose blocks lie on no grid.
+
+    RealSense's align, for example, paints each sample as a rectangle where its own depth puts it.
+
+    Args:
+        size: (H, W).
+        ratio: pixels per sample, at least 1.
+
+    Example:
+        >>> str(even_blocks((720, 1280), 2.5))
+        '512 x 288 samples, each 2.5 x 2.5 pixels'
+    """
+    import numpy as np
+
+    counts = [max(1, round(pixels / ratio)) for pixels in size]
+    rows, columns = (
+        ((np.arange(count) + 0.5) * (pixels / count)).astype(np.int64)
+        for count, pixels in zip(counts, size, strict=True)
+    )
+    return Blocks(rows, columns, size)
+
+
 def find_blocks(depth: Array) -> Blocks | None:
     """Find the blocks of a map that was enlarged by nearest neighbour, by any ratio, a different one per axis perhaps.
 

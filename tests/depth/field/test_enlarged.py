@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ddfnet.cli.main import main
 from ddfnet.depth import io
 from ddfnet.depth.enlarged import find_blocks
 from tests.upsampling import Run
@@ -127,4 +128,25 @@ def test_an_enlargement_is_said_and_undone_when_asked(tmp_path: Path, calls: lis
 def test_where_there_are_no_blocks_the_option_says_so(tmp_path: Path, calls: list, run: Run) -> None:
     depth, guide = full(tmp_path, RANDOM.integers(500, 5000, (48, 64), dtype=np.uint16))
     done = run(depth, "--guide", guide, "-o", tmp_path / "o.png", "--undo-nearest")
-    assert done.status == 0 and "--undo-nearest: no blocks of equal pixels were found" in done.err
+    assert done.status == 0 and "--undo-nearest: no blocks of equal pixels on a grid were found" in done.err
+    assert not calls and "--undo-nearest=3 would take blocks of 3 x 3 pixels" in done.err
+
+
+def test_blocks_on_no_grid_are_taken_by_their_size(tmp_path: Path, calls: list, run: Run) -> None:
+    """A row of samples is painted by up to a pixel to either side, as a slanted wall is by RealSense's align."""
+    small = RANDOM.integers(500, 5000, (16, 20), dtype=np.uint16)
+    rows = [np.roll(np.repeat(row, 3), number // 6 - 1) for number, row in enumerate(small)]
+    values = np.repeat(np.stack(rows), 3, axis=0)
+    assert find_blocks(values) is None
+    depth, guide = full(tmp_path, values)
+    done = run(depth, "--guide", guide, "-o", tmp_path / "o.png", "--undo-nearest", 3)
+    assert done.status == 0 and "so it is taken as 20 x 16 samples, each 3 x 3 pixels" in done.err
+    assert np.array_equal(calls[0]["depth"], small)
+
+
+@pytest.mark.parametrize("text", ["0.5", "x", "nan", "inf", "-3"])
+def test_block_sizes_that_are_none(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    depth, guide = full(tmp_path, SMALL)
+    arguments = ("upsample", depth, "--guide", guide, "-o", tmp_path / "o.png", f"--undo-nearest={text}")
+    assert main([*map(str, arguments)]) == 2
+    assert f"argument --undo-nearest: must be a number of pixels from 1 on, got '{text}'" in capsys.readouterr().err
