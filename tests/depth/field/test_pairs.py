@@ -15,6 +15,7 @@ from PIL import Image
 
 from ddfnet.depth import io
 from ddfnet.depth.io import FORMATS
+from ddfnet.depth.known_layouts import LAYOUTS, SUBFOLDERS, TUM
 from tests.upsampling import Run, refused
 
 
@@ -37,7 +38,7 @@ def near(got: dict[int, int], expected: dict[int, int]) -> bool:
     return got.keys() == expected.keys() and all(abs(got[key] - expected[key]) <= 1 for key in got)
 
 
-LAYOUTS = {  # name: depth maps, images, the pairs, the rule
+SEQUENCES = {  # name: depth maps, images, the pairs, the rule
     "7-Scenes": (
         {"frame-000000.depth.png": 1, "frame-000001.depth.png": 2},
         {"frame-000000.color.png": 100, "frame-000001.color.png": 200},
@@ -98,9 +99,9 @@ LAYOUTS = {  # name: depth maps, images, the pairs, the rule
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", SEQUENCES)
 def test_a_known_layout_is_found_and_said(tmp_path: Path, calls: list, run: Run, layout: str) -> None:
-    depths, images, expected, rule = LAYOUTS[layout]
+    depths, images, expected, rule = SEQUENCES[layout]
     root = files(tmp_path / "sequence", depths, images)
     (root / "pose.txt").write_text("1 0 0 0\n")
     done = run(root, "-o", tmp_path / "out")
@@ -264,3 +265,13 @@ def test_options_of_folders_are_refused_for_a_file(tmp_path: Path, calls: list, 
     more = ("--guide", root / "b.jpg", *out)
     refused(run(root / "a.png", *more, "--pairs", "{}.png", "{}.jpg"), "--pairs is for folders")
     refused(run(root / "a.png", *more, "--associations", root / "b.jpg"), "--associations is for folders")
+
+
+def test_the_docs_name_every_layout() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "guided.md").read_text()
+    _, _, table = page.partition("| found by itself | depth map | image |\n|---|---|---|\n")
+    rows = [row.split(" | ") for row in table.partition("\n\n")[0].splitlines()]
+    for layout in (*LAYOUTS, TUM):
+        said = [(depth, image) for name, depth, image in rows if layout.name in name]
+        assert any(f"{layout.depth}`" in depth and f"{layout.image}`" in image for depth, image in said), layout
+    assert all(f"`{image}/{{}}`" in rows[-1][2] for _, image in SUBFOLDERS)
