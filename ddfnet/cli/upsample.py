@@ -16,6 +16,7 @@ from ddfnet.cli._common import SUMMARIES
 from ddfnet.depth import batch, io, known_layouts, pairing
 from ddfnet.depth.orientation import ORIENTATIONS
 from ddfnet.depth.progress import progress_bar
+from ddfnet.depth.result_type import DTYPES
 from ddfnet.errors import UserError, require
 
 FILLS = ("guided", "nearest", "none")
@@ -28,8 +29,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "upsample",
         help=SUMMARIES["upsample"],
-        description="Makes a depth map as large and as sharp as an image of the same view. The unit and the type "
-        f"of the values are kept; 0, nan and inf are missing. Formats: {formats}. With folders, files of the same name "
+        description="Makes a depth map as large and as sharp as an image of the same view. The unit "
+        f"is kept; 0, nan and inf are missing. Formats: {formats}. With folders, files of the same name "
         "(a.png and a.jpg) are a pair, or those that a list such as TUM's associations.txt or the layout of a known "
         "data set says, and results that exist are kept.",
     )
@@ -74,12 +75,32 @@ def add(commands: Any) -> None:
         "--mask", type=Path, metavar="FILE", help="0 where the depth map, of the same size, is missing; or a folder"
     )
     parser.add_argument(
+        "--least", type=float, metavar="N", help="the mask is a map of confidences, and those from N on count"
+    )
+    parser.add_argument(
         "--invalid",
         type=float,
         action="append",
         default=[],
         metavar="VALUE",
-        help="a value that means missing, besides 0, nan and inf, such as 65535; can be given more than once",
+        help="a value that means missing besides nan and inf, in place of 0; can be given more than once, as in "
+        "--invalid 0 --invalid 65535",
+    )
+    parser.add_argument(
+        "--zero",
+        choices=("valid", "missing"),
+        help="the meaning of 0: a depth, as in inverse or relative depth and disparity, or missing (missing, unless "
+        "--invalid or the file says what is)",
+    )
+    parser.add_argument(
+        "--channel",
+        metavar="NAME",
+        help="the channel, key or data set that is the depth map, where several are",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="the type of the result (floats where its format holds them, otherwise that of the depth map)",
     )
     parser.add_argument(
         "--offset",
@@ -174,6 +195,8 @@ def run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore", message="ddfnet uses its PyTorch reference")
     if not options.depth.exists():
         raise UserError(f"{options.depth}: no such file or folder")
+    if options.least is not None and options.mask is None:
+        raise UserError("--least needs a --mask, the map of confidences")
     return _run_folder(options) if options.depth.is_dir() else _run_file(options)
 
 

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from ddfnet.depth import io
 from ddfnet.depth.enlarged import even_blocks, find_blocks
+from ddfnet.depth.missing import check_negative, missing_values, seeming
 from ddfnet.depth.orientation import as_stored, choose_orientation, exif_orientation
 from ddfnet.depth.pairing import Job
+from ddfnet.depth.result_type import ResultType, result_type
 from ddfnet.depth.sizes import ASPECT_TOLERANCE, aspect_error, covers, same_aspect_ratio
-from ddfnet.depth.valid import MISSING, valid_depth
+from ddfnet.depth.valid import valid_depth
 from ddfnet.errors import DataError, UserError
 from ddfnet.files import atomic_open
 
@@ -36,7 +38,11 @@ class Settings:
     Attributes:
         ratio, offset, model, tile, ensemble: see `ddfnet.upsample_depth`.
         fill: "guided", "nearest" or "none".
-        invalid: values that mean missing, besides 0, nan and inf.
+        invalid: values that mean missing besides nan and inf, in place of 0.
+        zero: "valid" where 0 is a depth, "missing" where it is none whatever ``invalid`` and the file say.
+        least: smallest value of a mask that counts, for a map of confidences; None where all but 0 do.
+        channel: name of the channel, key or data set that is the depth map.
+        dtype: number type of the results, one of `ddfnet.depth.result_type.DTYPES`, or None.
         stretch: allow a guide of another aspect ratio.
         orientation: "stored" or "upright" for a guide that its EXIF data says to turn; None for what fits.
         undo_nearest: take the samples of a depth map that was enlarged by nearest neighbour before: 0 where they lie on
@@ -52,6 +58,10 @@ class Settings:
     fill: str = "none"
     ensemble: bool = True
     invalid: Sequence[float] = ()
+    zero: str | None = None
+    least: float | None = None
+    channel: str | None = None
+    dtype: str | None = None
     stretch: bool = False
     orientation: str | None = None
     undo_nearest: float | None = None
@@ -98,27 +108,32 @@ def upsample_files(job: Job, settings: Settings) -> Outcome:
         return Outcome()
     start = time.perf_counter()
     try:
-        depth = io.read(job.depth).values
-        io.check_holds(job.output, depth.dtype)
-        valid, notes = _read_valid(job, depth, settings.invalid)
-        depth, valid = _undo_nearest(depth, valid, notes, settings.undo_nearest)
+        found = io.read(job.depth, channel=settings.channel)
+        missing = missing_values(invalid=settings.invalid, zero=settings.zero, declared=found.missing)
+        try:
+            kind = result_type(found, job.output, settings.dtype, missing)
+        except UserError as error:
+            raise UserError(f"{job.depth}: {error}") from None
+        valid, notes = _read_valid(job, found, missing, settings)
+        depth, valid = _undo_nearest(found.values, valid, notes, settings.undo_nearest)
         guide = _read_guide(job, depth, valid, notes, settings.orientation)
         check_sizes(job, depth.shape, guide.shape[:2], notes, stretch=settings.stretch)
         if depth.shape == guide.shape[:2] and valid.all():
             notes.append("nothing is missing: it has the guide's size and no holes, so the result is a copy")
-            result = depth
+            result = kind.prepare(depth)
         else:
-            result = _upsample(job, depth, guide, valid, settings)
+            result = _upsample(job, kind.prepare(depth), guide, valid, settings)
+        notes += kind.notes(result)
         if job.output in wanted:
-            io.write(job.output, result)
+            notes += _write(job, kind, result, depth.shape, settings)
         if job.preview in wanted:
             _write_preview(job.preview, depth, valid, guide, result, settings)
     except DataError as error:
         raise UserError(str(error)) from None
     seconds = time.perf_counter() - start
-    missing = 1 - valid_depth(result).mean()
-    share = f"{missing:.1%} missing, " if missing else ""
-    line = f"{job.output}: {guide.shape[1]} x {guide.shape[0]}, {result.dtype}, {share}in {seconds:.1f} s"
+    absent = 1 - valid_depth(result, missing=() if kind.zero_is_depth else (0,)).mean()
+    share = f"{absent:.1%} missing, " if absent else ""
+    line = f"{job.output}: {guide.shape[1]} x {guide.shape[0]}, {kind.dtype}, {share}in {seconds:.1f} s"
     return Outcome(line, notes)
 
 
@@ -252,30 +267,58 @@ def check_sizes(
         )
 
 
-def _read_valid(job: Job, depth: Array, invalid: Sequence[float]) -> tuple[Array, list[str]]:
+def _read_valid(job: Job, found: io.DepthMap, missing: Sequence[float], settings: Settings) -> tuple[Array, list[str]]:
     """Return where the depth map (h, w) is valid, its mask included, and notes on it."""
     import numpy as np
 
-    valid: Array = valid_depth(depth, missing=(*MISSING, *invalid))
+    depth = found.values
+    valid: Array = valid_depth(depth, missing=missing)
     if job.mask is not None:
-        mask = io.read_mask(job.mask)
+        mask = io.read_mask(job.mask, least=settings.least)
         if mask.shape != depth.shape:
             sizes = [f"{shape[1]} x {shape[0]}" for shape in (mask.shape, depth.shape)]
             raise UserError(f"{job.mask}: the mask must have the depth map's size, {sizes[1]}, it has {sizes[0]}")
         valid = valid & mask
     if not valid.any():
-        raise UserError(f"{job.depth}: no valid pixel: all are 0, nan, inf, --invalid or masked out")
-    if (negative := depth[valid & (depth < 0)]).size:
-        raise UserError(
-            f"{job.depth}: depth must not be negative, {negative.size} pixels are, down to {negative.min()}; give "
-            f"--invalid {negative.min()} if that means missing, or a --mask"
-        )
-    notes = []
+        named = "".join(f"{value:g}, " for value in missing)
+        raise UserError(f"{job.depth}: no valid pixel: all are {named}nan, inf or masked out")
+    if found.missing is None:
+        check_negative(job.depth, depth, valid, missing)
+    notes = [*found.notes, *seeming(depth, valid, missing)]
+    if settings.invalid and settings.zero is None and 0 not in missing and (zeros := (depth == 0).mean()):
+        notes.append(f"0 counts as a depth, in {zeros:.1%} of the pixels; if it is none, give --zero missing too")
     if depth.dtype == np.uint8:
-        notes.append("8-bit depth, at most 255 steps, and so is the result; 16 bits hold finer ones")
+        notes.append("8-bit depth, at most 255 steps; 16 bits hold finer ones")
     if not np.isfinite(depth).all():
         notes.append("nan or inf counts as missing")
     return valid, notes
+
+
+def _write(job: Job, kind: ResultType, result: Array, size: Sequence[int], settings: Settings) -> list[str]:
+    """Write a result with what the depth map's file says besides its values, and return notes on what is lost.
+
+    Args:
+        job: files.
+        kind: number type, and the depth map as it was read.
+        result: (H, W).
+        size: (h, w) of the samples that were upsampled, which are fewer than the map's where an enlargement was undone.
+        settings: settings of the batch.
+    """
+    try:
+        values = kind.convert(result)
+    except UserError as error:
+        raise UserError(f"{job.depth}: {error}") from None
+    ratio, offset = [1.0, 1.0], [0.0, 0.0]
+    if (own := kind.source.values.shape) != result.shape:
+        from ddfnet.depth.alignment import align
+
+        # The options are about the samples; an enlarged map itself lies evenly on the guide.
+        options = (settings.ratio, settings.offset) if own == size else (None, None)
+        axes = align(own, result.shape, *options)
+        ratio, offset = [axis.ratio for axis in axes], [axis.offset for axis in axes]
+    io.write(job.output, values, source=kind.source, ratio=ratio, offset=offset)
+    lost = "georeference" in kind.source.extras and io.format_of(job.output).name != kind.source.format
+    return ["the georeference is not written; name the result .tif for it"] if lost else []
 
 
 def _write_preview(path: Path, depth: Array, valid: Array, guide: Array, result: Array, settings: Settings) -> None:

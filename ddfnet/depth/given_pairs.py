@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from ddfnet.depth.io import FORMATS, GUIDES
+from ddfnet.depth.io import FORMATS, GUIDES, suffix_of
 from ddfnet.depth.known_layouts import Pairs, files_of, pairs_of_keys
 from ddfnet.errors import DataError
 
@@ -39,7 +38,8 @@ def pairs_of_patterns(depth: Path, image: Path, patterns: Sequence[str]) -> Pair
 
 
 def _matching(pattern: Path, kind: str, suffixes: Collection[str], *, required: bool) -> dict[str, list[Path]]:
-    if pattern.suffix.lower() not in suffixes:
+    suffix = suffix_of(pattern, suffixes)
+    if suffix is None:
         raise DataError(f"--pairs {pattern.name}: {kind} end in {', '.join(suffixes)}")
     if "{}" in str(pattern.parent) or pattern.name.count("{}") > 1 or (required and "{}" not in pattern.name):
         raise DataError(f"--pairs {pattern}: the file's name must have {{}} once, for what differs from pair to pair")
@@ -48,7 +48,7 @@ def _matching(pattern: Path, kind: str, suffixes: Collection[str], *, required: 
         return {"": [pattern]} if pattern.is_file() else {}
     expression = re.compile(f"{re.escape(before)}(.+){re.escape(behind)}")
     found: dict[str, list[Path]] = {}
-    for path in files_of(pattern.parent, [pattern.suffix.lower()]):
+    for path in files_of(pattern.parent, [suffix]):
         if match := expression.fullmatch(path.name):
             found.setdefault(match[1], []).append(path)
     return found
@@ -115,7 +115,7 @@ def _rows(file: Path) -> list[tuple[Path, Path]]:
         words = line.replace(",", " ").split()
         if not words or words[0].startswith("#"):
             continue
-        names = [word for word in words if os.path.splitext(word)[1].lower() in (*FORMATS, *GUIDES)]  # noqa: PTH122
+        names = [word for word in words if suffix_of(word, (*FORMATS, *GUIDES))]
         if len(names) != 2:
             raise DataError(f"{file}, line {number}: a depth map and an image are required, got {len(names)} files")
         rows.append((file.parent / names[0], file.parent / names[1]))

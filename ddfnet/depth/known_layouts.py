@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ddfnet.depth.io import FORMATS, GUIDES
+from ddfnet.depth.io import FORMATS, GUIDES, stem_of, suffix_of
 from ddfnet.errors import DataError
 
 MAX_GAP = 0.02  # seconds between a depth map and its image, as in TUM's own tool
@@ -98,9 +98,9 @@ def pairs_of_folders(depth: Path, image: Path, max_gap: float = MAX_GAP) -> Pair
 
 def _two_folders(depth: Path, image: Path, max_gap: float) -> Pairs:
     depths, images = files_of(depth, FORMATS), files_of(image, GUIDES)
-    if depths and images and all(re.fullmatch(r"\d+\.\d+", path.stem) for path in (*depths, *images)):
+    if depths and images and all(re.fullmatch(r"\d+\.\d+", _stem(path)) for path in (*depths, *images)):
         pairs = _known_layout(depths, images, (TUM,), max_gap)
-    elif {path.stem for path in depths} & {path.stem for path in images}:
+    elif {*map(_stem, depths)} & {*map(_stem, images)}:
         pairs = None
     else:
         pairs = _known_layout(depths, images, LAYOUTS, max_gap)
@@ -138,7 +138,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
 def _keys(paths: Iterable[Path], expression: re.Pattern[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in paths:
-        if match := expression.fullmatch(path.stem):
+        if match := expression.fullmatch(_stem(path)):
             found.setdefault(match["key"], []).append(path)
     return found
 
@@ -226,7 +226,7 @@ def files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, list[Path]
     """
     found: dict[str, list[Path]] = {}
     for path in files_of(folder, suffixes):
-        found.setdefault(path.stem, []).append(path)
+        found.setdefault(_stem(path), []).append(path)
     return found
 
 
@@ -236,12 +236,16 @@ def files_of(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     Raises:
         DataError: the folder cannot be read.
     """
-    wanted = set(suffixes)
+    wanted = tuple(suffixes)
     try:
         return [
             path
             for path in sorted(folder.iterdir())
-            if path.suffix.lower() in wanted and not path.name.startswith(".") and path.is_file()
+            if suffix_of(path, wanted) and not path.name.startswith(".") and path.is_file()
         ]
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
+
+
+def _stem(path: Path) -> str:
+    return stem_of(path, (*FORMATS, *GUIDES)) or path.stem

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddfnet.depth.given_pairs import find_list, pairs_of_list, pairs_of_one_image, pairs_of_patterns, suggested_patterns
-from ddfnet.depth.io import FORMATS, GUIDES, format_of
+from ddfnet.depth.io import FORMATS, GUIDES, format_of, stem_of
 from ddfnet.depth.known_layouts import MAX_GAP, Pairs, files_by_stem, files_of, pairs_of_folders
 from ddfnet.errors import DataError, UserError, writable_folder
 
@@ -170,7 +170,7 @@ def _add_masks(pairs: Pairs, mask: Path | None) -> dict[Path, Path | None]:
     masks: dict[Path, Path | None] = {}
     pairs.found = []
     for depth, image in found:
-        own = masks_by_stem.get(depth.stem, [])
+        own = masks_by_stem.get(stem_of(depth) or depth.stem, [])
         if not own:
             pairs.problems.append(f"{depth}: there is no mask of the same name in {mask}")
         elif len(own) > 1:

@@ -58,8 +58,9 @@ def upsample_depth(
             between -2**53 and 2**53.
         guide: image (H, W, 3), uint8, RGB, array or tensor as ``depth`` is; H >= h and W >= w. Any ratio from 1 up, a
             different one per axis. At ratio 1 valid depths stay as they are, to the bit, and holes are filled.
-        valid: (h, w), bool: where the depth is valid. Depths that are 0, nan or inf are never valid, nor those that a
-            NumPy mask hides. Where another value means missing: ``valid=depth != 65535``.
+        valid: (h, w), bool: where the depth is valid. It decides alone, so that 0 can be a depth; nan, inf and what a
+            NumPy mask hides are never valid. None: where depth is not 0. Where another value means missing too:
+            ``valid=(depth != 0) & (depth != 65535)``.
         ratio: pixels of the guide per sample, for both axes or (y, x), at least 1. None: H/h and W/w; but with a whole
             ``offset`` the nearest whole number, if there is one, with which the depth map can be every r-th pixel of a
             map of the guide's size.
@@ -73,8 +74,8 @@ def upsample_depth(
             percent, and the time doubles.
 
     Returns:
-        (H, W) as ``depth`` is, in its unit and dtype. Integers are rounded, to 1 or -1 where that would be 0. Not valid
-        is 0 for integers and nan for floats.
+        (H, W) as ``depth`` is, in its unit and dtype. Integers are rounded, to 1 or -1 where that would be 0 and 0 is
+        no valid depth. Not valid is 0 for integers and nan for floats.
 
     Raises:
         ValueError: wrong shapes or devices, a guide that is smaller than the depth map, samples that lie beside it, no
@@ -114,8 +115,11 @@ def upsample_depth(
             result = torch.where(reached, result, nearest[rows][:, columns])
             reached = torch.ones_like(reached)
         if not depth.is_floating_point():
-            # An average of depths of both signs can round to 0, which would say that it is not valid.
-            result = torch.where(result.abs() < 1, torch.where(result < 0, -1.0, 1.0), result.round())
+            rounded = result.round()
+            if not (mask & (values == 0)).any():
+                # An average of depths of both signs can round to 0, which would say that it is not valid.
+                rounded = torch.where(result.abs() < 1, torch.where(result < 0, -1.0, 1.0), rounded)
+            result = rounded
     return torch.where(reached, result, math.nan if depth.is_floating_point() else 0).to(depth.dtype)
 
 
@@ -202,7 +206,7 @@ def _upsample_arrays(depth: Any, guide: Any, *, valid: Any, **options: Any) -> A
         valid = valid.filled(False)
     if isinstance(depth, np.ma.MaskedArray):
         there = ~np.ma.getmaskarray(depth)
-        valid = there if valid is None else there & valid
+        valid = valid_depth(depth.data) & there if valid is None else there & valid
     tensors = [
         # Torch takes no other byte order, and warns of arrays that must not be written to.
         None

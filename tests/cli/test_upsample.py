@@ -16,13 +16,22 @@ from tests.upsampling import Run, depth_map, pair, refused
 
 @pytest.mark.parametrize(
     ("ending", "dtype"),
-    [(".png", "uint16"), (".tif", "uint16"), (".tiff", "float32"), (".npy", "float64"), (".pfm", "float32")],
+    [
+        (".png", "uint16"),
+        (".png", "uint8"),
+        (".tiff", "float32"),
+        (".npy", "float64"),
+        (".exr", "float16"),
+        (".pfm", "float32"),
+    ],
 )
 def test_type_and_unit_are_kept(tmp_path: Path, calls: list, run: Run, ending: str, dtype: str) -> None:
+    if ending == ".exr":
+        pytest.importorskip("OpenEXR")
     values = depth_map(dtype=dtype)
     depth, guide = pair(tmp_path, ending=ending, depth=values)
     done = run(depth, "--guide", guide, "-o", tmp_path / f"out{ending}")
-    assert (done.status, done.err) == (0, "")
+    assert done.status == 0 and ("8-bit depth" in done.err) == (dtype == "uint8")
     assert done.out.startswith(f"{tmp_path / f'out{ending}'}: 32 x 24, {dtype}, in ")
     result = io.read(tmp_path / f"out{ending}").values
     assert result.dtype == values.dtype and np.array_equal(result, np.kron(values, np.ones((4, 4), dtype)))
@@ -50,7 +59,8 @@ def test_what_counts_as_missing(tmp_path: Path, calls: list, run: Run) -> None:
     mask[0, :5] = False
     out = tmp_path / "out.tif"
     done = run(
-        depth, "--guide", guide, "-o", out, "--invalid", -1, "--invalid", 9999.9, "--mask", tmp_path / "mask.npy"
+        *(depth, "--guide", guide, "-o", out, "--mask", tmp_path / "mask.npy"),
+        *("--invalid", 0, "--invalid", -1, "--invalid", 9999.9),
     )
     assert done.status == 0 and np.array_equal(calls[0]["valid"], mask)
     assert done.err == f"ddfnet: note: {depth}: nan or inf counts as missing\n"

@@ -60,8 +60,8 @@ def test_bad_outputs(tmp_path: Path, calls: list, run: Run, monkeypatch: pytest.
     depth, guide = pair(tmp_path)
     metres, photograph = pair(tmp_path, "metres", ".tif", depth_map(dtype="float32"))
     for source, colours, name, said in (
-        (metres, photograph, "out.png", "PNG holds uint8 or uint16, the depth map is float32; use .tif"),
-        (depth, guide, "out.pfm", "PFM holds float32"),
+        (metres, photograph, "out.png", "PNG holds uint8 or uint16, the depth map is float32; use .pfm, .tif"),
+        (metres, photograph, "out.pgm", "PGM holds uint8 or uint16"),
         (depth, guide, "out.jpg", "must end in .png"),
         (depth, guide, "nowhere/out.png", "there is no folder"),
     ):

@@ -15,11 +15,12 @@ import numpy as np
 from ddfnet.cli.main import main
 from ddfnet.depth import io
 from ddfnet.depth.io import FORMATS, DepthFormat, formats, register_format
+from ddfnet.depth.io.registry import NUMBERS
 from ddfnet.errors import DataError
 from tests.upsampling import depth_map, pair
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guided.md"
-OWN = [format for format in formats() if type(format).__module__ == io.__name__]
+OWN = [format for format in formats() if type(format).__module__.startswith(io.__name__)]
 
 
 @pytest.fixture
@@ -44,13 +45,29 @@ def text() -> Iterator[type[DepthFormat]]:
         del FORMATS[suffix]
 
 
-def test_the_docs_table_is_the_registry() -> None:
-    rows = [
-        [format.name, ", ".join(f"`{each}`" for each in format.suffixes), ", ".join(format.dtypes), format.description]
-        for format in OWN
+def row(format: DepthFormat) -> str:
+    """Return a format's row of the docs' table."""
+    types = "all" if format.dtypes == NUMBERS else ", ".join(format.dtypes)
+    readers = [
+        program if read == format.dtypes else f"{program} ({different(read, format.dtypes)})"
+        for program, read in format.programs.items()
     ]
-    _, _, table = GUIDE.read_text().partition("| format | suffixes | types | read |\n|---|---|---|---|\n")
-    assert table.partition("\n\n")[0].splitlines() == [f"| {' | '.join(row)} |" for row in rows]
+    extra = format.package[1] if format.package else "upsample"
+    suffixes = ", ".join(f"`{each}`" for each in format.suffixes)
+    cells = (format.name, suffixes, types, format.description, ", ".join(readers) or "-", f"`{extra}`")
+    return f"| {' | '.join(cells)} |"
+
+
+def different(some: tuple[str, ...], types: tuple[str, ...]) -> str:
+    left_out = [name for name in types if name not in some]
+    return f"not {', '.join(left_out)}" if len(left_out) < len(some) else ", ".join(some)
+
+
+def test_the_docs_table_is_the_registry() -> None:
+    head = "| format | suffixes | types | read | read back by | extra |\n|---|---|---|---|---|---|\n"
+    _, _, table = GUIDE.read_text().partition(head)
+    assert table.partition("\n\n")[0].splitlines() == [row(format) for format in OWN]
+    assert f"*All* is {', '.join(NUMBERS)}." in " ".join(GUIDE.read_text().split())
 
 
 def test_the_help_names_every_format(text: type[DepthFormat], capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +80,8 @@ def test_the_help_names_every_format(text: type[DepthFormat], capsys: pytest.Cap
 
 @pytest.mark.parametrize("format", OWN, ids=lambda format: format.name)
 def test_every_type_of_a_format_comes_back(tmp_path: Path, format: DepthFormat) -> None:
+    if format.package:
+        pytest.importorskip(format.package[0])
     for suffix in format.suffixes:
         for dtype in format.dtypes:
             path = tmp_path / f"{dtype}{suffix}"
@@ -78,9 +97,13 @@ def test_a_new_format_is_read_checked_and_written(tmp_path: Path, text: type[Dep
     io.write(path, depth_map(dtype="float64"))
     assert np.array_equal(io.read(path).values, depth_map(dtype="float64"))
     assert np.array_equal(io.read_mask(path), depth_map() != 0)
-    with pytest.raises(DataError, match=r"PNG holds uint8 or uint16, the depth map is float64; use .npy or .txt$"):
+    with pytest.raises(
+        DataError, match=r"holds uint8 or uint16, the depth map is float64; use .tif, .npy, .npz, .h5 or .txt$"
+    ):
         io.check_holds("a.png", "float64")
-    with pytest.raises(DataError, match=r"text holds float64, the depth map is uint16; use .png, .tif or .npy$"):
+    with pytest.raises(
+        DataError, match=r"holds float64, the depth map is uint16; use .png, .tif, .npy, .npz, .pgm or .h5$"
+    ):
         io.check_holds("a.asc", "uint16")
     for content, said in ((b"", "the file is empty"), (b"# 1", "comments are not read"), (b"1 2\n3", "a broken or")):
         path.write_bytes(content)
@@ -89,7 +112,7 @@ def test_a_new_format_is_read_checked_and_written(tmp_path: Path, text: type[Dep
         assert str(raised.value).startswith(f"{path}: {said}")
 
 
-@pytest.mark.parametrize("values", [np.zeros((2, 3, 1)), np.zeros((0, 3)), np.zeros((2, 2), complex)])
+@pytest.mark.parametrize("values", [np.zeros((2, 3, 2)), np.zeros((0, 3)), np.zeros((2, 2), complex)])
 def test_no_format_gives_the_tool_another_kind_of_array(
     tmp_path: Path, text: type[DepthFormat], monkeypatch: pytest.MonkeyPatch, values: Any
 ) -> None:
@@ -114,5 +137,5 @@ def test_the_command_takes_a_new_format(tmp_path: Path, text: type[DepthFormat],
 def test_suffixes_that_are_refused(suffix: str, said: str) -> None:
     before = dict(FORMATS)
     with pytest.raises(ValueError, match=said):
-        register_format(type("Other", (io.Npy,), {"suffixes": (".abc", suffix)}))
+        register_format(type("Other", (type(FORMATS[".npy"]),), {"suffixes": (".abc", suffix)}))
     assert before == FORMATS

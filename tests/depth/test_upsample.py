@@ -194,7 +194,8 @@ def test_what_is_not_valid_changes_nothing(
     assert same(case.upsample(np.where(valid, depth, held), valid=valid, fill=fill), expected)
     unmarked = np.where(np.isfinite(held), 0, held)
     assert same(case.upsample(np.where(valid, depth, unmarked), fill=fill), expected)
-    assert same(case.upsample(np.where(valid, depth, unmarked), valid=valid | True, fill=fill), expected)
+    no_number = np.where(np.isfinite(held), np.nan, held)
+    assert same(case.upsample(np.where(valid, depth, no_number), valid=valid | True, fill=fill), expected)
 
 
 @properties

@@ -25,11 +25,11 @@ def test_finite_and_not_missing(options: dict, expected: list[bool]) -> None:
     assert valid_depth(torch.tensor(VALUES), **options).tolist() == expected
 
 
-def test_a_mask_takes_samples_away_and_gives_none_back() -> None:
+def test_a_mask_decides_alone_but_for_what_is_no_number() -> None:
     mask = [True, True, False, True]
     depth = [1.0, 0.0, 3.0, math.nan]
-    assert valid_depth(torch.tensor(depth), torch.tensor(mask)).tolist() == [True, False, False, False]
-    assert valid_depth(np.array(depth), np.array(mask), missing=()).tolist() == [True, True, False, False]
+    assert valid_depth(torch.tensor(depth), torch.tensor(mask)).tolist() == [True, True, False, False]
+    assert valid_depth(np.array(depth), np.array(mask), missing=(0,)).tolist() == [True, False, False, False]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int64", "float16"])

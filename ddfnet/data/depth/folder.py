@@ -59,10 +59,13 @@ class FolderScenes(Sequence[Scene]):
         if isinstance(index, slice):
             return FolderScenes(self.pairs[index], self.unit)
         guide, depth = self.pairs[index]
+        found = read(depth)
+        # A scene's missing depth is 0; a GeoTIFF can name another value.
+        values = found.values if found.missing is None else found.values * (found.values != found.missing)
         scene = from_arrays(
             str(depth),  # messages name the file
             read_guide(guide),
-            read(depth).values,
+            values,
             self.unit,
             f"{guide} and {depth}.",
         )

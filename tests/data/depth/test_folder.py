@@ -68,3 +68,13 @@ def test_sizes_that_differ_name_the_file(folder):
     np.save(folder / "depth" / "a.npy", np.ones((2, 2), np.float32))
     with pytest.raises(DataError, match=r"a.npy: .* of one size are required, got \(4, 6, 3\) and \(2, 2\)"):
         folders.load(folder)[0]
+
+
+def test_nodata_of_a_file_is_missing(folder):
+    tifffile = pytest.importorskip("tifffile")
+    depth = np.full((4, 6), 7, np.int16)
+    depth[1, 2] = -9999
+    tifffile.imwrite(folder / "depth" / "c.tif", depth, metadata=None, extratags=[(42113, "s", 0, "-9999", True)])
+    Image.new("RGB", (6, 4)).save(folder / "rgb" / "c.png")
+    scene = folders.load(folder)[2]
+    assert not scene.valid[1, 2] and scene.valid.sum() == 23 and scene.depth[1, 2] == 0

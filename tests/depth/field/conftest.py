@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.cli.conftest import calls, run
+from tests.cli.conftest import calls, network, run
 
-__all__ = ["calls", "run"]
+__all__ = ["calls", "network", "run"]
