@@ -140,6 +140,25 @@ def test_a_preview_that_cannot_be_written_leaves_the_result(
     assert out.exists() and not seen.exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "parsed"), [((), "none"), (("--fill",), "guided"), (("--fill", "nearest"), "nearest")]
+)
+def test_kinds_of_filling(tmp_path: Path, run: Run, given: tuple[str, ...], parsed: str) -> None:
+    seen: list[batch.Settings] = []
+    depth, guide = pair(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "upsample_files", lambda _, settings: seen.append(settings) or batch.Outcome("done"))
+        assert run(depth, "--guide", guide, "-o", tmp_path / "out.png", *given).status == 0
+    assert seen[0].fill == parsed
+
+
+def test_a_file_behind_fill_is_no_kind_of_filling(tmp_path: Path, run: Run) -> None:
+    depth, guide = pair(tmp_path)
+    done = run("--fill", depth, "--guide", guide, "-o", tmp_path / "out.png")
+    assert done.status == 2 and f"must be guided, nearest or none, got '{depth}'; " in done.err
+    assert run("--fill=guided", depth, "--guide", guide, "-o", tmp_path / "out.jpg").status == 1
+
+
 @pytest.mark.parametrize("text", ["", "1,2,3", "x", "nan", "1,inf"])
 def test_offsets_that_are_none(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="must be a number, or two as Y,X"):

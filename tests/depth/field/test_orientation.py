@@ -42,11 +42,26 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_stored_image_comes_back_from_the_turned(tmp_path: Path, orientation: int) -> None:
+@pytest.mark.parametrize("ending", [".png", ".tif"])  # Pillow turns a TIFF when it loads it
+def test_the_stored_image_comes_back_from_the_turned(tmp_path: Path, orientation: int, ending: str) -> None:
     stored = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    path = save(tmp_path / "a.png", stored, orientation)
+    path = save(tmp_path / f"a{ending}", stored, orientation)
     assert exif_orientation(path) == orientation
     assert np.array_equal(as_stored(io.read_guide(path), orientation), stored)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_heic_file_is_turned_by_its_decoder(tmp_path: Path, orientation: int) -> None:
+    """Its EXIF data says "upright" then; the stored image comes back all the same, up to the loss of its coding."""
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    _, stored = scene(36, 48)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "a.heic", exif=exif.tobytes(), quality=95)
+    turned = np.array(Image.open(tmp_path / "a.heic").convert("RGB"))
+    assert exif_orientation(tmp_path / "a.heic") == orientation
+    assert np.abs(turned.astype(int) - upright(stored, orientation)).mean() < 3
+    assert np.abs(as_stored(turned, orientation).astype(int) - stored).mean() < 3
 
 
 def test_no_orientation_is_upright(tmp_path: Path) -> None:
