@@ -54,21 +54,22 @@ class ResultType:
         return depth.astype(np.float64)
 
     def convert(self, result: Array) -> Array:
-        """Return a result of the depth tool in the type to write; integers are rounded, and no depth becomes 0.
+        """Return a result of the depth tool in the type to write, integers rounded, but not to what means missing.
 
         Raises:
             UserError: depths that the type does not hold.
         """
         import numpy as np
 
-        if result.dtype.kind in "iu":
+        if result.dtype.kind in "iu" and result.dtype.name == self.dtype:
             return result
         missing = ~np.isfinite(result)
         if not self.dtype.startswith("float"):
             self._check_range(result[~missing])
-            result = result.round()
-            if not self.zero_is_depth:
-                result = np.where(result == 0, 1.0, result)
+            rounded = result.round()
+            if self.mark == 0 and not self.zero_is_depth:
+                rounded = np.where(np.abs(result) < 1, np.where(result < 0, -1.0, 1.0), rounded)
+            result = rounded
         with np.errstate(invalid="ignore"):  # nan, which is replaced
             return np.where(missing, np.array(self.mark, self.dtype), result.astype(self.dtype))
 

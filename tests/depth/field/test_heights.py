@@ -76,6 +76,19 @@ def test_a_note_where_the_georeference_is_lost(
     assert np.isnan(io.read(tmp_path / "a.npy").values[20:, 28:]).all()
 
 
+def test_heights_are_rounded_to_0(
+    tmp_path: Path, heights: tuple[Path, Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a height like any other, even where the source has none."""
+    values = np.where(HEIGHTS == 0, 1, HEIGHTS)
+    with tifffile.TiffFile(heights[0]) as file:
+        tags = [(tag.code, "s", 0, tag.value, True) for tag in file.pages[0].tags if tag.code == 42113]
+    tifffile.imwrite(heights[0], values, metadata=None, extratags=tags)
+    monkeypatch.setattr("ddfnet.depth.upsample.upsample_depth", lambda *_, **__: np.full((24, 32), -0.25))
+    assert run(heights[0], "--guide", heights[1], "-o", tmp_path / "a.tif", "--dtype", "same").status == 0
+    assert (io.read(tmp_path / "a.tif").values == 0).all()
+
+
 def test_nodata_that_the_result_cannot_hold(tmp_path: Path, calls: list, run: Run) -> None:
     values = np.arange(48, dtype=np.float32).reshape(6, 8) + 1000
     values[0, 0] = -9999

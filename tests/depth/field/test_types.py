@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ddfnet
 from ddfnet.depth import io
+from ddfnet.depth.network import GuidedUpsampler
 from tests.upsampling import Run, depth_map, pair, refused
 
 HALVES = np.kron([[100.5, 200.25], [300.75, 0.0]], np.ones((12, 16)))  # a result between the steps, and a hole
@@ -104,3 +106,28 @@ def test_a_plane_in_millimetres_has_no_terraces(tmp_path: Path, run: Run, networ
         assert run(depth, "--guide", guide, "-o", tmp_path / name, "--model", network).status == 0
         found = np.unique(io.read(tmp_path / name).values)
         assert (len(found) <= 16) if name == "a.png" else (len(found) > steps)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("a.tif", "float32"), ("a.png", "uint16"), ("a.exr", "float32")])
+def test_a_map_of_full_size_changes_its_type_alone(
+    tmp_path: Path, run: Run, network: Path, name: str, dtype: str
+) -> None:
+    if package := io.format_of(name).package:
+        pytest.importorskip(package[0])
+    values = depth_map((24, 32))
+    depth, guide = pair(tmp_path, depth=values)
+    assert run(depth, "--guide", guide, "-o", tmp_path / name, "--model", network).status == 0
+    found = io.read(tmp_path / name).values
+    assert found.dtype == dtype and np.array_equal(found, values)
+
+
+@pytest.mark.parametrize("low", [1, 60000])
+def test_edges_of_16_bits_are_rounded_and_never_wrap_around(low: int) -> None:
+    """A resize that converts its float result plainly cuts off, and makes black of white beside an edge."""
+    depth = np.tile(np.repeat(np.array([low, 65535], np.uint16), 4), (8, 2))
+    guide = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    network = GuidedUpsampler(4, channels=4, guide_channels=4).eval()
+    whole = ddfnet.upsample_depth(depth, guide, model=network)
+    exact = ddfnet.upsample_depth(depth.astype(np.float64), guide, model=network)
+    assert whole.dtype == np.uint16 and len(np.unique(whole)) > 2
+    assert np.array_equal(whole, exact.round()) and not np.array_equal(whole, np.floor(exact))
