@@ -59,7 +59,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 class Stage(nn.Module):
-    """Trunk that reads features and guide, and the upsampling by two, with its filters, of features and depth or planes."""
+    """Trunk that reads features and guide, and the upsampling by two of depth, or planes, and features with its filters."""
 
     def __init__(
         self,
