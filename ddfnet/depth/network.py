@@ -224,7 +224,7 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
 
     @property
     def carries_depth(self) -> bool:
-        """Whether filters alone make the depth, so that the output is an average of samples."""
+        """True where filters alone make the depth, so that the output is an average of samples."""
         return self.heads is None and all(stage.correction is None for stage in self.stages)
 
     @property

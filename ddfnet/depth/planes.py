@@ -138,7 +138,7 @@ def _limited(depth: Tensor, known: Tensor, dimension: int) -> Tensor:
 def _distance_filters(kernel_size: int, like: Tensor) -> Tensor:
     """Return the channel filters of `Planes.enlarge`, (1, 4, 10, k, k): 1, or the distance from tap to sub-pixel."""
     taps = torch.arange(kernel_size, dtype=like.dtype, device=like.device) - kernel_size // 2
-    distance = taps.new_tensor([[-0.25], [0.25]]) - taps  # of both sub-pixels along an axis, in pixels of the input
+    distance = taps.new_tensor([[-0.25], [0.25]]) - taps  # both sub-pixels along an axis, in pixels of the input
     shape = (2, 2, kernel_size, kernel_size)
     y = distance[:, None, :, None].expand(shape)
     x = distance[None, :, None, :].expand(shape)

@@ -20,7 +20,7 @@ from ddfnet.ops.geometry import Combine
 _NEVER = -1e30  # logit of a sample that is not valid: finite, so that a window without any has a softmax
 SLOPE = 0.1  # negative slope of every leaky ReLU: with plain ReLUs all units of a path can die
 
-Carried = Tensor | Planes  # what the filters carry from stage to stage: depth (N, 1, h, w), or planes
+Carried = Tensor | Planes  # from stage to stage: depth (N, 1, h, w), or planes
 
 
 class Block(nn.Module):
@@ -59,7 +59,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 class Stage(nn.Module):
-    """Trunk that reads features and guide, and the upsampling by two of depth, or planes, and features with its filters."""
+    """Trunk that reads features and guide, and the upsampling of depth or planes and features with its filters, by two."""
 
     def __init__(
         self,

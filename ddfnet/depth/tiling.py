@@ -17,7 +17,7 @@ from ddfnet.depth.planes import Planes
 
 _RADIUS = 2  # samples: every sample that an output is made of lies this near to the one nearest to the output
 _POOLED = 128  # samples per side whose features are summed at once: the same for any tile, and so is the sum
-_LARGEST = 1e30  # of the scaled depth: its sums, and those of its slopes, stay in float32
+_LARGEST = 1e30  # scaled depth: sums of such, and of their slopes, stay in float32
 _ROWS = 64  # rows of the guide that are held to their range at once
 
 
