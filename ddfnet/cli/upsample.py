@@ -14,7 +14,7 @@ from ddfnet.arguments import positive_int
 from ddfnet.depth import batch, io, pairing
 from ddfnet.errors import UserError, require
 
-_MODULES = ("numpy", "PIL", "safetensors", "scipy", "tqdm")
+_MODULES = ("numpy", "PIL", "pyamg", "safetensors", "scipy", "tqdm")
 
 
 def add(commands: Any) -> None:
@@ -33,7 +33,14 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="the result, or a folder for them"
     )
-    parser.add_argument("--fill", action="store_true", help="give pixels far from any measured one a value, too")
+    parser.add_argument(
+        "--fill",
+        nargs="?",
+        const="guided",
+        choices=("guided", "nearest", "none"),
+        help="give what is missing a value: with the guide's help (guided, as --fill alone), or that of the nearest "
+        "measured pixel; guided for depth maps of the guide's size, none for others",
+    )
     parser.add_argument(
         "--mask", type=Path, metavar="FILE", help="0 where the depth map, of the same size, is missing; or a folder"
     )

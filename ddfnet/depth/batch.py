@@ -43,7 +43,7 @@ class Settings:
     offset: float | tuple[float, float] | None = None
     model: str | Path | GuidedUpsampler = "auto"
     tile: int | None = None
-    fill: bool = False
+    fill: str | bool | None = None
     ensemble: bool = True
     invalid: Sequence[float] = ()
     stretch: bool = False

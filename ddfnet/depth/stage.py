@@ -59,7 +59,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 class Stage(nn.Module):
-    """Trunk that reads features and guide, and the upsampling of depth or planes and features with its filters, by two."""
+    """Trunk that reads features and guide, and the upsampling by two of features and depth or planes by its filters."""
 
     def __init__(
         self,

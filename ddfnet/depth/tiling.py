@@ -17,6 +17,7 @@ from ddfnet.depth.planes import Planes
 
 _RADIUS = 2  # samples: every sample that an output is made of lies this near to the one nearest to the output
 _POOLED = 128  # samples per side whose features are summed at once: the same for any tile, and so is the sum
+_COARSEST = 1.42  # pixels of the guide per pixel of the grid
 _LARGEST = 1e30  # scaled depth: sums of such, and of their slopes, stay in float32
 _ROWS = 64  # rows of the guide that are held to their range at once
 
@@ -165,10 +166,9 @@ def _upsample_recursive(
     up: bool,
 ) -> tuple[Tensor, Tensor]:
     """Upsample in as many passes as it takes where the ratio is above the network's factor."""
-    ratio = max(axis.ratio for axis in axes)
-    factor = min(2 ** max(1, math.ceil(math.log2(ratio) - 1e-9)), network.scale_factor)
+    factor, last = _factor(max(axis.ratio for axis in axes), network.scale_factor)
     grids = [UpsampleGrid(axis, factor, up) for axis in axes]
-    if ratio <= factor:
+    if last:
         return _run_tiles(depth, valid, guide, grids, [grid.guide_pixels() for grid in grids], network, tile)
     depth, valid = _run_tiles(depth, valid, guide, grids, [grid.every_pixel() for grid in grids], network, tile)
     finer = [
@@ -177,6 +177,19 @@ def _upsample_recursive(
         for step in [grid.axis.ratio / factor]
     ]
     return _upsample_recursive(depth, valid, guide, finer, network, tile, up=up)
+
+
+def _factor(ratio: float, largest: int) -> tuple[int, bool]:
+    """Return the factor for a ratio, and whether the network's grid then is fine enough to be read.
+
+    That is the next power of two, or the one before where its grid is not much coarser than the guide: there it costs a
+    quarter, and the result is read on the planes of its pixels. Of factor 2 alone the error would rise by a tenth.
+    """
+    factor = 2 ** max(1, math.ceil(math.log2(ratio) - 1e-9))
+    if factor > 4 and 2 * ratio <= _COARSEST * factor:
+        factor //= 2
+    factor = min(factor, largest)
+    return factor, ratio <= (_COARSEST * factor if factor > 2 else factor)
 
 
 def _run_tiles(
