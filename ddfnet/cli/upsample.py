@@ -21,7 +21,7 @@ from ddfnet.errors import UserError, require
 
 FILLS = ("guided", "nearest", "none")
 
-_MODULES = ("numpy", "PIL", "safetensors", "scipy", "tqdm")
+_MODULES = ("numpy", "PIL", "pyamg", "safetensors", "scipy", "tqdm")
 
 
 def add(commands: Any) -> None:
@@ -66,10 +66,9 @@ def add(commands: Any) -> None:
         nargs="?",
         type=_filling,
         const="guided",
-        default="none",
         metavar="|".join(FILLS),
-        help="give pixels far from any measured one a value, too: by the image, or the nearest one's; alone it is "
-        "guided (%(default)s)",
+        help="give what is missing a value: with the guide's help (guided, as --fill alone), or that of the nearest "
+        "measured pixel; guided for depth maps of the guide's size, none for others",
     )
     parser.add_argument(
         "--mask", type=Path, metavar="FILE", help="0 where the depth map, of the same size, is missing; or a folder"

@@ -36,8 +36,7 @@ class Settings:
     """Settings of a batch: those of `ddfnet.upsample_depth`, and those of its files.
 
     Attributes:
-        ratio, offset, model, tile, ensemble: see `ddfnet.upsample_depth`.
-        fill: "guided", "nearest" or "none".
+        ratio, offset, model, tile, fill, ensemble: see `ddfnet.upsample_depth`.
         invalid: values that mean missing besides nan and inf, in place of 0.
         zero: "valid" where 0 is a depth, "missing" where it is none whatever ``invalid`` and the file say.
         least: smallest value of a mask that counts, for a map of confidences; None where all but 0 do.
@@ -55,7 +54,7 @@ class Settings:
     offset: float | tuple[float, float] | None = None
     model: str | Path | GuidedUpsampler = "auto"
     tile: int | None = None
-    fill: str = "none"
+    fill: str | None = None
     ensemble: bool = True
     invalid: Sequence[float] = ()
     zero: str | None = None
@@ -190,9 +189,8 @@ def _upsample(job: Job, depth: Array, guide: Array, valid: Array, settings: Sett
     from ddfnet.depth.upsample import upsample_depth
 
     options: dict[str, Any] = {
-        name: getattr(settings, name) for name in ("ratio", "offset", "model", "tile", "ensemble")
+        name: getattr(settings, name) for name in ("ratio", "offset", "model", "tile", "fill", "ensemble")
     }
-    options["fill"] = settings.fill != "none"
     try:
         return upsample_depth(depth, guide, valid=valid, **options)
     except (ValueError, TypeError) as error:

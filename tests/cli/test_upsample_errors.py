@@ -140,10 +140,8 @@ def test_a_preview_that_cannot_be_written_leaves_the_result(
     assert out.exists() and not seen.exists()
 
 
-@pytest.mark.parametrize(
-    ("given", "parsed"), [((), "none"), (("--fill",), "guided"), (("--fill", "nearest"), "nearest")]
-)
-def test_kinds_of_filling(tmp_path: Path, run: Run, given: tuple[str, ...], parsed: str) -> None:
+@pytest.mark.parametrize(("given", "parsed"), [((), None), (("--fill",), "guided"), (("--fill", "nearest"), "nearest")])
+def test_kinds_of_filling(tmp_path: Path, run: Run, given: tuple[str, ...], parsed: str | None) -> None:
     seen: list[batch.Settings] = []
     depth, guide = pair(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
