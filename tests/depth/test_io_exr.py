@@ -140,6 +140,14 @@ def test_a_broken_part_is_not_passed_over(tmp_path: Path) -> None:
     assert "a broken " in message(tmp_path / "a.exr")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    """OpenEXR writes to it without an error."""
+    (tmp_path / "a.exr").symlink_to("/dev/full")
+    with pytest.raises(DataError, match=r"cannot write .*a\.exr: it was not written completely; is the disk full"):
+        io.write(tmp_path / "a.exr", VALUES)
+
+
 def test_without_the_package_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exr(tmp_path / "a.exr", {"Z": VALUES})
     monkeypatch.setattr("ddfnet.depth.io.registry.find_spec", lambda name: None)

@@ -57,8 +57,17 @@ class Exr(NamedFormat):
         import OpenEXR
 
         header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-        with OpenEXR.File(header, {source.channel or "Z": values}) as file:
-            file.write(str(stream.name))
+        name, channel = str(stream.name), source.channel or "Z"
+        try:
+            with OpenEXR.File(header, {channel: values}) as file:
+                file.write(name)
+            # A full disk is no error to OpenEXR, and an atomic file must be complete.
+            with OpenEXR.File(name, separate_channels=True) as file:
+                complete = file.channels()[channel].pixels.tobytes() == values.tobytes()
+        except (RuntimeError, ValueError, KeyError):
+            complete = False
+        if not complete:
+            raise OSError("it was not written completely; is the disk full?")
 
 
 def _check_claims(headers: list[Any]) -> None:
