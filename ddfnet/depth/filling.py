@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ddfnet.depth.alignment import AxisAlignment
@@ -70,6 +71,11 @@ def fill_guided(values: Tensor, valid: Tensor, guide: Tensor) -> Tensor:
     filled = torch.from_numpy(found).to(values.device).clamp(0, 1) * span + lowest
     # The product can round to beyond the ends.
     return torch.where(valid, values, filled.clamp(lowest, highest))
+
+
+def near_valid(valid: Tensor) -> Tensor:
+    """Return where a sample or one of its eight neighbours is valid, (h, w), bool."""
+    return F.max_pool2d(valid.float()[None], 3, 1, 1)[0] > 0
 
 
 def guide_at_samples(guide: Tensor, axes: Sequence[AxisAlignment]) -> Tensor:

@@ -96,11 +96,13 @@ def upsample_tiled(
     tile: int,
     *,
     ensemble: bool,
+    outline: bool,
 ) -> tuple[Tensor, Tensor]:
     """Return the upsampled depth (H, W), float64, and its validity, held to the range of the samples nearby.
 
-    The validity is upsampled as a depth map of ones and zeros is, so that its outline too follows the guide: a pixel is
-    valid where the result is at least a half. Where all samples of the 5x5 are valid it is 1, and where none is, 0.
+    A pixel is valid where a valid sample is near, within two of its own. With ``outline`` the validity is upsampled as
+    a depth map of ones and zeros is, so that its outline follows the guide: a pixel is valid where the result is at
+    least a half. Where all samples of the 5x5 are valid it is 1, and where none is, 0.
 
     With ``ensemble`` the results for the maps and for the maps transposed are averaged. Mirrored maps are not used, for
     a mirrored sample does not lie where the network expects it in its block. Where a sample lies between two pixels of
@@ -113,11 +115,13 @@ def upsample_tiled(
         axes: y and x.
         network: in evaluation mode, in float32, on depth's device.
         tile: pixels of the guide per side that are worked on at once.
+        ensemble: average two views.
+        outline: upsample the validity too.
     """
     lowest = depth[valid].min()  # subtracted, for far from 0 each view would be rounded
     relative = torch.where(valid, depth - lowest, 0)
     result, reached = _upsample_views(relative, valid, guide, axes, network, tile, ensemble=ensemble)
-    if not valid.all():
+    if outline and not valid.all():
         everywhere = torch.ones_like(valid)
         share, _ = _upsample_views(valid.double(), everywhere, guide, axes, network, tile, ensemble=ensemble)
         reached &= share >= 0.5

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ddfnet.depth.alignment import align, nearest_valid
-from ddfnet.depth.filling import fill_guided, guide_at_samples
+from ddfnet.depth.filling import fill_guided, guide_at_samples, near_valid
 from ddfnet.depth.sizes import covers
 from ddfnet.depth.tiling import upsample_tiled
 from ddfnet.depth.valid import valid_depth
@@ -77,8 +77,9 @@ def upsample_depth(
             a network.
         tile: pixels of the guide per side that are worked on at once; None is 1024. It bounds the memory.
         fill: mend of outputs that are not valid. ``"guided"``, or True: holes are filled with the guide's help,
-            see `ddfnet.depth.filling`, before the map is upsampled. ``"nearest"``: such an output has the depth of the
-            nearest valid sample. ``"none"``, or False: it stays not valid. None: ``"guided"`` for a map of the guide's
+            see `ddfnet.depth.filling`, on the map's own grid; what is next to a valid sample is the network's.
+            ``"nearest"``: the network's where a valid sample is near, and elsewhere the depth of the nearest one.
+            ``"none"``, or False: they stay not valid. None: ``"guided"`` for a map of the guide's
             size, which has nothing else to gain, and ``"none"`` for others. Filling is done on the CPU.
         ensemble: average the network's results for the maps and for the maps transposed. The error falls by one to four
             percent, and the time doubles.
@@ -120,12 +121,15 @@ def upsample_depth(
         fill = "guided" if same_size else "none"
     with torch.inference_mode():
         if fill in ("guided", True) and not mask.all():
-            values = fill_guided(values, mask, guide if same_size else guide_at_samples(guide, axes))
-            mask = torch.ones_like(mask)
+            filled = fill_guided(values, mask, guide if same_size else guide_at_samples(guide, axes))
+            # The network itself closes what is next to a valid sample, and better than with filled ones at its side.
+            values, mask = torch.where(mask, values, filled), mask | (same_size | ~near_valid(mask))
         result, reached = torch.where(mask, values, 0), mask
         if not same_size:
             network = _network(model, depth.device)
-            result, reached = upsample_tiled(result, mask, guide, axes, network, tile or _TILE, ensemble=ensemble)
+            result, reached = upsample_tiled(
+                result, mask, guide, axes, network, tile or _TILE, ensemble=ensemble, outline=fill in ("none", False)
+            )
         if fill == "nearest" and not reached.all():
             nearest = nearest_valid(values, mask, spacing=(axes[0].ratio, axes[1].ratio))
             rows, columns = (axis.nearest_sample(depth.device) for axis in axes)
