@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from ddfnet.files import atomic_write
+from ddfnet.kinds import KIND_MODULES
 
 Weights = Mapping[str, Tensor]  # a state dict
 
@@ -43,7 +44,6 @@ _PREFIX = "network."  # before the names of the network's weights in a checkpoin
 _SHOWN = 3  # misfits that an error names
 
 _KINDS: dict[str, Callable[..., nn.Module]] = {}
-_MODULES: dict[str, str] = {}  # kind -> the module that registers it
 
 
 class Header(NamedTuple):
@@ -110,27 +110,16 @@ def register_kind(name: str) -> Callable[[_Factory], _Factory]:
     return register
 
 
-def declare_kinds(modules: Mapping[str, str]) -> None:
-    """Name the modules that register kinds, which are imported when a file of that kind is read.
-
-    This file is on the ground floor and may not know them; whoever declares them stands above.
-
-    Args:
-        modules: module by kind.
-    """
-    _MODULES.update(modules)
-
-
 def build(header: Header) -> nn.Module:
     """Build the network of a header, without its weights.
 
     Raises:
         ValueError: no class is registered for the kind, or the network cannot be built again.
     """
-    if header.kind not in _KINDS and header.kind in _MODULES:
-        _import(_MODULES[header.kind], f"networks of kind {header.kind!r} need more: pip install 'ddfnet[models]'")
+    if header.kind not in _KINDS and header.kind in KIND_MODULES:
+        _import(KIND_MODULES[header.kind], f"networks of kind {header.kind!r} need more: pip install 'ddfnet[models]'")
     if header.kind not in _KINDS:
-        known = ", ".join(map(repr, sorted({*_KINDS, *_MODULES})))
+        known = ", ".join(map(repr, sorted({*_KINDS, *KIND_MODULES})))
         raise ValueError(
             f"its kind must be one of {known}, got {header.kind!r}; import the module that registers it with "
             "ddfnet.pretrained.register_kind"

@@ -5,6 +5,18 @@ from __future__ import annotations
 import logging
 import warnings
 
+SUMMARIES = {
+    "demo": "upsample a depth map, train three small networks, and see both on a page, in three minutes",
+    "upsample": "make a depth map as large and as sharp as an image of the same view",
+    "train": "train a network",
+    "evaluate": "measure trained networks beside their competitors",
+    "export": "write a network or a layer as ONNX or as a program of torch.export, and check it",
+    "convert": "official weights, or a checkpoint of a training, to safetensors",
+    "bench": "time operator, layer, networks, depth tool and family; compare with committed results",
+    "env": "versions, devices, and the kernel that serves each device",
+}
+"""One line of help for each command, in the order of ``ddfnet --help``, which imports none of them."""
+
 TRAINING_MODULES = ("lightning", "jsonargparse", "torchmetrics", "tensorboard", "safetensors")
 """Modules that every task needs."""
 

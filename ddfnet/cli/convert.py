@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddfnet import __version__
+from ddfnet.cli._common import SUMMARIES
 from ddfnet.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _NAME = re.compile(r"ddf_(mul|add)_resnet\d+")
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "convert",
-        help="official weights, or a checkpoint of a training, to safetensors",
+        help=SUMMARIES["convert"],
         description="Writes the weights of an official DDF-ResNet, or those of a *.ckpt of `ddfnet train`, to a "
         "safetensors file. Its header has the arguments of the network and the origin of the weights. `ddfnet "
         "evaluate`, `ddfnet upsample` and timm's create_model read it. No code in the checkpoint is run.",

@@ -10,7 +10,7 @@ from typing import Any
 
 from ddfnet import env_info
 from ddfnet.arguments import positive_int
-from ddfnet.cli._common import quiet
+from ddfnet.cli._common import SUMMARIES, quiet
 from ddfnet.errors import DataError, UserError, require, writable_folder
 
 _MODULES = (
@@ -31,7 +31,7 @@ _MODULES = (
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
-        help="upsample a depth map, train three small networks, and see both on a page, in three minutes",
+        help=SUMMARIES["demo"],
         description="Upsamples the depth map of a real scene eightfold, beside the usual methods. Trains three "
         "networks that differ in one layer (convolution, depthwise convolution, DDF) on real images and shows the "
         "filters that DDF predicts for photographs. Writes one page about both.",

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from ddfnet import env_info
+from ddfnet.cli._common import SUMMARIES
 from ddfnet.ops import backends, library
 
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "env",
-        help="versions, devices, and the kernel that serves each device",
+        help=SUMMARIES["env"],
         description="Prints versions, devices, the kernel that serves each device, and why. Send it with a bug report.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")

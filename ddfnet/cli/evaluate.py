@@ -12,7 +12,7 @@ from typing import Any
 
 from ddfnet import env_info, files
 from ddfnet.arguments import positive_int
-from ddfnet.cli._common import TRAINING_MODULES, quiet
+from ddfnet.cli._common import SUMMARIES, TRAINING_MODULES, quiet
 from ddfnet.errors import UserError, require, writable_file
 from ddfnet.tasks import TASKS, TaskSpec
 from ddfnet.tasks.evaluation import EvaluationTable
@@ -21,7 +21,7 @@ from ddfnet.tasks.evaluation import EvaluationTable
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
-        help="measure trained networks beside their competitors",
+        help=SUMMARIES["evaluate"],
         description="Measures trained networks on data that none was trained on, beside their competitors.",
     )
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)

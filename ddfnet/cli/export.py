@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddfnet.arguments import positive_int
+from ddfnet.cli._common import SUMMARIES
 from ddfnet.errors import UserError, require, writable_file
 from ddfnet.export.formats import FORMATS
 
@@ -15,7 +16,7 @@ from ddfnet.export.formats import FORMATS
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "export",
-        help="write a network or a layer as ONNX or as a program of torch.export, and check it",
+        help=SUMMARIES["export"],
         description="Writes a model with dynamic batch, height and width: onnx, with standard operators only; pt2, for "
         "torch.export.load; aoti, a library that AOTInductor compiles for this CPU. OUT.json is a report on the file.",
     )

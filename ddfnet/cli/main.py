@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ddfnet import __version__
-from ddfnet.cli import bench, convert, demo, env, evaluate, export, train, upsample
+from ddfnet.cli._common import SUMMARIES
 from ddfnet.errors import UserError
 
 
@@ -20,12 +20,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(command: str) -> argparse.ArgumentParser:
+    """Return the parser; of the commands only this one is imported, since most need torch."""
     parser = _Parser(prog="ddfnet", description="Decoupled dynamic filters for PyTorch.", parents=[_import_parser()])
     parser.add_argument("--version", action="version", version=f"ddfnet {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, upsample, train, evaluate, export, convert, bench, env):
-        command.add(commands)
+    for name, summary in SUMMARIES.items():
+        if name == command:
+            import_module(f"ddfnet.cli.{name}").add(commands)
+        else:
+            commands.add_parser(name, help=summary)
     return parser
 
 
@@ -81,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         early, others = _import_parser().parse_known_args(argv)
         for name in early.imports:  # before the parser is made, because it lists registered names
             import_plugin(name)
-        options = _parser().parse_args(others)
+        command = next((word for word in others if not word.startswith("-")), "")
+        options = _parser(command).parse_args(others)
     except SystemExit as exit:  # argparse has printed help, the version or an error
         return int(exit.code or 0)
     except UserError as error:

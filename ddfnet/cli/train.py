@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddfnet import env_info
-from ddfnet.cli._common import TRAINING_MODULES, quiet
+from ddfnet.cli._common import SUMMARIES, TRAINING_MODULES, quiet
 from ddfnet.errors import DataError, UserError, require, writable_folder
 from ddfnet.tasks import TASKS
 
@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
     tasks = "; ".join(f"{spec.name}: {spec.summary}" for spec in TASKS.values())
     parser = commands.add_parser(
         "train",
-        help="train a network",
+        help=SUMMARIES["train"],
         description="Trains a network and leaves it in a folder, with logs, checkpoints, the resolved configuration "
         f"and a model card. Tasks: {tasks}. `ddfnet train TASK --help` lists all parameters.",
         usage="ddfnet train TASK [--config FILE] [--output DIR] [--ckpt_path FILE|last] [--KEY VALUE ...]",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,30 +12,64 @@ from pathlib import Path
 from typing import Any
 
 from ddfnet.arguments import positive_int
-from ddfnet.depth import batch, io, pairing
+from ddfnet.cli._common import SUMMARIES
+from ddfnet.depth import batch, io, known_layouts, pairing
+from ddfnet.depth.orientation import ORIENTATIONS
+from ddfnet.depth.progress import progress_bar
 from ddfnet.depth.result_type import DTYPES
 from ddfnet.errors import UserError, require
 
-_MODULES = ("numpy", "PIL", "safetensors", "scipy", "tqdm")
+FILLS = ("guided", "nearest", "none")
+
+_MODULES = ("numpy", "PIL", "pyamg", "safetensors", "scipy", "tqdm")
 
 
 def add(commands: Any) -> None:
     formats = "; ".join(f"{format.name} ({format.description})" for format in io.formats())
     parser = commands.add_parser(
         "upsample",
-        help="make a depth map as large and as sharp as an image of the same view",
+        help=SUMMARIES["upsample"],
         description="Makes a depth map as large and as sharp as an image of the same view. The unit "
         f"is kept; 0, nan and inf are missing. Formats: {formats}. With folders, files of the same name "
-        "(a.png and a.jpg) are a pair, and results that exist are kept.",
+        "(a.png and a.jpg) are a pair, or those that a list such as TUM's associations.txt or the layout of a known "
+        "data set says, and results that exist are kept.",
     )
     parser.add_argument("depth", type=Path, metavar="DEPTH", help="the depth map, or a folder of them")
     parser.add_argument(
-        "--guide", type=Path, required=True, metavar="IMAGE", help="the guide image, or a folder of them"
+        "--guide",
+        type=Path,
+        metavar="IMAGE",
+        help="the guide image, for a folder one for all or a folder of them (the folder of the depth maps)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="the result, or a folder for them"
     )
-    parser.add_argument("--fill", action="store_true", help="give pixels far from any measured one a value, too")
+    parser.add_argument(
+        "--pairs",
+        nargs=2,
+        metavar=("DEPTH", "IMAGE"),
+        help="names of the files in a folder that are a pair, such as 'depth_{}.png' 'color_{}.jpg'; an IMAGE without "
+        "{} is for all",
+    )
+    parser.add_argument(
+        "--associations", type=Path, metavar="FILE", help="list of pairs, two names per line (associations.txt)"
+    )
+    parser.add_argument(
+        "--max-gap",
+        type=seconds,
+        default=known_layouts.MAX_GAP,
+        metavar="SECONDS",
+        help="longest time between a depth map and its image, where the files are named by times (%(default)s)",
+    )
+    parser.add_argument(
+        "--fill",
+        nargs="?",
+        type=_filling,
+        const="guided",
+        metavar="|".join(FILLS),
+        help="give what is missing a value: with the guide's help (guided, as --fill alone), or that of the nearest "
+        "measured pixel; guided for depth maps of the guide's size, none for others",
+    )
     parser.add_argument(
         "--mask", type=Path, metavar="FILE", help="0 where the depth map, of the same size, is missing; or a folder"
     )
@@ -79,6 +114,20 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--stretch", action="store_true", help="allow a guide of another aspect ratio, if it shows the same view"
     )
+    parser.add_argument(
+        "--orientation",
+        choices=ORIENTATIONS,
+        help="use a guide that its EXIF data says to turn as it is stored, or upright (by aspect ratio and edges)",
+    )
+    parser.add_argument(
+        "--undo-nearest",
+        nargs="?",
+        type=_block,
+        const=0.0,
+        metavar="PIXELS",
+        help="take the samples of a depth map that was enlarged by nearest neighbour before, in blocks of so many "
+        "pixels; alone it finds them",
+    )
     parser.add_argument("--tile", type=positive_int, metavar="N", help="work in tiles of N pixels, to bound the memory")
     parser.add_argument(
         "--ensemble",
@@ -98,6 +147,24 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _filling(text: str) -> str:
+    if text not in FILLS:
+        raise argparse.ArgumentTypeError(
+            f"must be guided, nearest or none, got {text!r}; write --fill=guided before a file"
+        )
+    return text
+
+
+def _block(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"must be a number of pixels from 1 on, got {text!r}; alone it goes last")
+    return value
+
+
 def numbers(text: str) -> float | tuple[float, float]:
     """Parse an offset or a ratio: one number for both axes, or two as Y,X."""
     try:
@@ -109,6 +176,17 @@ def numbers(text: str) -> float | tuple[float, float]:
     return values[0] if len(values) == 1 else (values[0], values[1])
 
 
+def seconds(text: str) -> float:
+    """Parse a time: a number from 0 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 on, got {text!r}")
+    return value
+
+
 def run(options: argparse.Namespace) -> int:
     require("upsample", _MODULES)
     # Large images are common here: Pillow warns of them, and refuses them from twice that size on.
@@ -116,28 +194,59 @@ def run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore", message="ddfnet uses its PyTorch reference")
     if not options.depth.exists():
         raise UserError(f"{options.depth}: no such file or folder")
-    if options.model != "auto":
-        options.model = _load(options.model)  # once, so that a broken file ends the command before any work
     if options.least is not None and options.mask is None:
         raise UserError("--least needs a --mask, the map of confidences")
-    settings = batch.Settings(**{own.name: getattr(options, own.name) for own in fields(batch.Settings)})
+    return _run_folder(options) if options.depth.is_dir() else _run_file(options)
+
+
+def _run_file(options: argparse.Namespace) -> int:
+    for name in ("guide", "pairs", "associations"):
+        if (getattr(options, name) is None) == (name == "guide"):
+            need = "is required with" if name == "guide" else "is for folders, this is"
+            raise UserError(f"--{name} {need} a single depth map, {options.depth}")
     paths = options.depth, options.guide, options.mask, options.output, options.preview
-    if not options.depth.is_dir():
-        job = pairing.single(*paths, overwrite=settings.overwrite)
+    job = pairing.single(*paths, overwrite=options.overwrite)
+    settings = _settings(options)
+    with progress_bar():
         outcome = batch.upsample_files(job, settings)
-        _print_notes({note: [job.depth] for note in outcome.notes})
-        print(outcome.line)
-        return 0
-    jobs, unpaired = pairing.folder(*paths)
-    summary = batch.upsample_all(jobs, settings, workers=options.jobs)
+    _print_notes({note: [job.depth] for note in outcome.notes})
+    print(outcome.line)
+    return 0
+
+
+def _run_folder(options: argparse.Namespace) -> int:
+    jobs, pairs = pairing.folder(
+        options.depth,
+        options.guide or options.depth,
+        options.mask,
+        options.output,
+        options.preview,
+        patterns=options.pairs,
+        associations=options.associations,
+        max_gap=options.max_gap,
+    )
+    if pairs.rule or pairs.spare:
+        spare = f"; {pairs.spare} images without a depth map are left out" if pairs.spare else ""
+        print(f"ddfnet: note: {len(jobs)} pairs {pairs.rule}".rstrip() + spare, file=sys.stderr)
+    summary = batch.upsample_all(jobs, _settings(options), workers=options.jobs)
     _print_notes(summary.notes)
-    problems, count = [*unpaired, *summary.problems], len(jobs) + len(unpaired)
+    problems, count = [*pairs.problems, *summary.problems], len(jobs) + len(pairs.problems)
     kept = f", {summary.kept} there already (--overwrite replaces them)" if summary.kept else ""
     print(f"{summary.written} of {count} written to {options.output}{kept}")
     if problems:
         lines = "".join(f"\n  {line}" for line in sorted(problems))
         print(f"ddfnet: error: {len(problems)} of {count} failed:{lines}", file=sys.stderr)
     return 130 if summary.interrupted else 1 if problems else 0
+
+
+def _settings(options: argparse.Namespace) -> batch.Settings:
+    """Return the settings of the options, with the network loaded once, so that a broken file ends the command early.
+
+    Nothing before this needs torch, whose import takes longer than every check of arguments and files.
+    """
+    if options.model != "auto":
+        options.model = _load(options.model)
+    return batch.Settings(**{own.name: getattr(options, own.name) for own in fields(batch.Settings)})
 
 
 def _load(file: str) -> Any:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddfnet.depth import io
-from ddfnet.depth.alignment import align, aligned_bilinear, covers, same_aspect_ratio
+from ddfnet.depth.enlarged import even_blocks, find_blocks
 from ddfnet.depth.missing import check_negative, missing_values, seeming
+from ddfnet.depth.orientation import as_stored, choose_orientation, exif_orientation
 from ddfnet.depth.pairing import Job
 from ddfnet.depth.result_type import ResultType, result_type
+from ddfnet.depth.sizes import ASPECT_TOLERANCE, aspect_error, covers, same_aspect_ratio
 from ddfnet.depth.valid import valid_depth
 from ddfnet.errors import DataError, UserError
 from ddfnet.files import atomic_open
@@ -41,6 +43,9 @@ class Settings:
         channel: name of the channel, key or data set that is the depth map.
         dtype: number type of the results, one of `ddfnet.depth.result_type.DTYPES`, or None.
         stretch: allow a guide of another aspect ratio.
+        orientation: "stored" or "upright" for a guide that its EXIF data says to turn; None for what fits.
+        undo_nearest: take the samples of a depth map that was enlarged by nearest neighbour before: 0 where they lie on
+            a grid that can be found, else the pixels per sample; None takes the map as it is.
         disparity: large values are near; for the preview alone.
         overwrite: replace results that exist.
     """
@@ -49,7 +54,7 @@ class Settings:
     offset: float | tuple[float, float] | None = None
     model: str | Path | GuidedUpsampler = "auto"
     tile: int | None = None
-    fill: bool = False
+    fill: str | None = None
     ensemble: bool = True
     invalid: Sequence[float] = ()
     zero: str | None = None
@@ -57,6 +62,8 @@ class Settings:
     channel: str | None = None
     dtype: str | None = None
     stretch: bool = False
+    orientation: str | None = None
+    undo_nearest: float | None = None
     disparity: bool = False
     overwrite: bool = False
 
@@ -101,19 +108,23 @@ def upsample_files(job: Job, settings: Settings) -> Outcome:
     start = time.perf_counter()
     try:
         found = io.read(job.depth, channel=settings.channel)
-        depth = found.values
         missing = missing_values(invalid=settings.invalid, zero=settings.zero, declared=found.missing)
         try:
             kind = result_type(found, job.output, settings.dtype, missing)
         except UserError as error:
             raise UserError(f"{job.depth}: {error}") from None
-        guide = io.read_guide(job.guide)
-        check_sizes(job, depth.shape, guide.shape[:2], stretch=settings.stretch)
         valid, notes = _read_valid(job, found, missing, settings)
-        result = _upsample(job, kind.prepare(depth), guide, valid, settings)
+        depth, valid = _undo_nearest(found.values, valid, notes, settings.undo_nearest)
+        guide = _read_guide(job, depth, valid, notes, settings.orientation)
+        check_sizes(job, depth.shape, guide.shape[:2], notes, stretch=settings.stretch)
+        if depth.shape == guide.shape[:2] and valid.all():
+            notes.append("nothing is missing: it has the guide's size and no holes, so the result is a copy")
+            result = kind.prepare(depth)
+        else:
+            result = _upsample(job, kind.prepare(depth), guide, valid, settings)
         notes += kind.notes(result)
         if job.output in wanted:
-            notes += _write(job, kind, result, guide, settings)
+            notes += _write(job, kind, result, depth.shape, settings)
         if job.preview in wanted:
             _write_preview(job.preview, depth, valid, guide, result, settings)
     except DataError as error:
@@ -190,8 +201,47 @@ def _upsample(job: Job, depth: Array, guide: Array, valid: Array, settings: Sett
         raise UserError(f"{job.depth}: not enough memory; give a --tile, such as 512, and fewer --jobs") from None
 
 
-def check_sizes(job: Job, depth_size: Sequence[int], guide_size: Sequence[int], *, stretch: bool) -> None:
+def _undo_nearest(depth: Array, valid: Array, notes: list[str], ratio: float | None) -> tuple[Array, Array]:
+    """Return the depth map and its mask, or the samples of both where an enlargement is to be undone."""
+    blocks = even_blocks((depth.shape[0], depth.shape[1]), ratio) if ratio else find_blocks(depth)
+    if blocks is None:
+        if ratio is not None:
+            notes.append(
+                "--undo-nearest: no blocks of equal pixels on a grid were found, so it is taken as it is; "
+                "--undo-nearest=3 would take blocks of 3 x 3 pixels"
+            )
+        return depth, valid
+    if ratio is None:
+        notes.append(f"it was enlarged by nearest neighbour, from {blocks}; --undo-nearest upsamples these samples")
+        return depth, valid
+    notes.append(f"enlarged by nearest neighbour before, so it is taken as {blocks}")
+    return blocks.take(depth), blocks.take(valid)
+
+
+def _read_guide(job: Job, depth: Array, valid: Array, notes: list[str], wanted: str | None) -> Array:
+    """Return the guide, turned as its EXIF data says or as it is stored."""
+    guide = io.read_guide(job.guide)
+    orientation = exif_orientation(job.guide)
+    if orientation == 1 or wanted == "upright":
+        return guide
+    if wanted == "stored":
+        return as_stored(guide, orientation)
+    guide, note = choose_orientation(guide, orientation, depth, valid)
+    notes.append(note)
+    return guide
+
+
+def check_sizes(
+    job: Job, depth_size: Sequence[int], guide_size: Sequence[int], notes: list[str], *, stretch: bool
+) -> None:
     """Refuse a guide that is smaller than the depth map, or that shows another view by its aspect ratio.
+
+    Args:
+        job: files, for messages.
+        depth_size: (h, w).
+        guide_size: (H, W).
+        notes: gets a note where the aspect ratios differ by no more than `ASPECT_TOLERANCE`.
+        stretch: allow any aspect ratio.
 
     Raises:
         UserError: such a guide, and the mend.
@@ -202,7 +252,11 @@ def check_sizes(job: Job, depth_size: Sequence[int], guide_size: Sequence[int], 
             f"{job.guide}: a guide at least as large as the depth map is required; it is {sizes[1]}, "
             f"{job.depth} is {sizes[0]}"
         )
-    if not stretch and not same_aspect_ratio(guide_size, depth_size):
+    if stretch or same_aspect_ratio(guide_size, depth_size):
+        return
+    if (error := aspect_error(guide_size, depth_size)) <= ASPECT_TOLERANCE:
+        notes.append(f"its aspect ratio and the guide's differ by {error:.1%}; they are taken for the same view")
+    else:
         ratios = [f"{size[1] / size[0]:.3f}" for size in (depth_size, guide_size)]
         raise UserError(
             f"{job.guide}: a guide of the depth map's aspect ratio is required; it is {sizes[1]} ({ratios[1]}), "
@@ -238,20 +292,35 @@ def _read_valid(job: Job, found: io.DepthMap, missing: Sequence[float], settings
     return valid, notes
 
 
-def _write(job: Job, kind: ResultType, result: Array, guide: Array, settings: Settings) -> list[str]:
-    """Write a result with what the depth map's file says besides its values, and return notes on what is lost."""
+def _write(job: Job, kind: ResultType, result: Array, size: Sequence[int], settings: Settings) -> list[str]:
+    """Write a result with what the depth map's file says besides its values, and return notes on what is lost.
+
+    Args:
+        job: files.
+        kind: number type, and the depth map as it was read.
+        result: (H, W).
+        size: (h, w) of the samples that were upsampled, which are fewer than the map's where an enlargement was undone.
+        settings: settings of the batch.
+    """
     try:
         values = kind.convert(result)
     except UserError as error:
         raise UserError(f"{job.depth}: {error}") from None
-    axes = align(kind.source.values.shape, guide.shape, settings.ratio, settings.offset)
-    ratio, offset = [axis.ratio for axis in axes], [axis.offset for axis in axes]
+    ratio, offset = [1.0, 1.0], [0.0, 0.0]
+    if (own := kind.source.values.shape) != result.shape:
+        from ddfnet.depth.alignment import align
+
+        # The options are about the samples; an enlarged map itself lies evenly on the guide.
+        options = (settings.ratio, settings.offset) if own == size else (None, None)
+        axes = align(own, result.shape, *options)
+        ratio, offset = [axis.ratio for axis in axes], [axis.offset for axis in axes]
     io.write(job.output, values, source=kind.source, ratio=ratio, offset=offset)
     lost = "georeference" in kind.source.extras and io.format_of(job.output).name != kind.source.format
     return ["the georeference is not written; name the result .tif for it"] if lost else []
 
 
 def _write_preview(path: Path, depth: Array, valid: Array, guide: Array, result: Array, settings: Settings) -> None:
+    from ddfnet.depth.alignment import align, aligned_bilinear
     from ddfnet.depth.preview import preview
 
     y, x = align(depth.shape, guide.shape, settings.ratio, settings.offset)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddfnet.depth.stage import Stage, channels_last, convs
+from ddfnet.depth.planes import Planes
+from ddfnet.depth.stage import Carried, Stage, channels_last, convs
 from ddfnet.depth.valid import valid_depth
 from ddfnet.nn.branches import check_map, check_norm
 from ddfnet.ops.geometry import Combine
@@ -20,6 +21,7 @@ from ddfnet.pretrained import PretrainedMixin, load, register_kind
 
 _HINTS = 4  # channels that describe the depth, see `_describe`
 _RADIUS = 2  # samples on each side, in the window in which the depth is described
+_TYPICAL = 1000  # one in so many depths is left out at either end of the range that the network sees
 _FILTERS = ("both", "spatial", "channel")
 _UPSAMPLERS = ("ddf", "bilinear")
 
@@ -157,12 +159,7 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
         self._check(depth, guide, valid, scale_factor)
         depth = depth.float()
         mask = valid_depth(depth, valid, missing=()).to(depth.dtype)
-        lowest = depth.masked_fill(mask == 0, math.inf).amin((2, 3), keepdim=True)
-        highest = depth.masked_fill(mask == 0, -math.inf).amax((2, 3), keepdim=True)
-        span = highest - lowest
-        # The span is 0 where all depths are equal, and not finite where none is valid.
-        usable = (span > 0) & span.isfinite()
-        lowest, span = torch.where(lowest.isfinite(), lowest, 0), torch.where(usable, span, 1)
+        lowest, span = (each[:, None] for each in typical_range(depth[:, 0], mask[:, 0] > 0))
         scaled = torch.where(mask > 0, (depth - lowest) / span, 0)
         return [
             Level(torch.where(level.valid, level.depth * span + lowest, 0), level.valid)
@@ -173,34 +170,62 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
         """Return the mean of the target features, (N, C, 1, 1), from which the channel filters are predicted.
 
         Args:
-            scaled: depth (N, 1, h, w), from 0 to 1 over the map's valid depths, 0 where it is not valid.
+            scaled: depth (N, 1, h, w), from 0 to 1 over the map's `typical_range`, 0 where it is not valid. What lies
+                beyond that range is seen as its end.
             mask: (N, 1, h, w), 1 where the depth is valid and 0 elsewhere.
         """
         return self.features(scaled, mask).mean((2, 3), keepdim=True)
 
     def features(self, scaled: Tensor, mask: Tensor) -> Tensor:
         """Return the features of the target branch, (N, C, h, w); for the arguments see `context`."""
-        features: Tensor = self.target(_describe(scaled, mask))
+        features: Tensor = self.target(_describe(scaled.clamp(0, 1), mask))
         return features
 
     def scaled_levels(
         self, scaled: Tensor, mask: Tensor, guide: Tensor, context: Tensor, scale_factor: int
     ) -> Iterator[Level]:
         """Yield the depth after each stage, for callers that work in tiles: nothing here depends on the whole map."""
+        step = None if self.heads is None else _nearby(scaled, mask, radius=1)[1]
+        numbers = reversed(range(scale_factor.bit_length() - 1))
+        after = self._after_stages(scaled, scaled, mask, guide, context, scale_factor)
+        for number, (carried, valid, features) in zip(numbers, after, strict=True):
+            assert isinstance(carried, Tensor)
+            if self.heads is not None and step is not None:
+                step = F.interpolate(step, scale_factor=2, mode="nearest")
+                yield Level(carried + self.heads[number](features) * step, valid > 0)
+            else:
+                yield Level(carried, valid > 0)
+
+    def scaled_planes(
+        self, scaled: Tensor, mask: Tensor, guide: Tensor, context: Tensor, scale_factor: int
+    ) -> tuple[Planes, Tensor]:
+        """Return the planes of the samples carried through all stages, and their validity, (N, 1, H, W), bool.
+
+        In them each sample lies in the middle of its block, and a plane is the plane, see `ddfnet.depth.planes`. Only
+        for a network that `carries_depth`; the arguments are those of `scaled_levels`.
+        """
+        planes = Planes.at_samples(scaled, mask)
+        *_, (carried, valid, _) = self._after_stages(planes, scaled, mask, guide, context, scale_factor)
+        assert isinstance(carried, Planes)
+        return carried, valid > 0
+
+    def _after_stages(
+        self, carried: Carried, scaled: Tensor, mask: Tensor, guide: Tensor, context: Tensor, scale_factor: int
+    ) -> Iterator[tuple[Carried, Tensor, Tensor]]:
+        """Yield what each stage hands to the next: what its filters carry, its validity, and features."""
         stages = scale_factor.bit_length() - 1
         maps = [self.guidance[0](channels_last(F.pixel_unshuffle(guide - 0.5, 2)))]
         for number in range(1, stages):
             maps.append(self.guidance[number](maps[-1]))
         features = self.features(scaled, mask)
-        step = None if self.heads is None else _nearby(scaled, mask, radius=1)[1]
         for number in reversed(range(stages)):
-            stage = self.stages[number]
-            scaled, mask, features = stage(scaled, mask, features, maps[number], context)
-            level = scaled
-            if self.heads is not None and step is not None:
-                step = F.interpolate(step, scale_factor=2, mode="nearest")
-                level = scaled + self.heads[number](features) * step
-            yield Level(level, mask > 0)
+            carried, mask, features = self.stages[number](carried, mask, features, maps[number], context)
+            yield carried, mask, features
+
+    @property
+    def carries_depth(self) -> bool:
+        """True where filters alone make the depth, so that the output is an average of samples."""
+        return self.heads is None and all(stage.correction is None for stage in self.stages)
 
     @property
     def target_receptive_radius(self) -> int:
@@ -243,6 +268,35 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
 def default_model() -> GuidedUpsampler:
     """Return the network whose weights come with the package: for 2x, 4x, 8x and 16x."""
     return load(Path(__file__).parent / "weights" / "guided.safetensors", GuidedUpsampler)
+
+
+def typical_range(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lower end and the width of the range in which nearly all valid depths of each map lie.
+
+    It leaves out the lowest and the highest thousandth, at least one sample each: a single wrong sample, however large,
+    must not change how all others are seen. A range of nothing else than one value is that of all valid depths.
+
+    Args:
+        depth: (N, h, w), floating.
+        valid: (N, h, w), bool.
+
+    Returns:
+        Two of (N, 1, 1) in depth's dtype, the width above 0; 0 and 1 where no sample is valid, and a width of 1 where
+        all are equal.
+    """
+    count = valid.flatten(1).sum(1, keepdim=True)
+    ordered = torch.where(valid, depth, math.inf).flatten(1).sort(1).values
+    left_out = (count // _TYPICAL).clamp(min=1)
+    last = (count - 1).clamp(min=0)
+    ends = []
+    for out in (left_out, torch.zeros_like(left_out)):
+        low = ordered.gather(1, torch.minimum(out, last))
+        high = ordered.gather(1, (last - out).clamp(min=0))
+        ends.append((low, high - low))
+    (low, span), (lowest, whole) = ends
+    low, span = torch.where(span > 0, low, lowest), torch.where(span > 0, span, whole)
+    low, span = torch.where(count > 0, low, 0), torch.where((count > 0) & (span > 0), span, 1)
+    return low[..., None], span[..., None]
 
 
 def _describe(scaled: Tensor, mask: Tensor) -> Tensor:

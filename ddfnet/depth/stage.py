@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddfnet.depth.planes import Planes
 from ddfnet.nn.branches import SpatialBranch
 from ddfnet.nn.filter_norm import FilterNorm
 from ddfnet.ops import ddf_upsample
@@ -18,6 +19,8 @@ from ddfnet.ops.geometry import Combine
 
 _NEVER = -1e30  # logit of a sample that is not valid: finite, so that a window without any has a softmax
 SLOPE = 0.1  # negative slope of every leaky ReLU: with plain ReLUs all units of a path can die
+
+Carried = Tensor | Planes  # from stage to stage: depth (N, 1, h, w), or planes
 
 
 class Block(nn.Module):
@@ -56,7 +59,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 class Stage(nn.Module):
-    """Trunk that reads features and guide, and the upsampling of depth and features by two with its filters."""
+    """Trunk that reads features and guide, and the upsampling by two of features and depth or planes by its filters."""
 
     def __init__(
         self,
@@ -96,16 +99,17 @@ class Stage(nn.Module):
             self.mix = nn.Sequential(*convs(channels, channels, kernel_size=3 if plain else 1))
 
     def forward(
-        self, scaled: Tensor, mask: Tensor, features: Tensor, guide: Tensor, context: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, carried: Carried, mask: Tensor, features: Tensor, guide: Tensor, context: Tensor
+    ) -> tuple[Carried, Tensor, Tensor]:
         trunk = self.blocks(self.entry(torch.cat([features, guide], 1)))
         taps = self._taps(trunk, mask)
-        scaled, mask = self._average(scaled, mask, taps)
+        carried, mask = self._average(carried, mask, taps)
         if self.correction is not None:
-            scaled = scaled + F.pixel_shuffle(self.correction(trunk), 2)
+            assert isinstance(carried, Tensor)
+            carried = carried + F.pixel_shuffle(self.correction(trunk), 2)
         if self.enlarge is not None and self.mix is not None:
             features = self.mix(self.enlarge(trunk, context, taps))
-        return scaled, mask, features
+        return carried, mask, features
 
     def _taps(self, trunk: Tensor, mask: Tensor) -> Tensor:
         """Return the filters that carry the depth, (N, 4*K, h, w): a softmax over the valid samples of a window.
@@ -120,12 +124,15 @@ class Stage(nn.Module):
         valid = F.unfold(mask, size, padding=size // 2).unflatten(2, mask.shape[2:])[:, None] > 0
         return torch.where(valid, logits.float(), _NEVER).softmax(2).flatten(1, 2)
 
-    def _average(self, scaled: Tensor, mask: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the depths in each window, weighted by its filter, and whether any of them is valid."""
-        with torch.autocast(scaled.device.type, enabled=False):
-            scaled = ddf_upsample(scaled, None, taps, scale_factor=2, kernel_size=self.kernel_size)
+    def _average(self, carried: Carried, mask: Tensor, taps: Tensor) -> tuple[Carried, Tensor]:
+        """Return the depths or planes in each window, weighted by its filter, and whether any of them is valid."""
+        with torch.autocast(mask.device.type, enabled=False):
+            if isinstance(carried, Planes):
+                carried = carried.enlarge(taps, self.kernel_size)
+            else:
+                carried = ddf_upsample(carried, None, taps, scale_factor=2, kernel_size=self.kernel_size)
         near = F.max_pool2d(mask, self.kernel_size, 1, self.kernel_size // 2)
-        return scaled, F.interpolate(near, scale_factor=2, mode="nearest")
+        return carried, F.interpolate(near, scale_factor=2, mode="nearest")
 
 
 class _DDFUp(nn.Module):

@@ -12,18 +12,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddfnet.depth.alignment import AxisAlignment
-from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.depth.network import GuidedUpsampler, typical_range
+from ddfnet.depth.planes import Planes
+from ddfnet.depth.progress import track
 
 _RADIUS = 2  # samples: every sample that an output is made of lies this near to the one nearest to the output
 _POOLED = 128  # samples per side whose features are summed at once: the same for any tile, and so is the sum
+_COARSEST = 1.42  # pixels of the guide per pixel of the grid
+_LARGEST = 1e30  # scaled depth: sums of such, and of their slopes, stay in float32
 _ROWS = 64  # rows of the guide that are held to their range at once
 
 
 class UpsampleGrid(NamedTuple):
-    """One axis of the network's grid: ``factor`` pixels per sample, which lies on the pixel ``first`` of its block."""
+    """One axis of the network's grid: ``factor`` pixels per sample, which lies on the pixel ``first`` of its block.
+
+    Where the two grids have the same step, the grid's pixels are laid on whole pixels of the guide: half a pixel of
+    displacement is less than what interpolating the guide would blur. A half is rounded down, or with ``up`` up; the
+    two err to opposite sides.
+    """
 
     axis: AxisAlignment
     factor: int
+    up: bool = False
 
     @property
     def first(self) -> int:
@@ -31,12 +41,10 @@ class UpsampleGrid(NamedTuple):
 
     @property
     def offset(self) -> float:
-        """Pixel of the guide on which sample 0 lies: a whole one where the two grids have the same step.
-
-        Half a pixel of displacement is less than what interpolating the guide would blur.
-        """
+        """Pixel of the guide that the network sees where sample 0 lies."""
         if self.axis.ratio == self.factor:
-            return self.first + math.ceil(self.axis.offset - self.first - 0.5)
+            away = self.axis.offset - self.first
+            return self.first + (math.floor(away + 0.5) if self.up else math.ceil(away - 0.5))
         return self.axis.offset
 
     def guide_positions(self, start: int, stop: int) -> Tensor:
@@ -44,14 +52,39 @@ class UpsampleGrid(NamedTuple):
         steps = torch.arange(start, stop, dtype=torch.float64) - self.first
         return (self.offset + steps * (self.axis.ratio / self.factor)).clamp(0, self.axis.pixels - 1)
 
-    def nearest(self) -> Tensor:
-        """Return the grid's pixel nearest to each of the guide's.
+    def every_pixel(self) -> Reading:
+        """Return the reading of each pixel of the grid, where the network sees it on the guide."""
+        return self._reading(torch.arange(self.axis.samples * self.factor), self.offset, self.axis.ratio / self.factor)
+
+    def guide_pixels(self) -> Reading:
+        """Return the reading of each pixel of the guide, at the grid's pixel nearest to it.
 
         Interpolating between pixels instead would put points between the two sides of an edge.
         """
         steps = torch.arange(self.axis.pixels, dtype=torch.float64) - self.offset
         pixels = (steps * (self.factor / self.axis.ratio) - 1e-9).round().long() + self.first
-        return pixels.clamp(0, self.axis.samples * self.factor - 1)
+        return self._reading(pixels.clamp(0, self.axis.samples * self.factor - 1), None, 1.0)
+
+    def _reading(self, pixels: Tensor, offset: float | None, step: float) -> Reading:
+        """Return the reading at these pixels of the places that begin at an offset of the guide, step by step."""
+        places = torch.arange(len(pixels), dtype=torch.float64)
+        if offset is not None:
+            places = offset + (places - self.first) * step
+        # Sample i is in the middle of its block: of the pixels from i*factor on.
+        exact = (places - self.axis.offset) * (self.factor / self.axis.ratio) + (self.factor - 1) / 2
+        return Reading(pixels, exact - pixels)
+
+
+class Reading(NamedTuple):
+    """Places along one axis that are read from the network's grid.
+
+    Args:
+        pixels: (n,), int64, ascending: the grid's pixel of each.
+        distance: (n,), float64: from that pixel's middle to the place, in pixels of the grid.
+    """
+
+    pixels: Tensor
+    distance: Tensor
 
 
 def upsample_tiled(
@@ -63,13 +96,17 @@ def upsample_tiled(
     tile: int,
     *,
     ensemble: bool,
+    outline: bool,
 ) -> tuple[Tensor, Tensor]:
     """Return the upsampled depth (H, W), float64, and its validity, held to the range of the samples nearby.
 
-    With ``ensemble`` the results for the maps and for the maps transposed are averaged. Mirrored maps are not used, for
-    a mirrored sample does not lie where the network expects it in its block.
+    A pixel is valid where a valid sample is near, within two of its own. With ``outline`` the validity is upsampled as
+    a depth map of ones and zeros is, so that its outline follows the guide: a pixel is valid where the result is at
+    least a half. Where all samples of the 5x5 are valid it is 1, and where none is, 0.
 
-    A network that carries the depth by 3x3 filters leaves that range by a last digit at most; others are held to it.
+    With ``ensemble`` the results for the maps and for the maps transposed are averaged. Mirrored maps are not used, for
+    a mirrored sample does not lie where the network expects it in its block. Where a sample lies between two pixels of
+    the guide, each of the two has it on another one.
 
     Args:
         depth: (h, w), float64, 0 where it is not valid.
@@ -78,17 +115,42 @@ def upsample_tiled(
         axes: y and x.
         network: in evaluation mode, in float32, on depth's device.
         tile: pixels of the guide per side that are worked on at once.
+        ensemble: average two views.
+        outline: upsample the validity too.
     """
     lowest = depth[valid].min()  # subtracted, for far from 0 each view would be rounded
     relative = torch.where(valid, depth - lowest, 0)
-    result, reached = _upsample_recursive(relative, valid, guide, axes, network, tile)
+    result, reached = _upsample_views(relative, valid, guide, axes, network, tile, ensemble=ensemble)
+    if outline and not valid.all():
+        everywhere = torch.ones_like(valid)
+        share, _ = _upsample_views(valid.double(), everywhere, guide, axes, network, tile, ensemble=ensemble)
+        reached &= share >= 0.5
+    result += lowest
+    return result, reached
+
+
+def _upsample_views(
+    depth: Tensor,
+    valid: Tensor,
+    guide: Tensor,
+    axes: Sequence[AxisAlignment],
+    network: GuidedUpsampler,
+    tile: int,
+    *,
+    ensemble: bool,
+) -> tuple[Tensor, Tensor]:
+    """Upsample the map, and with ``ensemble`` the map transposed, and hold the average to the range nearby.
+
+    The range is needed where a network does not carry the depth by 3x3 filters, and for planes, which would go on
+    beyond the outermost samples.
+    """
+    result, reached = _upsample_recursive(depth, valid, guide, axes, network, tile, up=False)
     if ensemble:
         other, other_reached = _upsample_recursive(
-            relative.T, valid.T, guide.transpose(0, 1), axes[::-1], network, tile
+            depth.T, valid.T, guide.transpose(0, 1), axes[::-1], network, tile, up=True
         )
         result += (other.T - result) / 2  # their sum could overflow
         reached &= other_reached.T
-    result += lowest
     low, high = _local_range(depth, valid)
     rows, columns = (axis.nearest_sample(depth.device) for axis in axes)
     for part in tile_slices(len(rows), _ROWS):
@@ -99,22 +161,40 @@ def upsample_tiled(
 
 
 def _upsample_recursive(
-    depth: Tensor, valid: Tensor, guide: Tensor, axes: Sequence[AxisAlignment], network: GuidedUpsampler, tile: int
+    depth: Tensor,
+    valid: Tensor,
+    guide: Tensor,
+    axes: Sequence[AxisAlignment],
+    network: GuidedUpsampler,
+    tile: int,
+    *,
+    up: bool,
 ) -> tuple[Tensor, Tensor]:
     """Upsample in as many passes as it takes where the ratio is above the network's factor."""
-    ratio = max(axis.ratio for axis in axes)
-    factor = min(2 ** max(1, math.ceil(math.log2(ratio) - 1e-9)), network.scale_factor)
-    grids = [UpsampleGrid(axis, factor) for axis in axes]
-    if ratio <= factor:
-        return _run_tiles(depth, valid, guide, grids, [grid.nearest() for grid in grids], network, tile)
-    wanted = [torch.arange(axis.samples * factor) for axis in axes]
-    depth, valid = _run_tiles(depth, valid, guide, grids, wanted, network, tile)
+    factor, last = _factor(max(axis.ratio for axis in axes), network.scale_factor)
+    grids = [UpsampleGrid(axis, factor, up) for axis in axes]
+    if last:
+        return _run_tiles(depth, valid, guide, grids, [grid.guide_pixels() for grid in grids], network, tile)
+    depth, valid = _run_tiles(depth, valid, guide, grids, [grid.every_pixel() for grid in grids], network, tile)
     finer = [
-        AxisAlignment(len(pixels), grid.axis.pixels, step, grid.offset - grid.first * step)
-        for pixels, grid in zip(wanted, grids, strict=True)
+        AxisAlignment(size, grid.axis.pixels, step, grid.offset - grid.first * step)
+        for size, grid in zip(depth.shape, grids, strict=True)
         for step in [grid.axis.ratio / factor]
     ]
-    return _upsample_recursive(depth, valid, guide, finer, network, tile)
+    return _upsample_recursive(depth, valid, guide, finer, network, tile, up=up)
+
+
+def _factor(ratio: float, largest: int) -> tuple[int, bool]:
+    """Return the factor for a ratio, and whether the network's grid then is fine enough to be read.
+
+    That is the next power of two, or the one before where its grid is not much coarser than the guide: there it costs a
+    quarter, and the result is read on the planes of its pixels. Of factor 2 alone the error would rise by a tenth.
+    """
+    factor = 2 ** max(1, math.ceil(math.log2(ratio) - 1e-9))
+    if factor > 4 and 2 * ratio <= _COARSEST * factor:
+        factor //= 2
+    factor = min(factor, largest)
+    return factor, ratio <= (_COARSEST * factor if factor > 2 else factor)
 
 
 def _run_tiles(
@@ -122,7 +202,7 @@ def _run_tiles(
     valid: Tensor,
     guide: Tensor,
     grids: list[UpsampleGrid],
-    wanted: list[Tensor],
+    wanted: list[Reading],
     network: GuidedUpsampler,
     tile: int,
 ) -> tuple[Tensor, Tensor]:
@@ -132,36 +212,55 @@ def _run_tiles(
     range of the depth and the mean of its features, and are found first.
     """
     factor, device = grids[0].factor, depth.device
-    lowest, highest = depth[valid].min(), depth[valid].max()
-    span = (highest - lowest) if highest > lowest else torch.ones_like(lowest)
-    scaled = torch.where(valid, (depth - lowest) / span, 0).float()[None, None]
+    lowest, span = (each[0] for each in typical_range(depth[None], valid[None]))
+    # Sentinels that were not marked can be beyond float32.
+    scaled = torch.where(valid, (depth - lowest) / span, 0).clamp(-_LARGEST, _LARGEST).float()[None, None]
     mask = valid.float()[None, None]
     context = _context(scaled, mask, network)
 
     # In pixels of the network, which are finer than the guide's where the ratio is below the factor.
     step = max(1, tile // factor)
-    result = torch.empty(len(wanted[0]), len(wanted[1]), dtype=torch.float64, device=device)
+    result = torch.empty([len(each.pixels) for each in wanted], dtype=torch.float64, device=device)
     reached = torch.empty(result.shape, dtype=torch.bool, device=device)
-    for inner in itertools.product(*(tile_slices(size, step) for size in valid.shape)):
+    for inner in track([*itertools.product(*(tile_slices(size, step) for size in valid.shape))]):
         outer = [pad_slice(own, network.receptive_radius, size) for own, size in zip(inner, valid.shape, strict=True)]
         # The wanted pixels among those of this tile; they ascend.
         parts = [
-            slice(*torch.searchsorted(pixels, torch.tensor([own.start * factor, own.stop * factor])).tolist())
-            for pixels, own in zip(wanted, inner, strict=True)
+            slice(*torch.searchsorted(each.pixels, torch.tensor([own.start * factor, own.stop * factor])).tolist())
+            for each, own in zip(wanted, inner, strict=True)
         ]
-        rows, columns = (
-            (pixels[part] - padded.start * factor).to(device)
-            for pixels, part, padded in zip(wanted, parts, outer, strict=True)
-        )
+        readings = [
+            Reading((each.pixels[part] - padded.start * factor).to(device), each.distance[part].to(device))
+            for each, part, padded in zip(wanted, parts, outer, strict=True)
+        ]
+        known, there = scaled[..., outer[0], outer[1]], mask[..., outer[0], outer[1]]
+        if there.all() and (known == known[..., :1, :1]).all():
+            # The average of what is constant: most of a map of ones and zeros.
+            result[parts[0], parts[1]], reached[parts[0], parts[1]] = depth[inner[0].start, inner[1].start], True
+            continue
         positions = [
             grid.guide_positions(padded.start * factor, padded.stop * factor)
             for grid, padded in zip(grids, outer, strict=True)
         ]
-        maps = scaled[..., outer[0], outer[1]], mask[..., outer[0], outer[1]]
-        *_, level = network.scaled_levels(*maps, _sample_guide(guide, *positions), context, factor)
-        result[parts[0], parts[1]] = level.depth[0, 0][rows][:, columns].double() * span + lowest
-        reached[parts[0], parts[1]] = level.valid[0, 0][rows][:, columns]
+        maps = known, there, _sample_guide(guide, *positions), context, factor
+        planes: Planes | None = None
+        if network.carries_depth:
+            planes, near = network.scaled_planes(*maps)
+            found = planes.at_pixels()
+        else:
+            *_, (found, near) = network.scaled_levels(*maps)
+        values = _pick(found, *readings)[0]
+        if planes is not None:
+            along_y, along_x = _pick(planes.slope, *readings)
+            values = values + along_y * readings[0].distance[:, None] + along_x * readings[1].distance
+        result[parts[0], parts[1]] = values * span + lowest
+        reached[parts[0], parts[1]] = _pick(near, *readings)[0] > 0
     return result, reached
+
+
+def _pick(values: Tensor, y: Reading, x: Reading) -> Tensor:
+    """Return the first map's values (C, rows, columns) at the pixels that are read, float64."""
+    return values[0].index_select(1, y.pixels).index_select(2, x.pixels).double()
 
 
 def _context(scaled: Tensor, mask: Tensor, network: GuidedUpsampler) -> Tensor:

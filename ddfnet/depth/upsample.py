@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from ddfnet.depth.alignment import align, covers, nearest_valid
+from ddfnet.depth.alignment import align, nearest_valid
+from ddfnet.depth.filling import fill_guided, guide_at_samples, near_valid
+from ddfnet.depth.sizes import covers
 from ddfnet.depth.tiling import upsample_tiled
 from ddfnet.depth.valid import valid_depth
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     Map = TypeVar("Map", Tensor, np.ndarray[Any, Any])
 
 _EXACT = 2**53  # below it float64 holds every integer
+_FILLS = ("guided", "nearest", "none")
 _TILE = 1024  # pixels of the guide per side; a tile needs as much again for its surroundings
 
 
@@ -35,20 +38,24 @@ def upsample_depth(
     offset: float | tuple[float, float] | None = None,
     model: str | Path | GuidedUpsampler = "auto",
     tile: int | None = None,
-    fill: bool = False,
+    fill: str | bool | None = None,
     ensemble: bool = True,
 ) -> Map:
     r"""Upsample a depth map to the size of an image of the same scene, with its edges where the image's are.
 
     .. math::
-        out_p = \sum_i w_{p,i}\, depth_i, \qquad w_{p,i} \ge 0, \quad \sum_i w_{p,i} = 1
+        out_p = \sum_i w_{p,i}\, \bigl(depth_i + g_i (p - p_i)\bigr), \qquad w_{p,i} \ge 0, \quad \sum_i w_{p,i} = 1
 
-    over the valid samples i near pixel p, with weights that the network predicts. So for every input:
+    over the valid samples i near pixel p, with weights w that the network predicts and the slope g of each sample's own
+    surface (half of it as the slope of the average; see `ddfnet.depth.planes`). So for every input:
 
-    - an output lies between the smallest and the largest valid sample of the 5x5 around it; a constant map stays that
+    - a plane is upsampled as the plane, at any ratio and offset;
+    - an output lies between the smallest and the largest valid sample of the 5x5 around it, and is set to the nearer
+      one where its plane leaves that range, as one can beyond the outermost samples; a constant map stays that
       constant;
-    - samples that are not valid contribute nothing, whatever they hold. An output is not valid only where no valid
-      sample is near, and with ``fill`` nowhere;
+    - samples that are not valid contribute nothing, whatever they hold;
+    - what is valid is upsampled as depth is, as a map of ones and zeros: its outline follows the image too. All valid
+      around a pixel makes it valid, none makes it not, and a hole stays one, however small, unless ``fill`` closes it;
     - scaling or shifting the valid depths scales or shifts the output, up to rounding (about 1e-6 of the map's range);
     - neither tiles nor threads change the output by more than such rounding.
 
@@ -56,7 +63,8 @@ def upsample_depth(
         depth: (h, w), NumPy array or tensor on any device, real numbers of at most 64 bits in any unit, integers
             between -2**53 and 2**53.
         guide: image (H, W, 3), uint8, RGB, array or tensor as ``depth`` is; H >= h and W >= w. Any ratio from 1 up, a
-            different one per axis. At ratio 1 valid depths stay as they are, to the bit, and holes are filled.
+            different one per axis. A map of the guide's size is not upsampled: valid depths stay as they are, to the
+            bit, and holes are filled.
         valid: (h, w), bool: where the depth is valid. It decides alone, so that 0 can be a depth; nan, inf and what a
             NumPy mask hides are never valid. None: where depth is not 0. Where another value means missing too:
             ``valid=(depth != 0) & (depth != 65535)``.
@@ -68,7 +76,11 @@ def upsample_depth(
         model: ``"auto"`` for the weights that come with the package, a safetensors file of ``ddfnet train depth``, or
             a network.
         tile: pixels of the guide per side that are worked on at once; None is 1024. It bounds the memory.
-        fill: give outputs that are not valid the depth of the nearest sample that is. On the CPU, by SciPy.
+        fill: mend of outputs that are not valid. ``"guided"``, or True: holes are filled with the guide's help,
+            see `ddfnet.depth.filling`, on the map's own grid; what is next to a valid sample is the network's.
+            ``"nearest"``: the network's where a valid sample is near, and elsewhere the depth of the nearest one.
+            ``"none"``, or False: they stay not valid. None: ``"guided"`` for a map of the guide's
+            size, which has nothing else to gain, and ``"none"`` for others. Filling is done on the CPU.
         ensemble: average the network's results for the maps and for the maps transposed. The error falls by one to four
             percent, and the time doubles.
 
@@ -81,7 +93,8 @@ def upsample_depth(
             valid depth, depths that float64 does not hold, a broken model file.
         TypeError: not arrays or tensors alike, a guide that is not uint8, a depth that is not real, a mask that is not
             bool.
-        ModuleNotFoundError: the weights need safetensors, and ``fill`` SciPy, which the extra ``upsample`` has.
+        ModuleNotFoundError: the weights need safetensors, and ``fill`` SciPy and PyAMG, which the extra ``upsample``
+            has.
 
     Example:
         >>> import torch, ddfnet
@@ -97,18 +110,27 @@ def upsample_depth(
         options = {"ratio": ratio, "offset": offset, "model": model, "tile": tile, "fill": fill, "ensemble": ensemble}
         return _upsample_arrays(depth, guide, valid=valid, **options)
     _check(depth, guide, valid, tile)
+    if fill not in (*_FILLS, True, False, None):
+        raise ValueError(f"fill must be 'guided', 'nearest' or 'none', or True or False, got {fill!r}")
     axes = align(depth.shape, guide.shape, ratio, offset)
     values = depth.double()
     mask = valid_depth(values, valid)
     _check_values(depth, values[mask])
-    network = _network(model, depth.device)
+    same_size = depth.shape == guide.shape[:2]
+    if fill is None:
+        fill = "guided" if same_size else "none"
     with torch.inference_mode():
-        result, reached = upsample_tiled(
-            torch.where(mask, values, 0), mask, guide, axes, network, tile or _TILE, ensemble=ensemble
-        )
-        if depth.shape == guide.shape[:2]:
-            result, reached = torch.where(mask, values, result), reached | mask
-        if fill and not reached.all():
+        if fill in ("guided", True) and not mask.all():
+            filled = fill_guided(values, mask, guide if same_size else guide_at_samples(guide, axes))
+            # The network itself closes what is next to a valid sample, and better than with filled ones at its side.
+            values, mask = torch.where(mask, values, filled), mask | (same_size | ~near_valid(mask))
+        result, reached = torch.where(mask, values, 0), mask
+        if not same_size:
+            network = _network(model, depth.device)
+            result, reached = upsample_tiled(
+                result, mask, guide, axes, network, tile or _TILE, ensemble=ensemble, outline=fill in ("none", False)
+            )
+        if fill == "nearest" and not reached.all():
             nearest = nearest_valid(values, mask, spacing=(axes[0].ratio, axes[1].ratio))
             rows, columns = (axis.nearest_sample(depth.device) for axis in axes)
             result = torch.where(reached, result, nearest[rows][:, columns])

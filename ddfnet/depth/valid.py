@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import Tensor
-
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     Map = TypeVar("Map", Tensor, np.ndarray[Any, Any])
 
@@ -46,7 +45,7 @@ def valid_depth(depth: Map, valid: Map | None = None, *, missing: Sequence[float
 
 
 def _is_finite(depth: Any) -> Any:
-    if isinstance(depth, Tensor):
+    if hasattr(depth, "isfinite"):  # a tensor; torch itself need not be imported for arrays
         return depth.isfinite()
     import numpy as np
 

@@ -78,7 +78,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
     parser = command_line._Parser(prog="ddfnet")
     upsample.add(parser.add_subparsers(required=True))
-    monkeypatch.setattr(command_line, "_parser", lambda: parser)
+    monkeypatch.setattr(command_line, "_parser", lambda command: parser)
 
     def run(*arguments: object) -> Outcome:
         status = main(["upsample", *map(str, arguments)])

@@ -43,8 +43,8 @@ def test_options_reach_the_function(tmp_path: Path, calls: list, run: Run, netwo
     chosen = ("--fill", "--offset", "1.5,2", "--tile", 256, "--model", network, "--no-ensemble")
     assert run(depth, "--guide", guide, "-o", tmp_path / "b.png", *chosen).status == 0
     names = ("fill", "offset", "tile", "ensemble", "model")
-    assert [calls[0][name] for name in names] == [False, None, None, True, "auto"]
-    assert [calls[1][name] for name in names] == [True, (1.5, 2.0), 256, False, calls[1]["model"]]
+    assert [calls[0][name] for name in names] == [None, None, None, True, "auto"]
+    assert [calls[1][name] for name in names] == ["guided", (1.5, 2.0), 256, False, calls[1]["model"]]
     assert isinstance(calls[1]["model"], GuidedUpsampler)
     assert calls[0]["guide"].shape == (24, 32, 3) and calls[0]["guide"].dtype == np.uint8
 

@@ -87,15 +87,17 @@ def test_bad_outputs(tmp_path: Path, calls: list, run: Run, monkeypatch: pytest.
 )
 def test_sizes_that_fit_by_rounding(small: tuple[int, int], large: tuple[int, int]) -> None:
     job = pairing.Job(Path("d"), Path("g"), None, Path("o"), None)
-    batch.check_sizes(job, small, large, stretch=False)
+    notes: list[str] = []
+    batch.check_sizes(job, small, large, notes, stretch=False)
+    assert notes == []
 
 
 @pytest.mark.parametrize("small", [(93, 63), (60, 93), (66, 93), (63, 99), (125, 247)])
 def test_sizes_that_do_not_fit(small: tuple[int, int]) -> None:
     job = pairing.Job(Path("d"), Path("g"), None, Path("o"), None)
     with pytest.raises(UserError, match="aspect ratio is required; it is 741 x 500"):
-        batch.check_sizes(job, small, (500, 741), stretch=False)
-    batch.check_sizes(job, small, (500, 741), stretch=True)
+        batch.check_sizes(job, small, (500, 741), [], stretch=False)
+    batch.check_sizes(job, small, (500, 741), [], stretch=True)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,23 @@ def test_a_preview_that_cannot_be_written_leaves_the_result(
     out, seen = tmp_path / "out.npy", tmp_path / "seen.png"
     refused(run(depth, "--guide", guide, "-o", out, "--preview", seen), f"cannot write {seen}: No space left on device")
     assert out.exists() and not seen.exists()
+
+
+@pytest.mark.parametrize(("given", "parsed"), [((), None), (("--fill",), "guided"), (("--fill", "nearest"), "nearest")])
+def test_kinds_of_filling(tmp_path: Path, run: Run, given: tuple[str, ...], parsed: str | None) -> None:
+    seen: list[batch.Settings] = []
+    depth, guide = pair(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "upsample_files", lambda _, settings: seen.append(settings) or batch.Outcome("done"))
+        assert run(depth, "--guide", guide, "-o", tmp_path / "out.png", *given).status == 0
+    assert seen[0].fill == parsed
+
+
+def test_a_file_behind_fill_is_no_kind_of_filling(tmp_path: Path, run: Run) -> None:
+    depth, guide = pair(tmp_path)
+    done = run("--fill", depth, "--guide", guide, "-o", tmp_path / "out.png")
+    assert done.status == 2 and f"must be guided, nearest or none, got '{depth}'; " in done.err
+    assert run("--fill=guided", depth, "--guide", guide, "-o", tmp_path / "out.jpg").status == 1
 
 
 @pytest.mark.parametrize("text", ["", "1,2,3", "x", "nan", "1,inf"])

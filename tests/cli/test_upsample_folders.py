@@ -72,7 +72,7 @@ def test_the_rest_goes_on(folder: Path, calls: list, run: Run, jobs: int) -> Non
     expected = (
         f"{depth}/a.png: the file is empty",
         f"{depth}/lonely.png: there is no guide of the same name in {rgb}",
-        f"{depth}/twice.npy: which depth map is meant? twice.png has the same name; take one away",
+        f"{depth}/twice.npy: which depth map is meant? twice.png has the same name; take one away, or give --pairs",
         f"{rgb}/b.jpg: a guide at least as large as the depth map is required; it is 32 x 24, {depth}/b.png is 40 x 30",
         f"{rgb}/single.png: there is no depth map of the same name in {depth}",
     )
@@ -141,7 +141,10 @@ def test_bad_folders(folder: Path, calls: list, run: Run) -> None:
     (folder / "empty").mkdir()
     (folder / "file").touch()
     refused(run(folder / "empty", "--guide", rgb, "-o", folder / "out"), folder / "empty", "no depth maps")
-    refused(run(depth, "--guide", rgb / "a.jpg", "-o", folder / "out"), rgb / "a.jpg", "a folder is required")
+    refused(
+        run(depth, "--guide", folder / "nowhere", "-o", folder / "out"), folder / "nowhere", "no such file or folder"
+    )
+    refused(run(depth, "--guide", folder / "empty", "-o", folder / "out"), folder / "empty", "no images in this folder")
     refused(run(depth, "--guide", rgb, "-o", folder / "file"), folder / "file", "a folder is required")
     refused(run(depth, "--guide", rgb, "-o", depth, "--overwrite"), depth, "would replace inputs")
     refused(run(depth, "--guide", rgb, "-o", folder / "file" / "out"), folder / "file" / "out")

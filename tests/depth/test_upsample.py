@@ -72,9 +72,9 @@ class Case:
         values = rng.random(self.shape) * 10.0 ** rng.integers(-3, 4) + 10.0 ** rng.integers(-3, 4)
         return (values * rng.choice([-1, 1])).astype(dtype)
 
-    def upsample(self, depth: np.ndarray, *, again: int = 0, **options: Any) -> np.ndarray:
+    def upsample(self, depth: np.ndarray, *, again: int = 0, fill: Any = "none", **options: Any) -> np.ndarray:
         result = ddfnet.upsample_depth(
-            depth, self.guide(again), offset=self.offset, model=NETWORKS[self.model], **options
+            depth, self.guide(again), offset=self.offset, model=NETWORKS[self.model], fill=fill, **options
         )
         assert result.shape == (self.y.pixels, self.x.pixels)
         assert result.dtype == depth.dtype
@@ -182,9 +182,13 @@ def test_a_constant_stays_that_constant(case_and_valid: tuple[Case, np.ndarray],
 
 
 @properties
-@given(case_and_valid=holed(), junk=st.lists(st.sampled_from(JUNK), min_size=1), fill=st.booleans())
+@given(
+    case_and_valid=holed(),
+    junk=st.lists(st.sampled_from(JUNK), min_size=1),
+    fill=st.sampled_from(["none", "nearest", "guided"]),
+)
 def test_what_is_not_valid_changes_nothing(
-    case_and_valid: tuple[Case, np.ndarray], junk: list[float], fill: bool
+    case_and_valid: tuple[Case, np.ndarray], junk: list[float], fill: str
 ) -> None:
     """Not a bit of it, whatever it holds: marked by a mask, or by 0, nan or inf."""
     case, valid = case_and_valid
@@ -200,27 +204,28 @@ def test_what_is_not_valid_changes_nothing(
 
 @properties
 @given(case_and_valid=holed(), dtype=st.sampled_from(DTYPES))
-def test_not_valid_only_where_nothing_valid_is_near(case_and_valid: tuple[Case, np.ndarray], dtype: str) -> None:
+def test_valid_where_all_samples_near_are_and_not_where_none_is(
+    case_and_valid: tuple[Case, np.ndarray], dtype: str
+) -> None:
     case, valid = case_and_valid
     result = case.upsample(case.depth(dtype), valid=valid)
-    around = np.zeros(result.shape, bool)  # a valid sample is among those between which the pixel lies
-    for pick_y in (np.floor, np.ceil):
-        for pick_x in (np.floor, np.ceil):
-            around |= valid[np.ix_(pick_y(case.y.positions).astype(int), pick_x(case.x.positions).astype(int))]
-    assert not missing(result)[around].any()
+    least, most = neighbourhood(case, valid, np.ones_like(valid))
+    assert not missing(result)[least > 0].any()
+    assert missing(result)[most == 0].all()
     assert not missing(case.upsample(case.depth(dtype))).any()
 
 
 @properties
 @given(case_and_valid=holed(), dtype=st.sampled_from(DTYPES))
-def test_fill_leaves_no_pixel_out_and_changes_no_other(case_and_valid: tuple[Case, np.ndarray], dtype: str) -> None:
+def test_nearest_leaves_no_pixel_out_and_changes_no_other(case_and_valid: tuple[Case, np.ndarray], dtype: str) -> None:
     case, valid = case_and_valid
     depth = case.depth(dtype)
-    result, filled = case.upsample(depth, valid=valid), case.upsample(depth, valid=valid, fill=True)
+    result, filled = case.upsample(depth, valid=valid), case.upsample(depth, valid=valid, fill="nearest")
     without = missing(result)
     assert same(filled[~without], result[~without])
     assert not missing(filled).any()
-    # A filled pixel has the depth of a valid sample, and of one as near as any, up to a sample's own half block.
+    # Where none is near, a pixel has the depth of a valid sample, as near as any, up to a sample's own half block.
+    without = neighbourhood(case, valid, np.ones_like(valid))[1] == 0
     rows, columns = np.nonzero(valid)
     reach = np.hypot(case.y.ratio, case.x.ratio) + 1e-6
     for y, x in np.argwhere(without)[::7]:
@@ -228,6 +233,19 @@ def test_fill_leaves_no_pixel_out_and_changes_no_other(case_and_valid: tuple[Cas
         away = np.hypot((rows - nearest[0]) * case.y.ratio, (columns - nearest[1]) * case.x.ratio)
         near = away <= away.min() + reach
         assert filled[y, x] in depth[rows[near], columns[near]]
+
+
+@properties
+@given(case_and_valid=holed(), dtype=st.sampled_from(DTYPES))
+def test_guided_leaves_no_pixel_out_and_overshoots_nothing(case_and_valid: tuple[Case, np.ndarray], dtype: str) -> None:
+    case, valid = case_and_valid
+    depth = case.depth(dtype)
+    filled = case.upsample(depth, valid=valid, fill="guided")
+    assert not missing(filled).any()
+    assert depth[valid].min() <= filled.min() and filled.max() <= depth[valid].max()
+    assert same(case.upsample(depth, fill="guided"), case.upsample(depth))
+    if case.shape == filled.shape:
+        assert same(filled[valid], depth[valid])
 
 
 @properties
@@ -260,7 +278,8 @@ def test_tensors_are_as_arrays(case_and_valid: tuple[Case, np.ndarray], dtype: s
     case, valid = case_and_valid
     depth = case.depth(dtype)
     given_depth, guide, mask = (torch.from_numpy(array) for array in (depth, case.guide(), valid))
-    result = ddfnet.upsample_depth(given_depth, guide, valid=mask, offset=case.offset, model=NETWORKS[case.model])
+    options: dict[str, Any] = {"offset": case.offset, "model": NETWORKS[case.model], "fill": "none"}
+    result = ddfnet.upsample_depth(given_depth, guide, valid=mask, **options)
     assert result.dtype == given_depth.dtype
     # Torch rounds to float16 by way of float32, which can be a last digit off.
     np.testing.assert_allclose(result.numpy(), case.upsample(depth, valid=valid), rtol=np.finfo("float16").eps)

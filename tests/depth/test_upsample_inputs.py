@@ -14,7 +14,9 @@ import torch
 
 import ddfnet
 from ddfnet.depth import tiling
-from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.depth.alignment import AxisAlignment
+from ddfnet.depth.network import GuidedUpsampler, typical_range
+from ddfnet.depth.tiling import UpsampleGrid
 from ddfnet.pretrained import save
 from tests.depth_maps import ARRAY, GUIDE, GUIDE_TENSOR, NETWORK, TENSOR, upsample
 from tests.guided_networks import check_threads, network, upsampling_call
@@ -25,7 +27,7 @@ from tests.guided_networks import check_threads, network, upsampling_call
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "uint32", "int64"])
 def test_integers_are_rounded_and_not_valid_is_0(dtype: str) -> None:
     depth = (ARRAY * 50).astype(dtype)
-    depth[:, :4] = 0
+    depth[:, :3] = 0
     exact = upsample(depth.astype(np.float64))
     assert 0 < np.isnan(exact).mean() < 0.5
     for result in (upsample(depth), upsample(torch.from_numpy(depth), GUIDE_TENSOR).numpy()):
@@ -36,7 +38,7 @@ def test_integers_are_rounded_and_not_valid_is_0(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_floats_are_worked_on_in_float64_and_not_valid_is_nan(dtype: torch.dtype) -> None:
     depth = TENSOR.to(dtype)
-    depth[:, :4] = 0
+    depth[:, :3] = 0
     result = upsample(depth, GUIDE_TENSOR)
     assert result.dtype == dtype
     assert 0 < result.isnan().float().mean() < 0.5
@@ -57,7 +59,7 @@ def test_however_an_array_lies_in_memory(lay_out: Callable[[np.ndarray], np.ndar
     depth = lay_out(ARRAY)
     result = upsample(depth, lay_out(GUIDE), valid=lay_out(ARRAY < 1.8))
     assert result.dtype == depth.dtype
-    assert np.array_equal(result, upsample(valid=ARRAY < 1.8))
+    assert np.array_equal(result, upsample(valid=ARRAY < 1.8), equal_nan=True)
 
 
 def test_what_must_not_be_written_to_is_read_without_a_warning() -> None:
@@ -94,35 +96,69 @@ def test_on_a_gpu(tile: int | None) -> None:
 
 
 def call_directly(model: GuidedUpsampler, depth: torch.Tensor, guide: np.ndarray) -> torch.Tensor:
+    """Return the planes that the network carries, read where samples lie on pixels, (H, W)."""
     image = torch.from_numpy(guide.copy()).permute(2, 0, 1)[None] / 255
+    mask = (depth != 0).float()
+    low, span = typical_range(depth[:, 0], depth[:, 0] != 0)
+    scaled = ((depth - low) / span * mask).float()
+    factor = image.shape[2] // depth.shape[2]
     with torch.no_grad():
-        return model(depth.float(), image, depth != 0).depth
+        planes, _ = model.scaled_planes(scaled, mask, image, model.context(scaled, mask), factor)
+    return ((planes.at_pixels() + planes.slope.sum(1, keepdim=True) / 2) * span + low)[0, 0]
+
+
+def hold(result: torch.Tensor, depth: np.ndarray, factor: int) -> np.ndarray:
+    """Return a result held to the range of the samples in the 5x5 around each pixel."""
+    around = np.pad(depth, 2, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(np.where(around == 0, np.nan, around), (5, 5))
+    # Samples lie on the pixels i*s + (s - 1)//2; halves belong to the even one.
+    near = [
+        np.round((np.arange(size * factor) - (factor - 1) // 2) / factor).clip(0, size - 1).astype(int)
+        for size in depth.shape
+    ]
+    low, high = (np.nanmin(windows, (2, 3))[np.ix_(*near)], np.nanmax(windows, (2, 3))[np.ix_(*near)])
+    return result.double().numpy().clip(low, high)
 
 
 @pytest.mark.parametrize("tile", [None, 40])
 @pytest.mark.parametrize(("factor", "size"), [(2, (9, 10)), (4, (150, 7)), (8, (9, 10))], ids=str)
 def test_at_its_own_factor_it_is_the_network(factor: int, size: tuple[int, int], tile: int | None) -> None:
-    """With samples on the pixels i*s + (s - 1)//2, where it has them; also where few are valid, and where many are."""
+    """With samples on the pixels i*s + (s - 1)//2, where it has them; and so is the validity."""
     model, rng = network(factor, sharp=60.0), np.random.default_rng(0)
-    depth = np.where(rng.random(size) < 0.4, rng.random(size) + 1, 0)
+    depth = np.where(rng.random(size) < 0.8, rng.random(size) + 1, 0)
     guide = rng.integers(0, 256, (size[0] * factor, size[1] * factor, 3), dtype=np.uint8)
     result = upsample(depth, guide, model=model, offset=(factor - 1) // 2, tile=tile, ensemble=False)
-    expected = call_directly(model, torch.from_numpy(depth)[None, None], guide)[0, 0].numpy()
-    assert np.array_equal(np.isnan(result), expected == 0)
-    np.testing.assert_allclose(np.nan_to_num(result), expected, rtol=0, atol=1e-5)
+    share = upsample((depth != 0) + 1.0, guide, model=model, offset=(factor - 1) // 2, ensemble=False) - 1
+    assert 0.02 < np.isnan(result).mean() < 0.5
+    assert np.array_equal(np.isnan(result), share < 0.5)
+    expected = hold(call_directly(model, torch.from_numpy(depth)[None, None], guide), depth, factor)
+    there = ~np.isnan(result)
+    np.testing.assert_allclose(result[there], expected[there], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("tile", [None, 40])
 def test_the_ensemble_is_the_average_with_the_maps_transposed(tile: int | None) -> None:
     model, rng = network(8, sharp=60.0), np.random.default_rng(0)
-    depth = np.where(rng.random((9, 12)) < 0.7, rng.random((9, 12)) + 1, 0)
+    depth = rng.random((9, 12)) + 1
     guide = rng.integers(0, 256, (63, 100, 3), dtype=np.uint8)
-    alone = {"model": model, "tile": tile, "fill": True, "ensemble": False}
+    alone = {"model": model, "tile": tile, "ensemble": False}
     one = upsample(depth, guide, offset=(2, 3.5), **alone)
     other = upsample(depth.T, guide.transpose(1, 0, 2), offset=(3.5, 2), **alone).T
     result = upsample(depth, guide, offset=(2, 3.5), **{**alone, "ensemble": True})
-    np.testing.assert_allclose(result, (one + other) / 2, rtol=0, atol=1e-6)
+    # Each is held to the range of the samples nearby, and the average is before that.
+    near = np.abs(result - (one + other) / 2) < 1e-6
+    assert near.mean() > 0.9
     assert np.abs(one - other).max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("offset", "down", "up"), [(1.5, 1, 2), (1, 1, 1), (1.4, 1, 1), (0.6, 1, 1), (-0.5, -1, 0), (2.5, 2, 3)]
+)
+def test_of_two_pixels_as_near_each_half_of_the_ensemble_sees_one(offset: float, down: int, up: int) -> None:
+    axis = AxisAlignment(9, 36, 4, offset)
+    assert (UpsampleGrid(axis, 4).offset, UpsampleGrid(axis, 4, up=True).offset) == (down, up)
+    other = AxisAlignment(9, 27, 3, offset)  # another step than the grid's: the guide is interpolated
+    assert UpsampleGrid(other, 4).offset == UpsampleGrid(other, 4, up=True).offset == offset
 
 
 def test_the_features_average_is_that_of_the_whole_map_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,9 +173,12 @@ def test_where_the_ratio_is_above_the_networks_it_is_the_network_twice() -> None
     model, rng = network(4, sharp=60.0), np.random.default_rng(0)
     depth = rng.random((5, 6)) + 1
     guide = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
-    coarse = call_directly(model, torch.from_numpy(depth)[None, None], guide[1::4, 1::4])
-    result = upsample(depth, guide, model=model, offset=5, ensemble=False)
-    np.testing.assert_allclose(result, call_directly(model, coarse, guide)[0, 0].numpy(), rtol=0, atol=1e-5)
+    options = {"model": model, "ensemble": False}
+    coarse = upsample(depth, guide[1::4, 1::4], offset=1, **options)
+    result = upsample(depth, guide, offset=5, **options)
+    expected = upsample(coarse, guide, offset=1, **options)
+    # Between the passes nothing is held to the range of the samples.
+    assert (np.abs(result - expected) < 1e-5).mean() > 0.9
 
 
 # --- options -------------------------------------------------------------------------------------------------------
@@ -154,13 +193,13 @@ def test_at_ratio_1_valid_depths_stay_and_holes_are_filled() -> None:
     assert np.ptp(ARRAY[1:5, 2:5]) > abs(result[2, 3] - ARRAY[2, 2]) > 0
 
 
-def test_fill_takes_the_nearest_valid_sample_with_the_ratio_of_each_axis() -> None:
+def test_nearest_takes_the_nearest_valid_sample_with_the_ratio_of_each_axis() -> None:
     depth = np.zeros((9, 9))
     depth[0, 4], depth[4, 0] = 1, 2  # four samples away along each axis: nearer to (4, 4) along that of the lower ratio
     tall, wide = GUIDE[:1, :1].repeat(36, 0).repeat(18, 1), GUIDE[:1, :1].repeat(18, 0).repeat(36, 1)
     assert np.isnan(upsample(depth, tall)[18, 9])
-    assert upsample(depth, tall, fill=True)[18, 9] == 2
-    assert upsample(depth, wide, fill=True)[9, 18] == 1
+    assert upsample(depth, tall, fill="nearest")[18, 9] == 2
+    assert upsample(depth, wide, fill="nearest")[9, 18] == 1
 
 
 @pytest.mark.parametrize("offset", [(1, 0.5), [1, 0.5], (np.int64(1), np.float32(0.5))], ids=repr)

@@ -1,4 +1,4 @@
-"""Cost of ``import ddfnet``: nothing but torch and the operator's own modules."""
+"""Cost of ``import ddfnet``: next to nothing alone, and with torch nothing but the operator's own modules."""
 
 from __future__ import annotations
 
@@ -56,3 +56,29 @@ def test_it_is_imported_when_it_is_first_used(module: str, loaded: set[str]) -> 
 
 def test_what_the_package_names_is_there() -> None:
     assert run("import ddfnet; print(*(name for name in ddfnet.__all__ if not hasattr(ddfnet, name)))") == "\n"
+
+
+@pytest.mark.parametrize(
+    "order", ["import ddfnet, torch", "import torch, ddfnet", "import ddfnet.nn", "import ddfnet.ops"]
+)
+def test_the_operators_are_registered_as_soon_as_torch_is_there(order: str) -> None:
+    found = run(f"{order}\nimport torch, sys\nprint('ddfnet.ops' in sys.modules, torch.ops.ddfnet.ddf, *sys.meta_path)")
+    assert found.startswith("True ddfnet.ddf ") and "OperatorsAfterTorch" not in found
+
+
+def test_torch_is_imported_when_it_is_first_used() -> None:
+    code = (
+        "import sys, ddfnet, importlib.util\n"
+        "print(importlib.util.find_spec('torch') is not None, {'torch', 'numpy'} & set(sys.modules))\n"
+        "print(ddfnet.ddf.__module__, 'torch' in sys.modules, set(ddfnet.__all__) <= set(dir(ddfnet)))"
+    )
+    assert run(code).splitlines() == ["True set()", "ddfnet.ops.functional True True"]
+
+
+def test_a_first_use_inside_a_compiled_function() -> None:
+    code = (
+        "import ddfnet, torch\n"
+        "call = torch.compile(lambda x, c: ddfnet.ddf(x, c, None), backend='eager', fullgraph=True)\n"
+        "print(*call(torch.rand(1, 2, 4, 5), torch.rand(1, 2, 3, 3)).shape)"
+    )
+    assert run(code) == "1 2 4 5\n"

@@ -19,6 +19,9 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+import ddfnet.depth.network
+import ddfnet.models.classifier
+import ddfnet.models.faster_rcnn  # their kinds must be in the registry that is restored
 from ddfnet.cli.main import main
 from ddfnet.data.classification.sources import SOURCES
 from ddfnet.depth.io import FORMATS

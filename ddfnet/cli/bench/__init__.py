@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ddfnet.cli._common import SUMMARIES
 from ddfnet.cli.bench import check, depth, export, family, layer, network, op, plot
 
 
 def add(commands: Any) -> None:
-    help = "time operator, layer, networks, depth tool and family; compare with committed results"
+    help = SUMMARIES["bench"]
     bench = commands.add_parser("bench", help=help, description=f"{help[0].upper()}{help[1:]}.")
     subjects = bench.add_subparsers(title="what", metavar="WHAT", required=True)
     for subject in (op, layer, network, export, depth, family, check, plot):

@@ -9,7 +9,7 @@ from typing import overload
 
 from ddfnet.data.depth.scenes import Scene, from_arrays
 from ddfnet.depth.io import FORMATS, GUIDES, read, read_guide
-from ddfnet.depth.pairing import files_by_stem
+from ddfnet.depth.known_layouts import files_by_stem
 from ddfnet.errors import DataError
 
 

@@ -1,0 +1,141 @@
+"""Holes of a depth map filled with the help of an image of its size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddfnet.depth.alignment import AxisAlignment
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+# Chosen on 15 Middlebury scenes, together for holes of 10 to 50 pixels and for random points of 5, 1 and 0.13 %.
+_CONTRAST = 2.0  # difference of two neighbours, in steps of 8-bit colour, at which their bond has fallen to 37 %
+_LEAST = 1e-4  # bond across the strongest edge; without any, what an edge encloses would have no depth at all
+_DIAGONAL = 0.5  # bond of diagonal neighbours beside that of the others: the squared inverse of their distance
+_TOLERANCE = 1e-7  # residual of the solution, relative to that of zeros
+_ITERATIONS = 200
+
+
+def fill_guided(values: Tensor, valid: Tensor, guide: Tensor) -> Tensor:
+    r"""Return the map with its holes filled: smooth where the guide is, with steps where the guide has edges.
+
+    .. math::
+        \min_u \sum_{p \sim q} b_{pq}\,(u_p - u_q)^2, \qquad u_p = d_p \text{ where valid}, \qquad
+        b_{pq} = f_{pq}\,\bigl(e^{-\max_c |I_{p,c} - I_{q,c}| / 2} + 10^{-4}\bigr)
+
+    over the eight neighbours q of each pixel, with f = 1/2 for the diagonal ones. Each value is an average of valid
+    ones with positive weights, so nothing overshoots, and a constant stays. The sparse system is solved by PyAMG
+    (conjugate gradients with a Ruge-Stueben multigrid) on the CPU, to a relative residual of 1e-7: about 10 seconds and
+    a gigabyte per million of missing values.
+
+    Args:
+        values: (h, w), float64. What is not valid may hold anything.
+        valid: (h, w), bool, somewhere true.
+        guide: (h, w, 3), from 0 to 255, any real dtype.
+
+    Returns:
+        (h, w), float64; valid values as they are, to the bit.
+
+    Raises:
+        ValueError: no value is valid.
+        ModuleNotFoundError: no PyAMG or SciPy, which the extra ``upsample`` has.
+
+    Example:
+        >>> import torch
+        >>> row = torch.tensor([[1.0, 0.0, 0.0, 0.0, 2.0]], dtype=torch.float64)
+        >>> image = torch.tensor([[[9], [9], [9], [200], [200]]]).expand(1, 5, 3)  # an edge after three pixels
+        >>> fill_guided(row, row > 0, image).round(decimals=2)
+        tensor([[1., 1., 1., 2., 2.]], dtype=torch.float64)
+
+    Source: Levin, Lischinski and Weiss, Colorization using optimization, SIGGRAPH 2004, with other bonds.
+    """
+    if not valid.any():
+        raise ValueError("a map with a valid sample is required, got none")
+    if valid.all():
+        return values
+    known = values[valid]
+    lowest, highest = known.min(), known.max()
+    span = highest - lowest
+    if span == 0:
+        return torch.where(valid, values, lowest)
+    scaled = torch.where(valid, (values - lowest) / span, 0)
+    found = _solve(scaled.numpy(force=True), valid.numpy(force=True), guide.double().numpy(force=True))
+    filled = torch.from_numpy(found).to(values.device).clamp(0, 1) * span + lowest
+    # The product can round to beyond the ends.
+    return torch.where(valid, values, filled.clamp(lowest, highest))
+
+
+def near_valid(valid: Tensor) -> Tensor:
+    """Return where a sample or one of its eight neighbours is valid, (h, w), bool."""
+    return F.max_pool2d(valid.float()[None], 3, 1, 1)[0] > 0
+
+
+def guide_at_samples(guide: Tensor, axes: Sequence[AxisAlignment]) -> Tensor:
+    """Return the mean colour of the pixels nearest to each sample, (h, w, 3), float64.
+
+    Args:
+        guide: (H, W, 3).
+        axes: y and x.
+    """
+    image = guide.double()
+    for dimension, axis in enumerate(axes):
+        nearest = axis.nearest_sample(guide.device)
+        size = [*image.shape]
+        size[dimension] = axis.samples
+        total = image.new_zeros(size).index_add_(dimension, nearest, image)
+        count = torch.bincount(nearest, minlength=axis.samples).clamp(min=1)
+        image = total / count.reshape([-1, 1, 1] if dimension == 0 else [1, -1, 1])
+    return image
+
+
+def _solve(values: Array, valid: Array, guide: Array) -> Array:
+    """Return the map with what is not valid solved for."""
+    try:
+        import numpy as np
+        import pyamg  # type: ignore[import-untyped]
+        from scipy.sparse import coo_array, csr_array, diags_array  # type: ignore[import-untyped]
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "filling with the guide's help needs SciPy and PyAMG: pip install 'ddfnet[upsample]'", name=error.name
+        ) from error
+    missing = np.flatnonzero(~valid)
+    number = np.full(valid.size, -1, np.int32)
+    number[missing] = np.arange(len(missing), dtype=np.int32)
+    pixels = np.arange(valid.size).reshape(valid.shape)
+    total, right = np.zeros(len(missing)), np.zeros(len(missing))
+    bonds, ones, others = [], [], []
+    for here, there, factor in (
+        (np.s_[:, :-1], np.s_[:, 1:], 1.0),
+        (np.s_[:-1], np.s_[1:], 1.0),
+        (np.s_[:-1, :-1], np.s_[1:, 1:], _DIAGONAL),
+        (np.s_[:-1, 1:], np.s_[1:, :-1], _DIAGONAL),
+    ):
+        near = ~(valid[here] & valid[there])
+        contrast = np.abs(guide[here][near] - guide[there][near]).max(1)
+        bond = factor * (np.exp(-contrast / _CONTRAST) + _LEAST)
+        first, second = pixels[here][near], pixels[there][near]
+        for own, other in ((first, second), (second, first)):
+            row, column = number[own], number[other]
+            wanted = row >= 0
+            total += np.bincount(row[wanted], bond[wanted], len(missing))
+            given = wanted & (column < 0)
+            right += np.bincount(row[given], bond[given] * values.flat[other[given]], len(missing))
+            both = wanted & (column >= 0)
+            bonds.append(bond[both])
+            ones.append(row[both])
+            others.append(column[both])
+    between = coo_array((np.concatenate(bonds), (np.concatenate(ones), np.concatenate(others))), (len(missing),) * 2)
+    system = csr_array(diags_array(total) - between.tocsr())
+    system.sort_indices()
+    levels = pyamg.ruge_stuben_solver(system)
+    found = values.copy()
+    found.flat[missing] = levels.solve(right, tol=_TOLERANCE, maxiter=_ITERATIONS, accel="cg")
+    return found
