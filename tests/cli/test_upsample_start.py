@@ -20,8 +20,8 @@ def start(*arguments: object) -> tuple[int, str, list[str], float]:
     """Run the command in a new process: its status, its last line, heavy modules, and the processor's seconds."""
     code = (
         "import os, sys\n"
-        "from ddfnet.cli.main import main\n"
-        "status = main(sys.argv[1:])\n"
+        "from ddfnet_command import main\n"
+        "status = main()\n"
         f"print(status, sum(os.times()[:2]), *sorted(set({HEAVY}) & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)

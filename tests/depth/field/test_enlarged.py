@@ -85,9 +85,7 @@ def test_where_nothing_is_missing_nothing_is_done(tmp_path: Path, calls: list, r
 def test_that_needs_no_network(tmp_path: Path) -> None:
     """Torch alone takes longer to import than all that is done."""
     depth, guide = full(tmp_path, RANDOM.integers(500, 5000, (48, 64), dtype=np.uint16))
-    code = (
-        "import sys; from ddfnet.cli.main import main; print(main(sys.argv[1:]), {'torch', 'scipy'} & set(sys.modules))"
-    )
+    code = "import sys; from ddfnet_command import main; print(main(), {'torch', 'scipy'} & set(sys.modules))"
     arguments = ["upsample", depth, "--guide", guide, "-o", tmp_path / "o.png"]
     done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0 set()", done.stderr
