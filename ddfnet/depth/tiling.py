@@ -85,6 +85,12 @@ class Reading(NamedTuple):
     pixels: Tensor
     distance: Tensor
 
+    def other(self, size: int) -> Reading:
+        """Return the same places at the pixels on their other side, of a grid of this size."""
+        # The guide is seen half a pixel of the grid from the middle, see `UpsampleGrid.first`.
+        pixels = (self.pixels + torch.where(self.distance < 0.5, -1, 1)).clamp(0, size - 1)
+        return Reading(pixels, self.distance + (self.pixels - pixels))
+
 
 def upsample_tiled(
     depth: Tensor,
@@ -173,7 +179,9 @@ def _upsample_recursive(
     factor, last = _factor(max(axis.ratio for axis in axes), network.scale_factor)
     grids = [UpsampleGrid(axis, factor, up) for axis in axes]
     if last:
-        return _run_tiles(depth, valid, guide, grids, [grid.guide_pixels() for grid in grids], network, tile)
+        wanted = [grid.guide_pixels() for grid in grids]
+        by_colour = any(axis.ratio > factor for axis in axes)
+        return _run_tiles(depth, valid, guide, grids, wanted, network, tile, by_colour=by_colour)
     depth, valid = _run_tiles(depth, valid, guide, grids, [grid.every_pixel() for grid in grids], network, tile)
     finer = [
         AxisAlignment(size, grid.axis.pixels, step, grid.offset - grid.first * step)
@@ -204,8 +212,12 @@ def _run_tiles(
     wanted: list[Reading],
     network: GuidedUpsampler,
     tile: int,
+    *,
+    by_colour: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the network's output at the wanted rows and columns of its grid, computed one tile at a time.
+
+    With ``by_colour`` these are the guide's, whose grid is finer, and of the pixels around each the most alike is read.
 
     Each tile is given as many samples around it as can change its outputs. Two things depend on the whole map, the
     range of the depth and the mean of its features, and are found first.
@@ -248,13 +260,46 @@ def _run_tiles(
             found = planes.at_pixels()
         else:
             *_, (found, near) = network.scaled_levels(*maps)
-        values = _pick(found, *readings)[0]
-        if planes is not None:
-            along_y, along_x = _pick(planes.slope, *readings)
-            values = values + along_y * readings[0].distance[:, None] + along_x * readings[1].distance
+        slope = None if planes is None else planes.slope
+        if by_colour:
+            colours = guide[parts[0], parts[1]].permute(2, 0, 1) / 255
+            values = _read_by_colour(found, slope, maps[2], colours, *readings)
+        else:
+            values = _read(found, slope, *readings)
         result[parts[0], parts[1]] = values * span + lowest
         reached[parts[0], parts[1]] = _pick(near, *readings)[0] > 0
     return result, reached
+
+
+def _read(depth: Tensor, slope: Tensor | None, y: Reading, x: Reading) -> Tensor:
+    """Return the first map's depth at the places, (rows, columns), float64, on the planes of their pixels."""
+    [values] = _pick(depth, y, x)
+    if slope is None:
+        return values
+    along_y, along_x = _pick(slope, y, x)
+    return values + along_y * y.distance[:, None] + along_x * x.distance
+
+
+def _read_by_colour(
+    depth: Tensor, slope: Tensor | None, image: Tensor, colours: Tensor, y: Reading, x: Reading
+) -> Tensor:
+    """Return what `_read` does, from that of the four pixels around each place whose colour is most like the place's.
+
+    Args:
+        depth: (1, 1, H, W), and its slope (1, 2, H, W).
+        image: (1, 3, H, W), the guide at the grid's pixels.
+        colours: (3, rows, columns), the guide at the places.
+        y: rows, at their nearest pixels.
+        x: columns, likewise.
+    """
+    best = torch.full(colours.shape[1:], math.inf, dtype=torch.float64, device=colours.device)
+    result = torch.empty_like(best)
+    for rows, columns in itertools.product((y, y.other(image.shape[2])), (x, x.other(image.shape[3]))):
+        # Among equals the first, which is the nearest.
+        difference = (_pick(image, rows, columns) - colours).abs().amax(0)
+        result = torch.where(difference < best, _read(depth, slope, rows, columns), result)
+        best = torch.minimum(best, difference)
+    return result
 
 
 def _pick(values: Tensor, y: Reading, x: Reading) -> Tensor:
