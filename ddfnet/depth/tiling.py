@@ -58,7 +58,7 @@ class UpsampleGrid(NamedTuple):
     def guide_pixels(self) -> Reading:
         """Return the reading of each pixel of the guide, at the grid's pixel nearest to it.
 
-        Interpolating between pixels instead would put points between the two sides of an edge.
+        It is read there or at another one beside it, for interpolating would put points between two surfaces.
         """
         steps = torch.arange(self.axis.pixels, dtype=torch.float64) - self.offset
         pixels = (steps * (self.factor / self.axis.ratio) - 1e-9).round().long() + self.first
@@ -180,7 +180,7 @@ def _upsample_recursive(
     grids = [UpsampleGrid(axis, factor, up) for axis in axes]
     if last:
         wanted = [grid.guide_pixels() for grid in grids]
-        by_colour = any(axis.ratio > factor for axis in axes)
+        by_colour = any(axis.ratio != factor for axis in axes)
         return _run_tiles(depth, valid, guide, grids, wanted, network, tile, by_colour=by_colour)
     depth, valid = _run_tiles(depth, valid, guide, grids, [grid.every_pixel() for grid in grids], network, tile)
     finer = [
@@ -217,7 +217,7 @@ def _run_tiles(
 ) -> tuple[Tensor, Tensor]:
     """Return the network's output at the wanted rows and columns of its grid, computed one tile at a time.
 
-    With ``by_colour`` these are the guide's, whose grid is finer, and of the pixels around each the most alike is read.
+    With ``by_colour`` these are the guide's, which lie between the grid's, and the most alike of those around is read.
 
     Each tile is given as many samples around it as can change its outputs. Two things depend on the whole map, the
     range of the depth and the mean of its features, and are found first.
