@@ -78,10 +78,11 @@ def sample_slopes(depth: Tensor, valid: Tensor) -> Tensor:
         g = 0 \text{ where } l\, r \le 0
 
     of the differences l and r to the two neighbours along the axis (the monotonized central limiter): at an edge it is
-    the slope of the sample's own surface, up to a factor of two. Where only one neighbour is valid, the difference
-    beyond that one stands in, and the smaller of the two is the slope; where there is none either, 0. Then it is
-    averaged with those of its valid neighbours across the axis, by 1, 2, 1, which halves the noise. Exact for planes,
-    at the border too, and for quadratics away from it.
+    the slope of the sample's own surface. It is no steeper than the differences beyond the two
+    neighbours, either of them: a sample that is the average of two surfaces has no slope between them. Where only one
+    neighbour is valid, the difference beyond that one stands in, and the smaller of the two is the slope; where there
+    is none either, 0. Then it is averaged with those of its valid neighbours across the axis, by 1, 2, 1, which halves
+    the noise. Exact for planes, at the border too, and for quadratics away from it.
 
     Args:
         depth: (N, 1, h, w), floating, finite.
@@ -94,7 +95,7 @@ def sample_slopes(depth: Tensor, valid: Tensor) -> Tensor:
         >>> import torch
         >>> depth = torch.tensor([[[[1.0, 3.0, 5.0, 50.0, 50.0]]]])  # an edge after three samples
         >>> sample_slopes(depth, torch.ones_like(depth))[0, 1]
-        tensor([[2., 2., 4., 0., 0.]])
+        tensor([[2., 2., 2., 0., 0.]])
 
     Source: van Leer, Towards the ultimate conservative difference scheme IV, J. Comput. Phys. 23, 1977.
     """
@@ -125,12 +126,14 @@ def _limited(depth: Tensor, known: Tensor, dimension: int) -> Tensor:
         (step.narrow(dimension, start, size), both.narrow(dimension, start, size)) for start in range(4)
     )
     middle = b & a
+    beyond = torch.maximum(torch.where(b2, before2.abs(), 0), torch.where(a2, after2.abs(), 0))
     left = torch.where(b, before, after2)
     right = torch.where(a, after, before2)
     known_pair = middle | (b & b2) | (a & a2)
     central = (left + right) / 2
     smaller = torch.minimum(left.abs(), right.abs())
     limit = torch.where(middle, torch.minimum(central.abs(), _STEEPEST * smaller), smaller)
+    limit = torch.where(b2 | a2, torch.minimum(limit, beyond), limit)
     # Not by the product, which is 0 for two small differences.
     return torch.where(known_pair & (left.sign() * right.sign() > 0), central.sign() * limit, 0)
 

@@ -5,86 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ddfnet.depth.alignment import AxisAlignment
+from ddfnet.depth.grid import Reading, UpsampleGrid, grid_factor, pick, read, read_by_colour, sample_guide
 from ddfnet.depth.network import GuidedUpsampler, typical_range
 from ddfnet.depth.planes import Planes
 from ddfnet.depth.progress import track
 
 _RADIUS = 2  # samples: every sample that an output is made of lies this near to the one nearest to the output
 _POOLED = 128  # samples per side whose features are summed at once: the same for any tile, and so is the sum
-_COARSEST = 1.42  # pixels of the guide per pixel of the grid
 _LARGEST = 1e30  # scaled depth: sums of such, and of their slopes, stay in float32
 _ROWS = 64  # rows of the guide that are held to their range at once
-
-
-class UpsampleGrid(NamedTuple):
-    """One axis of the network's grid: ``factor`` pixels per sample, which lies on the pixel ``first`` of its block.
-
-    Where the two grids have the same step, the grid's pixels are laid on whole pixels of the guide: half a pixel of
-    displacement is less than what interpolating the guide would blur. A half is rounded down, or with ``up`` up; the
-    two err to opposite sides.
-    """
-
-    axis: AxisAlignment
-    factor: int
-    up: bool = False
-
-    @property
-    def first(self) -> int:
-        return (self.factor - 1) // 2
-
-    @property
-    def offset(self) -> float:
-        """Pixel of the guide that the network sees where sample 0 lies."""
-        if self.axis.ratio == self.factor:
-            away = self.axis.offset - self.first
-            return self.first + (math.floor(away + 0.5) if self.up else math.ceil(away - 0.5))
-        return self.axis.offset
-
-    def guide_positions(self, start: int, stop: int) -> Tensor:
-        """Return the positions of the grid's pixels from start to stop, in pixels of the guide."""
-        steps = torch.arange(start, stop, dtype=torch.float64) - self.first
-        return (self.offset + steps * (self.axis.ratio / self.factor)).clamp(0, self.axis.pixels - 1)
-
-    def every_pixel(self) -> Reading:
-        """Return the reading of each pixel of the grid, where the network sees it on the guide."""
-        return self._reading(torch.arange(self.axis.samples * self.factor), self.offset, self.axis.ratio / self.factor)
-
-    def guide_pixels(self) -> Reading:
-        """Return the reading of each pixel of the guide, at the grid's pixel nearest to it.
-
-        Interpolating between pixels instead would put points between the two sides of an edge.
-        """
-        steps = torch.arange(self.axis.pixels, dtype=torch.float64) - self.offset
-        pixels = (steps * (self.factor / self.axis.ratio) - 1e-9).round().long() + self.first
-        return self._reading(pixels.clamp(0, self.axis.samples * self.factor - 1), None, 1.0)
-
-    def _reading(self, pixels: Tensor, offset: float | None, step: float) -> Reading:
-        """Return the reading at these pixels of the places that begin at an offset of the guide, step by step."""
-        places = torch.arange(len(pixels), dtype=torch.float64)
-        if offset is not None:
-            places = offset + (places - self.first) * step
-        # Sample i is in the middle of its block: of the pixels from i*factor on.
-        exact = (places - self.axis.offset) * (self.factor / self.axis.ratio) + (self.factor - 1) / 2
-        return Reading(pixels, exact - pixels)
-
-
-class Reading(NamedTuple):
-    """Places along one axis that are read from the network's grid.
-
-    Args:
-        pixels: (n,), int64, ascending: the grid's pixel of each.
-        distance: (n,), float64: from that pixel's middle to the place, in pixels of the grid.
-    """
-
-    pixels: Tensor
-    distance: Tensor
 
 
 def upsample_tiled(
@@ -171,10 +106,12 @@ def _upsample_recursive(
     up: bool,
 ) -> tuple[Tensor, Tensor]:
     """Upsample in as many passes as it takes where the ratio is above the network's factor."""
-    factor, last = _factor(max(axis.ratio for axis in axes), network.scale_factor)
+    factor, last = grid_factor(max(axis.ratio for axis in axes), network.scale_factor)
     grids = [UpsampleGrid(axis, factor, up) for axis in axes]
     if last:
-        return _run_tiles(depth, valid, guide, grids, [grid.guide_pixels() for grid in grids], network, tile)
+        wanted = [grid.guide_pixels() for grid in grids]
+        by_colour = any(axis.ratio != factor for axis in axes)
+        return _run_tiles(depth, valid, guide, grids, wanted, network, tile, by_colour=by_colour)
     depth, valid = _run_tiles(depth, valid, guide, grids, [grid.every_pixel() for grid in grids], network, tile)
     finer = [
         AxisAlignment(size, grid.axis.pixels, step, grid.offset - grid.first * step)
@@ -182,19 +119,6 @@ def _upsample_recursive(
         for step in [grid.axis.ratio / factor]
     ]
     return _upsample_recursive(depth, valid, guide, finer, network, tile, up=up)
-
-
-def _factor(ratio: float, largest: int) -> tuple[int, bool]:
-    """Return the factor for a ratio, and whether the network's grid then is fine enough to be read.
-
-    That is the next power of two, or the one before where its grid is not much coarser than the guide: there it costs a
-    quarter, and the result is read on the planes of its pixels. Of factor 2 alone the error would rise by a tenth.
-    """
-    factor = 2 ** max(1, math.ceil(math.log2(ratio) - 1e-9))
-    if factor > 4 and 2 * ratio <= _COARSEST * factor:
-        factor //= 2
-    factor = min(factor, largest)
-    return factor, ratio <= (_COARSEST * factor if factor > 2 else factor)
 
 
 def _run_tiles(
@@ -205,8 +129,12 @@ def _run_tiles(
     wanted: list[Reading],
     network: GuidedUpsampler,
     tile: int,
+    *,
+    by_colour: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the network's output at the wanted rows and columns of its grid, computed one tile at a time.
+
+    With ``by_colour`` these are the guide's, which lie between the grid's, and the most alike of those around is read.
 
     Each tile is given as many samples around it as can change its outputs. Two things depend on the whole map, the
     range of the depth and the mean of its features, and are found first.
@@ -242,25 +170,22 @@ def _run_tiles(
             grid.guide_positions(padded.start * factor, padded.stop * factor)
             for grid, padded in zip(grids, outer, strict=True)
         ]
-        maps = known, there, _sample_guide(guide, *positions), context, factor
+        maps = known, there, sample_guide(guide, *positions), context, factor
         planes: Planes | None = None
         if network.carries_depth:
             planes, near = network.scaled_planes(*maps)
             found = planes.at_pixels()
         else:
             *_, (found, near) = network.scaled_levels(*maps)
-        values = _pick(found, *readings)[0]
-        if planes is not None:
-            along_y, along_x = _pick(planes.slope, *readings)
-            values = values + along_y * readings[0].distance[:, None] + along_x * readings[1].distance
+        slope = None if planes is None else planes.slope
+        if by_colour:
+            colours = guide[parts[0], parts[1]].permute(2, 0, 1) / 255
+            values = read_by_colour(found, slope, maps[2], colours, *readings)
+        else:
+            values = read(found, slope, *readings)
         result[parts[0], parts[1]] = values * span + lowest
-        reached[parts[0], parts[1]] = _pick(near, *readings)[0] > 0
+        reached[parts[0], parts[1]] = pick(near, *readings)[0] > 0
     return result, reached
-
-
-def _pick(values: Tensor, y: Reading, x: Reading) -> Tensor:
-    """Return the first map's values (C, rows, columns) at the pixels that are read, float64."""
-    return values[0].index_select(1, y.pixels).index_select(2, x.pixels).double()
 
 
 def _context(scaled: Tensor, mask: Tensor, network: GuidedUpsampler) -> Tensor:
@@ -304,20 +229,3 @@ def pad_slice(inner: slice, by: int, size: int) -> slice:
 def relative_slice(inner: slice, outer: slice) -> slice:
     """Return the inner slice in what the outer one cuts out."""
     return slice(inner.start - outer.start, inner.stop - outer.start)
-
-
-def _sample_guide(guide: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return the guide at these positions, bilinearly: (1, 3, rows, columns), float32, from 0 to 1."""
-    image = guide
-    for dimension, positions in enumerate((rows, columns)):
-        first, last = int(positions[0]), math.ceil(positions[-1])
-        image = image.narrow(dimension, first, last + 1 - first)
-        low = positions.floor().long()
-        share = (positions - low).float().to(guide.device).reshape([-1, 1, 1] if dimension == 0 else [1, -1, 1])
-        low = (low - first).to(guide.device)
-        below = image.index_select(dimension, low)
-        if share.any():
-            above = image.index_select(dimension, (low + 1).clamp(max=last - first))
-            below = below + share * (above.float() - below)
-        image = below
-    return (image / 255).permute(2, 0, 1)[None]

@@ -15,8 +15,8 @@ import torch
 import ddfnet
 from ddfnet.depth import tiling
 from ddfnet.depth.alignment import AxisAlignment
+from ddfnet.depth.grid import UpsampleGrid
 from ddfnet.depth.network import GuidedUpsampler, typical_range
-from ddfnet.depth.tiling import UpsampleGrid
 from ddfnet.pretrained import save
 from tests.depth_maps import ARRAY, GUIDE, GUIDE_TENSOR, NETWORK, TENSOR, upsample
 from tests.guided_networks import check_threads, network, upsampling_call
