@@ -1,4 +1,4 @@
-"""The network's grid over a guide: its factor, where its pixels lie, and how places between them are read."""
+"""Grid of the network over a guide: its factor, where its pixels lie, and how places between them are read."""
 
 from __future__ import annotations
 

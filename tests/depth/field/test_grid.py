@@ -1,4 +1,4 @@
-"""The network works on a grid that is about as fine as the image, and on none where there is nothing to enlarge."""
+"""Size of the network's grid: about that of the image, and none where there is nothing to enlarge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plane comes out as the plane and a paraboloid as the paraboloid, at every ratio and offset, whatever the image."""
+"""Planes and paraboloids, which come out as such at every ratio and offset, whatever the image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def plane(y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def paraboloid(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Over the map the slope changes by a fifth of its own."""
+    """Return a surface whose slope changes by a fifth of its own over the map."""
     return plane(y, x) + 0.004 * ((y[:, None] - 5) ** 2 + x[None] ** 2 - y[:, None] * x[None])
 
 
