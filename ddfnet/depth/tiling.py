@@ -179,7 +179,8 @@ def _run_tiles(
         slope = None if planes is None else planes.slope
         if colourwise:
             colours = guide[parts[0], parts[1]].permute(2, 0, 1) / 255
-            values = read_by_colour(found, slope, maps[2], colours, *readings)
+            coarse = any(grid.axis.ratio > factor for grid in grids)
+            values = read_by_colour(found, slope, maps[2], colours, *readings, coarse=coarse)
         else:
             values = read(found, slope, *readings)
         result[parts[0], parts[1]] = values * span + lowest

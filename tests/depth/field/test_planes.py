@@ -13,7 +13,7 @@ pytest.importorskip("safetensors")
 import ddfnet
 
 RATIOS = (2, 2.25, 2.5, 3, 4, 5, 5.25, 6, 7, 7.5, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20)
-SLOPES = (1.0, 0.7)  # of the depth, per sample
+SLOPES = (1.0, 0.7)  # depth per sample
 RNG = np.random.default_rng(0)
 Surface = Callable[[np.ndarray, np.ndarray], np.ndarray]  # from positions in samples
 
