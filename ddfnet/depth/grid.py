@@ -1,4 +1,4 @@
-"""The network's grid over a guide: its factor, where its pixels lie, and how places between them are read."""
+"""Grid of the network over a guide: its factor, where its pixels lie, and how places between them are read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from ddfnet.depth.alignment import AxisAlignment
 
 _COARSEST = 1.42  # pixels of the guide per pixel of the grid
+_ALIKE = 5 / 255  # difference of colour, from 0 to 1, that noise makes
 
 
 def grid_factor(ratio: float, largest: int) -> tuple[int, bool]:
@@ -124,7 +125,7 @@ def read(depth: Tensor, slope: Tensor | None, y: Reading, x: Reading) -> Tensor:
 
 
 def read_by_colour(
-    depth: Tensor, slope: Tensor | None, image: Tensor, colours: Tensor, y: Reading, x: Reading
+    depth: Tensor, slope: Tensor | None, image: Tensor, colours: Tensor, y: Reading, x: Reading, *, coarse: bool
 ) -> Tensor:
     """Return what `read` does, from that of the four pixels around each place whose colour is most like the place's.
 
@@ -134,12 +135,15 @@ def read_by_colour(
         colours: (3, rows, columns), the guide at the places.
         y: rows, at their nearest pixels.
         x: columns, likewise.
+        coarse: the grid is coarser than the guide. On a finer one another pixel than the nearest must be more alike by
+            more than noise.
     """
     best = torch.full(colours.shape[1:], math.inf, dtype=torch.float64, device=colours.device)
     result = torch.empty_like(best)
+    margin = 0.0  # the first is the nearest
     for rows, columns in itertools.product((y, y.other(image.shape[2])), (x, x.other(image.shape[3]))):
-        # Among equals the first, which is the nearest.
-        difference = (pick(image, rows, columns) - colours).abs().amax(0)
+        difference = (pick(image, rows, columns) - colours).abs().amax(0) + margin
+        margin = 0.0 if coarse else _ALIKE
         result = torch.where(difference < best, read(depth, slope, rows, columns), result)
         best = torch.minimum(best, difference)
     return result

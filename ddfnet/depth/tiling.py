@@ -110,8 +110,8 @@ def _upsample_recursive(
     grids = [UpsampleGrid(axis, factor, up) for axis in axes]
     if last:
         wanted = [grid.guide_pixels() for grid in grids]
-        by_colour = any(axis.ratio != factor for axis in axes)
-        return _run_tiles(depth, valid, guide, grids, wanted, network, tile, by_colour=by_colour)
+        colourwise = any(axis.ratio != factor for axis in axes)
+        return _run_tiles(depth, valid, guide, grids, wanted, network, tile, colourwise=colourwise)
     depth, valid = _run_tiles(depth, valid, guide, grids, [grid.every_pixel() for grid in grids], network, tile)
     finer = [
         AxisAlignment(size, grid.axis.pixels, step, grid.offset - grid.first * step)
@@ -130,11 +130,11 @@ def _run_tiles(
     network: GuidedUpsampler,
     tile: int,
     *,
-    by_colour: bool = False,
+    colourwise: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the network's output at the wanted rows and columns of its grid, computed one tile at a time.
 
-    With ``by_colour`` these are the guide's, which lie between the grid's, and the most alike of those around is read.
+    With ``colourwise`` these are the guide's, which lie between the grid's, and the most alike of those around is read.
 
     Each tile is given as many samples around it as can change its outputs. Two things depend on the whole map, the
     range of the depth and the mean of its features, and are found first.
@@ -178,9 +178,10 @@ def _run_tiles(
         else:
             *_, (found, near) = network.scaled_levels(*maps)
         slope = None if planes is None else planes.slope
-        if by_colour:
+        if colourwise:
             colours = guide[parts[0], parts[1]].permute(2, 0, 1) / 255
-            values = read_by_colour(found, slope, maps[2], colours, *readings)
+            coarse = any(grid.axis.ratio > factor for grid in grids)
+            values = read_by_colour(found, slope, maps[2], colours, *readings, coarse=coarse)
         else:
             values = read(found, slope, *readings)
         result[parts[0], parts[1]] = values * span + lowest

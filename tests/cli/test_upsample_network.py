@@ -20,7 +20,7 @@ def test_a_network_keeps_the_range_and_the_type(
     values = depth_map(dtype=dtype)
     values[2, 3] = 0
     depth, guide = pair(tmp_path, ending=ending, depth=values)
-    more = ("--model", network, "--preview", tmp_path / "seen.png")
+    more = ("--model", network, "--fill", "--preview", tmp_path / "seen.png")
     done = run(depth, "--guide", guide, "-o", tmp_path / f"out{ending}", *more)
     assert done.status == 0, done.err
     result = io.read(tmp_path / f"out{ending}").values

@@ -1,4 +1,4 @@
-"""Grid of the network: about as fine as the image, and none where there is nothing to enlarge."""
+"""Size of the network's grid: about that of the image, and none where there is nothing to enlarge."""
 
 from __future__ import annotations
 

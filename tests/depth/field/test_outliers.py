@@ -35,7 +35,7 @@ def test_a_wrong_sample_in_the_corner_changes_no_other_pixels(ratio: int, value:
 
 
 def test_a_range_of_few_values() -> None:
-    """One other value among equal ones is seen: the range is then that of all samples."""
+    """All samples make the range then, and the one that differs is seen."""
     depth = np.full((16, 16), 5.0)
     depth[8, 8] = 7
     result = ddfnet.upsample_depth(depth, np.full((64, 64, 3), 90, np.uint8))

@@ -1,4 +1,4 @@
-"""Planes and paraboloids, which come out as they are at every ratio and offset, whatever the image."""
+"""Planes and paraboloids, which come out as such at every ratio and offset, whatever the image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytest.importorskip("safetensors")
 import ddfnet
 
 RATIOS = (2, 2.25, 2.5, 3, 4, 5, 5.25, 6, 7, 7.5, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20)
-SLOPES = (1.0, 0.7)  # depth per sample, along y and x
+SLOPES = (1.0, 0.7)  # depth per sample
 RNG = np.random.default_rng(0)
 Surface = Callable[[np.ndarray, np.ndarray], np.ndarray]  # from positions in samples
 
@@ -23,7 +23,7 @@ def plane(y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def paraboloid(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return a surface whose slope changes over the map by a fifth of its own."""
+    """Return a surface whose slope changes by a fifth of its own over the map."""
     return plane(y, x) + 0.004 * ((y[:, None] - 5) ** 2 + x[None] ** 2 - y[:, None] * x[None])
 
 
