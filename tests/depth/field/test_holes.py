@@ -11,6 +11,7 @@ pytest.importorskip("pyamg")
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
 import ddfnet
+from ddfnet.depth import filling
 
 SIZE = 160
 
@@ -52,6 +53,23 @@ def test_far_better_than_linear_interpolation(kind: str | float) -> None:
     valid = holes(rng) if isinstance(kind, str) else rng.random(depth.shape) < kind
     given = np.where(valid, depth, 0)
     result = ddfnet.upsample_depth(given, image, fill="guided")
+    assert np.array_equal(result[valid], depth[valid])
+    assert rmse(result, depth, ~valid) < 0.7 * rmse(linear(depth, valid), depth, ~valid)
+    assert depth[valid].min() <= result.min() and result.max() <= depth[valid].max()
+
+
+@pytest.mark.parametrize("kind", ["holes", 0.05, 0.01])
+def test_large_maps_are_solved_on_their_means(kind: str | float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full-size map of twelve megapixels of which few are known would take ten gigabytes otherwise."""
+    rng = np.random.default_rng(0)
+    depth, image = scene()
+    valid = holes(rng) if isinstance(kind, str) else rng.random(depth.shape) < kind
+    sizes: list[int] = []
+    solve = filling._solve
+    monkeypatch.setattr(filling, "_solve", lambda *maps: (sizes.append((~maps[1]).sum()), solve(*maps))[1])
+    monkeypatch.setattr(filling, "_AT_ONCE", 3000)
+    result = ddfnet.upsample_depth(np.where(valid, depth, 0), image, fill="guided")
+    assert len(sizes) == 1 and sizes[0] <= 3000
     assert np.array_equal(result[valid], depth[valid])
     assert rmse(result, depth, ~valid) < 0.7 * rmse(linear(depth, valid), depth, ~valid)
     assert depth[valid].min() <= result.min() and result.max() <= depth[valid].max()
