@@ -178,7 +178,7 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
 
     def features(self, scaled: Tensor, mask: Tensor) -> Tensor:
         """Return the features of the target branch, (N, C, h, w); for the arguments see `context`."""
-        features: Tensor = self.target(_describe(scaled.clamp(0, 1), mask))
+        features: Tensor = self.target(_describe(_held(scaled), mask))
         return features
 
     def scaled_levels(
@@ -297,6 +297,15 @@ def typical_range(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     low, span = torch.where(span > 0, low, lowest), torch.where(span > 0, span, whole)
     low, span = torch.where(count > 0, low, 0), torch.where((count > 0) & (span > 0), span, 1)
     return low[..., None], span[..., None]
+
+
+def _held(scaled: Tensor) -> Tensor:
+    """Return ``scaled.clamp(0, 1)``.
+
+    Not by ``clamp``: of two on one value, as of `GuidedUpsampler.context` and the features, onnxscript 0.7.2 loses the
+    bounds of the second, and the exported file does not load.
+    """
+    return torch.minimum(scaled.relu(), scaled.new_ones(()))
 
 
 def _describe(scaled: Tensor, mask: Tensor) -> Tensor:

@@ -25,9 +25,7 @@ def test_a_network_keeps_the_range_and_the_type(
     assert done.status == 0, done.err
     result = io.read(tmp_path / f"out{ending}").values
     assert result.shape == (24, 32) and result.dtype == dtype
-    found = result[np.isfinite(result) & (result > 0)]
-    assert found.min() >= values[values > 0].min() and found.max() <= values.max()
-    assert 0 < result.size - found.size <= 3 * 16  # the hole, and what is nearer to it than to a sample
+    assert result.min() >= values[values > 0].min() and result.max() <= values.max()  # the hole is filled
     assert (tmp_path / "seen.png").stat().st_size > 1000
 
 
