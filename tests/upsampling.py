@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ddfnet.depth import io
+from ddfnet.errors import DataError
 
 Run = Callable[..., "Outcome"]
 Outcome = SimpleNamespace  # status, out, err
@@ -26,6 +27,15 @@ def nearest(depth, guide, *, valid=None, ratio=None, offset=None, model="auto", 
     rows, columns = (np.arange(new) * old // new for new, old in zip(guide.shape, depth.shape, strict=False))
     missing = 0 if depth.dtype.kind in "iu" else np.nan
     return np.where(valid, depth, np.array(missing, depth.dtype))[rows[:, None], columns]
+
+
+def message(path: Path, read: Callable[..., object] = io.read, **options: str) -> str:
+    """Return the one line that reading this file fails with; it names the file."""
+    with pytest.raises(DataError) as raised:
+        read(path, **options)
+    text = str(raised.value)
+    assert str(path) in text and "\n" not in text and len(text) < 500
+    return text
 
 
 def depth_map(size: tuple[int, int] = (6, 8), dtype: str = "uint16") -> np.ndarray:

@@ -22,7 +22,7 @@ _LEAST = 1e-4  # bond across the strongest edge; without any, what an edge enclo
 _DIAGONAL = 0.5  # bond of diagonal neighbours beside that of the others: the squared inverse of their distance
 _TOLERANCE = 1e-7  # residual of the solution, relative to that of zeros
 _ITERATIONS = 200
-_AT_ONCE = 1_000_000  # missing values that are solved for at once: about a gigabyte
+_AT_ONCE = 1_000_000  # missing values that are solved for at once: time and memory grow with them
 
 
 def fill_guided(values: Tensor, valid: Tensor, guide: Tensor) -> Tensor:
@@ -35,8 +35,8 @@ def fill_guided(values: Tensor, valid: Tensor, guide: Tensor) -> Tensor:
     over the eight neighbours q of each pixel, with f = 1/2 for the diagonal ones. Each value is an average of valid
     ones with positive weights, so nothing overshoots, and a constant stays. The sparse system is solved by PyAMG
     (conjugate gradients with a Ruge-Stueben multigrid) on the CPU, to a relative residual of 1e-7. More than a million
-    of missing values would take a gigabyte per million: they are solved for on the map of 2x2 means, and each pixel is
-    the average of the four means around it, by distance and likeness of colour.
+    of missing values are solved for on the map of 2x2 means, and each pixel is the average of the four means around it,
+    by distance and likeness of colour.
 
     Args:
         values: (h, w), float64. What is not valid may hold anything.

@@ -1,4 +1,4 @@
-"""Missing depth in files: the values that mean it, and those that seem to mean it."""
+"""Missing depth: the values in files that mean it, those that seem to mean it, and the ways to fill it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+FILLS = ("guided", "nearest", "none")
+"""Ways to fill what is missing, see `ddfnet.upsample_depth`."""
 
 _SENTINELS = (1e10, 65535.0)  # Blender's sky, and what sensors of 16 bits write where they saw nothing
 _RARE = 0.01  # share of the pixels below which a largest value is an ordinary depth, if others are near it

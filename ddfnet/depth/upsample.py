@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddfnet.depth.alignment import align, nearest_valid
 from ddfnet.depth.filling import fill_guided, guide_at_samples, near_valid
+from ddfnet.depth.missing import FILLS
 from ddfnet.depth.sizes import covers
 from ddfnet.depth.tiling import upsample_tiled
 from ddfnet.depth.valid import valid_depth
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     Map = TypeVar("Map", Tensor, np.ndarray[Any, Any])
 
 _EXACT = 2**53  # below it float64 holds every integer
-_FILLS = ("guided", "nearest", "none")
 _TILE = 1024  # pixels of the guide per side; a tile needs as much again for its surroundings
 
 
@@ -110,7 +110,7 @@ def upsample_depth(
         options = {"ratio": ratio, "offset": offset, "model": model, "tile": tile, "fill": fill, "ensemble": ensemble}
         return _upsample_arrays(depth, guide, valid=valid, **options)
     _check(depth, guide, valid, tile)
-    if fill not in (*_FILLS, True, False, None):
+    if fill not in (*FILLS, True, False, None):
         raise ValueError(f"fill must be 'guided', 'nearest' or 'none', or True or False, got {fill!r}")
     axes = align(depth.shape, guide.shape, ratio, offset)
     values = depth.double()

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ddfnet.depth import io
 from ddfnet.errors import DataError
+from tests.upsampling import message
 
 HELD = [
     *[(name, dtype) for name in ("a.png", "a.tif", "A.TIFF", "a.npy") for dtype in ("uint8", "uint16")],
@@ -28,15 +29,6 @@ HELD = [
 def depth_map(dtype: str = "uint16", size: tuple[int, int] = (7, 5)) -> np.ndarray:
     """Return a map of uneven sizes and values, so that a rotated, mirrored or scaled one differs."""
     return (np.arange(size[0] * size[1]).reshape(size) * (200 / size[0] / size[1])).astype(dtype)
-
-
-def message(path: Path, read=io.read) -> str:
-    """Return the one line that reading this file fails with; it names the file."""
-    with pytest.raises(DataError) as raised:
-        read(path)
-    text = str(raised.value)
-    assert str(path) in text and "\n" not in text and len(text) < 500
-    return text
 
 
 def png(width: int, height: int, bits: int, colour: int, data: bytes) -> bytes:

@@ -9,17 +9,9 @@ import numpy as np
 import pytest
 
 from ddfnet.depth import io
-from ddfnet.errors import DataError
-from tests.upsampling import depth_map
+from tests.upsampling import depth_map, message
 
 VALUES = depth_map(dtype="float32")
-
-
-def message(path: Path, **options: str) -> str:
-    with pytest.raises(DataError) as raised:
-        io.read(path, **options)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (6, 8, 1), (1, 6, 8), (1, 1, 6, 8), (1, 6, 8, 1)])

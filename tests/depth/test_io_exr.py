@@ -16,7 +16,7 @@ import OpenEXR
 
 from ddfnet.depth import io
 from ddfnet.errors import DataError
-from tests.upsampling import depth_map
+from tests.upsampling import depth_map, message
 
 VALUES = depth_map(dtype="float32") + np.float32(0.123)
 GREY = np.ones((6, 8), np.float16)
@@ -27,13 +27,6 @@ def exr(path: Path, channels: dict[str, Any], **header: Any) -> Path:
     with OpenEXR.File({**kind, **header}, channels) as file:
         file.write(str(path))
     return path
-
-
-def message(path: Path, **options: str) -> str:
-    with pytest.raises(DataError) as raised:
-        io.read(path, **options)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["Z", "V", "Y", "R", "depth", "ViewLayer.Depth.Z", "View Layer.Mist.V", "whatever"])

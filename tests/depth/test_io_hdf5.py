@@ -13,17 +13,9 @@ pytest.importorskip("h5py")
 import h5py
 
 from ddfnet.depth import io
-from ddfnet.errors import DataError
-from tests.upsampling import depth_map
+from tests.upsampling import depth_map, message
 
 VALUES = depth_map(dtype="float32")
-
-
-def message(path: Path, **options: str) -> str:
-    with pytest.raises(DataError) as raised:
-        io.read(path, **options)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 @pytest.mark.parametrize("dtype", ["float16", ">f4", "float64", "uint16", "int32"])

@@ -12,17 +12,9 @@ from PIL import Image
 pytest.importorskip("netpbmfile")
 
 from ddfnet.depth import io
-from ddfnet.errors import DataError
-from tests.upsampling import depth_map
+from tests.upsampling import depth_map, message
 
 VALUES = depth_map(dtype="float32")
-
-
-def message(path: Path) -> str:
-    with pytest.raises(DataError) as raised:
-        io.read(path)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 # --- PGM ------------------------------------------------------------------------------------------------------------

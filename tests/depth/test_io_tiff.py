@@ -17,19 +17,12 @@ pytest.importorskip("tifffile")
 import tifffile
 
 from ddfnet.depth import io
-from ddfnet.errors import DataError
-from tests.upsampling import depth_map
+from tests.upsampling import depth_map, message
 
 NODATA, SCALE, TIEPOINT, TRANSFORM, KEYS = 42113, 33550, 33922, 34264, 34735
 AREA, POINT = (
     (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, kind, 3072, 0, 1, 32633) for kind in (1, 2)
 )  # UTM zone 33N; coordinates of corners, or of centres
-
-
-def message(path: Path) -> str:
-    with pytest.raises(DataError) as raised:
-        io.read(path)
-    return str(raised.value)
 
 
 def geotiff(path: Path, values: np.ndarray, tags: dict[int, Any], **options: Any) -> Path:

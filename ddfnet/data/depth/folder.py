@@ -10,6 +10,7 @@ from typing import overload
 from ddfnet.data.depth.scenes import Scene, from_arrays
 from ddfnet.depth.io import FORMATS, GUIDES, read, read_guide
 from ddfnet.depth.known_layouts import files_by_stem
+from ddfnet.depth.valid import valid_depth
 from ddfnet.errors import DataError
 
 
@@ -61,7 +62,9 @@ class FolderScenes(Sequence[Scene]):
         guide, depth = self.pairs[index]
         found = read(depth)
         # A scene's missing depth is 0; a GeoTIFF can name another value.
-        values = found.values if found.missing is None else found.values * (found.values != found.missing)
+        values = found.values
+        if found.missing is not None:
+            values = values * valid_depth(values, missing=(found.missing,))
         scene = from_arrays(
             str(depth),  # messages name the file
             read_guide(guide),
