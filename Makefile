@@ -16,7 +16,7 @@ INSTALL := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet -
 CXX_FILES := $(wildcard $(foreach suffix,cpp h inl,csrc/*/*.$(suffix) csrc/*/*/*.$(suffix) tests/cpp/*.$(suffix)))
 SOURCES := pyproject.toml setup.py $(filter csrc/%,$(CXX_FILES))
 
-.PHONY: demo test lint types docs docs-serve images unit reference triton neon gpu-report other-torch bench bench-check format clean
+.PHONY: demo test lint types docs docs-serve images unit reference triton neon gpu-report other-torch fuzz bench bench-check format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/ddfnet demo $(DEMO)
@@ -70,6 +70,12 @@ other-torch: $(OTHER_VENV)/stamp $(VENV)/dev.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 	$(OTHER_VENV)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/ddfnet-*.whl
 	cd build/other-torch && OMP_NUM_THREADS=1 $(CURDIR)/$(OTHER_VENV)/bin/python -m pytest -n 2 tests/ops
+
+# Random operator calls and damaged files for SECONDS; `make unit` does it for two minutes.
+SECONDS ?= 600
+SEED ?= 0
+fuzz: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/fuzz --fuzz-seconds=$(SECONDS) --fuzz-seed=$(SEED)
 
 bench: $(VENV)/demo.stamp
 	$(BIN)/ddfnet bench op

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import fuzzing
+
 LABELS = {"reference": "reference (any device)", "triton": "GPU, Triton"}
 
 
@@ -20,6 +22,12 @@ def column_of(kernel: str) -> str:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def cases(request: pytest.FixtureRequest) -> Iterator[fuzzing.Cases]:
+    """Draw random cases, each a generator of numpy, for a share of ``--fuzz-seconds``."""
+    yield from fuzzing.draw_cases(request)
 
 
 @pytest.fixture
@@ -39,6 +47,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    fuzzing.add_options(parser)
     parser.addoption(
         "--support-table", type=Path, help="write the number of passed tests of each feature and kernel to FILE"
     )
@@ -46,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "supports(feature): the test shows a feature of the kernel named by its `name`")
+    config.pluginmanager.register(fuzzing.CaseCounts())
     path = config.getoption("--support-table")
     if path is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(SupportTable(path))
