@@ -4,6 +4,8 @@ The kernel is optional: where it cannot be built the package installs without it
 reference serves.
 """
 
+import itertools
+import os
 from pathlib import Path
 
 from setuptools import setup
@@ -16,9 +18,18 @@ SOURCES = [*BINDING, "csrc/kernels/dispatch.cpp", *ISAS]
 
 
 class OptionalBuild(BuildExtension):
-    """A build whose failure is a warning."""
+    """A build that tells its progress, and whose failure is a warning."""
 
     def build_extensions(self) -> None:
+        print(f"compiling {len(SOURCES)} files of the CPU kernel, which takes some minutes", flush=True)
+        os.environ.setdefault("NINJA_STATUS", "[CPU kernel: %f of %t, %e s] ")
+        compile_one, done = self.compiler._compile, itertools.count(1)
+
+        def compile(obj: str, source: str, *arguments: object) -> None:  # without ninja
+            print(f"[CPU kernel: {next(done)} of {len(SOURCES)}] {source}", flush=True)
+            compile_one(obj, source, *arguments)
+
+        self.compiler._compile = compile
         try:
             super().build_extensions()
         except Exception as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ddfnet.ops import backends
 from tests import fuzzing
 
 LABELS = {"reference": "reference (any device)", "triton": "GPU, Triton"}
@@ -56,6 +57,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "supports(feature): the test shows a feature of the kernel named by its `name`")
     config.pluginmanager.register(fuzzing.CaseCounts())
+    # The threads of pytest-xdist call no operator: the compiled kernel is tested as a program of one thread calls it.
+    backends._only_one_thread = lambda: True
     path = config.getoption("--support-table")
     if path is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(SupportTable(path))

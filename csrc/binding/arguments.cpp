@@ -1,5 +1,7 @@
 #include "arguments.h"
 
+#include <algorithm>
+#include <initializer_list>
 #include <limits>
 #include <tuple>
 #include <utility>
@@ -14,6 +16,14 @@ constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
 int64_t product(int64_t a, int64_t b) {
   int64_t result;
   return __builtin_mul_overflow(a, b, &result) ? kNone : result;
+}
+
+// Raises where a tensor has so many values that products of its sizes, in bytes, leave 64 bits. A size of 0 counts as
+// 1: the other sizes of an empty tensor are not bounded by any memory.
+void check_size(std::initializer_list<int64_t> sizes, const char* name) {
+  int64_t values = 1;
+  for (const int64_t size : sizes) values = product(values, std::max<int64_t>(size, 1));
+  STD_TORCH_CHECK(values <= kNone / 64, name, " would be too large: ", ShapeText{sizes}, "; use smaller sizes");
 }
 
 std::pair<int64_t, int64_t> pair_of(const Sizes& sizes, int64_t least, const char* name) {
@@ -67,9 +77,10 @@ Problem problem_of(const Tensor& input, const Geometry& geometry) {
                   " does not fit in it; use a larger map or more padding");
   p.grid_height = free_y / p.stride_y + 1;
   p.grid_width = free_x / p.stride_x + 1;
-  STD_TORCH_CHECK(p.grid_height < kNone / 64 / p.kernel_y && p.grid_width < kNone / 64 / p.kernel_x,
-                  "padding is too large for kernel_size, got padding=", ShapeText{geometry.padding},
-                  " and kernel_size=", ShapeText{geometry.kernel_size});
+  check_size({p.batch, p.channels, p.height, p.width}, "the input");
+  check_size({p.batch, p.channels, product(p.grid_height, p.upscale_y), product(p.grid_width, p.upscale_x)},
+             "the output");
+  check_size({p.batch, product(p.upscale_y, p.upscale_x), p.channels, p.kernel_y, p.kernel_x}, "the channel filter");
   p.heads = 1;
   p.input = readable(input);
   return p;
@@ -96,6 +107,7 @@ Problem problem_of(const Tensor& input, const OptTensor& channel_filter, const O
     p.heads = taps / unit;
     STD_TORCH_CHECK(p.channels % p.heads == 0, "the heads of spatial_filter must divide the ", p.channels,
                     " channels of input, got ", p.heads, " of ", shape_of(*spatial_filter));
+    check_size({p.batch, taps, p.grid_height, p.grid_width}, "the spatial filter");
     check_shape(*spatial_filter, {p.batch, taps, p.grid_height, p.grid_width}, dtype, "spatial_filter");
   }
   p.channel_filter = readable(channel_filter);

@@ -8,7 +8,9 @@ namespace ddfnet::binding {
 namespace {
 
 void run_forward(const Problem& problem, const Tensor& output, DType dtype) {
-  current_kernels().forward[static_cast<int>(dtype)](problem, writable(output), parallel_for);
+  if (problem.batch == 0) return;
+  const auto kernel = current_kernels().forward[static_cast<int>(dtype)];
+  call_kernel([&] { kernel(problem, writable(output), parallel_for); });
 }
 
 Tensor ddf(const Tensor input, const OptTensor channel_filter, const OptTensor spatial_filter, const Sizes kernel_size,
@@ -41,9 +43,10 @@ Problem backward_problem_of(const Tensor& grad_output, const Tensor& input, cons
 // Writes the gradients that are there.
 void run_backward(const Problem& problem, const Tensor& grad_output, const OptTensor& grad_input,
                   const OptTensor& grad_channel, const OptTensor& grad_spatial) {
+  if (problem.batch == 0) return;
   const auto kernel = current_kernels().backward[static_cast<int>(dtype_of(grad_output, "grad_output"))];
-  kernel(problem, readable(grad_output), {writable(grad_input), writable(grad_channel), writable(grad_spatial)},
-         parallel_for);
+  const Gradients gradients = {writable(grad_input), writable(grad_channel), writable(grad_spatial)};
+  call_kernel([&] { kernel(problem, readable(grad_output), gradients, parallel_for); });
 }
 
 // A gradient that output_mask does not ask for is an empty tensor. The output's gradient is copied only where its

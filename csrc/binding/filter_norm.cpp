@@ -46,9 +46,10 @@ FilterNorm filter_norm_of(const Tensor& filters, const OptTensor& scale, const O
 Tensor filter_norm(const Tensor filters, const OptTensor scale, const OptTensor shift, int64_t taps, double gain,
                    double eps) {
   const FilterNorm problem = filter_norm_of(filters, scale, shift, taps, gain, eps);
+  check_memory(sizes_of(filters), filters.element_size());
   Tensor output = torch::stable::empty_like(filters);
   const auto kernel = current_kernels().filter_norm[static_cast<int>(dtype_of(filters, "filters"))];
-  kernel(problem, readable_filters(filters), writable_filters(output), parallel_for);
+  call_kernel([&] { kernel(problem, readable_filters(filters), writable_filters(output), parallel_for); });
   return output;
 }
 
@@ -62,13 +63,16 @@ std::tuple<Tensor, Tensor> filter_norm_backward(const Tensor grad_output, const 
   STD_TORCH_CHECK(fits && sizes_of(grad_output) == sizes_of(filters), "grad_output must be like filters ",
                   shape_of(filters), ", got ", shape_of(grad_output));
   auto gradient = [&](bool wanted) {
+    if (wanted) check_memory(sizes_of(filters), filters.element_size());
     return wanted ? torch::stable::empty_like(filters) : torch::stable::empty({0}, filters.scalar_type());
   };
   const Tensor grad_filters = gradient(wants_filters), products = gradient(wants_products);
   auto target = [&](const Tensor& tensor, bool wanted) { return wanted ? writable_filters(tensor) : Array{}; };
   const auto kernel = current_kernels().filter_norm_backward[static_cast<int>(dtype_of(filters, "filters"))];
-  kernel(problem, readable_filters(grad_output), readable_filters(filters), target(grad_filters, wants_filters),
-         target(products, wants_products), parallel_for);
+  call_kernel([&] {
+    kernel(problem, readable_filters(grad_output), readable_filters(filters), target(grad_filters, wants_filters),
+           target(products, wants_products), parallel_for);
+  });
   return {grad_filters, products};
 }
 

@@ -53,7 +53,7 @@ Tensor layer(const Tensor input, const std::vector<Tensor> weights, const OptTen
        relu},
   };
   const Tensor output = empty_result(input, output_shape(p));
-  current_kernels().layer(p, l, writable(output), parallel_for);
+  call_kernel([&] { current_kernels().layer(p, l, writable(output), parallel_for); });
   return output;
 }
 

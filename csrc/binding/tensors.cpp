@@ -3,6 +3,7 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -31,15 +32,18 @@ bool is_channels_last(const Tensor& tensor) {
   return is_dense_in_order(tensor, {0, 2, 3, 1});
 }
 
+// From this size in bytes on, the C library maps each allocation by itself.
+constexpr size_t kLarge = size_t{1} << 25;
+
 // A large result is fresh memory, which the system zeroes page by page as it is first written: for a map of 117 MiB
 // this takes three times as long as to filter it. Where the system gives huge pages to those who ask, one page fault
-// per 2 MiB brings most of that back. From 32 MiB on the C library maps each allocation by itself, so that no other
-// memory is affected.
+// per 2 MiB brings most of that back. Each allocation of that size is mapped by itself, so that no other memory is
+// affected.
 void prefer_huge_pages([[maybe_unused]] const Tensor& tensor) {
 #if defined(__linux__)
-  constexpr uintptr_t least = uintptr_t{1} << 25, page = 4096;
+  constexpr uintptr_t page = 4096;
   const uintptr_t bytes = static_cast<uintptr_t>(tensor.numel()) * tensor.element_size();
-  if (bytes < least) return;
+  if (bytes < kLarge) return;
   const uintptr_t address = reinterpret_cast<uintptr_t>(tensor.mutable_data_ptr());
   const uintptr_t begin = (address + page - 1) / page * page, end = (address + bytes) / page * page;
   madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a wish: the result is right without it
@@ -53,9 +57,23 @@ MemoryFormat format_of(const Tensor& tensor) {
   return channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
 }
 
+// Torch's own error would be printed with a page of stack frames on its way through the C interface. So large memory is
+// asked for here first, which takes some microseconds and touches none of it.
+void check_memory(const Sizes& shape, size_t element_size) {
+  size_t bytes = element_size;
+  for (const int64_t size : shape) bytes *= static_cast<size_t>(size);
+  if (bytes < kLarge) return;
+  void* volatile memory = std::malloc(bytes);  // volatile: a compiler may take it for granted that there is memory
+  STD_TORCH_CHECK(memory != nullptr, "DefaultCPUAllocator: can't allocate memory: a tensor of shape ", ShapeText{shape},
+                  " needs ", bytes, " bytes; use a smaller map or batch");
+  std::free(memory);
+}
+
 Tensor in_format(const Tensor& tensor, MemoryFormat format) {
   const bool fits = format == MemoryFormat::ChannelsLast ? is_channels_last(tensor) : is_contiguous(tensor);
-  return fits ? tensor : torch::stable::contiguous(tensor, format);
+  if (fits) return tensor;
+  check_memory(sizes_of(tensor), tensor.element_size());
+  return torch::stable::contiguous(tensor, format);
 }
 
 // Allocated by torch's C interface, with strides: torch::stable::empty looks its operator up by name, a microsecond of
@@ -69,6 +87,7 @@ Tensor empty_result(const Tensor& like, const Sizes& shape) {
     STD_TORCH_CHECK(!__builtin_mul_overflow(next, std::max<int64_t>(shape[dimension], 1), &next),
                     "the result would be too large: ", ShapeText{shape});
   }
+  check_memory(shape, like.element_size());
   int32_t dtype;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   AtenTensorHandle handle;

@@ -6,6 +6,8 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <atomic>
+#include <new>
 #include <optional>
 #include <ostream>
 #include <vector>
@@ -22,8 +24,29 @@ using Sizes = std::vector<int64_t>;
 // The kernels of the instruction set in use. Raises where the environment asks for one that does not run here.
 const Kernels& current_kernels();
 
+// No exception may pass torch's C interface: it would be printed with its stack frames.
 inline void parallel_for(int64_t count, int64_t grain_size, void (*body)(void*, int64_t, int64_t), void* context) {
-  torch::stable::parallel_for(0, count, grain_size, [&](int64_t begin, int64_t end) { body(context, begin, end); });
+  std::atomic<bool> lacks_memory{false};
+  torch::stable::parallel_for(0, count, grain_size, [&](int64_t begin, int64_t end) {
+    try {
+      body(context, begin, end);
+    } catch (const std::bad_alloc&) {
+      lacks_memory = true;
+    }
+  });
+  if (lacks_memory) throw std::bad_alloc();
+}
+
+// Calls a kernel, and says in one line that there is no memory for its scratch memory.
+template <class Call>
+void call_kernel(const Call& call) {
+  try {
+    call();
+  } catch (const std::bad_alloc&) {
+    STD_TORCH_CHECK(false,
+                    "DefaultCPUAllocator: can't allocate memory: there is none for the kernel's scratch memory; "
+                    "use a smaller map, batch or kernel");
+  }
 }
 
 // --- shapes in messages ---------------------------------------------------------------------------------------------
@@ -86,6 +109,9 @@ inline Array writable(const OptTensor& tensor) {
 // The memory format of results for this tensor, and of the gradient that goes with them, as
 // ddfnet.ops.geometry.is_channels_last decides it.
 MemoryFormat format_of(const Tensor& tensor);
+
+// Raises in one line where there is no memory for a tensor of this shape.
+void check_memory(const Sizes& shape, size_t element_size);
 
 // The tensor in this format, copied only where it has another.
 Tensor in_format(const Tensor& tensor, MemoryFormat format);

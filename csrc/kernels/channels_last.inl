@@ -38,12 +38,16 @@ static void backward_channels_last(const Problem& p, const ConstArray& grad_outp
   // Enough blocks of rows to keep many threads busy, but few and large enough that their partial sums of the channel
   // filter's gradient cost little beside the rest.
   const int64_t slice = p.subpixels() * p.taps() * p.channels, positions = p.grid_height * p.grid_width;
-  const int64_t blocks = max(1, min(min(p.grid_height, positions / 16), ceil_div(32, max(p.batch, 1))));
+  const int64_t blocks = max(1, min(min(p.grid_height, positions / 16), most_blocks<S, T>(p, slice)));
   const int64_t rows_per_block = ceil_div(p.grid_height, blocks);
   Buffer<T> partial(p.batch * blocks * slice);
+  using ToFilters = FilterGradients<weight, S>;
+  using ToInput = WeightedSum<weight, true, S>;
+  const RunGeometry filter_runs = ToFilters::run_geometry(p), input_runs = ToInput::run_geometry(p, grad_output);
+  const int64_t bytes_per_thread = ToFilters::scratch_bytes(p, filter_runs) + ToInput::scratch_bytes(p, input_runs);
   auto body = [&](int64_t begin, int64_t end) {
-    FilterGradients<weight, S> filter_gradients(p, grad_output, gradients.spatial_filter);
-    WeightedSum<weight, true, S> input_gradient(p, grad_output, gradients.input);
+    ToFilters filter_gradients(p, filter_runs, grad_output, gradients.spatial_filter);
+    ToInput input_gradient(p, input_runs, grad_output, gradients.input);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t n = i / blocks, block = i % blocks;
       T* grad_channel = partial.get() + i * slice;
@@ -59,7 +63,8 @@ static void backward_channels_last(const Problem& p, const ConstArray& grad_outp
       }
     }
   };
-  run_parallel(parallel_for, p.batch * blocks, grain_size(rows_per_block * p.grid_width * slice), body);
+  run_parallel(parallel_for, p.batch * blocks,
+               grain_size<S>(p, p.batch * blocks, rows_per_block * p.grid_width * slice, bytes_per_thread), body);
   if (gradients.channel_filter.data != nullptr) {
     sum_blocks(partial.get(), p.batch, blocks, slice, parallel_for, [&](const T* total, int64_t n) {
       for (int64_t q = 0; q < p.subpixels(); ++q) {

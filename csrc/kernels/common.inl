@@ -53,6 +53,34 @@ DDF_INLINE int64_t grain_size(int64_t operations_per_item) {
   return ceil_div(1 << 16, max(operations_per_item, 1));
 }
 
+// The bytes of scratch memory that a call may use for its threads, and again for partial sums, however many threads
+// there are: the input's bytes and 3 MiB.
+template <class S>
+DDF_INLINE int64_t scratch_limit(const Problem& p) {
+  const double values = static_cast<double>(p.batch) * static_cast<double>(p.channels) * static_cast<double>(p.height) *
+                        static_cast<double>(p.width);
+  const double bytes = values * static_cast<double>(sizeof(S));
+  return (int64_t{3} << 20) + (bytes < 1e18 ? static_cast<int64_t>(bytes) : int64_t{1} << 60);
+}
+
+// The grain size where each thread needs this many bytes of scratch memory: only as many threads as stay below the
+// limit get work. Scratch memory is made for the caches, so that the limit is far away unless the input is small or the
+// kernel large.
+template <class S>
+DDF_INLINE int64_t grain_size(const Problem& p, int64_t items, int64_t operations_per_item, int64_t bytes_per_thread) {
+  const int64_t threads = max(scratch_limit<S>(p) / max(bytes_per_thread, 1), 1);
+  return max(grain_size(operations_per_item), ceil_div(items, threads));
+}
+
+// The number of blocks into which a sample is divided to sum the channel filter's gradient, of `values` values: enough
+// to keep many threads busy, but few enough that their partial sums stay below the limit. It depends on the shape
+// alone, and so do the bits of the result.
+template <class S, class T>
+DDF_INLINE int64_t most_blocks(const Problem& p, int64_t values) {
+  const int64_t batch = max(p.batch, 1);
+  return max(min(ceil_div(32, batch), scratch_limit<S>(p) / (batch * values * static_cast<int64_t>(sizeof(T)))), 1);
+}
+
 template <class T, class Pointer>
 DDF_INLINE const T* at(const StridedArray<Pointer>& array, int64_t a, int64_t b, int64_t c, int64_t d) {
   const int64_t* stride = array.stride;
@@ -75,43 +103,58 @@ DDF_INLINE AxisGeometry column_axis(const Problem& p) {
   return {p.grid_width, p.width, p.kernel_x, p.stride_x, p.padding_x, p.dilation_x};
 }
 
-// For each target along an axis, the taps that read a source inside the map, and the position of that source. Forward,
-// targets are filter positions and sources are inputs. Transposed (the input's gradient), it is the other way round.
+DDF_INLINE int64_t greatest_common_divisor(int64_t a, int64_t b) {
+  while (b != 0) {
+    const int64_t rest = a % b;
+    a = b, b = rest;
+  }
+  return a;
+}
+
+// The taps of a target that read a source inside the map: tap `tap + i * tap_step` reads source `source + i *
+// source_step`, for i < count.
+struct TapRange {
+  int64_t count, tap, tap_step, source, source_step;
+};
+
+// For each target along an axis, the taps that read a source inside the map. Forward, targets are filter positions and
+// sources are inputs. Transposed (the input's gradient), it is the other way round. Computed for each target anew,
+// because a table would be as long as the axis, times the taps.
 class Axis {
  public:
-  struct Entry {
-    int64_t tap, source;
-  };
+  Axis(const AxisGeometry& geometry, bool transposed)
+      : g_(geometry),
+        transposed_(transposed),
+        common_(transposed ? greatest_common_divisor(g_.stride, g_.dilation) : 1),
+        tap_step_(transposed ? g_.stride / common_ : 1),
+        source_step_(transposed ? -g_.dilation / common_ : g_.dilation) {}
 
-  Axis(const AxisGeometry& g, bool transposed)
-      : begin_((transposed ? g.inputs : g.positions) + 1), entries_((transposed ? g.inputs : g.positions) * g.taps) {
-    const int64_t targets = transposed ? g.inputs : g.positions;
-    int64_t used = 0;
-    for (int64_t target = 0; target < targets; ++target) {
-      begin_[target] = used;
-      for (int64_t tap = 0; tap < g.taps; ++tap) {
-        int64_t source;
-        if (transposed) {
-          const int64_t offset = target + g.padding - tap * g.dilation;
-          if (offset < 0 || offset % g.stride != 0) continue;
-          source = offset / g.stride;
-          if (source >= g.positions) continue;
-        } else {
-          source = target * g.stride - g.padding + tap * g.dilation;
-          if (source < 0 || source >= g.inputs) continue;
-        }
-        entries_[used++] = {tap, source};
-      }
+  TapRange taps(int64_t target) const {
+    // Forward, tap k reads start + k * dilation. Transposed, it reads (start - k * dilation) / stride, where that is
+    // whole.
+    const int64_t start = transposed_ ? target + g_.padding : target * g_.stride - g_.padding;
+    int64_t first = 0, last = g_.taps - 1;
+    if (!transposed_) {
+      if (start < 0) first = ceil_div(-start, g_.dilation);
+      if (start + last * g_.dilation >= g_.inputs)
+        last = start < g_.inputs ? (g_.inputs - 1 - start) / g_.dilation : -1;
+    } else {
+      const int64_t candidates = min(tap_step_, g_.taps);
+      while (first < candidates && (start - first * g_.dilation) % g_.stride != 0) ++first;
+      if (first == candidates) return {0, 0, tap_step_, 0, source_step_};
+      const int64_t beyond = start - first * g_.dilation - (g_.positions - 1) * g_.stride;
+      if (beyond > 0) first += ceil_div(beyond, tap_step_ * g_.dilation) * tap_step_;
+      if (start < last * g_.dilation) last = start / g_.dilation;
     }
-    begin_[targets] = used;
+    if (first > last) return {0, 0, tap_step_, 0, source_step_};
+    const int64_t source = transposed_ ? (start - first * g_.dilation) / g_.stride : start + first * g_.dilation;
+    return {(last - first) / tap_step_ + 1, first, tap_step_, source, source_step_};
   }
 
-  int64_t count(int64_t target) const { return begin_[target + 1] - begin_[target]; }
-  const Entry* entries(int64_t target) const { return entries_.get() + begin_[target]; }
-
  private:
-  Buffer<int64_t> begin_;
-  Buffer<Entry> entries_;
+  const AxisGeometry g_;
+  const bool transposed_;
+  const int64_t common_, tap_step_, source_step_;
 };
 
 // Reduces partial sums, (batch, blocks, size), over the blocks, and calls write(total, n) for each sample. The channel

@@ -12,6 +12,7 @@ from torch import Tensor
 from ddfnet.family.taps import tap_views, window_geometry
 from ddfnet.nn.upsample import to_subpixel_major
 from ddfnet.ops import ddf, ddf_upsample
+from ddfnet.ops.checks import check_dense
 from ddfnet.ops.geometry import Geometry, Pair, odd_pair, pair
 
 _GROUPS_AT_ONCE = 16  # a few megabytes of taps on maps of 100x152
@@ -114,9 +115,9 @@ def adaptive_conv(input: Tensor, filters: Tensor) -> Tensor:
 
     Source: Fu et al., FeatUp: A Model-Agnostic Framework for Features at Any Resolution, ICLR 2024, section 3.2.
     """
-    if not isinstance(filters, Tensor) or filters.dim() != 5:
-        got = tuple(filters.shape) if isinstance(filters, Tensor) else type(filters).__name__
-        raise ValueError(f"filters must be (N, H, W, kH, kW), got {got}")
+    check_dense("filters", filters)
+    if filters.dim() != 5:
+        raise ValueError(f"filters must be (N, H, W, kH, kW), got {tuple(filters.shape)}")
     kernel = (filters.shape[3], filters.shape[4])
     return ddf(input, None, filters.flatten(3).permute(0, 3, 1, 2), kernel_size=kernel, padding=0)
 
@@ -317,9 +318,9 @@ def kernel_prediction(frames: Tensor, kernels: Tensor, kernel_size: Pair) -> Ten
     Source: Mildenhall et al., Burst Denoising with Kernel Prediction Networks, CVPR 2018, equation 3.
     """
     for name, tensor in (("frames", frames), ("kernels", kernels)):
-        if not isinstance(tensor, Tensor) or tensor.dim() != 5:
-            got = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ValueError(f"{name} must have five dimensions, N, T and three of a frame, got {got}")
+        check_dense(name, tensor)
+        if tensor.dim() != 5:
+            raise ValueError(f"{name} must have five dimensions, N, T and three of a frame, got {tuple(tensor.shape)}")
     if frames.shape[:2] != kernels.shape[:2]:
         raise ValueError(
             f"frames and kernels must agree in N and T, got {tuple(frames.shape)} and {tuple(kernels.shape)}"
@@ -436,8 +437,7 @@ def local_softmax(
 
 
 def _shape(name: str, tensor: Any) -> tuple[int, int, int, int]:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    check_dense(name, tensor)
     if tensor.dim() != 4:
         raise ValueError(f"{name} must have four dimensions, got {tuple(tensor.shape)}")
     n, c, h, w = tensor.shape

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ddfnet.nn.filter_norm import FilterNorm
+from ddfnet.ops.checks import check_dense
 
 Kernel = tuple[int, int]
 
@@ -160,8 +161,7 @@ def check_norm(norm: str) -> None:
 
 def check_map(name: str, x: Tensor, channels: int) -> None:
     """Raise an error that says more than a convolution's unless x is (N, C, H, W) with this C."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    check_dense(name, x)
     if x.dim() != 4 or x.shape[1] != channels:
         hint = "; add a batch dimension with unsqueeze(0)" if x.dim() == 3 else ""
         raise ValueError(f"{name} must be (N, C, H, W) with C = {channels}, got {tuple(x.shape)}{hint}")

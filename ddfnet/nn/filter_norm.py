@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from ddfnet.ops import backends
 from ddfnet.ops.autograd import is_plain_eager
+from ddfnet.ops.checks import check_dense
 from ddfnet.ops.geometry import DTYPES, Pair, accumulate_dtype, pair
 from ddfnet.ops.library import NAMESPACE
 
@@ -104,6 +105,7 @@ class FilterNorm(nn.Module):
             nn.init.zeros_(self.shift)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_dense("the input of FilterNorm", x)
         return filter_norm(x, self.filters, self.taps, self.kind, self.scale, self.shift, self.eps)
 
     def extra_repr(self) -> str:

@@ -101,7 +101,14 @@ def _next_level() -> Iterator[None]:
 # ``register_autograd`` would do for eager gradients, but on torch 2.14 a function under it makes torch.func.jvp return
 # zeros and torch.func.grad raise. A function of a single level, applied at the Autograd key, is what functorch builds
 # for each of its own levels. It gives grad, jvp and vmap in any nesting, in eager mode and compiled.
-class _DDF(torch.autograd.function._SingleLevelFunction):
+class _Function(torch.autograd.function._SingleLevelFunction):
+    @staticmethod
+    def _compiled_autograd_key(ctx: Any) -> tuple[int, ...]:
+        """Return what compiled autograd knows the function by; ``torch.autograd.Function`` has the same."""
+        return (ctx._autograd_function_id,)
+
+
+class _DDF(_Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -151,7 +158,7 @@ class _DDF(torch.autograd.function._SingleLevelFunction):
         return total
 
 
-class _DDFBackward(torch.autograd.function._SingleLevelFunction):
+class _DDFBackward(_Function):
     @staticmethod
     def forward(*args: Any) -> tuple[Tensor, ...]:
         *tensors, geometry, mask = args

@@ -3,13 +3,14 @@
 PyTorch's dispatcher calls the kernel of the tensors' device. The compiled library registers its kernels for the CPU.
 `register_kernel` registers a Python kernel for every other device, which asks `kernels` for Triton's or the reference.
 While the choice in force is not the compiled kernel, the Python kernel is registered for the CPU as well, in front of
-it.
+it. With several threads it stays there and calls the compiled kernel, some microseconds slower.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -20,8 +21,8 @@ import torch
 
 from ddfnet.ops.library import NAMESPACE
 
-# In order of preference. Each module has ``can_run(device) -> (bool, reason)``, and all but the library's have ``ddf``
-# and ``ddf_backward``. They are imported on first use: Triton is no condition for ``import ddfnet``.
+# In order of preference. Each module has ``can_run(device) -> (bool, reason)``, ``ddf`` and ``ddf_backward``. They are
+# imported on first use: Triton is no condition for ``import ddfnet``.
 _MODULES = {
     "cpu": "ddfnet.ops.library",
     "triton": "ddfnet.ops.triton",
@@ -30,11 +31,14 @@ _MODULES = {
 NAMES = ("auto", *_MODULES)
 
 _ENVIRONMENT_VARIABLE = "DDFNET_BACKEND"
-_chosen: str | None = None  # by the innermost ``with backend(...)``; for the whole process, like torch.backends' flags
+_lock = threading.RLock()  # held where the choice changes, and where it is looked up for the first time
+_choices: list[list[str]] = []  # one of each ``with backend(...)`` that was not yet left, the last one in force
 _serving: dict[torch.device, ModuleType] = {}  # under the choice in force, cleared with it
 _warned: set[str] = set()  # device types that the reference serves and a warning named
 _kernels: dict[str, Callable[..., Any]] = {}  # the Python kernel of each operator
+_compiled = False  # whether the compiled kernel serves the CPU under the choice in force
 _override: torch.library.Library | None = None  # holds the Python kernels before the compiled ones, while it exists
+_overridden: set[str] = set()  # the operators whose Python kernel it holds
 
 
 def _check(name: str, source: str) -> str:
@@ -46,9 +50,12 @@ def _check(name: str, source: str) -> str:
 def backend(name: str) -> AbstractContextManager[None]:
     """Choose the kernels of ``ddf`` and ``ddf_upsample`` inside a ``with`` block.
 
-    The choice holds for the whole process, compiled graphs and backward passes included, and takes precedence over the
-    environment variable ``DDFNET_BACKEND``, which is read when ddfnet is imported. A backend that is chosen by name
-    never falls back: a call that it cannot serve raises. Choose while no other thread calls the operator.
+    The choice holds for the whole process, compiled graphs, backward passes and other threads included, and takes
+    precedence over the environment variable ``DDFNET_BACKEND``, which is read when ddfnet is imported. Of several
+    blocks the one that was entered last and not yet left holds, whichever threads they are in. A backend that is chosen
+    by name never falls back: a call that it cannot serve raises. A call of another thread is served by the choice
+    before or by the one after. The first choice of the reference or of Triton exchanges kernels in PyTorch's
+    dispatcher, which is not made for that while another thread calls them: make it before such threads start.
 
     Args:
         name: ``"auto"`` (the fastest that can serve the device), ``"cpu"`` (the compiled kernel), ``"triton"`` or
@@ -71,20 +78,23 @@ def backend(name: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def _choose(name: str) -> Iterator[None]:
-    global _chosen
-    before, _chosen = _chosen, name
-    refresh()
+    choice = [name]  # a list of its own: blocks of other threads may be entered and left in between
+    with _lock:
+        _choices.append(choice)
+        refresh()
     try:
         yield
     finally:
-        _chosen = before
-        refresh()
+        with _lock:
+            _choices[:] = [other for other in _choices if other is not choice]
+            refresh()
 
 
 def chosen() -> str:
-    """Return the name in force: that of the innermost ``with backend(...)``, else ``DDFNET_BACKEND``, else "auto"."""
-    if _chosen is not None:
-        return _chosen
+    """Return the name in force: that of the last ``with backend(...)``, else ``DDFNET_BACKEND``, else "auto"."""
+    choices = _choices[-1:]  # a copy: another thread may leave its block
+    if choices:
+        return choices[0][0]
     return _check(os.environ.get(_ENVIRONMENT_VARIABLE) or "auto", _ENVIRONMENT_VARIABLE)
 
 
@@ -135,16 +145,28 @@ def register_kernel(operator: str, kernel: Callable[..., Any]) -> None:
 
 def refresh() -> None:
     """Register what the choice in force asks for; to be called where that has changed."""
-    global _override
-    _serving.clear()
-    _override = None  # its registrations end with it
-    if _compiled_kernel_serves():
-        return
-    _override = torch.library.Library("ddfnet", "IMPL")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "(?s).*[Oo]verrid", UserWarning)  # from older torch, at each registration
-        for operator, kernel in _kernels.items():
-            _override.impl(operator, kernel, "CPU")
+    global _compiled, _override
+    with _lock:
+        _serving.clear()
+        _compiled = _compiled_kernel_serves()
+        if _compiled and _only_one_thread():
+            _override = None  # its registrations end with it
+            _overridden.clear()
+        if _compiled:
+            return
+        if _override is None:
+            _override = torch.library.Library("ddfnet", "IMPL")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(?s).*[Oo]verrid", UserWarning)  # from older torch, at each registration
+            for operator, kernel in _kernels.items():
+                if operator not in _overridden:
+                    _override.impl(operator, kernel, "CPU")
+                    _overridden.add(operator)
+
+
+def _only_one_thread() -> bool:
+    """Return whether no thread of Python can be in a call: PyTorch's dispatcher frees a kernel even while it runs."""
+    return threading.active_count() == 1
 
 
 def _compiled_kernel_serves() -> bool:
@@ -157,11 +179,11 @@ def _compiled_kernel_serves() -> bool:
 
 def is_compiled(device: torch.device) -> bool:
     """Return whether the compiled kernel serves this device now."""
-    return device.type == "cpu" and _override is None
+    return device.type == "cpu" and _compiled
 
 
 def kernels(device: torch.device) -> ModuleType:
-    """Return the module whose ``ddf`` and ``ddf_backward`` serve this device, where no compiled kernel does.
+    """Return the module whose ``ddf`` and ``ddf_backward`` serve this device, where the Python kernel was called.
 
     It warns once where the automatic choice is the reference.
 
@@ -169,17 +191,17 @@ def kernels(device: torch.device) -> ModuleType:
         NotImplementedError: if a backend chosen by name cannot serve the device.
     """
     module = _serving.get(device)
-    if module is None:
+    return _look_up(device) if module is None else module
+
+
+def _look_up(device: torch.device) -> ModuleType:
+    with _lock:  # so that the choice cannot change between the answer and its entry
         name, reason = resolve(device)
-        if name == "cpu":
-            raise RuntimeError(
-                f"{_ENVIRONMENT_VARIABLE} has changed since ddfnet was imported; choose with ddfnet.ops.backend(...)"
-            )
         if name == "reference" and chosen() == "auto" and device.type not in _warned:
             _warned.add(device.type)
             warnings.warn(
                 f"ddfnet uses its PyTorch reference on {device.type}, which is slower than a kernel ({reason})",
-                stacklevel=2,
+                stacklevel=3,
             )
         module = _serving[device] = importlib.import_module(_MODULES[name])
-    return module
+        return module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from ddfnet.ops.geometry import DTYPES, Combine, Geometry, Pair, Shape, pair
 
 _NAMES = ("input", "channel_filter", "spatial_filter")
+_MOST_VALUES = 2**57  # products of sizes, in bytes, stay within 64 bits
 
 
 def check_call(
@@ -79,13 +81,22 @@ def check_tensors(input: Tensor, channel_filter: Tensor | None, spatial_filter: 
         _check_tensor("spatial_filter", spatial_filter, input)
 
 
-def _check_tensor(name: str, tensor: Tensor, input: Tensor) -> None:
+def check_dense(name: str, tensor: Tensor) -> None:
+    """Check that a tensor is one, and dense.
+
+    Raises:
+        TypeError: no tensor; a nested or a sparse one, whose shape torch refuses with an internal error.
+    """
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
     if tensor.is_nested:
         raise TypeError(f"{name} must be a dense (strided) tensor, got a nested one; use .to_padded_tensor(0)")
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be a dense (strided) tensor, got {tensor.layout}; use .to_dense()")
+
+
+def _check_tensor(name: str, tensor: Tensor, input: Tensor) -> None:
+    check_dense(name, tensor)
     if tensor.dtype not in DTYPES:
         raise TypeError(f"{name} must be float64, float32, float16 or bfloat16, got {tensor.dtype}")
     # Two devices are made to compare them, which takes as long as the rest of these checks.
@@ -132,6 +143,15 @@ def check_input(input: Shape, channel: Shape | None, spatial: Shape | None) -> N
         raise ValueError(f"input must have at least one channel, got (N, C, H, W) = {tuple(input)}")
 
 
+def _check_size(name: str, shape: Shape) -> None:
+    # Under a compiler, and symbolic or in a trace, sizes belong to tensors that exist. A size of 0 counts as 1: the
+    # other sizes of an empty tensor are not bounded by any memory.
+    if torch.compiler.is_compiling() or any(type(size) is not int for size in shape):
+        return
+    if math.prod(max(size, 1) for size in shape) > _MOST_VALUES:
+        raise ValueError(f"the {name} would be too large: {tuple(shape)}; use smaller sizes")
+
+
 def check_filters(
     input: Shape, channel: Shape | None, spatial: Shape | None, geometry: Geometry, *, upsamples: bool = False
 ) -> None:
@@ -145,10 +165,13 @@ def check_filters(
         upsamples: whether the shapes are those of `ddfnet.ddf_upsample`, which the messages then name.
 
     Raises:
-        ValueError: a filter of another shape, or an empty output.
+        ValueError: a filter of another shape, an empty output, or one that no memory holds.
     """
     batch, channels = input[:2]
     positions = geometry.positions(input[2:])
+    _check_size("input", input)
+    _check_size("output", (batch, channels, *geometry.output_size(input[2:])))
+    _check_size("channel filter", (batch, geometry.subpixels * channels, *geometry.kernel_size))
     subpixels, unit = geometry.subpixels, geometry.subpixels * geometry.taps
     if channel is not None:
         layout = "(N, s*s, C, kH, kW)" if upsamples else "(N, C, kH, kW)"
@@ -167,6 +190,7 @@ def check_filters(
     if shape[1] < 1 or shape[1] % unit:
         product = f"s*s*kH*kW = {unit}" if upsamples else f"kH*kW = {unit}"
         raise ValueError(f"spatial_filter must be {layout}, its channels a multiple of {product}, got {shape}")
+    _check_size("spatial filter", shape)
     heads = shape[1] // unit
     if channels % heads:
         raise ValueError(

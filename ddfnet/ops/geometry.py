@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -108,7 +109,7 @@ class Geometry(NamedTuple):
 
 
 def pair(name: str, value: Pair, least: int) -> tuple[int, int]:
-    """Return an int or (h, w) as (h, w).
+    """Return an int or (h, w) as (h, w). An int is whatever counts as one, such as numpy's, except a bool.
 
     Raises:
         ValueError: not two values, or one below ``least`` or above 2**31 - 1.
@@ -117,14 +118,28 @@ def pair(name: str, value: Pair, least: int) -> tuple[int, int]:
     values = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(values) != 2:
         raise ValueError(f"{name} must be an int or (h, w), got {value!r}")
-    for v in values:
-        if not isinstance(v, int | torch.SymInt) or isinstance(v, bool):
+    if not (type(values[0]) is int and type(values[1]) is int):
+        values = tuple(map(_as_int, values))
+        if None in values:
             raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
+    for v in values:
         if v < least:
             raise ValueError(f"{name} must be at least {least}, got {value!r}")
         if v > _LARGEST:
             raise ValueError(f"{name} must be at most {_LARGEST}, got {value!r}")
     return values[0], values[1]
+
+
+def _as_int(value: Any) -> Any:
+    """Return the int that a value is, None if it is none. A symbolic one stays symbolic."""
+    if isinstance(value, torch.SymInt):
+        return value
+    if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def odd_pair(name: str, value: Pair) -> tuple[int, int]:
@@ -140,8 +155,18 @@ def odd_pair(name: str, value: Pair) -> tuple[int, int]:
 
 
 def default_padding(kernel_size: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
-    """Return the padding that keeps the size of the map for an odd kernel at stride 1."""
-    return (dilation[0] * (kernel_size[0] - 1)) // 2, (dilation[1] * (kernel_size[1] - 1)) // 2
+    """Return the padding that keeps the size of the map for an odd kernel at stride 1.
+
+    Raises:
+        ValueError: one above 2**31 - 1.
+    """
+    padding = (dilation[0] * (kernel_size[0] - 1)) // 2, (dilation[1] * (kernel_size[1] - 1)) // 2
+    if padding[0] > _LARGEST or padding[1] > _LARGEST:
+        raise ValueError(
+            f"(dilation*(kernel_size - 1))//2, the padding where none is given, must be at most {_LARGEST}, got "
+            f"{padding} for dilation={tuple(dilation)} and kernel_size={tuple(kernel_size)}; use smaller ones"
+        )
+    return padding
 
 
 def conv_output_size(

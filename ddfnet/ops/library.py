@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+from ddfnet.ops.geometry import Geometry, empty_gradients, empty_result, is_channels_last
 
 _FILE = Path(__file__).with_name("libddfnet.so")
 
@@ -63,6 +67,32 @@ def can_run(device: torch.device) -> tuple[bool, str]:
         asked = os.environ.get("DDFNET_CPU_ISA")
         return False, f"DDFNET_CPU_ISA={asked!r} is not an instruction set that runs here: {', '.join(isas())}"
     return True, f"compiled kernel, {isa}"
+
+
+def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, geometry: Geometry) -> Tensor:
+    """Compute the output, where the dispatcher has called the Python kernel before the compiled one."""
+    output = empty_result(input, geometry)
+    with torch._C._AutoDispatchBelowAutograd():
+        torch.ops.ddfnet._ddf_out(output, input, channel_filter, spatial_filter, *geometry.flat())
+    return output
+
+
+def ddf_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    channel_filter: Tensor | None,
+    spatial_filter: Tensor | None,
+    geometry: Geometry,
+    output_mask: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Compute the gradients of input, channel filter and spatial filter; None where ``output_mask`` is False."""
+    tensors = input, channel_filter, spatial_filter
+    gradients = empty_gradients(tensors, output_mask)
+    memory_format = torch.channels_last if is_channels_last(input) else torch.contiguous_format
+    grad_output = grad_output.contiguous(memory_format=memory_format)
+    with torch._C._AutoDispatchBelowAutograd():
+        torch.ops.ddfnet._ddf_backward_out(*gradients, grad_output, *tensors, *geometry.flat())
+    return gradients
 
 
 load()

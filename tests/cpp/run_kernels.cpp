@@ -151,6 +151,7 @@ bool check(const Kernels& kernels, int round) {
   if (square && !common) p.kernel_y = p.kernel_x = 5 + 2 * random_below(2);
   p.stride_y = 1 + random_below(square ? 2 : 3), p.stride_x = 1 + random_below(square ? 2 : 3);
   p.dilation_y = 1 + random_below(square ? 1 : 3), p.dilation_x = 1 + random_below(square ? 1 : 3);
+  if (random_below(6) == 0) p.dilation_y = 1 + random_below(25), p.dilation_x = 1 + random_below(35);
   if (random_below(12) == 0) p.stride_y = 37, p.stride_x = 41;  // far apart: other kernels
   if (random_below(12) == 0) p.dilation_y = 90, p.dilation_x = 150;
   p.padding_y = p.dilation_y * (p.kernel_y - 1) / 2 + random_below(2);

@@ -324,4 +324,13 @@ def test_no_tensors():
         family.carafe([1.0], X, 3)
     with pytest.raises(TypeError, match=r"bias must be a torch\.Tensor or None, got float"):
         family.pac(X, X, torch.randn(4, 1, 3, 3), 0.5)
+    nested = torch.nested.nested_tensor(list(X))
+    for call in (
+        lambda: family.carafe(nested, X, 3),
+        lambda: family.pac(X, nested, torch.randn(4, 1, 3, 3)),
+        lambda: family.adaptive_conv(X, nested),
+        lambda: family.kernel_prediction(nested, X, 3),
+    ):
+        with pytest.raises(TypeError, match="must be a dense .* got a nested one"):
+            call()
     assert math.isfinite(family.local_mean(X, 3).sum().item())

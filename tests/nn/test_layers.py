@@ -4,6 +4,7 @@ import copy
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -52,6 +53,41 @@ def case(request):
 
 def error(result, expected):
     return ((result.float() - expected).abs().max() / expected.abs().max()).item()
+
+
+def numpy_ints(value):
+    """Return the value with numpy's integers for Python's."""
+    if isinstance(value, tuple):
+        return tuple(map(numpy_ints, value))
+    return np.int64(value) if type(value) is int else value
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_integers_of_numpy_are_integers(name):
+    layer, arguments, options, channels = CASES[name]
+    converted = {key: numpy_ints(value) for key, value in options.items()}
+    expected = Case(layer, arguments, options, channels)
+    got = layer(*numpy_ints(arguments), **converted).eval()
+    got.load_state_dict(expected.layer.state_dict())
+    inputs = expected.inputs()
+    assert torch.equal(got(*inputs), expected.layer(*inputs))
+    assert all(type(side) is int for key in ("kernel_size", "stride") for side in getattr(got, key, ()))
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged, torch.sparse_coo], ids=str)
+def test_tensors_that_are_not_dense_are_a_type_error(case, layout):
+    def convert(tensor):
+        if layout == torch.sparse_coo:
+            return tensor.to_sparse()
+        return torch.nested.nested_tensor(list(tensor), layout=layout)
+
+    inputs = case.inputs()
+    for index in range(len(inputs)):
+        wrong = [convert(tensor) if i == index else tensor for i, tensor in enumerate(inputs)]
+        with pytest.raises(TypeError, match=r"must be a dense \(strided\) tensor, got"):
+            case.layer(*wrong)
+    with pytest.raises(TypeError, match="the input of FilterNorm must be a dense"):
+        FilterNorm(1, 3, "spatial")(convert(torch.randn(2, 9, 4, 4)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

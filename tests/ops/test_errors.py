@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -297,10 +300,90 @@ def test_numbers_too_large_for_any_map(option: str) -> None:
         ddfnet.ddf(X, CHANNEL, None, **{option: 2**31})
 
 
-def test_nested_tensors() -> None:
-    nested = torch.nested.nested_tensor([torch.randn(8, 4, 4), torch.randn(8, 5, 5)])
-    with pytest.raises(TypeError, match="input must be a dense .* got a nested one"):
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors(layout: torch.layout) -> None:
+    nested = torch.nested.nested_tensor([torch.randn(8, 4, 4), torch.randn(9, 4, 4)], layout=layout)
+    message = "must be a dense .* got a nested one"
+    with pytest.raises(TypeError, match=f"input {message}"):
         ddfnet.ddf(nested, CHANNEL, None)
+    with pytest.raises(TypeError, match=f"channel_filter {message}"):
+        ddfnet.ddf_upsample(X, nested, None, scale_factor=2)
+    with pytest.raises(TypeError, match=f"spatial_filter {message}"):
+        ddfnet.ddf(X, None, nested, kernel_size=3)
+
+
+def test_a_default_padding_too_large_for_any_map() -> None:
+    """It is computed from two numbers, each of which is allowed."""
+    for dilation, largest in ((2**30, "2147483648"), (2**31 - 1, "4294967294")):
+        with pytest.raises(
+            ValueError, match=rf"must be at most 2147483647, got \({largest}, {largest}\) for dilation="
+        ):
+            ddfnet.ddf(X, torch.randn(2, 8, 5, 5), None, dilation=dilation)
+        with pytest.raises(ValueError, match=f"must be at most 2147483647, got .*{largest}"):
+            ddfnet.ddf_upsample(X, torch.randn(2, 4, 8, 5, 5), None, dilation=dilation, scale_factor=2)
+    assert ddfnet.ddf(X, CHANNEL, None, dilation=2**31 - 1).shape == X.shape
+
+
+def test_a_result_too_large_for_any_memory() -> None:
+    """Its number of values leaves 64 bits, or almost."""
+    for padding in (2**29, 2**31 - 1):
+        with pytest.raises(ValueError, match=r"the output would be too large: \(2, 8, "):
+            ddfnet.ddf(X, CHANNEL, None, padding=padding)
+    empty = torch.empty(0, 2**30, 1, 1)  # takes no memory, and neither would the result
+    with pytest.raises(ValueError, match="the output would be too large: "):
+        ddfnet.ddf(empty, torch.empty(0, 2**30, 1, 1), None, padding=2**20)
+
+
+class Index:
+    """A number of another library."""
+
+    def __index__(self) -> int:
+        return 3
+
+
+@pytest.mark.parametrize("three", [np.int64(3), np.uint8(3), np.array(3), Index(), torch.tensor(3)], ids=repr)
+def test_whatever_counts_as_an_int_is_one(three) -> None:
+    expected = ddfnet.ddf(X, CHANNEL, None, stride=3, dilation=3, padding=3)
+    options = {"stride": three, "dilation": (three, 3), "padding": [3, three], "kernel_size": three}
+    assert torch.equal(ddfnet.ddf(X, CHANNEL, None, **options), expected)
+    assert ddfnet.ddf_upsample(X, None, torch.randn(2, 81, 9, 11), scale_factor=three, kernel_size=three).shape[2] == 27
+
+
+@pytest.mark.parametrize(
+    "value", [np.bool_(True), np.float64(3), np.array([3, 3]), torch.tensor(True), torch.tensor(3.0)]
+)
+def test_what_does_not_count_as_an_int_is_none(value) -> None:
+    with pytest.raises(TypeError, match="kernel_size must be an int or a pair of ints, got"):
+        ddfnet.ddf(X, None, SPATIAL, kernel_size=value)
+
+
+@contextmanager
+def limited_memory(spare: int) -> Iterator[None]:
+    """Limit the addresses of the process to those that it has, and ``spare`` bytes."""
+    resource = pytest.importorskip("resource")
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + spare, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limited on Linux only")
+def test_a_lack_of_memory_is_one_line(capfd: pytest.CaptureFixture) -> None:
+    """torch prints its own error with a page of stack frames where it passes the C interface."""
+    x, channel = torch.zeros(1, 1, 1, 1).expand(1, 64, 4096, 4096), torch.ones(1, 64, 1, 1)
+    flat = Geometry((1, 1)).flat()
+    with limited_memory(2**30):
+        for call in (
+            lambda: ddfnet.ddf(x, channel, None),
+            lambda: torch.ops.ddfnet.ddf_backward(x, x, channel, None, *flat, [True, True, False]),
+        ):
+            with pytest.raises(RuntimeError, match="can't allocate memory: .*4294967296 bytes") as caught:
+                call()
+            assert "\n" not in str(caught.value)
+    assert "frame #" not in capfd.readouterr().err
 
 
 # --- the registered operator ----------------------------------------------------------------------------------------
@@ -348,9 +431,33 @@ RAW = [
     raw("spatial-no-taps", "a multiple of kH\\*kW = 9", (X, None, SPATIAL[:, :0])),
     raw("heads", "must divide the 8 channels of input, got 3 of", (X, None, SPATIAL.repeat(1, 3, 1, 1))),
     # Products that leave 64 bits, or that would come back into them as small numbers.
-    raw("overflow", "a multiple of", (X, None, SPATIAL), upscale=[2**31 - 1] * 2),
-    raw("overflow-channel", "channel_filter must be", (X, CHANNEL, None), upscale=[2**31 - 1] * 2),
+    raw("overflow", "the output would be too large", (X, None, SPATIAL), upscale=[2**31 - 1] * 2),
+    raw("overflow-channel", "the output would be too large", (X, CHANNEL, None), upscale=[2**31 - 1] * 2),
     raw("overflow-taps", "the output would be empty", (X, None, SPATIAL), kernel_size=[2**31 - 1] * 2),
+    raw("overflow-output", "the output would be too large", (X, CHANNEL, None), padding=[2**31 - 1] * 2),
+    raw(
+        "overflow-channels",
+        "would be too large",
+        (X[:0, :1, :1, :1].expand(0, 2**62, 1, 1),) * 2 + (None,),
+        kernel_size=[1, 1],
+        padding=[0, 0],
+    ),
+    raw(
+        "overflow-filters",
+        "would be too large",
+        (X[:0], torch.empty(0, 1, 1, 1).expand(0, 2**35, 2**14, 2**14), None),
+        kernel_size=[2**14] * 2,
+        upscale=[2**16] * 2,
+        padding=[2**14] * 2,
+    ),
+    raw(
+        "overflow-of-nothing",
+        "would be too large",
+        (X[:0, :1], None, torch.empty(0, 1, 1, 1).expand(0, 2**62, 9, 11)),
+        kernel_size=[2**15] * 2,
+        upscale=[2**16] * 2,
+        padding=[2**14] * 2,
+    ),
 ]
 REFUSED = (ValueError, TypeError, RuntimeError)
 

@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+import torch._dynamo.compiled_autograd
 import torch._dynamo.testing
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -103,6 +104,28 @@ def test_compiled_transforms_are_right() -> None:
     torch.testing.assert_close(
         torch.compile(gradient, fullgraph=True, backend="aot_eager")(tensors[0]), gradient(tensors[0])
     )
+
+
+@pytest.mark.parametrize("combine", ["mul", "add"])
+def test_compiled_autograd_of_an_eager_call(combine: str) -> None:
+    """One compiled graph may serve calls of several geometries, and of a second derivative."""
+    for stride, dilation in ((1, 1), (1, 2)):
+        case = Case("drawn", channels=2, size=(5, 6), stride=(stride,) * 2, dilation=(dilation,) * 2, combine=combine)
+        for second in (False, True):
+            tensors = [t.requires_grad_() for t in case.tensors()]
+
+            def loss(tensors=tensors, case=case, second=second):
+                output = case.call(*tensors).sin().sum()
+                if not second:
+                    return output
+                return sum(g.sin().sum() for g in torch.autograd.grad(output, tensors, create_graph=True))
+
+            expected = torch.autograd.grad(loss(), tensors)
+            output = loss()
+            with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):
+                output.backward()
+            for tensor, gradient in zip(tensors, expected, strict=True):
+                torch.testing.assert_close(tensor.grad, gradient)
 
 
 class Module(torch.nn.Module):

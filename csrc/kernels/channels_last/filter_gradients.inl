@@ -23,19 +23,33 @@ class FilterGradients {
  public:
   using T = Compute<S>;
 
-  FilterGradients(const Problem& p, const ConstArray& grad_output, const Array& grad_spatial)
+  // The division of rows into runs, which all threads share.
+  static RunGeometry run_geometry(const Problem& p) {
+    return RunGeometry(p, p.input, false, 3, scratch_limit<S>(p) / static_cast<int64_t>(sizeof(T)));
+  }
+
+  // The bytes of scratch memory of an instance.
+  static int64_t scratch_bytes(const Problem& p, const RunGeometry& runs) {
+    const int64_t values = ChannelFilter<S>::copied_values(p) +
+                           SpatialFilterRows<S, false>::copied_values(p, runs.applies && reads_spatial) +
+                           products(p, runs) * (lanes<T> + 1) + lanes<T> * lanes<T> + row_capacity(p, runs) * p.taps();
+    return values * static_cast<int64_t>(sizeof(T)) + runs.zero_row_size * static_cast<int64_t>(sizeof(S));
+  }
+
+  FilterGradients(const Problem& p, const RunGeometry& runs, const ConstArray& grad_output, const Array& grad_spatial)
       : p_(p),
         grad_output_(grad_output),
         grad_spatial_(grad_spatial),
-        runs_(p, p.input, false, 3),
+        runs_(runs),
+        row_capacity_(row_capacity(p, runs)),
         channel_filter_(p),
         spatial_filter_(p, runs_.applies && reads_spatial),
         zero_row_(runs_.zero_row_size),
-        rows_(runs_.applies ? AxisGeometry{} : row_axis(p), false),
-        columns_(runs_.applies ? AxisGeometry{} : column_axis(p), false),
-        partial_((runs_.applies ? max_run_length * 9 : p.taps()) * lanes<T> + lanes<T> * lanes<T>),
-        sums_(runs_.applies ? max_run_length * 9 : p.taps()),
-        row_gradient_(p.grid_width * p.taps()) {
+        rows_(row_axis(p), false),
+        columns_(column_axis(p), false),
+        partial_(products(p, runs) * lanes<T> + lanes<T> * lanes<T>),
+        sums_(products(p, runs)),
+        row_gradient_(row_capacity_ * p.taps()) {
     std::memset(zero_row_.get(), 0, static_cast<size_t>(runs_.zero_row_size) * sizeof(S));
   }
 
@@ -53,7 +67,6 @@ class FilterGradients {
         } else {
           accumulate_row_in_runs<2>(row);
         }
-        if (has_spatial && grad_spatial_.data != nullptr) store_row_gradient(row);
       }
     }
   }
@@ -61,6 +74,16 @@ class FilterGradients {
  private:
   static constexpr bool has_channel = weight != Weight::Spatial, has_spatial = weight != Weight::Channel;
   static constexpr bool reads_spatial = weight == Weight::Product;
+
+  // The number of products whose lanes are summed together: those of a run, or of a target.
+  static int64_t products(const Problem& p, const RunGeometry& runs) {
+    return runs.applies ? max_run_length * 9 : p.taps();
+  }
+  // The number of positions of a row whose gradients are held before they are stored. Runs go over the row in any
+  // order.
+  static int64_t row_capacity(const Problem& p, const RunGeometry& runs) {
+    return runs.applies ? p.grid_width : min(p.grid_width, max((1 << 14) / p.taps(), 1));
+  }
 
   // One row of filter positions of one subpixel and head.
   struct Row {
@@ -96,45 +119,53 @@ class FilterGradients {
         }
       }
     });
+    if (has_spatial && grad_spatial_.data != nullptr) store_row_gradient(row, 0, p_.grid_width);
   }
 
   void accumulate_row_tap_by_tap(const Row& row) {
     const T* filter = channel_filter_.taps(row.q, row.channel);
+    const TapRange lines = rows_.taps(row.y);
     for (int64_t x = 0; x < p_.grid_width; ++x) {
+      const TapRange columns = columns_.taps(x);
       int64_t count = 0;
-      T* gradient = row_gradient_.get() + x * p_.taps();
+      T* gradient = row_gradient_.get() + x % row_capacity_ * p_.taps();
       std::memset(gradient, 0, static_cast<size_t>(p_.taps()) * sizeof(T));  // for taps outside the map
-      for (int64_t i = 0; i < rows_.count(row.y); ++i) {
-        const Axis::Entry& line = rows_.entries(row.y)[i];
-        for (int64_t j = 0; j < columns_.count(x); ++j) {
-          const Axis::Entry& column = columns_.entries(x)[j];
-          const int64_t tap = line.tap * p_.kernel_x + column.tap;
+      for (int64_t i = 0; i < lines.count; ++i) {
+        for (int64_t j = 0; j < columns.count; ++j) {
+          const int64_t tap = (lines.tap + i) * p_.kernel_x + columns.tap + j;
           const int64_t filters = row.q * p_.heads + row.head;
           const T spatial =
               reads_spatial ? load_scalar(at<S>(p_.spatial_filter, row.n, filters * p_.taps() + tap, row.y, x)) : T(0);
-          const Vector<T> total = accumulate_tap<weight>(
-              at<S>(p_.input, row.n, row.channel, line.source, column.source), grad_at(row, x), spatial,
-              filter + tap * channel_filter_.tap_stride(), p_.head_channels(), row.grad_channel + tap * p_.channels);
+          const Vector<T> total =
+              accumulate_tap<weight>(at<S>(p_.input, row.n, row.channel, lines.source + i * lines.source_step,
+                                           columns.source + j * columns.source_step),
+                                     grad_at(row, x), spatial, filter + tap * channel_filter_.tap_stride(),
+                                     p_.head_channels(), row.grad_channel + tap * p_.channels);
           store(partial_.get() + count++ * lanes<T>, total);
         }
       }
       if (!has_spatial) continue;
       sum_each(partial_.get(), count, sums_.get());
-      for (int64_t i = 0, next = 0; i < rows_.count(row.y); ++i) {
-        for (int64_t j = 0; j < columns_.count(x); ++j) {
-          gradient[rows_.entries(row.y)[i].tap * p_.kernel_x + columns_.entries(x)[j].tap] = sums_[next++];
+      for (int64_t i = 0, next = 0; i < lines.count; ++i) {
+        for (int64_t j = 0; j < columns.count; ++j) {
+          gradient[(lines.tap + i) * p_.kernel_x + columns.tap + j] = sums_[next++];
         }
+      }
+      if (grad_spatial_.data != nullptr && ((x + 1) % row_capacity_ == 0 || x + 1 == p_.grid_width)) {
+        const int64_t begin = x / row_capacity_ * row_capacity_;
+        store_row_gradient(row, begin, x + 1 - begin);
       }
     }
   }
 
-  void store_row_gradient(const Row& row) const {
+  // Stores the gradients of `count` positions, the first of which is column `begin`.
+  void store_row_gradient(const Row& row, int64_t begin, int64_t count) const {
     const int64_t taps = p_.taps(), *stride = grad_spatial_.stride;
-    S* target = at<S>(grad_spatial_, row.n, (row.q * p_.heads + row.head) * taps, row.y, 0);
+    S* target = at<S>(grad_spatial_, row.n, (row.q * p_.heads + row.head) * taps, row.y, begin);
     if (stride[1] == 1 && stride[3] == taps) {
-      store_row(row_gradient_.get(), target, 1, p_.grid_width * taps);
+      store_row(row_gradient_.get(), target, 1, count * taps);
     } else {
-      for (int64_t x = 0; x < p_.grid_width; ++x) {
+      for (int64_t x = 0; x < count; ++x) {
         store_row(row_gradient_.get() + x * taps, target + x * stride[3], stride[1], taps);
       }
     }
@@ -143,13 +174,14 @@ class FilterGradients {
   const Problem& p_;
   const ConstArray& grad_output_;
   const Array& grad_spatial_;
-  const RunGeometry runs_;
+  const RunGeometry& runs_;
+  const int64_t row_capacity_;
   ChannelFilter<S> channel_filter_;
   SpatialFilterRows<S, false> spatial_filter_;
   Buffer<S> zero_row_;
   const Axis rows_, columns_;  // for gradients tap by tap
   Buffer<T> partial_, sums_;   // for the windows of a run, or for the taps of a target
-  Buffer<T> row_gradient_;     // (positions, taps)
+  Buffer<T> row_gradient_;     // (row_capacity_, taps)
 };
 
 }  // namespace ddfnet::DDF_ISA

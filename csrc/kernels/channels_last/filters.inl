@@ -21,8 +21,12 @@ class ChannelFilter {
  public:
   using T = Compute<S>;
 
-  explicit ChannelFilter(const Problem& p)
-      : p_(p), is_packed_(is_packed(p)), copy_(is_packed_ || missing(p) ? 0 : p.subpixels() * p.taps() * p.channels) {}
+  explicit ChannelFilter(const Problem& p) : p_(p), is_packed_(is_packed(p)), copy_(copied_values(p)) {}
+
+  // Returns the number of values that are copied.
+  static int64_t copied_values(const Problem& p) {
+    return is_packed(p) || missing(p) ? 0 : p.subpixels() * p.taps() * p.channels;
+  }
 
   void load_sample(int64_t n) {
     if (n == sample_ || missing(p_)) return;
@@ -71,11 +75,16 @@ class SpatialFilterRows {
   SpatialFilterRows(const Problem& p, bool used)
       : p_(p),
         is_packed_(used && !transposed && is_packed(p)),
-        margin_(transposed ? p.kernel_x - 1 : 0),
-        row_((p.grid_width + 2 * margin_) * p.taps()),
-        rows_(!used || is_packed_ ? 0 : (slots * p.heads + 1) * row_) {
+        margin_(margin(p)),
+        row_(row_values(p)),
+        rows_(copied_values(p, used)) {
     for (int64_t& key : key_) key = -1;
     if (used && !is_packed_) std::memset(zero_row(), 0, static_cast<size_t>(row_) * sizeof(T));
+  }
+
+  // Returns the number of values that are copied.
+  static int64_t copied_values(const Problem& p, bool used) {
+    return !used || (!transposed && is_packed(p)) ? 0 : (slots * p.heads + 1) * row_values(p);
   }
 
   // The distance of neighbouring positions.
@@ -107,6 +116,9 @@ class SpatialFilterRows {
 
  private:
   static constexpr int64_t slots = transposed ? 3 : 1;
+
+  static int64_t margin(const Problem& p) { return transposed ? p.kernel_x - 1 : 0; }
+  static int64_t row_values(const Problem& p) { return (p.grid_width + 2 * margin(p)) * p.taps(); }
 
   // The loops of 5x5 and 7x7 kernels expect the taps of a position right behind those of the position before.
   static bool is_packed(const Problem& p) {

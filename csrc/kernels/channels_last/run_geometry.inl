@@ -11,14 +11,6 @@
 DDF_BEFORE_NAMESPACE();
 namespace ddfnet::DDF_ISA {
 
-DDF_INLINE int64_t greatest_common_divisor(int64_t a, int64_t b) {
-  while (b != 0) {
-    const int64_t rest = a % b;
-    a = b, b = rest;
-  }
-  return a;
-}
-
 constexpr int64_t prefetch_threshold = 1 << 23;  // elements of a map; 32 MiB in float, larger than the caches
 constexpr int64_t max_zero_row_size = 1 << 18;   // elements
 
@@ -26,7 +18,8 @@ constexpr int64_t max_zero_row_size = 1 << 18;   // elements
 // the other way round. The next window of a run belongs to the target `interleave` further and has moved by `advance`
 // columns, so a row of targets is `interleave` interleaved sequences of windows.
 struct RunGeometry {
-  RunGeometry(const Problem& p, const ConstArray& source, bool transposed, int64_t max_side)
+  // `row_limit` is the number of values that the spatial filters of a row of positions may have.
+  RunGeometry(const Problem& p, const ConstArray& source, bool transposed, int64_t max_side, int64_t row_limit)
       : transposed(transposed), rows(row_axis(p)), columns(column_axis(p)), kernel_side(columns.taps) {
     const int64_t common = greatest_common_divisor(columns.stride, columns.dilation);
     interleave = columns.dilation / common;
@@ -42,6 +35,9 @@ struct RunGeometry {
     column_stride = applies ? columns.dilation * source.stride[3] : 0;
     zero_row_size = applies ? (max_run_length * advance + kernel_side) * column_stride + p.channels : 0;
     applies = applies && zero_row_size <= max_zero_row_size;
+    // The rows that are copied for the windows: as many as these have rows and one of zeros, and one of gradients.
+    applies =
+        applies && (p.grid_width + 2 * kernel_side) * p.taps() * ((transposed ? 3 : 1) * p.heads + 2) <= row_limit;
     if (!applies) zero_row_size = 0;
     prefetch = p.batch * p.channels * p.height * p.width > prefetch_threshold;
   }

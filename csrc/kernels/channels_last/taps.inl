@@ -22,13 +22,12 @@ struct Tap {
 
 // Returns how many of the targets x, x + step, x + 2 * step, ... have the same taps, each time `shift` sources further.
 static int64_t count_targets_with_same_taps(const Axis& axis, int64_t x, int64_t step, int64_t shift, int64_t width) {
+  const TapRange here = axis.taps(x);
   int64_t count = 1;
   for (int64_t next = x + step; next < width; next += step, ++count) {
-    if (axis.count(next) != axis.count(x)) break;
-    for (int64_t i = 0; i < axis.count(x); ++i) {
-      const Axis::Entry &here = axis.entries(x)[i], &there = axis.entries(next)[i];
-      if (there.tap != here.tap || there.source != here.source + shift * count) return count;
-    }
+    const TapRange there = axis.taps(next);
+    if (there.count != here.count) break;
+    if (here.count != 0 && (there.tap != here.tap || there.source != here.source + shift * count)) break;
   }
   return count;
 }

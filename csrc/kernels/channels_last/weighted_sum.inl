@@ -25,21 +25,36 @@ class WeightedSum {
  public:
   using T = Compute<S>;
 
-  WeightedSum(const Problem& p, const ConstArray& source, const Array& target, const Epilogue& epilogue = {})
+  // The division of rows into runs, which all threads share.
+  static RunGeometry run_geometry(const Problem& p, const ConstArray& source) {
+    const int64_t side = std::is_same_v<S, float> && !transposed ? max_kernel_side : 3;
+    return RunGeometry(p, source, transposed, side, scratch_limit<S>(p) / static_cast<int64_t>(sizeof(T)));
+  }
+
+  // The bytes of scratch memory of an instance.
+  static int64_t scratch_bytes(const Problem& p, const RunGeometry& runs) {
+    const int64_t values = ChannelFilter<S>::copied_values(p) +
+                           SpatialFilterRows<S, transposed>::copied_values(p, runs.applies && uses_spatial);
+    return values * static_cast<int64_t>(sizeof(T)) + runs.zero_row_size * static_cast<int64_t>(sizeof(S)) +
+           listed_taps(p, runs) * static_cast<int64_t>(sizeof(Tap<S>) + sizeof(T));
+  }
+
+  WeightedSum(const Problem& p, const RunGeometry& runs, const ConstArray& source, const Array& target,
+              const Epilogue& epilogue = {})
       : p_(p),
         epilogue_(epilogue),
         source_(source),
         target_(target),
         width_(transposed ? p.width : p.grid_width),
         subpixels_per_sum_(transposed ? p.subpixels() : 1),
-        runs_(p, source, transposed, std::is_same_v<S, float> && !transposed ? max_kernel_side : 3),
+        runs_(runs),
         channel_filter_(p),
         spatial_filter_(p, runs_.applies && uses_spatial),
         zero_row_(runs_.zero_row_size),
-        rows_(runs_.applies ? AxisGeometry{} : row_axis(p), transposed),
-        columns_(runs_.applies ? AxisGeometry{} : column_axis(p), transposed),
-        taps_(runs_.applies ? 0 : p.taps() * subpixels_per_sum_),
-        spatial_values_(runs_.applies ? 0 : p.taps() * subpixels_per_sum_) {
+        rows_(row_axis(p), transposed),
+        columns_(column_axis(p), transposed),
+        taps_(listed_taps(p, runs)),
+        spatial_values_(listed_taps(p, runs)) {
     std::memset(zero_row_.get(), 0, static_cast<size_t>(runs_.zero_row_size) * sizeof(S));
   }
 
@@ -60,6 +75,10 @@ class WeightedSum {
 
  private:
   static constexpr bool uses_spatial = weight != Weight::Channel;
+
+  static int64_t listed_taps(const Problem& p, const RunGeometry& runs) {
+    return runs.applies ? 0 : p.taps() * (transposed ? p.subpixels() : 1);
+  }
 
   // One row of targets of one head; `q` is the subpixel of the targets, 0 where targets are input pixels.
   struct Row {
@@ -110,21 +129,22 @@ class WeightedSum {
   // Lists the taps of target x and returns how many there are.
   int64_t list_taps(const Row& row, int64_t x) {
     const int64_t scale_y = transposed ? p_.upscale_y : 1, scale_x = transposed ? p_.upscale_x : 1;
+    const TapRange lines = rows_.taps(row.y), columns = columns_.taps(x);
     int64_t count = 0;
     for (int64_t sub = 0; sub < subpixels_per_sum_; ++sub) {
       const int64_t subpixel = transposed ? sub : row.q;  // the one whose filters apply
-      for (int64_t i = 0; i < rows_.count(row.y); ++i) {
-        const Axis::Entry& line = rows_.entries(row.y)[i];
-        for (int64_t j = 0; j < columns_.count(x); ++j) {
-          const Axis::Entry& column = columns_.entries(x)[j];
+      for (int64_t i = 0; i < lines.count; ++i) {
+        const int64_t line_source = lines.source + i * lines.source_step;
+        for (int64_t j = 0; j < columns.count; ++j) {
+          const int64_t column_source = columns.source + j * columns.source_step;
           Tap<S>& tap = taps_[count++];
-          const int64_t index = line.tap * p_.kernel_x + column.tap;
-          tap.source = at<S>(source_, row.n, row.channel, line.source * scale_y + sub / p_.upscale_x,
-                             column.source * scale_x + sub % p_.upscale_x);
+          const int64_t index = (lines.tap + i * lines.tap_step) * p_.kernel_x + columns.tap + j * columns.tap_step;
+          tap.source = at<S>(source_, row.n, row.channel, line_source * scale_y + sub / p_.upscale_x,
+                             column_source * scale_x + sub % p_.upscale_x);
           tap.channel = channel_filter_.taps(subpixel, row.channel) + index * channel_filter_.tap_stride();
           if (!uses_spatial) continue;
           tap.spatial = at<S>(p_.spatial_filter, row.n, (subpixel * p_.heads + row.head) * p_.taps() + index,
-                              transposed ? line.source : row.y, transposed ? column.source : x);
+                              transposed ? line_source : row.y, transposed ? column_source : x);
         }
       }
     }
@@ -162,7 +182,7 @@ class WeightedSum {
   const Array& target_;
   const int64_t width_;              // targets per row and subpixel
   const int64_t subpixels_per_sum_;  // subpixels of the source that one target reads
-  const RunGeometry runs_;
+  const RunGeometry& runs_;
   ChannelFilter<S> channel_filter_;
   SpatialFilterRows<S, transposed> spatial_filter_;
   Buffer<S> zero_row_;
@@ -175,11 +195,14 @@ template <Weight weight, bool transposed, class S>
 static void sum_channels_last(const Problem& p, const ConstArray& source, const Array& target, ParallelFor parallel_for,
                               const Epilogue& epilogue = {}) {
   const int64_t height = transposed ? p.height : p.grid_height, width = transposed ? p.width : p.grid_width;
+  using Sum = WeightedSum<weight, transposed, S>;
+  const RunGeometry runs = Sum::run_geometry(p, source);
   auto body = [&](int64_t begin, int64_t end) {
-    WeightedSum<weight, transposed, S> sum(p, source, target, epilogue);
+    Sum sum(p, runs, source, target, epilogue);
     for (int64_t i = begin; i < end; ++i) sum.sum_rows(i / height, i % height);
   };
-  run_parallel(parallel_for, p.batch * height, grain_size(width * p.subpixels() * p.taps() * p.channels), body);
+  const int64_t rows = p.batch * height, operations_per_row = width * p.subpixels() * p.taps() * p.channels;
+  run_parallel(parallel_for, rows, grain_size<S>(p, rows, operations_per_row, Sum::scratch_bytes(p, runs)), body);
 }
 
 }  // namespace ddfnet::DDF_ISA

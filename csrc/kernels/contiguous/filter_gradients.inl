@@ -47,17 +47,17 @@ static void filter_gradients_tiled(const Problem& p, const ConstArray& grad_outp
   constexpr bool uses_spatial = weight == Weight::Product, uses_channel = weight == Weight::Product;
   const int64_t taps = p.taps(), subpixels = p.subpixels(), slice = subpixels * p.channels * taps;
   const Tiling tiling(p.batch, p.grid_height, p.grid_width, 2 * taps * subpixels, tap_extent(column_axis(p)));
-  // A block is a number of consecutive tiles. There are few blocks, so that their partial sums stay small beside the
-  // input.
-  const int64_t tiles_per_block = ceil_div(tiling.tiles_per_sample(), max(1, ceil_div(32, max(p.batch, 1))));
-  const int64_t blocks = ceil_div(tiling.tiles_per_sample(), tiles_per_block), slack = 4 * lanes<T>;
+  // A block is a number of consecutive tiles.
+  const int64_t tiles_per_block = ceil_div(tiling.tiles_per_sample(), most_blocks<S, T>(p, wants_channel ? slice : 1));
+  const int64_t blocks = ceil_div(tiling.tiles_per_sample(), tiles_per_block);
+  const int64_t filters = ((uses_spatial ? 1 : 0) + (wants_spatial ? 1 : 0)) * subpixels * taps;
+  const InputPlanes largest(p, tiling, filters);
+  const int64_t line = round_up_to_vectors<T>(tiling.rows() * largest.pitch) + 4 * lanes<T>;
+  const int64_t source_size = largest.count * largest.size + line;
   Buffer<T> partial(wants_channel ? p.batch * blocks * slice : 0);  // (batch, blocks, subpixels, channels, taps)
   if (wants_channel) std::memset(partial.get(), 0, static_cast<size_t>(p.batch * blocks * slice) * sizeof(T));
 
   auto body = [&](int64_t begin, int64_t end) {
-    const InputPlanes largest(p, tiling.rows(), tiling.columns(), prefers_plane_per_tap(p, tiling));
-    const int64_t line = round_up_to_vectors<T>(tiling.rows() * largest.pitch) + slack;
-    const int64_t source_size = largest.count * largest.size + line;
     Buffer<T> source(planes_per_block * source_size), grad(planes_per_block * line), mask(line);
     Buffer<T> spatial(uses_spatial ? subpixels * taps * line : 0), channel(taps * planes_per_block);
     Buffer<T> grad_spatial(wants_spatial ? subpixels * taps * line : 0), grad_channel(planes_per_block);
@@ -125,8 +125,12 @@ static void filter_gradients_tiled(const Problem& p, const ConstArray& grad_outp
       }
     }
   };
+  const int64_t operations_per_block =
+      tiles_per_block * tiling.rows() * tiling.columns() * subpixels * taps * p.channels;
+  const int64_t values_per_thread = planes_per_block * (source_size + line + taps) + line + filters * line;
+  const int64_t bytes_per_thread = values_per_thread * static_cast<int64_t>(sizeof(T));
   run_parallel(parallel_for, p.batch * blocks,
-               grain_size(tiles_per_block * tiling.rows() * tiling.columns() * subpixels * taps * p.channels), body);
+               grain_size<S>(p, p.batch * blocks, operations_per_block, bytes_per_thread), body);
   if (!wants_channel) return;
 
   sum_blocks(partial.get(), p.batch, blocks, slice, parallel_for, [&](const T* total, int64_t n) {

@@ -18,14 +18,14 @@ static void forward_contiguous(const Problem& p, const Array& output, ParallelFo
   constexpr bool uses_spatial = weight != Weight::Channel, uses_channel = weight != Weight::Spatial;
   const int64_t taps = p.taps(), subpixels = p.subpixels();
   const Tiling tiling(p.batch, p.grid_height, p.grid_width, taps * subpixels, tap_extent(column_axis(p)));
-  const int64_t slack = 4 * lanes<T>;
+  const int64_t filters = uses_spatial ? subpixels * taps : 0;
+  const InputPlanes largest(p, tiling, filters);
+  const int64_t line = round_up_to_vectors<T>(tiling.rows() * largest.pitch) + 4 * lanes<T>;
+  const int64_t source_size = largest.count * largest.size + line;
 
   auto body = [&](int64_t begin, int64_t end) {
-    const InputPlanes largest(p, tiling.rows(), tiling.columns(), prefers_plane_per_tap(p, tiling));
-    const int64_t line = round_up_to_vectors<T>(tiling.rows() * largest.pitch) + slack;
-    const int64_t source_size = largest.count * largest.size + line;
     Buffer<T> source(planes_per_block * source_size), target(planes_per_block * line);
-    Buffer<T> spatial(uses_spatial ? subpixels * taps * line : 0), channel(taps * planes_per_block);
+    Buffer<T> spatial(filters * line), channel(taps * planes_per_block);
     Buffer<PlaneTap<T>> list(taps);
 
     for (int64_t index = begin; index < end; ++index) {
@@ -61,8 +61,11 @@ static void forward_contiguous(const Problem& p, const Array& output, ParallelFo
       }
     }
   };
-  run_parallel(parallel_for, p.batch * tiling.tiles_per_sample(),
-               grain_size(tiling.rows() * tiling.columns() * subpixels * taps * p.channels), body);
+  const int64_t tiles = p.batch * tiling.tiles_per_sample();
+  const int64_t operations_per_tile = tiling.rows() * tiling.columns() * subpixels * taps * p.channels;
+  const int64_t values_per_thread = planes_per_block * (source_size + line + 3 * taps) + filters * line;
+  const int64_t bytes_per_thread = values_per_thread * static_cast<int64_t>(sizeof(T));
+  run_parallel(parallel_for, tiles, grain_size<S>(p, tiles, operations_per_tile, bytes_per_thread), body);
 }
 
 }  // namespace ddfnet::DDF_ISA

@@ -37,37 +37,54 @@ static void input_gradient_tiled(const Problem& p, const ConstArray& grad_output
   constexpr bool uses_spatial = weight != Weight::Channel, uses_channel = weight != Weight::Spatial;
   const AxisGeometry axis_y = row_axis(p), axis_x = column_axis(p);
   const PhaseRange row_range(axis_y), column_range(axis_x);
-  const int64_t extent_y = tap_extent(axis_y), extent_x = tap_extent(axis_x);
-  const int64_t taps = p.taps(), subpixels = p.subpixels();
-  const Tiling tiling(p.batch, row_range.count, column_range.count, taps * subpixels, extent_x);
-  const int64_t slack = 4 * lanes<T>;
+  const int64_t taps = p.taps(), subpixels = p.subpixels(), filters = uses_spatial ? subpixels * taps : 0;
+  const Tiling tiling(p.batch, row_range.count, column_range.count, taps * subpixels, tap_extent(axis_x));
+  // The planes of the output's gradient: one per subpixel, with a margin for the taps, in which each tap is an offset.
+  // For large dilations, one per subpixel and tap.
+  const bool plane_per_tap = prefers_plane_per_tap(p, tiling, subpixels, subpixels * taps, filters);
+  const int64_t margin_y = plane_per_tap ? 0 : tap_extent(axis_y), margin_x = plane_per_tap ? 0 : tap_extent(axis_x);
+  const int64_t planes = subpixels * (plane_per_tap ? taps : 1), slack = 4 * lanes<T>;
+  const int64_t largest_pitch = tiling.columns() + margin_x;
+  const int64_t line = round_up_to_vectors<T>(tiling.rows() * largest_pitch) + slack;
+  const int64_t plane_size = round_up_to_vectors<T>((tiling.rows() + margin_y) * largest_pitch) + slack;
 
   auto body = [&](int64_t begin, int64_t end) {
-    const int64_t largest_pitch = tiling.columns() + extent_x;
-    const int64_t line = round_up_to_vectors<T>((tiling.rows() + extent_y) * largest_pitch) + slack;
-    Buffer<T> source(planes_per_block * subpixels * line), target(planes_per_block * line);
-    Buffer<T> spatial(uses_spatial ? subpixels * taps * line : 0), channel(subpixels * taps * planes_per_block);
+    Buffer<T> source(planes_per_block * planes * plane_size), target(planes_per_block * line);
+    Buffer<T> spatial(filters * line), channel(subpixels * taps * planes_per_block);
     Buffer<PlaneTap<T>> list(subpixels * taps);
 
     for (int64_t index = begin; index < end; ++index) {
       Tile tile = tiling.tile(index);
       tile.y += row_range.first;
       tile.x += column_range.first;
-      const int64_t pitch = tile.columns + extent_x;
+      const int64_t pitch = tile.columns + margin_x;
       const int64_t count = (tile.rows - 1) * pitch + tile.columns;
-      const PlaneSource from = {tile.y - extent_y,    1,    p.grid_height, tile.x - extent_x, 1, p.grid_width,
-                                tile.rows + extent_y, pitch};
+      // The positions that a tap joins with the tile, `margin` rows and columns before them included.
+      const auto positions = [&](int64_t tap, int64_t rows_before, int64_t columns_before) -> PlaneSource {
+        const int64_t y = tap / p.kernel_x * p.dilation_y / p.stride_y,
+                      x = tap % p.kernel_x * p.dilation_x / p.stride_x;
+        return {tile.y - y - rows_before, 1,    p.grid_height, tile.x - x - columns_before, 1, p.grid_width,
+                tile.rows + rows_before,  pitch};
+      };
       for (int64_t head = 0; head < p.heads; ++head) {
-        if (uses_spatial) pack_spatial<S>(p, tile.n, head, from, line, spatial.get());
+        for (int64_t i = 0; i < filters; ++i) {
+          const int64_t q = i / taps, t = i % taps;
+          pack_plane(at<S>(p.spatial_filter, tile.n, (q * p.heads + head) * taps + t, 0, 0), p.spatial_filter.stride[2],
+                     p.spatial_filter.stride[3], positions(t, 0, 0), spatial.get() + i * line);
+        }
         for_each_block(head * p.head_channels(), p.head_channels(), [&](int64_t first, auto constant) {
           constexpr int64_t block = decltype(constant)::value;
-          for (int64_t q = 0; q < subpixels; ++q) {
+          for (int64_t i = 0; i < planes; ++i) {
+            const int64_t q = plane_per_tap ? i / taps : i;
+            const PlaneSource from = plane_per_tap ? positions(i % taps, 0, 0) : positions(0, margin_y, margin_x);
             for (int64_t u = 0; u < block; ++u) {
               pack_plane(at<S>(grad_output, tile.n, first + u, q / p.upscale_x, q % p.upscale_x),
                          grad_output.stride[2] * p.upscale_y, grad_output.stride[3] * p.upscale_x, from,
-                         source.get() + (u * subpixels + q) * line);
+                         source.get() + (u * planes + i) * plane_size);
             }
-            if (uses_channel) pack_channel_taps<S>(p, tile.n, q, first, block, channel.get() + q * taps * block);
+          }
+          for (int64_t q = 0; q < subpixels && uses_channel; ++q) {
+            pack_channel_taps<S>(p, tile.n, q, first, block, channel.get() + q * taps * block);
           }
           for (int64_t phase = 0; phase < p.stride_y * p.stride_x; ++phase) {
             const int64_t phase_y = phase / p.stride_x, phase_x = phase % p.stride_x;
@@ -79,12 +96,13 @@ static void input_gradient_tiled(const Problem& p, const ConstArray& grad_output
               for (int64_t t = 0; t < taps; ++t) {
                 const int64_t y = t / p.kernel_x * p.dilation_y, x = t % p.kernel_x * p.dilation_x;
                 if (y % p.stride_y != phase_y || x % p.stride_x != phase_x) continue;
-                const int64_t offset = (extent_y - y / p.stride_y) * pitch + extent_x - x / p.stride_x;
-                list[used++] = {uses_spatial ? spatial.get() + (q * taps + t) * line + offset : nullptr,
-                                channel.get() + (q * taps + t) * block, q * line + offset};
+                const int64_t i = q * taps + t;
+                const int64_t offset = (margin_y - y / p.stride_y) * pitch + margin_x - x / p.stride_x;
+                list[used++] = {uses_spatial ? spatial.get() + i * line : nullptr, channel.get() + i * block,
+                                plane_per_tap ? i * plane_size : q * plane_size + offset};
               }
             }
-            sum_planes<weight, block>(list.get(), used, source.get(), subpixels * line, target.get(), line, count);
+            sum_planes<weight, block>(list.get(), used, source.get(), planes * plane_size, target.get(), line, count);
             for (int64_t u = 0; u < block; ++u) {
               for (int64_t r = rows.begin; r < rows.end; ++r) {
                 S* out = at<S>(grad_input, tile.n, first + u, rows.first_input + r * p.stride_y,
@@ -98,8 +116,12 @@ static void input_gradient_tiled(const Problem& p, const ConstArray& grad_output
       }
     }
   };
-  run_parallel(parallel_for, p.batch * tiling.tiles_per_sample(),
-               grain_size(tiling.rows() * tiling.columns() * subpixels * taps * p.channels), body);
+  const int64_t tiles = p.batch * tiling.tiles_per_sample();
+  const int64_t operations_per_tile = tiling.rows() * tiling.columns() * subpixels * taps * p.channels;
+  const int64_t values_per_thread =
+      planes_per_block * (planes * plane_size + line + 3 * subpixels * taps) + filters * line;
+  const int64_t bytes_per_thread = values_per_thread * static_cast<int64_t>(sizeof(T));
+  run_parallel(parallel_for, tiles, grain_size<S>(p, tiles, operations_per_tile, bytes_per_thread), body);
 }
 
 // The gradient of the input in scalars, tap by tap, for strides and dilations so large that the sources of a tile would
@@ -111,21 +133,22 @@ static void input_gradient_scalar(const Problem& p, const ConstArray& grad_outpu
   constexpr bool uses_spatial = weight != Weight::Channel, uses_channel = weight != Weight::Spatial;
   const Axis rows(row_axis(p), true), columns(column_axis(p), true);
   auto pixel = [&](int64_t n, int64_t c, int64_t y, int64_t x) {
+    const TapRange lines = rows.taps(y), places = columns.taps(x);
     T total = 0;
     for (int64_t q = 0; q < p.subpixels(); ++q) {
       const int64_t group = q * p.heads + c / p.head_channels();
-      for (int64_t i = 0; i < rows.count(y); ++i) {
-        for (int64_t j = 0; j < columns.count(x); ++j) {
-          const Axis::Entry row = rows.entries(y)[i], column = columns.entries(x)[j];
-          const int64_t tap = row.tap * p.kernel_x + column.tap;
-          const T channel =
-              uses_channel ? load_scalar(at<S>(p.channel_filter, n, q * p.channels + c, row.tap, column.tap)) : T(0);
+      for (int64_t i = 0; i < lines.count; ++i) {
+        for (int64_t j = 0; j < places.count; ++j) {
+          const int64_t ky = lines.tap + i * lines.tap_step, kx = places.tap + j * places.tap_step;
+          const int64_t row = lines.source + i * lines.source_step, column = places.source + j * places.source_step;
+          const T channel = uses_channel ? load_scalar(at<S>(p.channel_filter, n, q * p.channels + c, ky, kx)) : T(0);
           const T spatial =
-              uses_spatial ? load_scalar(at<S>(p.spatial_filter, n, group * p.taps() + tap, row.source, column.source))
-                           : T(0);
+              uses_spatial
+                  ? load_scalar(at<S>(p.spatial_filter, n, group * p.taps() + ky * p.kernel_x + kx, row, column))
+                  : T(0);
           total += combine<weight>(channel, spatial) *
-                   load_scalar(at<S>(grad_output, n, c, row.source * p.upscale_y + q / p.upscale_x,
-                                     column.source * p.upscale_x + q % p.upscale_x));
+                   load_scalar(at<S>(grad_output, n, c, row * p.upscale_y + q / p.upscale_x,
+                                     column * p.upscale_x + q % p.upscale_x));
         }
       }
     }

@@ -28,11 +28,11 @@ DDF_INLINE int64_t tap_extent(const AxisGeometry& g) {
 class Tiling {
  public:
   // Divides a `height` x `width` area of each of `batch` samples into tiles. The packed filters of a tile, `filters`
-  // values per position, fit into the second-level cache. A small batch gets smaller tiles, so that a few threads have
-  // work, but none too small to be useful.
+  // values per position, fit into the second-level cache, or are as few as is useful. A small batch gets smaller tiles,
+  // so that a few threads have work, but none too small to be useful.
   Tiling(int64_t batch, int64_t height, int64_t width, int64_t filters, int64_t margin)
       : height_(height), width_(width) {
-    const int64_t positions = max(32768 / filters, 64);
+    const int64_t positions = max(max(32768 / filters, min(64, (1 << 18) / filters)), 1);
     columns_ = min(width, positions);
     tiles_x_ = ceil_div(width, columns_);
     const int64_t pitch = columns_ + margin;
@@ -150,17 +150,26 @@ DDF_INLINE void for_each_block(int64_t first, int64_t count, Body body) {
   for (; c < count; ++c) body(first + c, std::integral_constant<int64_t, 1>{});
 }
 
-// Returns true if one plane per phase of the stride, with its margins, would be larger than one plane per tap.
-DDF_INLINE bool prefers_plane_per_tap(const Problem& p, const Tiling& tiling) {
-  const double phases = static_cast<double>(p.stride_y) * static_cast<double>(p.stride_x);
-  const double rows = static_cast<double>(tiling.rows() + tap_extent(row_axis(p)));
-  const double columns = static_cast<double>(tiling.columns() + tap_extent(column_axis(p)));
-  return phases * rows * columns > 4096 + static_cast<double>(p.taps() * tiling.rows() * tiling.columns());
+// Returns true if a tile is to be packed as one plane per tap, `tap_planes` of them, and not as `planes` planes with a
+// margin for the taps. The margin widens the `filters` planes of the spatial filter as well, which have the same pitch.
+DDF_INLINE bool prefers_plane_per_tap(const Problem& p, const Tiling& tiling, int64_t planes, int64_t tap_planes,
+                                      int64_t filters) {
+  const double rows = static_cast<double>(tiling.rows()), columns = static_cast<double>(tiling.columns());
+  const double pitch = columns + static_cast<double>(tap_extent(column_axis(p)));
+  const double all_rows = rows + static_cast<double>(tap_extent(row_axis(p)));
+  const auto values = [&](double sources, double size, double filter_size) {
+    return static_cast<double>(planes_per_block) * sources * size + static_cast<double>(filters) * filter_size;
+  };
+  return values(static_cast<double>(planes), all_rows * pitch, rows * pitch) >
+         16384 + values(static_cast<double>(tap_planes), rows * columns, rows * columns);
 }
 
 // The planes of the input for a tile of filter positions: one per phase of the stride, with a margin for the taps, in
-// which each tap is an offset. For large strides and dilations, one per tap.
+// which each tap is an offset. For large strides and dilations, one per tap. Without a tile, the planes of the largest.
 struct InputPlanes {
+  InputPlanes(const Problem& p, const Tiling& tiling, int64_t filters)
+      : InputPlanes(p, tiling.rows(), tiling.columns(),
+                    prefers_plane_per_tap(p, tiling, p.stride_y * p.stride_x, p.taps(), filters)) {}
   InputPlanes(const Problem& p, int64_t tile_rows, int64_t tile_columns, bool plane_per_tap)
       : pitch(tile_columns + (plane_per_tap ? 0 : tap_extent(column_axis(p)))),
         rows(tile_rows + (plane_per_tap ? 0 : tap_extent(row_axis(p)))),
