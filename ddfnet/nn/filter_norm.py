@@ -13,6 +13,7 @@ from ddfnet.ops import backends
 from ddfnet.ops.autograd import is_plain_eager
 from ddfnet.ops.geometry import DTYPES, Pair, accumulate_dtype, pair
 from ddfnet.ops.library import NAMESPACE
+from ddfnet.ops.recording import recordable
 
 _KINDS = ("spatial", "channel")
 
@@ -111,6 +112,7 @@ class FilterNorm(nn.Module):
         return f"{self.filters}, {self.kernel_size}, {self.kind!r}, {self.nonlinearity!r}{learnt}"
 
 
+@recordable
 def filter_norm(
     x: Tensor, filters: int, taps: int, kind: str, scale: Tensor | float, shift: Tensor | None, eps: float
 ) -> Tensor:
