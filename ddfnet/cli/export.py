@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--opset", type=positive_int, metavar="N", help="version of ONNX's operators (18)")
     parser.add_argument("--check", action="store_true", help="compare file and model at three other sizes")
-    parser.add_argument("--tolerance", type=float, metavar="T", help="tolerance of the check (1e-4; half types more)")
+    parser.add_argument("--tolerance", type=float, metavar="T", help="tolerance of the check (1e-4 of the output)")
     parser.add_argument(
         "--times", type=positive_int, default=0, metavar="N", help="time model and file N times, in turns"
     )
