@@ -12,7 +12,6 @@ from ddfnet.nn.branches import ChannelBranch, SpatialBranch, check_channels, che
 from ddfnet.nn.layer_op import filter_layer, is_one_operator
 from ddfnet.ops import ddf
 from ddfnet.ops.geometry import Combine, Pair, conv_output_size, pair
-from ddfnet.ops.recording import is_recorded
 
 _FILTERS = ("both", "spatial", "channel")
 
@@ -131,12 +130,11 @@ class DDF2d(nn.Module):
             init_static_(self.channel.expand, None, self.norm, self.kernel_size, "relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        recorded = is_recorded(x)
-        if not recorded and self.is_one_operator():
+        if isinstance(x, Tensor) and self.is_one_operator():
             return self.call_operator(x)
         check_map("the input of DDF2d", x, self.channels)
         padded = F.pad(x, (0, self.extra_padding[1], 0, self.extra_padding[0])) if any(self.extra_padding) else x
-        if not recorded:
+        if isinstance(x, Tensor):  # what a tracer records has no sizes
             # Raises where the output would be empty, before the branches are asked for filters of no positions.
             conv_output_size(padded.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
         return ddf(

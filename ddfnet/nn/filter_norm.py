@@ -13,7 +13,7 @@ from ddfnet.ops import backends
 from ddfnet.ops.autograd import is_plain_eager
 from ddfnet.ops.geometry import DTYPES, Pair, accumulate_dtype, pair
 from ddfnet.ops.library import NAMESPACE
-from ddfnet.ops.recording import recordable
+from ddfnet.ops.recording import is_recorded, record_call
 
 _KINDS = ("spatial", "channel")
 
@@ -112,7 +112,6 @@ class FilterNorm(nn.Module):
         return f"{self.filters}, {self.kernel_size}, {self.kind!r}, {self.nonlinearity!r}{learnt}"
 
 
-@recordable
 def filter_norm(
     x: Tensor, filters: int, taps: int, kind: str, scale: Tensor | float, shift: Tensor | None, eps: float
 ) -> Tensor:
@@ -131,6 +130,9 @@ def filter_norm(
     Raises:
         ValueError: filters of another number.
     """
+    if not isinstance(x, Tensor) and is_recorded(x):
+        normalized: Tensor = record_call(filter_norm, x, filters, taps, kind, scale, shift, eps)
+        return normalized
     held = x.shape[1:].numel() if kind == "channel" else x.shape[1:2].numel()
     if held != filters * taps:
         layout = "filters*K values per sample" if kind == "channel" else "(N, filters*K, ...)"
