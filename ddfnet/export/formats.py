@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from ddfnet.export.inputs import CopiedInputs, rename_symbols
+from ddfnet.ops.decomposition import keep_operator
 
 Run = Callable[[Sequence[Tensor]], list[Tensor]]
 
@@ -72,15 +73,16 @@ class Onnx(Format):
         self, program: ExportedProgram, names: Sequence[str], outputs: Sequence[str], axes: dict[str, str]
     ) -> tuple[bytes, dict[str, Any]]:
         translations = import_module("ddfnet.export.onnx_ops").TRANSLATIONS
-        made = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=self.opset,
-            input_names=names,
-            output_names=outputs,
-            custom_translation_table=translations,
-            verbose=False,
-        )
+        with keep_operator():
+            made = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=self.opset,
+                input_names=names,
+                output_names=outputs,
+                custom_translation_table=translations,
+                verbose=False,
+            )
         assert made is not None
         _name_axes(made.model, axes)
         proto = made.model_proto

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
-from ddfnet.ops.decomposition import decompose
+from ddfnet.ops.decomposition import decompose, must_decompose
 from ddfnet.ops.geometry import Combine, Geometry
 from ddfnet.ops.library import NAMESPACE
 from ddfnet.ops.registration import OptTensor, ddf, ddf_backward
@@ -50,11 +50,6 @@ def is_plain_eager(*tensors: OptTensor) -> bool:
     )
 
 
-def _exports_onnx() -> bool:
-    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    return tracing and torch.onnx.is_in_onnx_export()
-
-
 def call(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, geometry: Geometry) -> Tensor:
     """Call the operator with arguments that were checked."""
     tensors = input, channel_filter, spatial_filter
@@ -63,8 +58,9 @@ def call(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, ge
         if torch.jit.is_tracing():  # type: ignore[attr-defined]
             # A trace's shapes are tensors. The kernel size comes from one, and the trace is valid for it alone.
             geometry = Geometry.from_flat(*((int(h), int(w)) for h, w in geometry[:-1]), geometry.combine)
-        # The exporters know no operator of ours.
-        output = decompose(*tensors, geometry) if _exports_onnx() else ddf(*tensors, *geometry.flat())
+            if must_decompose():
+                return decompose(*tensors, geometry)
+        output = ddf(*tensors, *geometry.flat())
     elif torch.is_grad_enabled() and (
         input.requires_grad
         or (channel_filter is not None and channel_filter.requires_grad)
@@ -224,6 +220,8 @@ def _accumulate(totals: list[OptTensor], terms: Sequence[Tensor], mask: Sequence
 
 def _at_autograd_key(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, *flat: Any) -> Tensor:
     tensors = input, channel_filter, spatial_filter
+    if must_decompose():
+        return decompose(*tensors, Geometry.from_flat(*flat))
     with enable_single_level_autograd_function():
         output: Tensor = _DDF.apply(*tensors, Geometry.from_flat(*flat), False)  # type: ignore[attr-defined]
     return output

@@ -2,17 +2,38 @@
 
 The sum is made tap by tap, as in `ddfnet.ops.reference`, so that nothing of kH*kW times the map's size is stored; but
 nothing is written in place, and no length of the map is a number in the graph. ``torch.onnx.export`` gets it instead of
-``ddfnet::ddf``, see `ddfnet.ops.autograd.call`.
+``ddfnet::ddf``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ddfnet.ops.geometry import Geometry, accumulate_dtype
+
+_kept = False
+
+
+@contextmanager
+def keep_operator() -> Iterator[None]:
+    """Let an exporter to ONNX see ``ddfnet::ddf``; `ddfnet.export` has a translation of it, with fewer slices."""
+    global _kept
+    before, _kept = _kept, True
+    try:
+        yield
+    finally:
+        _kept = before
+
+
+def must_decompose() -> bool:
+    """Return whether one of PyTorch's exporters to ONNX, which know no operator of ours, traces or rewrites a call."""
+    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return tracing and not _kept and torch.onnx.is_in_onnx_export()
 
 
 def decompose(
@@ -47,7 +68,7 @@ def decompose(
     total: Tensor | None = None
     for pixels, channel, spatial in zip(_windows(padded, geometry), channel_taps, spatial_taps, strict=True):
         if channel is not None and spatial is not None and not geometry.combine.is_bilinear:
-            term = pixels * (channel + spatial)
+            term = pixels * geometry.combine(channel, spatial)
         else:  # first what reads the least besides
             term = pixels if channel is None else pixels * channel
             term = term if spatial is None else term * spatial

@@ -102,6 +102,11 @@ def test_the_file_is_that_of_our_export_but_for_slices(tmp_path: Path, inspect: 
     assert plain - own == {"Slice": 3} and not own - plain  # rows and columns one after the other; taps share the rows
 
 
-def test_a_program_keeps_the_operator() -> None:
-    program = torch.export.export(DDF2d(8).eval(), (torch.randn(2, 8, 10, 12),))
-    assert [str(node.target) for node in program.graph.nodes].count("ddfnet.ddf.default") == 1
+def test_a_program_of_torch_export(tmp_path: Path, inspect: Any) -> None:
+    model = DDF2d(8).eval()
+    program = torch.export.export(model, (torch.randn(2, 8, 10, 12),), dynamic_shapes=(DYNAMIC,))
+    targets = [str(node.target) for node in program.graph.nodes]
+    assert targets.count("ddfnet.ddf.default") == 1
+    torch.onnx.export(program, (), tmp_path / "a.onnx", verbose=False)
+    check(tmp_path / "a.onnx", model, inspect, (1, 8, 6, 9), (3, 8, 12, 7))
+    assert [str(node.target) for node in program.graph.nodes] == targets
