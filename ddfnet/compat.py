@@ -25,11 +25,13 @@ from ddfnet import ops
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch, check_channels, check_map
 from ddfnet.nn.filter_norm import filter_norm
 from ddfnet.nn.upsample import resize
+from ddfnet.ops.recording import recordable
 from ddfnet.pretrained import load_state_dict_checked
 
 __all__ = ["DDFPack", "DDFUpPack", "FilterNorm", "ddf", "load_official"]
 
 
+@recordable
 def ddf(
     features: Tensor,
     channel_filter: Tensor,
@@ -219,6 +221,14 @@ class DDFPack(nn.Module):
         )
 
 
+@recordable
+def _guidance(x: Tensor, joint_x: Tensor | None, channels: int) -> Tensor:
+    """Return the guidance of `DDFUpPack` at the size of x: x itself where there is none."""
+    joint_x = x if joint_x is None else joint_x
+    check_map("the guidance of DDFUpPack", joint_x, channels)
+    return resize(joint_x, *x.shape[2:])
+
+
 class DDFUpPack(nn.Module):
     """`ddfnet.nn.DDFUpsample2d` with the official signature and keys, and a depthwise convolution per sub-pixel.
 
@@ -289,9 +299,7 @@ class DDFUpPack(nn.Module):
 
     def forward(self, x: Tensor, joint_x: Tensor | None = None) -> Tensor:
         check_map("the input of DDFUpPack", x, self.in_channels)
-        joint_x = x if joint_x is None else joint_x
-        check_map("the guidance of DDFUpPack", joint_x, self.joint_channels)
-        joint_x = resize(joint_x, *x.shape[2:])
+        joint_x = _guidance(x, joint_x, self.joint_channels)
         k = self.kernel_size
         channel = torch.cat([branch(x) for branch in self.channel_branch], 1)
         return ops.ddf_upsample(

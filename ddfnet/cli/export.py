@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--opset", type=positive_int, metavar="N", help="version of ONNX's operators (18)")
     parser.add_argument("--check", action="store_true", help="compare file and model at three other sizes")
-    parser.add_argument("--tolerance", type=float, metavar="T", help="tolerance of the check (1e-4; half types more)")
+    parser.add_argument("--tolerance", type=float, metavar="T", help="tolerance of the check (1e-4 of the output)")
     parser.add_argument(
         "--times", type=positive_int, default=0, metavar="N", help="time model and file N times, in turns"
     )
@@ -76,8 +79,8 @@ def run(options: argparse.Namespace) -> int:
         if file.exists() and not options.overwrite:
             raise UserError(f"{file} exists; give --overwrite to replace it, or write to another name")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch's exporter warns about itself
+        with warnings.catch_warnings(), _silent_log():
+            warnings.simplefilter("ignore")  # PyTorch's exporters warn about themselves
             chosen = subject(options.model, options.checkpoint)
             if chosen.note:
                 print(f"note: {chosen.note}")
@@ -102,6 +105,17 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(str(error)) from None
     print(summary(report))
     return 0
+
+
+@contextmanager
+def _silent_log() -> Iterator[None]:
+    """Let no library log warnings: those of PyTorch's compilers are about themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def summary(report: Any) -> str:

@@ -17,6 +17,7 @@ from ddfnet.depth.stage import Carried, Stage, channels_last, convs
 from ddfnet.depth.valid import valid_depth
 from ddfnet.nn.branches import check_map, check_norm
 from ddfnet.ops.geometry import Combine
+from ddfnet.ops.recording import recordable
 from ddfnet.pretrained import PretrainedMixin, load, register_kind
 
 _HINTS = 4  # channels that describe the depth, see `_describe`
@@ -189,7 +190,7 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
         numbers = reversed(range(scale_factor.bit_length() - 1))
         after = self._after_stages(scaled, scaled, mask, guide, context, scale_factor)
         for number, (carried, valid, features) in zip(numbers, after, strict=True):
-            assert isinstance(carried, Tensor)
+            assert not isinstance(carried, Planes)
             if self.heads is not None and step is not None:
                 step = F.interpolate(step, scale_factor=2, mode="nearest")
                 yield Level(carried + self.heads[number](features) * step, valid > 0)
@@ -244,24 +245,7 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
             raise ValueError(
                 f"scale_factor must be a power of two from 2 to this network's {self.scale_factor}, got {scale_factor}"
             )
-        check_map("depth", depth, 1)
-        check_map("guide", guide, 3)
-        for name, given in (("depth", depth), ("guide", guide)):
-            if not given.is_floating_point():
-                raise TypeError(f"{name} must be floating, got {given.dtype}; convert it, as in {name}.float()")
-        batch, _, height, width = depth.shape
-        expected = (batch, 3, height * scale_factor, width * scale_factor)
-        if guide.shape != expected or not depth.numel():
-            raise ValueError(
-                f"guide must be (N, 3, s*h, s*w) with s = {scale_factor} for depth {tuple(depth.shape)}, got "
-                f"{tuple(guide.shape)}; ddfnet.upsample_depth takes any sizes"
-            )
-        if valid is not None and not isinstance(valid, Tensor):
-            raise TypeError(f"valid must be a torch.Tensor, got {type(valid).__name__}")
-        if valid is not None and (valid.dtype != torch.bool or valid.shape != depth.shape):
-            raise ValueError(
-                f"valid must be bool and of depth's shape {tuple(depth.shape)}, got {valid.dtype} {tuple(valid.shape)}"
-            )
+        _check_maps(depth, guide, valid, scale_factor)
 
 
 @functools.cache
@@ -297,6 +281,28 @@ def typical_range(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     low, span = torch.where(span > 0, low, lowest), torch.where(span > 0, span, whole)
     low, span = torch.where(count > 0, low, 0), torch.where((count > 0) & (span > 0), span, 1)
     return low[..., None], span[..., None]
+
+
+@recordable
+def _check_maps(depth: Tensor, guide: Tensor, valid: Tensor | None, scale_factor: int) -> None:
+    check_map("depth", depth, 1)
+    check_map("guide", guide, 3)
+    for name, given in (("depth", depth), ("guide", guide)):
+        if not given.is_floating_point():
+            raise TypeError(f"{name} must be floating, got {given.dtype}; convert it, as in {name}.float()")
+    batch, _, height, width = depth.shape
+    expected = (batch, 3, height * scale_factor, width * scale_factor)
+    if guide.shape != expected or not depth.numel():
+        raise ValueError(
+            f"guide must be (N, 3, s*h, s*w) with s = {scale_factor} for depth {tuple(depth.shape)}, got "
+            f"{tuple(guide.shape)}; ddfnet.upsample_depth takes any sizes"
+        )
+    if valid is not None and not isinstance(valid, Tensor):
+        raise TypeError(f"valid must be a torch.Tensor, got {type(valid).__name__}")
+    if valid is not None and (valid.dtype != torch.bool or valid.shape != depth.shape):
+        raise ValueError(
+            f"valid must be bool and of depth's shape {tuple(depth.shape)}, got {valid.dtype} {tuple(valid.shape)}"
+        )
 
 
 def _held(scaled: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from ddfnet.nn.branches import SpatialBranch
 from ddfnet.nn.filter_norm import FilterNorm
 from ddfnet.ops import ddf_upsample
 from ddfnet.ops.geometry import Combine
+from ddfnet.ops.recording import recordable
 
 _NEVER = -1e30  # logit of a sample that is not valid: finite, so that a window without any has a softmax
 SLOPE = 0.1  # negative slope of every leaky ReLU: with plain ReLUs all units of a path can die
@@ -105,7 +106,7 @@ class Stage(nn.Module):
         taps = self._taps(trunk, mask)
         carried, mask = self._average(carried, mask, taps)
         if self.correction is not None:
-            assert isinstance(carried, Tensor)
+            assert not isinstance(carried, Planes)
             carried = carried + F.pixel_shuffle(self.correction(trunk), 2)
         if self.enlarge is not None and self.mix is not None:
             features = self.mix(self.enlarge(trunk, context, taps))
@@ -126,13 +127,18 @@ class Stage(nn.Module):
 
     def _average(self, carried: Carried, mask: Tensor, taps: Tensor) -> tuple[Carried, Tensor]:
         """Return the depths or planes in each window, weighted by its filter, and whether any of them is valid."""
-        with torch.autocast(mask.device.type, enabled=False):
-            if isinstance(carried, Planes):
-                carried = carried.enlarge(taps, self.kernel_size)
-            else:
-                carried = ddf_upsample(carried, None, taps, scale_factor=2, kernel_size=self.kernel_size)
+        carried = _enlarge(carried, taps, self.kernel_size)
         near = F.max_pool2d(mask, self.kernel_size, 1, self.kernel_size // 2)
         return carried, F.interpolate(near, scale_factor=2, mode="nearest")
+
+
+@recordable
+def _enlarge(carried: Carried, taps: Tensor, kernel_size: int) -> Carried:
+    """Filter depth or planes; in float32 under autocast too."""
+    with torch.autocast(taps.device.type, enabled=False):
+        if isinstance(carried, Planes):
+            return carried.enlarge(taps, kernel_size)
+        return ddf_upsample(carried, None, taps, scale_factor=2, kernel_size=kernel_size)
 
 
 class _DDFUp(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddfnet.export.inputs import Inputs, images
+from ddfnet.export.inputs import Inputs, images, sample_inputs
 from ddfnet.family import CARAFE
 from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm
 from ddfnet.ops import ddf, ddf_upsample
@@ -174,6 +174,8 @@ def _subject_of(network: nn.Module, header: Header | None = None) -> Subject:
 def _classifier(name: str, checkpoint: Path | None) -> Subject:
     import timm
 
+    import ddfnet.models  # noqa: F401  (registers our networks)
+
     if checkpoint is not None and not checkpoint.is_file():
         raise ValueError(f"{checkpoint}: no such file")
     if not timm.is_model(name):
@@ -181,22 +183,40 @@ def _classifier(name: str, checkpoint: Path | None) -> Subject:
         raise ValueError(
             f"MODEL must be a file that `ddfnet train` left, a name that timm knows, or {ours}; got {name!r}"
         )
-    note, network = None, timm.create_model(name)
+    network = timm.create_model(name)
     if checkpoint is None:
         note = "the weights are random; --checkpoint FILE has trained ones"
-        for module in network.modules():  # some start at zero, which would hide their blocks from the check
-            if isinstance(module, nn.BatchNorm2d) and not module.weight.any():
-                nn.init.ones_(module.weight)
-    else:
-        weights = _read_weights(checkpoint)
-        head = next((f"{own}.weight" for own, each in network.named_modules() if each is network.get_classifier()), "")
-        if head in weights:
-            network = timm.create_model(name, num_classes=len(weights[head]))
-        try:
-            load_state_dict_checked(network, weights)
-        except ValueError as error:
-            raise ValueError(f"{checkpoint}: {error}; weights of {name} are required") from None
-    return replace(_images(network, Header("classification", None)), note=note)
+        made = replace(_images(network, Header("classification", None)), note=note)
+        _balance_norms(made)
+        return made
+    weights = _read_weights(checkpoint)
+    head = next((f"{own}.weight" for own, each in network.named_modules() if each is network.get_classifier()), "")
+    if head in weights:
+        network = timm.create_model(name, num_classes=len(weights[head]))
+    try:
+        load_state_dict_checked(network, weights)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}: {error}; weights of {name} are required") from None
+    return _images(network, Header("classification", None))
+
+
+def _balance_norms(made: Subject) -> None:
+    """Give the batch norms of a network with random weights the statistics of random images, as training would.
+
+    Without them the activations grow from block to block, and rounding errors with them. Weights that start at zero
+    become one, because they would hide their blocks from the check.
+    """
+    norms = {module: module.momentum for module in made.model.modules() if isinstance(module, nn.BatchNorm2d)}
+    made.model.eval()
+    for norm in norms:
+        if norm.weight is not None and not norm.weight.any():
+            nn.init.ones_(norm.weight)
+        norm.train().momentum = 1.0  # the statistics of one batch
+    if norms:
+        with torch.no_grad():
+            made.model(*sample_inputs(made.inputs, (4, *made.size)).values())
+    for norm, momentum in norms.items():
+        norm.eval().momentum = momentum
 
 
 def _image_channels(network: nn.Module) -> int:

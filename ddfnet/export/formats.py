@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from ddfnet.export.inputs import rename_symbols
+from ddfnet.export.inputs import CopiedInputs, rename_symbols
+from ddfnet.ops.decomposition import keep_operator
 
 Run = Callable[[Sequence[Tensor]], list[Tensor]]
 
@@ -26,14 +27,23 @@ class Format(ABC):
     Attributes:
         name: name of the format.
         suffix: suffix of its files.
+        layouts: memory formats of the inputs that a file is checked with.
         opset: version of ONNX's operators.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
+    layouts: ClassVar[dict[str, torch.memory_format]] = {
+        "contiguous": torch.contiguous_format,
+        "channels_last": torch.channels_last,
+    }
 
     def __init__(self, opset: int) -> None:
         self.opset = opset
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Return the model as it is traced for this format."""
+        return model
 
     @abstractmethod
     def content(
@@ -57,20 +67,22 @@ class Onnx(Format):
     """File of ONNX, which ONNX Runtime runs on the CPU."""
 
     name, suffix = "onnx", ".onnx"
+    layouts: ClassVar[dict[str, torch.memory_format]] = {"contiguous": torch.contiguous_format}  # ONNX has no strides
 
     def content(
         self, program: ExportedProgram, names: Sequence[str], outputs: Sequence[str], axes: dict[str, str]
     ) -> tuple[bytes, dict[str, Any]]:
         translations = import_module("ddfnet.export.onnx_ops").TRANSLATIONS
-        made = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=self.opset,
-            input_names=names,
-            output_names=outputs,
-            custom_translation_table=translations,
-            verbose=False,
-        )
+        with keep_operator():
+            made = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=self.opset,
+                input_names=names,
+                output_names=outputs,
+                custom_translation_table=translations,
+                verbose=False,
+            )
         assert made is not None
         _name_axes(made.model, axes)
         proto = made.model_proto
@@ -114,9 +126,16 @@ class Program(Format):
 
 
 class Inductor(Format):
-    """Library that AOTInductor compiles for this machine's CPU; it calls our operator."""
+    """Library that AOTInductor compiles for this machine's CPU; it calls our operator.
+
+    AOTInductor (torch 2.14.1) takes the strides of the inputs for those of the example, and checks nothing: other
+    strides give wrong numbers. The model therefore starts with copies of its inputs.
+    """
 
     name, suffix = "aoti", ".pt2"
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        return CopiedInputs(model).eval()
 
     def content(
         self, program: ExportedProgram, names: Sequence[str], outputs: Sequence[str], axes: dict[str, str]

@@ -83,6 +83,21 @@ def other_sizes(size: InputSize, step: int = 1) -> list[InputSize]:
     ]
 
 
+class CopiedInputs(nn.Module):
+    """Model that first copies its inputs, of any strides, to contiguous memory.
+
+    A compiler drops ``contiguous()`` where the example is contiguous, and compiles ``clone()`` for its strides.
+    ``_reshape_copy`` it calls as it is, with the tensor as it is.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.model(*(torch.ops.aten._reshape_copy(each, each.shape) for each in inputs))
+
+
 class FlatOutputs(nn.Module):
     """Model whose outputs are a tuple of tensors, however nested those of the given model are."""
 

@@ -14,10 +14,12 @@ from ddfnet.nn.upsample import to_subpixel_major
 from ddfnet.ops import ddf, ddf_upsample
 from ddfnet.ops.checks import check_dense
 from ddfnet.ops.geometry import Geometry, Pair, odd_pair, pair
+from ddfnet.ops.recording import recordable
 
 _GROUPS_AT_ONCE = 16  # a few megabytes of taps on maps of 100x152
 
 
+@recordable
 def carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int = 1, scale_factor: int = 2) -> Tensor:
     r"""Upsample by content-aware reassembly: each output pixel is a weighted sum around the pixel that it lies in.
 
@@ -60,6 +62,7 @@ def carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int = 
     )
 
 
+@recordable
 def involution(x: Tensor, weight: Tensor, kernel_size: Pair, stride: Pair = 1, dilation: Pair = 1) -> Tensor:
     r"""Apply an involution: one filter per pixel and group of channels, shared by the channels of the group.
 
@@ -91,6 +94,7 @@ def involution(x: Tensor, weight: Tensor, kernel_size: Pair, stride: Pair = 1, d
     return ddf(x, None, weight, kernel_size=kernel_size, stride=stride, dilation=dilation)
 
 
+@recordable
 def adaptive_conv(input: Tensor, filters: Tensor) -> Tensor:
     r"""Apply FeatUp's adaptive convolution: one filter per pixel, on a map that is padded already.
 
@@ -122,6 +126,7 @@ def adaptive_conv(input: Tensor, filters: Tensor) -> Tensor:
     return ddf(input, None, filters.flatten(3).permute(0, 3, 1, 2), kernel_size=kernel, padding=0)
 
 
+@recordable
 def joint_bilateral(
     x: Tensor, guide: Tensor, kernel_size: Pair, sigma_space: float | Tensor = 1.0, sigma_range: float | Tensor = 1.0
 ) -> Tensor:
@@ -180,6 +185,7 @@ def joint_bilateral(
     return _filtered(x, (torch.stack(logits, 1)[:, None] + _outside(x, geometry)).softmax(2), geometry)
 
 
+@recordable
 def pac(
     x: Tensor,
     guide: Tensor,
@@ -232,6 +238,7 @@ def pac(
     return y if bias is None else y + bias[:, None, None]
 
 
+@recordable
 def pac_transpose(
     x: Tensor,
     guide: Tensor,
@@ -291,6 +298,7 @@ def pac_transpose(
     return pac(spread, guide, weight.flip(2, 3), bias, dilation=d)
 
 
+@recordable
 def kernel_prediction(frames: Tensor, kernels: Tensor, kernel_size: Pair) -> Tensor:
     r"""Apply predicted kernels (KPN): each pixel of the result is a sum of windows of all frames of a burst.
 
@@ -330,6 +338,7 @@ def kernel_prediction(frames: Tensor, kernels: Tensor, kernel_size: Pair) -> Ten
     return y.unflatten(1, frames.shape[1:3]).mean(1)
 
 
+@recordable
 def dynamic_depthwise(
     x: Tensor, weight: Tensor, stride: Pair = 1, padding: Pair | None = None, dilation: Pair = 1
 ) -> Tensor:
@@ -360,6 +369,7 @@ def dynamic_depthwise(
     return ddf(x, weight, None, stride=stride, padding=padding, dilation=dilation)
 
 
+@recordable
 def local_mean(
     x: Tensor, kernel_size: Pair, stride: Pair = 1, padding: Pair | None = None, dilation: Pair = 1
 ) -> Tensor:
@@ -388,6 +398,7 @@ def local_mean(
     return _filtered(x, _outside(x, geometry).softmax(2).expand(x.shape[0], -1, -1, -1, -1), geometry)
 
 
+@recordable
 def local_softmax(
     x: Tensor, logits: Tensor, kernel_size: Pair, stride: Pair = 1, padding: Pair | None = None, dilation: Pair = 1
 ) -> Tensor:

@@ -14,6 +14,7 @@ from ddfnet.family.taps import tap_views, window_geometry
 from ddfnet.nn.branches import TapSoftmax, check_map
 from ddfnet.ops import ddf, ddf_upsample
 from ddfnet.ops.geometry import Pair, default_padding, odd_pair, pair
+from ddfnet.ops.recording import recordable
 
 
 class CARAFE(nn.Module):
@@ -184,8 +185,7 @@ class Involution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         check_map("the input of Involution", x, self.channels)
-        if x.shape[2] % self.stride or x.shape[3] % self.stride:
-            raise ValueError(f"stride={self.stride} must divide the map, got {tuple(x.shape)}")
+        _check_divides(self.stride, x)
         smaller = x if self.stride == 1 else F.avg_pool2d(x, self.stride)
         return involution(x, self.conv2(self.conv1(smaller)), self.kernel_size, self.stride)
 
@@ -243,13 +243,9 @@ class JBU(nn.Module):
     def forward(self, source: Tensor, guidance: Tensor) -> Tensor:
         check_map("the features of JBU", source, self.feat_dim)
         check_map("the guide of JBU", guidance, self.guidance_dim)
+        _check_guide(source, guidance, self.radius)
         size = (guidance.shape[2], guidance.shape[3])
-        if min(size) <= self.radius or source.shape[0] != guidance.shape[0]:
-            raise ValueError(
-                f"the guide must be (N, Cg, H, W) with N = {source.shape[0]}, H and W above {self.radius}, got "
-                f"{tuple(guidance.shape)}"
-            )
-        filters = self._range(guidance) * self._space()
+        filters = self._range(guidance) * _nearness(self.sigma_spatial, self.diameter)
         filters = filters / filters.sum(1, keepdim=True).clamp(1e-7)
         filters = filters + 0.1 * self.fixup_proj(torch.cat([filters, guidance], 1))
         larger = F.interpolate(source, size, mode="bicubic", align_corners=False)
@@ -261,15 +257,7 @@ class JBU(nn.Module):
     def _range(self, guide: Tensor) -> Tensor:
         """Return how alike the projected guide is at each tap, (N, K, H, W)."""
         keys, temperature = self.range_proj(guide), self.range_temp.exp().clamp(1e-4, 1e4)
-        padded = self._padded(keys)
-        geometry = window_geometry((padded.shape[2], padded.shape[3]), self.diameter, padding=0)
-        return (temperature * torch.stack([(view * keys).sum(1) for view in tap_views(padded, geometry)], 1)).softmax(1)
-
-    def _space(self) -> Tensor:
-        """Return the nearness of each tap, (K, 1, 1)."""
-        away = torch.linspace(-1, 1, self.diameter, device=self.sigma_spatial.device, dtype=self.sigma_spatial.dtype)
-        squares = away[:, None] ** 2 + away**2
-        return (-squares / (2 * self.sigma_spatial**2)).exp().reshape(-1, 1, 1)
+        return (temperature * _products(keys, self._padded(keys), self.diameter)).softmax(1)
 
 
 class JBUStack(nn.Module):
@@ -309,6 +297,36 @@ class JBUStack(nn.Module):
         for up in (self.up1, self.up2, self.up3, self.up4):
             source = up(source, F.adaptive_avg_pool2d(guidance, (2 * source.shape[2], 2 * source.shape[3])))
         return source + 0.1 * self.fixup_proj(source)
+
+
+@recordable
+def _check_divides(stride: int, x: Tensor) -> None:
+    if x.shape[2] % stride or x.shape[3] % stride:
+        raise ValueError(f"stride={stride} must divide the map, got {tuple(x.shape)}")
+
+
+@recordable
+def _check_guide(source: Tensor, guidance: Tensor, radius: int) -> None:
+    if min(guidance.shape[2:]) <= radius or source.shape[0] != guidance.shape[0]:
+        raise ValueError(
+            f"the guide must be (N, Cg, H, W) with N = {source.shape[0]}, H and W above {radius}, got "
+            f"{tuple(guidance.shape)}"
+        )
+
+
+@recordable
+def _products(keys: Tensor, padded: Tensor, diameter: int) -> Tensor:
+    """Return the scalar product of each pixel's key and that at each tap, (N, K, H, W)."""
+    geometry = window_geometry((padded.shape[2], padded.shape[3]), diameter, padding=0)
+    return torch.stack([(view * keys).sum(1) for view in tap_views(padded, geometry)], 1)
+
+
+@recordable
+def _nearness(sigma: Tensor, diameter: int) -> Tensor:
+    """Return the nearness of each tap, (K, 1, 1)."""
+    away = torch.linspace(-1, 1, diameter, device=sigma.device, dtype=sigma.dtype)
+    squares = away[:, None] ** 2 + away**2
+    return (-squares / (2 * sigma**2)).exp().reshape(-1, 1, 1)
 
 
 def _mlp(channels: int, out_channels: int) -> nn.Sequential:

@@ -13,6 +13,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool
 
 from ddfnet.models.upsamplers import upsampler as build_upsampler
+from ddfnet.ops.recording import recordable
 
 REDUCTIONS = [4, 8, 16, 32]
 """Strides of the maps in pixels of the image."""
@@ -68,18 +69,24 @@ class UpsamplingPyramid(FeaturePyramidNetwork):
         names, maps = list(x), list(x.values())
         merged = [block(level) for block, level in zip(self.inner_blocks, maps, strict=True)]
         for finer in reversed(range(len(merged) - 1)):
-            height, width = merged[finer].shape[2:]
             larger = self.upsamplers[finer](merged[finer + 1])
-            if larger.shape[2] not in (height, height + 1) or larger.shape[3] not in (width, width + 1):
-                raise ValueError(
-                    f"each map must be half as large as the one before, rounded up, got {height}x{width} and then "
-                    f"{tuple(merged[finer + 1].shape[2:])}"
-                )
+            _check_halves(merged[finer], merged[finer + 1], larger)
+            height, width = merged[finer].shape[2:]
             merged[finer] = merged[finer] + larger[:, :, :height, :width]
         results = [block(level) for block, level in zip(self.layer_blocks, merged, strict=True)]
         if self.extra_blocks is not None:
             results, names = self.extra_blocks(results, maps, names)
         return OrderedDict(zip(names, results, strict=True))
+
+
+@recordable
+def _check_halves(fine: Tensor, coarse: Tensor, larger: Tensor) -> None:
+    height, width = fine.shape[2:]
+    if larger.shape[2] not in (height, height + 1) or larger.shape[3] not in (width, width + 1):
+        raise ValueError(
+            f"each map must be half as large as the one before, rounded up, got {height}x{width} and then "
+            f"{tuple(coarse.shape[2:])}"
+        )
 
 
 class PyramidBackbone(nn.Module):

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, register_notrace_module
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
 from ddfnet import compat
 from ddfnet.models.classifier import TimmPretrainedMixin
-from ddfnet.nn import DDF2d, DDFConv2d
+from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FusedDDF2d
 
 _LAYERS = {"18": (2, 2, 2, 2), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
 # Options of DDF2d that a network's block_args may have.
@@ -20,6 +20,10 @@ _OPTIONS = ("heads", "reduction", "combine", "norm", "filters", "zero_init")
 
 _Entry = Callable[..., ResNet]
 _register: Callable[[_Entry], _Entry] = register_model  # without types in timm
+
+# In the graphs that timm traces these layers stay whole, and thereby one operator each.
+for _layer in (DDF2d, DDFUpsample2d, FusedDDF2d):
+    register_notrace_module(_layer)
 
 
 def _split(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ddfnet.nn.filter_norm import FilterNorm
 from ddfnet.ops.checks import check_dense
+from ddfnet.ops.recording import is_recorded, record_call
 
 Kernel = tuple[int, int]
 
@@ -161,6 +162,9 @@ def check_norm(norm: str) -> None:
 
 def check_map(name: str, x: Tensor, channels: int) -> None:
     """Raise an error that says more than a convolution's unless x is (N, C, H, W) with this C."""
+    if not isinstance(x, Tensor) and is_recorded(x):
+        record_call(check_map, name, x, channels)
+        return
     check_dense(name, x)
     if x.dim() != 4 or x.shape[1] != channels:
         hint = "; add a batch dimension with unsqueeze(0)" if x.dim() == 3 else ""

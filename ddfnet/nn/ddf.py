@@ -130,12 +130,13 @@ class DDF2d(nn.Module):
             init_static_(self.channel.expand, None, self.norm, self.kernel_size, "relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.is_one_operator():
+        if isinstance(x, Tensor) and self.is_one_operator():
             return self.call_operator(x)
         check_map("the input of DDF2d", x, self.channels)
         padded = F.pad(x, (0, self.extra_padding[1], 0, self.extra_padding[0])) if any(self.extra_padding) else x
-        # Raises where the output would be empty, before the branches are asked for filters of no positions.
-        conv_output_size(padded.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
+        if isinstance(x, Tensor):  # what a tracer records has no sizes
+            # Raises where the output would be empty, before the branches are asked for filters of no positions.
+            conv_output_size(padded.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
         return ddf(
             padded,
             None if self.channel is None else self.channel(x),
@@ -151,7 +152,7 @@ class DDF2d(nn.Module):
         """Return whether a call is one operator, ``ddfnet::ddf_layer``, instead of calls of the branches.
 
         The operator has both filters, ``norm="filter"`` and centered windows, and needs branches in which no part has a
-        hook or was exchanged. A compiler and a trace get the operations of the branches.
+        hook or was exchanged. A compiler and a tracer get the operations of the branches.
         """
         return (
             not torch.compiler.is_compiling()

@@ -14,6 +14,7 @@ from ddfnet.ops.autograd import is_plain_eager
 from ddfnet.ops.checks import check_dense
 from ddfnet.ops.geometry import DTYPES, Pair, accumulate_dtype, pair
 from ddfnet.ops.library import NAMESPACE
+from ddfnet.ops.recording import is_recorded, record_call
 
 _KINDS = ("spatial", "channel")
 
@@ -131,6 +132,9 @@ def filter_norm(
     Raises:
         ValueError: filters of another number.
     """
+    if not isinstance(x, Tensor) and is_recorded(x):
+        normalized: Tensor = record_call(filter_norm, x, filters, taps, kind, scale, shift, eps)
+        return normalized
     held = x.shape[1:].numel() if kind == "channel" else x.shape[1:2].numel()
     if held != filters * taps:
         layout = "filters*K values per sample" if kind == "channel" else "(N, filters*K, ...)"

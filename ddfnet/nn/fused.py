@@ -77,7 +77,7 @@ class FusedDDF2d(DDF2d):
 
     def forward(self, x: Tensor) -> Tensor:
         epilogue = self.epilogue_scale, self.epilogue_shift, self.relu
-        if self.is_one_operator():
+        if isinstance(x, Tensor) and self.is_one_operator():
             return self.call_operator(x, *epilogue)
         return apply_epilogue(super().forward(x), *epilogue)
 

@@ -19,6 +19,7 @@ from ddfnet.nn.filter_norm import FilterNorm, filter_norm
 from ddfnet.ops import backends, ddf
 from ddfnet.ops.geometry import Geometry, empty_result, is_channels_last
 from ddfnet.ops.library import NAMESPACE, define
+from ddfnet.ops.recording import recordable
 
 ddf_layer = define(
     "ddf_layer",
@@ -91,6 +92,7 @@ def _reference(
     return apply_epilogue(y, epilogue_scale, epilogue_shift, relu)
 
 
+@recordable
 def apply_epilogue(y: Tensor, scale: OptTensor, shift: OptTensor, relu: bool) -> Tensor:
     """Return ``relu(scale * y + shift)``, without the parts that there are not."""
     if scale is not None and shift is not None:

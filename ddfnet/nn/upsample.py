@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch, check_channels, check_map, init_static_
 from ddfnet.ops import ddf_upsample
 from ddfnet.ops.geometry import Combine, Pair, accumulate_dtype, odd_pair, pair
+from ddfnet.ops.recording import recordable
 
 
 class DDFUpsample2d(nn.Module):
@@ -122,10 +123,9 @@ class DDFUpsample2d(nn.Module):
         channel = self.channel(x).unflatten(1, (-1, self.channels))
         spatial = self.spatial(self._source(x, guide))
         (around_y, around_x), (sh, sw) = (k // 2 for k in self.kernel_size), self.scale_factor
-        replicate = self.padding_mode == "replicate" and x.numel() > 0
+        replicate = self.padding_mode == "replicate"
         if replicate:
-            around = (around_x, around_x, around_y, around_y)
-            x, spatial = (F.pad(each, around, mode="replicate") for each in (x, spatial))
+            x, spatial = (_replicate(each, around_y, around_x) for each in (x, spatial))
         y = ddf_upsample(
             x,
             channel,
@@ -159,20 +159,10 @@ class DDFUpsample2d(nn.Module):
     def _source(self, x: Tensor, guide: Tensor | None) -> Tensor:
         """Return the map from which the spatial filters are predicted, at the size of x."""
         if self.depthwise is not None:
-            if guide is not None:
-                raise ValueError("this DDFUpsample2d takes no guide: give it guide_channels when you build it")
+            _check_no_guide(guide)
             return self.depthwise(x)
-        if guide is None:
-            raise ValueError(
-                f"this DDFUpsample2d needs a guide (N, {self.guide_channels}, h, w): call it with (x, guide)"
-            )
-        check_map("the guide of DDFUpsample2d", guide, self.guide_channels or 0)
-        if guide.shape[0] != x.shape[0]:
-            raise ValueError(f"the guide must have N = {x.shape[0]} as the input has, got {tuple(guide.shape)}")
-        if guide.shape[2] < 1 or guide.shape[3] < 1:
-            raise ValueError(f"the guide must have at least one pixel, got {tuple(guide.shape)}")
-        if not guide.is_floating_point():
-            raise TypeError(f"the guide must be floating, got {guide.dtype}; convert it, as in guide.to(x.dtype) / 255")
+        _check_guide(guide, x, self.guide_channels or 0)
+        assert guide is not None
         height, width = x.shape[2:]
         if self.guide_at == "input":
             return resize(guide, height, width)
@@ -199,6 +189,35 @@ def _axis_taps(scale: int, kernel: int, init: str) -> Tensor:
     return taps
 
 
+@recordable
+def _check_no_guide(guide: Any) -> None:
+    if guide is not None:
+        raise ValueError("this DDFUpsample2d takes no guide: give it guide_channels when you build it")
+
+
+@recordable
+def _check_guide(guide: Any, x: Tensor, channels: int) -> None:
+    if guide is None:
+        raise ValueError(f"this DDFUpsample2d needs a guide (N, {channels}, h, w): call it with (x, guide)")
+    check_map("the guide of DDFUpsample2d", guide, channels)
+    if guide.shape[0] != x.shape[0]:
+        raise ValueError(f"the guide must have N = {x.shape[0]} as the input has, got {tuple(guide.shape)}")
+    if guide.shape[2] < 1 or guide.shape[3] < 1:
+        raise ValueError(f"the guide must have at least one pixel, got {tuple(guide.shape)}")
+    if not guide.is_floating_point():
+        raise TypeError(f"the guide must be floating, got {guide.dtype}; convert it, as in guide.to(x.dtype) / 255")
+
+
+@recordable
+def _replicate(x: Tensor, rows: int, columns: int) -> Tensor:
+    """Repeat the border pixels of a map on each side; PyTorch refuses a map without samples."""
+    if 0 in x.shape[2:]:
+        return x  # the operator says what is wrong
+    if not x.shape[0]:
+        return x.new_empty(*x.shape[:2], x.shape[2] + 2 * rows, x.shape[3] + 2 * columns)
+    return F.pad(x, (columns, columns, rows, rows), mode="replicate")
+
+
 def to_subpixel_major(x: Tensor, scale: tuple[int, int]) -> Tensor:
     """Reorder (N, C, sh*H, sw*W) to (N, sh*sw*C, H, W), sub-pixel major as `ddf_upsample` takes it."""
     n, c, height, width = x.shape
@@ -207,6 +226,7 @@ def to_subpixel_major(x: Tensor, scale: tuple[int, int]) -> Tensor:
     return subpixels.reshape(n, sh * sw * c, height // sh, width // sw)
 
 
+@recordable
 def resize(guide: Tensor, height: int, width: int) -> Tensor:
     """Resize a map bilinearly, with antialiasing where it shrinks."""
     if guide.shape[2:] == (height, width):

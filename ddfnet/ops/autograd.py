@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
+from ddfnet.ops.decomposition import decompose, must_decompose
 from ddfnet.ops.geometry import Combine, Geometry
 from ddfnet.ops.library import NAMESPACE
 from ddfnet.ops.registration import OptTensor, ddf, ddf_backward
@@ -57,6 +58,8 @@ def call(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, ge
         if torch.jit.is_tracing():  # type: ignore[attr-defined]
             # A trace's shapes are tensors. The kernel size comes from one, and the trace is valid for it alone.
             geometry = Geometry.from_flat(*((int(h), int(w)) for h, w in geometry[:-1]), geometry.combine)
+            if must_decompose():
+                return decompose(*tensors, geometry)
         output = ddf(*tensors, *geometry.flat())
     elif torch.is_grad_enabled() and (
         input.requires_grad
@@ -224,6 +227,8 @@ def _accumulate(totals: list[OptTensor], terms: Sequence[Tensor], mask: Sequence
 
 def _at_autograd_key(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, *flat: Any) -> Tensor:
     tensors = input, channel_filter, spatial_filter
+    if must_decompose():
+        return decompose(*tensors, Geometry.from_flat(*flat))
     with enable_single_level_autograd_function():
         output: Tensor = _DDF.apply(*tensors, Geometry.from_flat(*flat), False)  # type: ignore[attr-defined]
     return output

@@ -7,6 +7,7 @@ from torch import Tensor
 from ddfnet.ops import autograd
 from ddfnet.ops.checks import check_filters, check_input, check_one_dtype, check_tensors, shape_of
 from ddfnet.ops.geometry import Combine, Geometry, Pair, Shape, cache_static_args, default_padding, pair
+from ddfnet.ops.recording import is_recorded, record_call
 from ddfnet.ops.registration import autocast
 
 
@@ -65,7 +66,13 @@ def ddf(
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, equation 2; "add" and heads are the official
     code's.
     """
-    check_tensors(input, channel_filter, spatial_filter)
+    try:
+        check_tensors(input, channel_filter, spatial_filter)
+    except TypeError:
+        if not is_recorded(input, channel_filter, spatial_filter):
+            raise
+        given = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
+        return record_call(ddf, input, channel_filter, spatial_filter, **given, combine=combine)
     shapes = input.shape, shape_of(channel_filter), shape_of(spatial_filter)
     geometry = _ddf_geometry(*shapes, kernel_size, stride, padding, dilation, combine)
     return _call(input, channel_filter, spatial_filter, geometry)
@@ -116,7 +123,13 @@ def ddf_upsample(
 
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6 and figure 5.
     """
-    check_tensors(input, channel_filter, spatial_filter)
+    try:
+        check_tensors(input, channel_filter, spatial_filter)
+    except TypeError:
+        if not is_recorded(input, channel_filter, spatial_filter):
+            raise
+        given = {"scale_factor": scale_factor, "kernel_size": kernel_size, "dilation": dilation}
+        return record_call(ddf_upsample, input, channel_filter, spatial_filter, **given, combine=combine)
     shapes = input.shape, shape_of(channel_filter), shape_of(spatial_filter)
     geometry = _upsample_geometry(*shapes, scale_factor, kernel_size, dilation, combine)
     joined = None if channel_filter is None else channel_filter.flatten(1, 2)

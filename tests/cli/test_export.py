@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +43,23 @@ def test_a_layer_with_the_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert "DDF2d.onnx: 0." in said and "opset 18" in said and "(batch, 32, height, width)" in said
     assert said.count("agrees, largest difference") == 3
     assert json.loads(Path("DDF2d.onnx.json").read_text())["traced"] == [2, 6, 8]
+
+
+def test_what_pytorch_says_of_itself_is_not_shown(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = LAYERS["ddf"]
+
+    def noisy() -> Any:
+        warnings.warn("this exporter is new", stacklevel=2)
+        logging.getLogger("torch._inductor.ir").warning("an operator has no shim")
+        return make()
+
+    monkeypatch.setitem(LAYERS, "ddf", noisy)
+    assert main(["export", "ddf", "--format", "pt2"]) == 0
+    assert capfd.readouterr().err == ""
+    logging.getLogger("torch._inductor.ir").warning("afterwards")
+    assert "afterwards" in capfd.readouterr().err
 
 
 def test_a_failed_check_is_one_line_and_leaves_the_file(fails: Fails) -> None:

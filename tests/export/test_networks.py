@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch import nn
 from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.export import export, images
 from ddfnet.export.catalog import LAYERS, _classifier, _subject_of, subject
+from ddfnet.export.inputs import sample_inputs
 from ddfnet.models.fpn import PyramidBackbone
 from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d
 
@@ -110,7 +113,25 @@ def test_the_detector_s_pyramid(tmp_path: Path, inspect: Any) -> None:
 
 
 def test_a_classifier_by_name_has_no_block_that_the_check_cannot_see() -> None:
-    norms = [
-        module for module in _classifier("small_resnet23", None).model.modules() if isinstance(module, nn.BatchNorm2d)
-    ]
+    own = _classifier("small_resnet23", None)
+    norms = [module for module in own.model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms and all(module.weight.any() for module in norms)
+    assert not any(module.training for module in own.model.modules()) and {each.momentum for each in norms} == {0.1}
+
+
+@pytest.mark.parametrize("name", ["small_resnet23", "ddf_add_resnet18"])
+def test_a_classifier_with_random_weights_keeps_its_activations_at_one(name: str) -> None:
+    own = _classifier(name, None)
+    seen: list[float] = []
+    for module in own.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(lambda *given: seen.append(float(given[-1].std())))
+    with torch.no_grad():
+        own.model(*sample_inputs(own.inputs, (2, *own.size), seed=3).values())
+    assert seen and min(seen) > 0.5 and max(seen) < 2
+
+
+def test_our_networks_have_names_in_a_process_that_has_not_imported_them() -> None:
+    code = "from ddfnet.export.catalog import subject; print(type(subject('small_resnet23').model).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "SmallResNet", done.stderr
