@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ddfnet.nn import DDFUpsample2d
 from ddfnet.surgery._utils import check_model, evaluation_mode, is_hooked, replaced_method
@@ -97,7 +97,7 @@ def replace_upsample(
             raise ValueError(f"{meant[module][0]} cannot be replaced: {reason}; leave it out of where")
         skipped = [(meant[module][0], reason) for module, reason in reasons.items()]
         edits = [
-            Edit(names, module, _served(module, calls[module], options), "identical")
+            Edit(names, module, _served(module, calls[module], model, options), "identical")
             for module, names in meant.items()
             if module not in reasons
         ]
@@ -125,6 +125,7 @@ class _Call:
     channels: int
     scale: tuple[int, int]
     mode: str
+    device: torch.device
 
 
 def _arguments(
@@ -206,7 +207,9 @@ def _run(model: nn.Module, example: Any, enter: Callable[..., None], exit: Calla
         for module in model.modules():
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(exit).remove)
-        model(*(example if isinstance(example, tuple) else (example,)))
+        # Cloned, for a forward pass may write to its arguments.
+        arguments = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example)
+        model(*(arguments if isinstance(arguments, tuple) else (arguments,)))
 
 
 def _floating(output: Any) -> list[Tensor]:
@@ -253,15 +256,12 @@ def _call(arguments: dict[str, Any], result: Tensor) -> _Call | str:
         # are nearest in the map are others.
         if large < small or small * s - large > (by_size and mode == "nearest"):
             return f"{before} to {after} is no enlargement by a whole factor"
-    # The factor is then the size of the image. A factor of two, asked for as such, is that of a decoder's smallest map.
-    if scale != (1, 1) and (1 in _grown(before, after) if by_size else before == (1, 1) and max(scale) > 2):
+    # The factor of a pixel is the size of the image. A factor of two that is asked for is that of a decoder, whose
+    # smallest map may have one pixel.
+    spreads = any(small == 1 < large for small, large in zip(before, after, strict=True))
+    if spreads and (by_size or (before == (1, 1) and max(scale) > 2)):
         return f"it spreads a pixel, {before} to {after}, as global pooling does; if it does not, give a larger example"
-    return _Call(x.shape[1], (scale[0], scale[1]), mode)
-
-
-def _grown(before: Sequence[int], after: Sequence[int]) -> list[int]:
-    """Return the sizes of those dimensions that grow."""
-    return [small for small, large in zip(before, after, strict=True) if small < large]
+    return _Call(x.shape[1], (scale[0], scale[1]), mode, x.device)
 
 
 def _difference(model: nn.Module, example: Any, edits: Sequence[Edit], results: _Results) -> dict[nn.Module, str]:
@@ -315,9 +315,10 @@ def _agree(results: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
 # --- what serves it -----------------------------------------------------------------------------------------------
 
 
-def _served(module: nn.Module, calls: Sequence[Any], options: dict[str, Any]) -> nn.Module:
+def _served(module: nn.Module, calls: Sequence[Any], model: nn.Module, options: dict[str, Any]) -> nn.Module:
     """Return a module with the children and weights of this one, and DDF layers for its calls of interpolate."""
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    weights = (p for part in (module, model) for p in part.parameters() if p.is_floating_point())
+    dtype = next(weights, torch.empty(0)).dtype
     upsamplers = nn.ModuleList(
         nn.Identity()
         if call.scale == (1, 1)
@@ -327,8 +328,8 @@ def _served(module: nn.Module, calls: Sequence[Any], options: dict[str, Any]) ->
             norm="none",
             padding_mode="zeros" if call.mode == "nearest" else "replicate",
             init=call.mode,
-            device=like.device,
-            dtype=like.dtype,
+            device=call.device,
+            dtype=dtype,
             **options,
         )
         for call in calls

@@ -154,6 +154,17 @@ class TestModels:
         assert error(exported(x)[0], expected) <= 1e-5
         assert error(torch.compile(model, backend="eager", fullgraph=True)(x)[0], expected) <= 1e-5
 
+    @pytest.mark.parametrize(
+        ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 0.02), (torch.float16, 0.002)]
+    )
+    def test_the_dtype_is_the_models(self, dtype, tolerance):
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2, mode="bilinear")).to(dtype)
+        x = torch.randn(1, 3, 9, 8, dtype=dtype)
+        expected = model(x)
+        replace_upsample(model, x)
+        assert {p.dtype for p in model.parameters()} == {dtype}
+        assert error(model(x).double(), expected.double()) <= tolerance
+
     def test_what_is_chosen_by_name(self):
         model, x = Net(), torch.randn(1, 3, 6, 5)
         report = replace_upsample(model, x, "*.up", kernel_size=5)
@@ -232,6 +243,11 @@ class Draws(Inner):
         return up(self.layers(x) + torch.randn_like(x[:, :1]))
 
 
+class WritesToItsArgument(Draws):
+    def forward(self, x):
+        return up(self.layers(x.sub_(1)))
+
+
 class Chooses(Inner):
     """Calls one of its methods, which it keeps as an attribute."""
 
@@ -297,17 +313,19 @@ class TestModulesThatRunTheirOwnChildren:
         return nn.Sequential(kind([*layers]) if kind is Listed else kind(*layers), nn.Conv2d(3, 2, 1)).eval()
 
     @pytest.mark.parametrize(
-        "kind", [Iterates, CallsItsSuper, Indexes, Listed, WritesToItsResult, Draws, Chooses, Larger]
+        "kind",
+        [Iterates, CallsItsSuper, Indexes, Listed, WritesToItsResult, WritesToItsArgument, Draws, Chooses, Larger],
     )
     def test_the_result_is_right(self, kind):
         model, x = self.build(kind), torch.randn(2, 3, 6, 5)
-        seeded = torch.random.get_rng_state()
-        expected = model(x)
+        seeded, given = torch.random.get_rng_state(), x.clone()
+        expected = model(x.clone())
         torch.random.set_rng_state(seeded)
         [change] = replace_upsample(model, x).changes
+        assert torch.equal(x, given)
         assert change.begins == "identical" and "DDFUpsample2d 3x3 3 by 2x2" in change.after
         torch.random.set_rng_state(seeded)
-        assert error(model(x), expected) <= 1e-5
+        assert error(model(x.clone()), expected) <= 1e-5
         [layer] = [layer for layer in model.modules() if isinstance(layer, DDFUpsample2d)]
         with torch.no_grad():
             layer.channel.expand.bias.mul_(2)
