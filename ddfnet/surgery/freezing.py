@@ -65,7 +65,7 @@ def freeze(
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, DDF2d) and name:
             names.setdefault(module, []).append(name)
-    # What was done to a layer, such as hooks, would be lost with it.
+    # Hooks and the like would be lost with their layer.
     altered = {layer: reason for layer in names for part in layer.modules() if (reason := alteration(part))}
     means = {layer: _Mean() for layer in names}
     _run(model, data, {layer: mean.add for layer, mean in means.items()})

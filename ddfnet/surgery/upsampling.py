@@ -249,17 +249,17 @@ def _call(arguments: dict[str, Any], result: Tensor) -> _Call | str:
         return f"mode={mode!r} is neither nearest nor bilinear"
     if arguments["align_corners"] or arguments["antialias"]:
         return "align_corners=True and antialias=True are other weights at every pixel"
-    before, after, by_size = tuple(x.shape[2:]), tuple(result.shape[2:]), arguments["size"] is not None
+    before, after, sized = tuple(x.shape[2:]), tuple(result.shape[2:]), arguments["size"] is not None
     scale = tuple(-(-large // small) for small, large in zip(before, after, strict=True))
     for small, large, s in zip(before, after, scale, strict=True):
         # A pyramid's map of odd size is one pixel smaller than twice the next. With two pixels less, the pixels that
         # are nearest in the map are others.
-        if large < small or small * s - large > (by_size and mode == "nearest"):
+        if large < small or small * s - large > (sized and mode == "nearest"):
             return f"{before} to {after} is no enlargement by a whole factor"
     # The factor of a pixel is the size of the image. A factor of two that is asked for is that of a decoder, whose
     # smallest map may have one pixel.
     spreads = any(small == 1 < large for small, large in zip(before, after, strict=True))
-    if spreads and (by_size or (before == (1, 1) and max(scale) > 2)):
+    if spreads and (sized or (before == (1, 1) and max(scale) > 2)):
         return f"it spreads a pixel, {before} to {after}, as global pooling does; if it does not, give a larger example"
     return _Call(x.shape[1], (scale[0], scale[1]), mode, x.device)
 
