@@ -2,14 +2,15 @@
 
 PYTHON ?= python3
 TORCH ?= torch==2.14.1 torchvision==0.29.1
-# Second torch: the wheel is built with TORCH and must run with this one too.
-OTHER_TORCH ?= torch==2.13.0
+# Other versions of torch: the wheel is built with TORCH and must run with each of these too. `make test` takes the
+# newest that is small; before a release: make other-torch OTHER_TORCH="2.10.0 2.13.0 2.15.0"
+OTHER_TORCH ?= 2.13.0
 DEMO ?=
 # Results with which `make bench-check` compares.
 BENCH_CHECK ?= benchmarks/results/op-resnet50-fpn.json
 
 VENV := .venv
-OTHER_VENV := .venv-other
+OTHER_VENVS := $(addprefix .venv-other-,$(OTHER_TORCH))
 BIN := $(VENV)/bin
 # Build with the environment's own tools: an isolated build would fetch another torch.
 INSTALL := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation
@@ -64,12 +65,14 @@ neon: $(VENV)/dev.stamp
 		{ echo "make neon needs: apt-get install g++-aarch64-linux-gnu qemu-user-static"; exit 1; }
 	$(BIN)/python -m pytest tests/cpp -k neon
 
-# Build one wheel with one torch, and test it with another, away from the sources.
-other-torch: $(OTHER_VENV)/stamp $(VENV)/dev.stamp
+# Build one wheel with one torch, and test it with the others, away from the sources.
+other-torch: $(addsuffix /stamp,$(OTHER_VENVS)) $(VENV)/dev.stamp
 	rm -rf dist build/other-torch && mkdir -p build/other-torch && cp -r tests pyproject.toml build/other-torch
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
-	$(OTHER_VENV)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/ddfnet-*.whl
-	cd build/other-torch && OMP_NUM_THREADS=1 $(CURDIR)/$(OTHER_VENV)/bin/python -m pytest -n 2 tests/ops
+	for venv in $(OTHER_VENVS); do \
+		$$venv/bin/python -m pip install --quiet --no-deps --force-reinstall dist/ddfnet-*.whl && \
+		(cd build/other-torch && OMP_NUM_THREADS=1 $(CURDIR)/$$venv/bin/python -m pytest -n 2 tests/ops) || exit 1; \
+	done
 
 # Random operator calls and damaged files for SECONDS; `make unit` does it for two minutes.
 SECONDS ?= 600
@@ -88,7 +91,7 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/clang-format -i $(CXX_FILES)
 
 clean:
-	rm -rf build dist $(VENV) $(OTHER_VENV) *.egg-info ddfnet/ops/*.so
+	rm -rf build dist $(VENV) .venv-other-* *.egg-info ddfnet/ops/*.so
 
 $(VENV)/torch.stamp:
 	$(PYTHON) -m venv $(VENV)
@@ -104,8 +107,8 @@ $(VENV)/dev.stamp: $(VENV)/torch.stamp $(SOURCES)
 	$(INSTALL) --editable ".[dev]"
 	touch $@ $(VENV)/demo.stamp
 
-$(OTHER_VENV)/stamp:
-	$(PYTHON) -m venv $(OTHER_VENV)
-	$(OTHER_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(OTHER_VENV)/bin/python -m pip install --quiet $(OTHER_TORCH) numpy pytest pytest-xdist hypothesis
+.venv-other-%/stamp:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet torch==$* numpy pytest pytest-xdist hypothesis
 	touch $@

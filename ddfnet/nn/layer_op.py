@@ -182,7 +182,10 @@ def is_one_operator(spatial: Any, channel: Any) -> bool:
         *((channel.expand, nn.Conv2d), (channel.norm, FilterNorm)),
     )
     for part, kind in parts:
-        if type(part) is not kind or part._forward_hooks or part._forward_pre_hooks or "forward" in part.__dict__:
+        own = part.__dict__
+        if type(part) is not kind or own["_forward_hooks"] or own["_forward_pre_hooks"]:
+            return False
+        if "forward" in own or "_conv_forward" in own:
             return False
     return spatial.conv.kernel_size == (1, 1)
 

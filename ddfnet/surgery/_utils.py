@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 
 def check_model(model: Any, name: str = "model") -> None:
@@ -18,15 +19,34 @@ def check_model(model: Any, name: str = "model") -> None:
 
 def is_hooked(module: nn.Module) -> bool:
     """Return whether a call of the module runs hooks, as those of ``torch.nn.utils.prune`` are, too."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def replaced_method(module: nn.Module) -> str | None:
+    """Return the name of a method that the instance has in the place of its class's, as offloading sets ``forward``."""
+    return next((name for name in vars(module) if callable(getattr(type(module), name, None))), None)
+
+
+def alteration(layer: nn.Module) -> str | None:
+    """Return what makes a call of the layer another than that of its class with its weights, and the mend, or None."""
+    if is_hooked(layer):
+        return "it has hooks, as a pruned layer does, which would be lost: remove them"
+    if is_parametrized(layer):
+        return "it is parametrised, and computes its weights anew: torch.nn.utils.parametrize.remove_parametrizations"
+    if method := replaced_method(layer):
+        return f"its {method} was replaced on the instance, and may compute something else: del layer.{method}"
+    return None
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[ExitStack]:
-    """Enter evaluation mode without gradients; the exit stack closes with it."""
+    """Enter evaluation mode without gradients; the exit stack closes with it, and random numbers are as before."""
     training = {module: module.training for module in model.modules()}
+    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     try:
-        with ExitStack() as stack, torch.no_grad():
+        with ExitStack() as stack, torch.random.fork_rng(devices), torch.no_grad():
             model.eval()
             yield stack
     finally:

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ddfnet.nn import DDFConv2d
 from ddfnet.ops.geometry import Pair, pair
-from ddfnet.surgery._utils import check_model, is_hooked
+from ddfnet.surgery._utils import alteration, check_model
 from ddfnet.surgery.report import Edit, InputShape, Report, operate
 from ddfnet.surgery.selection import DDF_LAYERS, Where, layers, matcher
 
@@ -67,8 +67,8 @@ def replace_conv(
     Raises:
         ValueError: ``where`` matches no convolution of more than one tap, or one that cannot be replaced: with groups
             but not depthwise, transposed, of one or three dimensions, with another padding than zeros, a subclass that
-            may compute something else, parametrised, pruned or with other forward hooks; or ``input_shape`` does not
-            fit the model.
+            may compute something else, parametrised, pruned or with other hooks, with a method that was replaced on the
+            instance; or ``input_shape`` does not fit the model.
         TypeError: a model that is not one, or a ``where`` that is none of those.
 
     Example:
@@ -97,8 +97,10 @@ def replace_conv(
         depthwise = conv.groups > 1 or conv.in_channels == conv.out_channels == 1
         make = _identical if depthwise else _random
         own = options if depthwise else options | {"norm": norm, "pointwise": pointwise}
-        layer = _behind_padding(conv, make(conv, own)).train(conv.training)
-        edits.append(Edit(names, conv, layer, "identical" if depthwise else "not identical"))
+        layer = make(conv, own)
+        if type(conv) is not nn.Conv2d:
+            layer = nn.Sequential(_padding(conv), layer)
+        edits.append(Edit(names, conv, layer.train(conv.training), "identical" if depthwise else "not identical"))
     return operate(model, edits, input_shape)
 
 
@@ -130,16 +132,32 @@ def _check(name: str, conv: Any) -> None:
     reason = None
     if not isinstance(conv, nn.Conv2d):
         reason = f"it is a {kind}, and only nn.Conv2d is"
+    elif altered := alteration(conv):
+        reason = altered
     elif type(conv) is not nn.Conv2d and kind not in (*_SAME, _STATIC_SAME):
         reason = f"{kind} may compute something else than nn.Conv2d"
+    elif type(conv) is not nn.Conv2d and not _only_pads(conv):
+        reason = f"this {kind} computes something else than nn.Conv2d behind the padding of TensorFlow"
     elif conv.groups > 1 and not conv.groups == conv.in_channels == conv.out_channels:
         reason = f"groups={conv.groups} is not depthwise for {conv.in_channels} -> {conv.out_channels} channels"
     elif conv.padding_mode != "zeros":
         reason = f"it has padding_mode={conv.padding_mode!r}, and DDF layers pad with zeros"
-    elif is_hooked(conv):
-        reason = "it has forward hooks, as a pruned layer does, which would be lost: remove them"
     if reason:
         raise ValueError(f"{name} cannot be replaced: {reason}; leave it out of where")
+
+
+@torch.no_grad()
+def _only_pads(conv: Any) -> bool:
+    """Return whether a convolution with padding of its own does what its class is known for, by its result."""
+    weight = conv.weight
+    if weight.is_meta:
+        return True
+    sizes = [2 * d * (k - 1) + s + 1 for k, s, d in zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)]
+    x = torch.randn(1, conv.in_channels, *sizes, generator=torch.Generator().manual_seed(0)).to(weight)
+    options = conv.stride, conv.padding, conv.dilation, conv.groups
+    result, expected = conv(x), F.conv2d(_padding(conv)(x), weight, conv.bias, *options)
+    within = torch.finfo(weight.dtype).eps ** 0.5 * expected.abs().max().item()
+    return result.shape == expected.shape and torch.allclose(result, expected, rtol=0, atol=within)
 
 
 def _geometry(conv: Any) -> dict[str, Any]:
@@ -202,11 +220,9 @@ class SamePadding(nn.Module):
         return f"{self.kernel_size}, stride={self.stride}, dilation={self.dilation}"
 
 
-def _behind_padding(conv: Any, layer: nn.Module) -> nn.Module:
-    """Return the layer behind the padding that the convolution's own class does."""
-    kind = type(conv).__name__
-    if kind == _STATIC_SAME:
-        return nn.Sequential(conv.static_padding, layer)
-    if kind in _SAME:
-        return nn.Sequential(SamePadding(conv.kernel_size, conv.stride, conv.dilation), layer)
-    return layer
+def _padding(conv: Any) -> nn.Module:
+    """Return the padding that a subclass of ``nn.Conv2d`` does before it convolves."""
+    if type(conv).__name__ == _STATIC_SAME:
+        padding: nn.Module = conv.static_padding
+        return padding
+    return SamePadding(conv.kernel_size, conv.stride, conv.dilation)

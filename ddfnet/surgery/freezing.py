@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ddfnet.nn import DDF2d, FusedDDF2d
 from ddfnet.ops.geometry import Combine, accumulate_dtype
-from ddfnet.surgery._utils import check_model, evaluation_mode
+from ddfnet.surgery._utils import alteration, check_model, evaluation_mode
 from ddfnet.surgery.report import Edit, InputShape, Report, operate
 
 
@@ -39,7 +39,8 @@ def freeze(
 
     Returns:
         A `Report` with the error of each layer that was folded, and in ``skipped`` that of each that stays; ``undo()``
-        puts the layers back. It has no changes where all of them vary more.
+        puts the layers back. It has no changes where all of them vary more. Layers stay, too, that have hooks or a
+        method that was replaced on the instance, or are parametrised, for that would be lost.
 
     Raises:
         ValueError: no `ddfnet.nn.DDF2d` in the model is called; no data, or none the second time; a tolerance below 0.
@@ -64,6 +65,8 @@ def freeze(
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, DDF2d) and name:
             names.setdefault(module, []).append(name)
+    # Hooks and the like would be lost with their layer.
+    altered = {layer: reason for layer in names for part in layer.modules() if (reason := alteration(part))}
     means = {layer: _Mean() for layer in names}
     _run(model, data, {layer: mean.add for layer, mean in means.items()})
     if not any(mean.count for mean in means.values()):
@@ -75,7 +78,9 @@ def freeze(
         raise ValueError("data must give its batches twice: hand over a list or a loader, not an iterator")
     edits, skipped = [], []
     for layer, error in errors.items():
-        if error.relative <= tolerance:
+        if layer in altered:
+            skipped.append((names[layer][0], altered[layer]))
+        elif error.relative <= tolerance:
             edits.append(Edit(tuple(names[layer]), layer, folded[layer], f"within {error.relative:.2g}"))
         else:
             skipped.append((names[layer][0], f"its filters vary, by {error.relative:.2g} of its output"))

@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ddfnet.nn import DDF2d, DDFConv2d, FusedDDF2d
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch
-from ddfnet.surgery._utils import check_model, is_hooked
+from ddfnet.surgery._utils import alteration, check_model, is_hooked
 from ddfnet.surgery.selection import DDF_LAYERS
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ def fuse(model: _Model) -> _Model:
     1x1 convolution, with a batch norm between them or without. ``nn.Identity`` takes the place of a folded layer.
     Layers stay as they are where a change could be noticed: if another layer uses the map between the two, if one of
     them is called more than once, has hooks or is in a module that has, if the model reads its parameters, if it is of
-    a subclass or parametrised, if a batch norm has no running statistics.
+    a subclass, parametrised or has a method that was replaced on the instance, if a batch norm has no running
+    statistics.
 
     Folded layers, and the batch norms that stay, are logged at level INFO: ``logging.basicConfig(level="INFO")``;
     ``compare(model, fused)`` is a report of it. To undo it, drop the copy.
@@ -88,7 +89,7 @@ def fuse(model: _Model) -> _Model:
                 _remove(fused, name)
             _log.info("%s: folded %s", layer, " and ".join(filter(None, (norm, relu))))
         for module in [*fused.modules()]:
-            if type(module) is DDF2d and not any(is_hooked(part) for part in module.modules()):
+            if type(module) is DDF2d and not any(alteration(part) for part in module.modules()):
                 fused = _substitute(fused, module, FusedDDF2d(module))
     # A module that the model has a second way to is still called, and an attribute of a batch norm is gone.
     _Wiring(fused)
@@ -193,7 +194,7 @@ class _Wiring:
             (user,) = node.users
             if user.op != "call_module":
                 return None
-            if type(self._module(user)) is not nn.Identity or is_hooked(self._module(user)):
+            if type(self._module(user)) is not nn.Identity or alteration(self._module(user)):
                 return user if self._is_free(self._module(user)) else None
             node = user
         return None
@@ -205,7 +206,7 @@ class _Wiring:
     def _is_free(self, module: nn.Module) -> bool:
         """Return whether the module can change or go with no effect on any other than the next."""
         return all(
-            self._calls[part] == 1 and not is_hooked(part) and self._read.isdisjoint(part.parameters())
+            self._calls[part] == 1 and not alteration(part) and self._read.isdisjoint(part.parameters())
             for part in module.modules()
         )
 

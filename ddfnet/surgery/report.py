@@ -92,8 +92,7 @@ class Report:
             for name in edit.names:
                 if _at(self._model, name) is not edit.new:
                     raise ValueError(f"{name} is not what this surgery put there; undo what came after it first")
-        for edit in self._edits:
-            _put(self._model, edit.names, edit.old)
+        put_old(self._model, self._edits)
         self._undone = True
 
     def __str__(self) -> str:
@@ -121,13 +120,11 @@ def operate(
     """
     before = None if input_shape is None else estimate(model, input_shape)
     parameters = [parameter_count(model)]
-    for edit in edits:
-        _put(model, edit.names, edit.new)
+    put_new(model, edits)
     try:
         after = None if input_shape is None else estimate(model, input_shape)
     except Exception:
-        for edit in edits:
-            _put(model, edit.names, edit.old)
+        put_old(model, edits)
         raise
     parameters.append(parameter_count(model))
     costs = None if before is None or after is None else (before, after)
@@ -152,7 +149,7 @@ def change(
 
 def describe(layer: nn.Module) -> str:
     """Return a layer in a few words: its class, kernel size, channels and scale factor."""
-    if isinstance(layer, nn.Sequential):  # a padding and the layer, or the layer and a ReLU
+    if type(layer) is nn.Sequential:  # a padding and the layer, or the layer and a ReLU
         layer = next((part for part in layer if parameter_count(part)), layer)
     words = [type(layer).__name__]
     inner = getattr(layer, "ddf", layer)  # the DDF2d of a DDFConv2d
@@ -171,9 +168,18 @@ def describe(layer: nn.Module) -> str:
     return " ".join(words)
 
 
-def _put(model: nn.Module, names: Iterable[str], layer: nn.Module) -> None:
-    for name in names:
-        model.set_submodule(name, layer)
+def put_new(model: nn.Module, edits: Iterable[Edit]) -> None:
+    """Put the replacements into the model."""
+    for edit in edits:
+        for name in edit.names:
+            model.set_submodule(name, edit.new)
+
+
+def put_old(model: nn.Module, edits: Iterable[Edit]) -> None:
+    """Put the replaced layers back into the model."""
+    for edit in edits:
+        for name in edit.names:
+            model.set_submodule(name, edit.old)
 
 
 def _at(model: nn.Module, name: str) -> nn.Module | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ddfnet.nn import DDFUpsample2d
-from ddfnet.surgery._utils import check_model, evaluation_mode, is_hooked
-from ddfnet.surgery.report import Edit, InputShape, Report, operate
+from ddfnet.surgery._utils import check_model, evaluation_mode, is_hooked, replaced_method
+from ddfnet.surgery.report import Edit, InputShape, Report, operate, put_new, put_old
 from ddfnet.surgery.selection import Where, layers, matcher
 
 _MODES = ("nearest", "bilinear")
@@ -43,12 +45,13 @@ def replace_upsample(
 
     with b the weights of the interpolation, and learns from there to adapt. The new layers are children of the module
     that makes the call, named ``ddf_upsample``, one for each call of its forward pass; its own code runs as it is.
-    Where a call asks for a size, as a pyramid with a map of odd size does, what is too much is cut off.
+    Where a call asks for a size, as a pyramid with a map of odd size does, what is too much is cut off. That each
+    module computes what it did is measured with the example, before anything is changed for good.
 
     Args:
         model: in any mode; nothing of it changes where an error is raised.
-        example: a tensor, or a tuple of arguments. The model is called with it once, without gradients and in
-            evaluation mode, to see its interpolations.
+        example: a tensor, or a tuple of arguments. The model is called with it, without gradients and in evaluation
+            mode, to see its interpolations, and again to compare.
         where: the modules whose calls are replaced: a pattern of names, a class, a function of name and module, or
             several of them. None is all of them but for those that cannot be, which the report names.
         input_shape: shape of the model's input, for multiply-adds in the report, see `ddfnet.profiler.estimate`.
@@ -61,7 +64,9 @@ def replace_upsample(
 
     Raises:
         ValueError: no module that ``where`` matches interpolates; or one of them cannot be replaced: another mode
-            than nearest or bilinear, ``align_corners=True``, maps that shrink or grow by no whole factor, volumes.
+            than nearest or bilinear, ``align_corners=True``, maps that shrink or grow by no whole factor, a pixel that
+            is spread over a map, as global pooling does, volumes; a method that was replaced on the instance; other
+            results with the new layers, as where a forward pass runs over all children of its module.
         TypeError: a model that is not one, or a ``where`` that is none of those.
 
     Example:
@@ -81,28 +86,33 @@ def replace_upsample(
     """
     check_model(model)
     matches = matcher("*" if where is None else where)
-    calls = _calls(model, example)
+    calls, results = _calls(model, example)
     options = {"kernel_size": kernel_size, "heads": heads, "reduction": reduction, "combine": combine}
     meant = {module: names for names, module in layers(model) if module in calls and matches(names, module)}
-    reasons = _reasons(meant, calls)
-    if reasons and where is not None:
-        module, reason = next(iter(reasons.items()))
-        raise ValueError(f"{meant[module][0]} cannot be replaced: {reason}; leave it out of where")
-    skipped = [(meant[module][0], reason) for module, reason in reasons.items()]
-    edits = [
-        Edit(names, module, _served(module, calls[module], options), "identical")
-        for module, names in meant.items()
-        if module not in reasons
-    ]
-    if not edits:
-        there = [f"{names[0]} does" for names, module in layers(model) if module in calls]
-        there += [f"{name} cannot be replaced: {reason}" for name, reason in skipped]
-        if model in calls:
-            there.append("the model's own forward pass does, and is replaced where the model is a child of another")
-        raise ValueError(
-            "; ".join([f"where matches no module that interpolates and can be replaced, got {where!r}", *there])
-        )
-    return operate(model, edits, input_shape, skipped)
+    differing: dict[nn.Module, str] = {}
+    while True:
+        reasons = _reasons(meant, calls, differing)
+        if reasons and where is not None:
+            module, reason = next(iter(reasons.items()))
+            raise ValueError(f"{meant[module][0]} cannot be replaced: {reason}; leave it out of where")
+        skipped = [(meant[module][0], reason) for module, reason in reasons.items()]
+        edits = [
+            Edit(names, module, _served(module, calls[module], model, options), "identical")
+            for module, names in meant.items()
+            if module not in reasons
+        ]
+        if not edits:
+            there = [f"{names[0]} does" for names, module in layers(model) if module in calls and module not in meant]
+            there += [f"{name} cannot be replaced: {reason}" for name, reason in skipped]
+            if model in calls:
+                there.append("the model's own forward pass does, and is replaced where the model is a child of another")
+            raise ValueError(
+                "; ".join([f"where matches no module that interpolates and can be replaced, got {where!r}", *there])
+            )
+        found = _difference(model, example, edits, results)
+        if not found:
+            return operate(model, edits, input_shape, skipped)
+        differing |= found
 
 
 # --- what a model interpolates ------------------------------------------------------------------------------------
@@ -115,6 +125,7 @@ class _Call:
     channels: int
     scale: tuple[int, int]
     mode: str
+    device: torch.device
 
 
 def _arguments(
@@ -151,42 +162,71 @@ class _Interpolation(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _calls(model: nn.Module, example: Any) -> dict[nn.Module, list[_Call | str]]:
-    """Return the calls that each module makes itself in one forward pass, or the reason why one cannot be replaced."""
+_Results = dict[nn.Module, list[list[Tensor]]]
+"""The floating tensors that a module returns, pass by pass."""
+
+
+def _calls(model: nn.Module, example: Any) -> tuple[dict[nn.Module, list[_Call | str]], _Results]:
+    """Return the calls that each module makes itself in one forward pass, or the reason why one cannot be replaced.
+
+    With them come the results of these modules.
+    """
     found: dict[nn.Module, list[list[_Call | str]]] = {}  # one list per pass of a module
+    results: _Results = {}
     running: list[tuple[nn.Module, list[_Call | str]]] = []
 
     def enter(module: nn.Module, _: Any) -> None:
         running.append((module, []))
 
-    def exit(module: nn.Module, *_: Any) -> None:
+    def exit(module: nn.Module, _: Any, output: Any) -> None:
         calls = running.pop()[1]
         if calls:
             found.setdefault(module, []).append(calls)
+            # Cloned, for what follows may write to them.
+            results.setdefault(module, []).append([tensor.clone() for tensor in _floating(output)])
 
     def note(arguments: dict[str, Any]) -> Tensor:
         result = F.interpolate(**arguments)
         running[-1][1].append(_call(arguments, result))
         return result
 
-    with evaluation_mode(model) as stack:
-        for module in model.modules():
-            stack.callback(module.register_forward_pre_hook(enter).remove)
-            stack.callback(module.register_forward_hook(exit).remove)
-        stack.enter_context(_Interpolation(note))
-        model(*(example if isinstance(example, tuple) else (example,)))
+    with _Interpolation(note):
+        _run(model, example, enter, exit)
     # A module that runs several times must do the same each time.
-    return {
+    calls: dict[nn.Module, list[_Call | str]] = {
         module: passes[0] if all(each == passes[0] for each in passes) else ["its calls differ from pass to pass"]
         for module, passes in found.items()
     }
+    return calls, results
+
+
+def _run(model: nn.Module, example: Any, enter: Callable[..., None], exit: Callable[..., None]) -> None:
+    """Call the model, with hooks around the call of each of its modules, and the same random numbers each time."""
+    with evaluation_mode(model) as stack:
+        torch.manual_seed(0)
+        for module in model.modules():
+            stack.callback(module.register_forward_pre_hook(enter).remove)
+            stack.callback(module.register_forward_hook(exit).remove)
+        # Cloned, for a forward pass may write to its arguments.
+        arguments = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example)
+        model(*(arguments if isinstance(arguments, tuple) else (arguments,)))
+
+
+def _floating(output: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 def _reasons(
-    meant: dict[nn.Module, tuple[str, ...]], calls: dict[nn.Module, list[_Call | str]]
+    meant: dict[nn.Module, tuple[str, ...]],
+    calls: dict[nn.Module, list[_Call | str]],
+    differing: dict[nn.Module, str],
 ) -> dict[nn.Module, str]:
     """Return the reasons why selected modules cannot be replaced."""
     reasons = {module: call for module in meant for call in calls[module] if isinstance(call, str)}
+    for module in meant:
+        if method := replaced_method(module):
+            reasons[module] = f"its {method} was replaced on the instance, and would not be called: del its {method}"
+    reasons |= differing
     # A module also serves the calls of modules inside of it, unless those have layers of their own.
     while True:
         found = {
@@ -209,20 +249,76 @@ def _call(arguments: dict[str, Any], result: Tensor) -> _Call | str:
         return f"mode={mode!r} is neither nearest nor bilinear"
     if arguments["align_corners"] or arguments["antialias"]:
         return "align_corners=True and antialias=True are other weights at every pixel"
-    scale = tuple(-(-large // small) for small, large in zip(x.shape[2:], result.shape[2:], strict=True))
-    for small, large, s in zip(x.shape[2:], result.shape[2:], scale, strict=True):
-        # A pyramid's map of odd size is one pixel smaller than twice the next.
-        if large < small or not small * s - large < s or (mode == "bilinear" and small * s != large):
-            return f"{tuple(x.shape[2:])} to {tuple(result.shape[2:])} is no enlargement by a whole factor"
-    return _Call(x.shape[1], (scale[0], scale[1]), mode)
+    before, after, sized = tuple(x.shape[2:]), tuple(result.shape[2:]), arguments["size"] is not None
+    scale = tuple(-(-large // small) for small, large in zip(before, after, strict=True))
+    for small, large, s in zip(before, after, scale, strict=True):
+        # A pyramid's map of odd size is one pixel smaller than twice the next. With two pixels less, the pixels that
+        # are nearest in the map are others.
+        if large < small or small * s - large > (sized and mode == "nearest"):
+            return f"{before} to {after} is no enlargement by a whole factor"
+    # The factor of a pixel is the size of the image. A factor of two that is asked for is that of a decoder, whose
+    # smallest map may have one pixel.
+    spreads = any(small == 1 < large for small, large in zip(before, after, strict=True))
+    if spreads and (sized or (before == (1, 1) and max(scale) > 2)):
+        return f"it spreads a pixel, {before} to {after}, as global pooling does; if it does not, give a larger example"
+    return _Call(x.shape[1], (scale[0], scale[1]), mode, x.device)
+
+
+def _difference(model: nn.Module, example: Any, edits: Sequence[Edit], results: _Results) -> dict[nn.Module, str]:
+    """Return the first module that computes something else with its new layers, with the reason, or nothing."""
+    old = {edit.new: edit.old for edit in edits}
+    passes = {module: iter(results[module]) for module in old.values()}
+    running: list[nn.Module] = []
+    found: dict[nn.Module, str] = {}
+
+    def enter(module: nn.Module, _: Any) -> None:
+        if module in old:
+            running.append(old[module])
+
+    def exit(module: nn.Module, _: Any, output: Any) -> None:
+        if module in old:
+            own = running.pop()
+            expected = next(passes[own], [])
+            if not found and not _agree(_floating(output), expected):
+                found[own] = (
+                    "its results are others with DDF-Up among its children; does its forward pass run them all?"
+                )
+
+    put_new(model, edits)
+    try:
+        _run(model, example, enter, exit)
+    except Exception as error:  # whatever a forward pass raises when it meets layers that it does not know
+        if not running and not found:
+            raise ValueError(
+                f"the model does not run with DDF-Up in the place of its interpolation: {error}"
+            ) from error
+        if not found:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            found[running[-1]] = f"its forward pass does not run with DDF-Up among its children: {reason}"
+    finally:
+        put_old(model, edits)
+    return found
+
+
+def _agree(results: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Return whether the tensors are equal but for rounding."""
+    if [tensor.shape for tensor in results] != [tensor.shape for tensor in expected]:
+        return False
+    for result, tensor in zip(results, expected, strict=True):
+        sizes = tensor[tensor.isfinite()].abs()
+        within = torch.finfo(tensor.dtype).eps ** 0.5 * (sizes.max().item() if sizes.numel() else 0.0)
+        if not torch.allclose(result.to(tensor.dtype), tensor, rtol=0, atol=within, equal_nan=True):
+            return False
+    return True
 
 
 # --- what serves it -----------------------------------------------------------------------------------------------
 
 
-def _served(module: nn.Module, calls: Sequence[Any], options: dict[str, Any]) -> nn.Module:
+def _served(module: nn.Module, calls: Sequence[Any], model: nn.Module, options: dict[str, Any]) -> nn.Module:
     """Return a module with the children and weights of this one, and DDF layers for its calls of interpolate."""
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    weights = (p for part in (module, model) for p in part.parameters() if p.is_floating_point())
+    dtype = next(weights, torch.empty(0)).dtype
     upsamplers = nn.ModuleList(
         nn.Identity()
         if call.scale == (1, 1)
@@ -232,21 +328,28 @@ def _served(module: nn.Module, calls: Sequence[Any], options: dict[str, Any]) ->
             norm="none",
             padding_mode="zeros" if call.mode == "nearest" else "replicate",
             init=call.mode,
-            device=like.device,
-            dtype=like.dtype,
+            device=call.device,
+            dtype=dtype,
             **options,
         )
         for call in calls
     )
-    if isinstance(module, nn.Upsample) and not is_hooked(module):
-        return upsamplers[0].train(module.training)
     kind: Any = type(module)
+    if kind.forward is nn.Upsample.forward and not is_hooked(module):
+        return upsamplers[0].train(module.training)
     served = module.__new__(_serving(kind))
-    # Children, weights and hooks are shared, the places where they are kept are not.
-    kept = vars(module).items()
-    served.__dict__ = {key: copy.copy(value) if isinstance(value, (dict, set)) else value for key, value in kept}
+    served.__dict__ = {name: _kept(value, module, served) for name, value in vars(module).items()}
     served.ddf_upsample = upsamplers.train(module.training)
     return served
+
+
+def _kept(value: Any, module: nn.Module, served: nn.Module) -> Any:
+    """Return an attribute of a module for the one that serves it."""
+    if isinstance(value, (dict, set)):  # children, weights and hooks are shared, the places where they are kept are not
+        return copy.copy(value)
+    if isinstance(value, types.MethodType) and value.__self__ is module:
+        return types.MethodType(value.__func__, served)
+    return value
 
 
 @functools.cache
@@ -257,18 +360,13 @@ def _serving(kind: type[nn.Module]) -> type[nn.Module]:
         upsamplers = iter(self.ddf_upsample)
 
         def serve(arguments: dict[str, Any]) -> Tensor:
-            x, size = arguments["input"], arguments["size"]
-            larger = next(upsamplers)(x)
-            if size is None:
-                return larger
-            height, width = (size, size) if isinstance(size, int) else size
-            sh, sw = (large // small for small, large in zip(x.shape[2:], larger.shape[2:], strict=True))
-            if not (0 <= larger.shape[2] - height < sh and 0 <= larger.shape[3] - width < sw):
+            upsampler = next(upsamplers, None)
+            if upsampler is None:
                 raise ValueError(
-                    f"DDF-Up by {sh}x{sw} makes {tuple(larger.shape[2:])} of {tuple(x.shape[2:])}, and "
-                    f"{(height, width)} is asked for; replace_upsample was given an example of another factor"
+                    f"{kind.__name__} interpolates more often than the {len(self.ddf_upsample)} times of the example "
+                    "that replace_upsample was given; give one that does as often"
                 )
-            return larger[:, :, :height, :width]
+            return _serve(upsampler, arguments["input"], arguments["size"], arguments["scale_factor"])
 
         with _Interpolation(serve):
             return kind.forward(self, *args, **kwargs)
@@ -278,7 +376,32 @@ def _serving(kind: type[nn.Module]) -> type[nn.Module]:
         return _rebuilt, (kind,), *object.__reduce_ex__(self, 2)[2:]
 
     own = {"forward": forward, "__reduce_ex__": reduced, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    if issubclass(kind, (nn.Sequential, nn.ModuleList)):
+        own |= {"__iter__": _own_children, "__len__": lambda self: len(self._modules) - 1}
     return type(kind.__name__, (kind,), own)
+
+
+def _own_children(self: Any) -> Iterator[nn.Module]:
+    """Yield the children that a container had before; its forward pass runs over them."""
+    return (child for name, child in self._modules.items() if name != "ddf_upsample")
+
+
+def _serve(upsampler: Any, x: Tensor, size: Any, scale_factor: Any) -> Tensor:
+    """Return what interpolate is asked for."""
+    larger: Tensor = upsampler(x)
+    sh, sw = getattr(upsampler, "scale_factor", (1, 1))
+    if size is None:
+        asked = tuple(scale_factor) if isinstance(scale_factor, Sequence) else (scale_factor, scale_factor)
+        fits, height, width = asked == (sh, sw), larger.shape[2], larger.shape[3]
+    else:
+        asked = height, width = (size, size) if isinstance(size, int) else tuple(size)
+        fits = 0 <= larger.shape[2] - height < sh and 0 <= larger.shape[3] - width < sw
+    if not fits:
+        raise ValueError(
+            f"DDF-Up by {sh}x{sw} makes {tuple(larger.shape[2:])} of {tuple(x.shape[2:])}, and "
+            f"{asked} is asked for; replace_upsample was given an example of another factor"
+        )
+    return larger[:, :, :height, :width]
 
 
 def _rebuilt(kind: Any) -> nn.Module:

@@ -165,6 +165,13 @@ def _overridden() -> DDF2d:
     return layer
 
 
+def _overridden_inside() -> DDF2d:
+    layer = DDF2d(16)
+    conv = layer.channel.reduce
+    conv._conv_forward = lambda x, weight, bias: nn.functional.conv2d(x, 2 * weight, bias)  # type: ignore[method-assign]
+    return layer
+
+
 def _parametrised() -> DDF2d:
     layer = DDF2d(16)
     nn.utils.parametrizations.weight_norm(layer.channel.expand)
@@ -179,12 +186,24 @@ def _parametrised() -> DDF2d:
         _parametrised(),
         _with_padding(),
         _overridden(),
+        _overridden_inside(),
         DDF2d(16, norm="sigmoid"),
         DDF2d(16, filters="spatial"),
         DDF2d(16, padding=0),
         DDF2d(16, 4),
     ],
-    ids=["hooked", "replaced", "parametrised", "wider", "overridden", "sigmoid", "spatial", "valid", "even"],
+    ids=[
+        "hooked",
+        "replaced",
+        "parametrised",
+        "wider",
+        "overridden",
+        "overridden inside",
+        "sigmoid",
+        "spatial",
+        "valid",
+        "even",
+    ],
 )
 def test_parts_that_are_not_as_built_are_called(layer: DDF2d) -> None:
     x, scale, shift = channels_last(2, 16, 9, 9), torch.randn(16), torch.randn(16)

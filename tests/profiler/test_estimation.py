@@ -297,6 +297,43 @@ def test_on_a_gpu():
     assert 0 < cost.predicted.peak_bytes <= cost.measured.peak_bytes
 
 
+class Attention(nn.Module):
+    """Eight heads of 128 queries, keys and values, each 64 long."""
+
+    def __init__(self, mask=None, is_causal=False):
+        super().__init__()
+        self.queries, self.mask, self.is_causal = nn.Parameter(torch.randn(1, 8, 128, 64)), mask, is_causal
+
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(
+            self.queries + x, x, x, attn_mask=self.mask, is_causal=self.is_causal
+        )
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (Attention(), (1, 8, 128, 64)),
+        (Attention(is_causal=True), (2, 8, 128, 64)),
+        (Attention(mask=torch.zeros(128, 128)), (1, 8, 128, 64)),
+        (nn.TransformerEncoderLayer(64, 8, batch_first=True), (2, 128, 64)),
+        (nn.TransformerEncoderLayer(64, 8, batch_first=True).eval(), (2, 128, 64)),
+    ],
+    ids=["attention", "causal", "mask", "transformer, training", "transformer"],
+)
+def test_attention_is_counted_as_the_torch_that_is_there_counts_it(layer, shape):
+    """On the CPU, FlopCounterMode of torch 2.15 counts it, and that of 2.14 does not."""
+    flops, training_flops = actual_flops(copy.deepcopy(layer), torch.randn(shape))
+    if isinstance(layer, Attention):
+        # Two products of 128 x 64 x 128 for each head; the backward pass has five.
+        product = 2 * shape[0] * 8 * 128 * 64 * 128
+        assert (flops, training_flops) in {(2 * product, 7 * product), (0, 0)}
+    cost = estimate(layer, shape, measure=True)
+    for totals in (cost.predicted, cost.measured):
+        assert (totals.flops, totals.training_flops) == (flops, training_flops)
+    assert sum(row.flops for row in cost.layers) == flops
+
+
 class Undecided(nn.Module):
     def forward(self, x):
         return x if x.sum() > 0 else -x

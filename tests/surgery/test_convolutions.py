@@ -10,6 +10,7 @@ from torch.nn.utils import prune
 from ddfnet.nn import DDF2d, DDFConv2d
 from ddfnet.surgery import replace_conv
 from ddfnet.surgery.convolutions import SamePadding
+from tests.alterations import ALTERATIONS
 
 GEOMETRIES = {
     "plain": {"kernel_size": 3, "padding": 1},
@@ -216,12 +217,20 @@ class TestWhatIsRefused:
         untouched(model, f"^1 cannot be replaced: .*{reason}.*; leave it out of where$", "*")
         assert replace_conv(model, "0")
 
-    @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+    @pytest.mark.parametrize(
+        "register",
+        [
+            "register_forward_hook",
+            "register_forward_pre_hook",
+            "register_full_backward_hook",
+            "register_full_backward_pre_hook",
+        ],
+    )
     def test_layers_with_hooks(self, register):
         model, seen = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8)), []
         handle = getattr(model[0], register)(lambda *_: seen.append(1))
-        untouched(model, r"^0 cannot be replaced: it has forward hooks, .* remove them; leave it out of where$", "*")
-        model(torch.randn(1, 8, 5, 5))
+        untouched(model, r"^0 cannot be replaced: it has hooks, .* remove them; leave it out of where$", "*")
+        model(torch.randn(1, 8, 5, 5)).sum().backward()
         assert seen == [1]
         handle.remove()
         assert replace_conv(model, "*")
@@ -230,10 +239,27 @@ class TestWhatIsRefused:
         model, x = nn.Sequential(depthwise(kernel_size=3)), torch.randn(1, 6, 9, 9)
         prune.l1_unstructured(model[0], "weight", 0.5)
         expected = model(x)
-        untouched(model, "^0 cannot be replaced: it has forward hooks, as a pruned layer does", "*")
+        untouched(model, "^0 cannot be replaced: it has hooks, as a pruned layer does", "*")
         prune.remove(model[0], "weight")
         replace_conv(model, "*")
         assert error(model(x), expected) <= 1e-5
+
+    @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+    @pytest.mark.parametrize("alter", ALTERATIONS.values(), ids=ALTERATIONS)
+    def test_layers_that_compute_something_else(self, alter):
+        model, x = nn.Sequential(depthwise(kernel_size=3)), torch.randn(1, 6, 9, 9)
+        alter(model[0])
+        expected = model.eval()(x)
+        untouched(model, "^0 cannot be replaced: it(s|) .*; leave it out of where$", "*")
+        assert torch.equal(model(x), expected)
+
+    def test_a_class_that_does_not_what_its_name_says(self):
+        class Conv2dSame(nn.Conv2d):
+            def _conv_forward(self, x, weight, bias):
+                return super()._conv_forward(x, weight / weight.std(), bias)
+
+        model = nn.Sequential(Conv2dSame(6, 6, 3, groups=6))
+        untouched(model, "^0 cannot be replaced: this Conv2dSame computes something else than nn.Conv2d behind", "*")
 
     def test_a_pattern_that_matches_nothing(self):
         untouched(blocks(), r"where matches no convolution .* got 'layer1\.\*'; model.named_modules", "layer1.*")

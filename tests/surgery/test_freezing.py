@@ -8,6 +8,7 @@ from torch import nn
 
 from ddfnet.nn import DDF2d, DDFConv2d
 from ddfnet.surgery import freeze, fuse
+from tests.alterations import ALTERATIONS
 
 OPTIONS = {
     "both": {},
@@ -90,6 +91,19 @@ def test_the_mode_and_the_weights_stay():
     freeze(model, [torch.randn(2, 4, 8, 8)])
     assert model.training and model[0].training and not model[0]._forward_hooks
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+@pytest.mark.parametrize("alter", ALTERATIONS.values(), ids=ALTERATIONS)
+def test_layers_that_compute_something_else_stay(alter):
+    model, x = nn.Sequential(DDF2d(4, norm="none"), DDF2d(4, norm="none", zero_init=True)), torch.randn(2, 4, 8, 8)
+    alter(model[0].spatial.conv)
+    expected = model.eval()(x)
+    report = freeze(model, [x], tolerance=float("inf"))
+    assert [type(layer) for layer in model] == [DDF2d, nn.Conv2d]
+    [(name, reason)] = report.skipped
+    assert name == "0" and reason.startswith("it") and "its filters vary" not in reason
+    assert error(model(x), expected) < 1e-5
 
 
 def test_what_is_refused():

@@ -14,6 +14,7 @@ from torch.nn.utils import prune
 import ddfnet
 from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FusedDDF2d
 from ddfnet.surgery import fuse
+from tests.alterations import ALTERATIONS, replace_forward
 
 
 @pytest.fixture(autouse=True)
@@ -327,6 +328,44 @@ def test_what_must_not_be_folded_stays(net):
     model = randomised(net()).double()
     fused = check(model, torch.randn(2, 8, 6, 7, dtype=torch.float64))
     assert norms(fused) == norms(model)
+
+
+ALTERED = {
+    "a convolution": lambda net: net.conv,
+    "the filter of a DDF2d": lambda net: net.ddf.spatial.conv,
+    "the bottleneck of a DDF2d": lambda net: net.ddf.channel.reduce,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+@pytest.mark.parametrize("alter", ALTERATIONS.values(), ids=ALTERATIONS)
+@pytest.mark.parametrize("choose", ALTERED.values(), ids=ALTERED)
+def test_layers_that_compute_something_else_stay(choose, alter):
+    torch.manual_seed(0)
+    model = randomised(Net())
+    alter(choose(model))
+    # Before pruning or the old weight norm has run once, its tensors are no leaves and copy.deepcopy refuses them.
+    model = model.double().eval()
+    x = torch.randn(2, 8, 6, 7, dtype=torch.float64)
+    expected = model(x)
+    fused = fuse(model)
+    assert error(fused(x), expected) < 1e-12
+    altered = "norm" if choose(model) is model.conv else "ddf_norm"
+    assert norms(fused) == [altered]
+
+
+@pytest.mark.parametrize("name", ["norm", "ddf_norm", "ddf", "relu", "ddf.spatial.norm", "ddf.channel.act"])
+def test_other_layers_whose_forward_was_replaced_stay(name):
+    class WithReLU(Net):
+        def forward(self, x):
+            return self.relu(super().forward(x))
+
+    torch.manual_seed(0)
+    model = randomised(WithReLU()).double().eval()
+    replace_forward(model.get_submodule(name))
+    x = torch.randn(2, 8, 6, 7, dtype=torch.float64)
+    expected = model(x)
+    assert error(fuse(model)(x), expected) < 1e-12
 
 
 def test_otherwise_these_are_folded():

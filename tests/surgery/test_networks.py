@@ -1,5 +1,6 @@
 """Surgery on networks that people have: a trained one keeps its results, and others theirs."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,60 @@ class TestDetector:
         assert len(expected["boxes"]) > 0
         torch.testing.assert_close(result["boxes"], expected["boxes"], rtol=1e-3, atol=1e-2)
         torch.testing.assert_close(result["scores"], expected["scores"], rtol=1e-3, atol=1e-4)
+
+
+SEGMENTATION = {
+    "DeepLabV3": (None, "decoder.aspp.convs.4", "it spreads a pixel, (1, 1) to (8, 12), as global pooling does"),
+    "DeepLabV3Plus": (None, "decoder.aspp.0.convs.4", "it spreads a pixel, (1, 1) to (4, 6), as global pooling does"),
+    "FPN": (3, "segmentation_head.1", "align_corners=True"),
+    "MAnet": (5, None, None),
+    "PSPNet": (None, "decoder.psp.blocks.0", "align_corners=True"),
+}
+"""Modules whose calls are replaced, and one that stays and why."""
+
+
+class TestSegmentation:
+    @pytest.mark.parametrize("name", SEGMENTATION)
+    def test_results_stay_or_the_model_does(self, name):
+        smp = pytest.importorskip("segmentation_models_pytorch")
+        count, stays, reason = SEGMENTATION[name]
+        model = getattr(smp, name)("mobilenet_v2", encoder_weights=None).eval()
+        x = torch.randn(1, 3, 64, 96)
+        state, expected = set(model.state_dict()), model(x)
+        if count is None:
+            with pytest.raises(ValueError, match=re.escape(f"{stays} cannot be replaced: {reason}")):
+                surgery.replace_upsample(model, x)
+            assert set(model.state_dict()) == state and torch.equal(model(x), expected)
+            return
+        report = surgery.replace_upsample(model, x)
+        assert len(report.changes) == count
+        assert stays is None or dict(report.skipped)[stays].startswith(reason)
+        assert error(model(x), expected) <= 1e-5
+
+    def test_the_decoder_of_lraspp(self):
+        from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+
+        model, x = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None).eval(), torch.randn(1, 3, 128, 192)
+        expected = model(x)["out"]
+        report = surgery.replace_upsample(model, x)
+        assert [change.name for change in report.changes] == ["classifier"]
+        assert error(model(x)["out"], expected) <= 1e-5
+
+    def test_the_pooling_of_torchvisions_deeplab(self):
+        from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
+
+        model, x = deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None).eval(), torch.randn(1, 3, 64, 96)
+        expected = model(x)["out"]
+        reason = r"classifier.0.convs.4 cannot be replaced: it spreads a pixel, \(1, 1\) to \(4, 6\)"
+        with pytest.raises(ValueError, match=reason):
+            surgery.replace_upsample(model, x)
+        assert torch.equal(model(x)["out"], expected)
+
+    def test_the_branches_of_hrnet(self):
+        model, x = timm.create_model("hrnet_w18_small", features_only=True).eval(), torch.randn(1, 3, 64, 96)
+        expected = model(x)
+        assert len(surgery.replace_upsample(model, x).changes) == 10
+        assert all(error(*pair) <= 1e-5 for pair in zip(model(x), expected, strict=True))
 
 
 class TestUnet:

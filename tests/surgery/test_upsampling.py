@@ -1,6 +1,7 @@
 """Interpolation that becomes DDF-Up: it computes the same at first, whoever called it."""
 
 import copy
+import functools
 import io
 import pickle
 
@@ -153,6 +154,17 @@ class TestModels:
         assert error(exported(x)[0], expected) <= 1e-5
         assert error(torch.compile(model, backend="eager", fullgraph=True)(x)[0], expected) <= 1e-5
 
+    @pytest.mark.parametrize(
+        ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 0.02), (torch.float16, 0.002)]
+    )
+    def test_the_dtype_is_the_models(self, dtype, tolerance):
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2, mode="bilinear")).to(dtype)
+        x = torch.randn(1, 3, 9, 8, dtype=dtype)
+        expected = model(x)
+        replace_upsample(model, x)
+        assert {p.dtype for p in model.parameters()} == {dtype}
+        assert error(model(x).double(), expected.double()) <= tolerance
+
     def test_what_is_chosen_by_name(self):
         model, x = Net(), torch.randn(1, 3, 6, 5)
         report = replace_upsample(model, x, "*.up", kernel_size=5)
@@ -166,8 +178,9 @@ class TestModels:
         model.decoder.register_forward_hook(lambda *_: seen.append(1))
         replace_upsample(model, x)
         assert model.training and not model.decoder.training and not model.decoder.ddf_upsample.training
+        seen.clear()
         model(x)
-        assert seen == [1, 1]
+        assert seen == [1]
         assert model.decoder.register_forward_hook(lambda *_: None)
 
     def test_an_upsample_layer_keeps_its_hooks(self):
@@ -178,6 +191,251 @@ class TestModels:
         seen.clear()
         assert error(model(x), expected) <= 1e-5 and seen == [1]
         assert len(model[0].ddf_upsample) == 1
+
+
+def up(x, **options):
+    return F.interpolate(x, **(options or {"scale_factor": 2}))
+
+
+class Iterates(nn.Sequential):
+    def forward(self, x):
+        for child in self:
+            x = child(x)
+        return up(x, scale_factor=2, mode="bilinear")
+
+
+class CallsItsSuper(nn.Sequential):
+    def forward(self, x):
+        return up(super().forward(x))
+
+
+class Indexes(nn.Sequential):
+    def forward(self, x):
+        assert len(self) == 2
+        return up(self[-1](self[0](x)) + sum(layer(x).mean() for layer in self[:1]))
+
+
+class Listed(nn.ModuleList):
+    def forward(self, x):
+        return up(functools.reduce(lambda x, layer: layer(x), self, x))
+
+
+class WritesToItsResult(nn.Module):
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers, self.inner = nn.Sequential(*layers), Inner()
+
+    def forward(self, x):
+        return self.inner(self.layers(x)).relu_()
+
+
+class Inner(nn.Module):
+    def forward(self, x):
+        return up(x)
+
+
+class Draws(Inner):
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return up(self.layers(x) + torch.randn_like(x[:, :1]))
+
+
+class WritesToItsArgument(Draws):
+    def forward(self, x):
+        return up(self.layers(x.sub_(1)))
+
+
+class Chooses(Inner):
+    """Calls one of its methods, which it keeps as an attribute."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        self.method = self.twice
+
+    def twice(self, x):
+        return up(self.layers(x)) * (2 if self.training else 1)
+
+    def forward(self, x):
+        return self.method(x)
+
+
+class Larger(nn.Upsample):
+    def __init__(self, *layers):
+        super().__init__(scale_factor=2)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return super().forward(self.layers(x)) + 1
+
+
+class Children(nn.Module):
+    """Runs all of its children, under whatever name they are there."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.one, self.two = layers
+
+    def each(self):
+        return self.children()
+
+    def forward(self, x):
+        for child in self.each():
+            x = child(x)
+        return up(x)
+
+
+class Modules(Children):
+    def each(self):
+        return list(self._modules.values())
+
+
+class Counts(Children):
+    def forward(self, x):
+        return up(self.two(self.one(x))) * len(list(self.children()))
+
+
+class Named(nn.ModuleDict):
+    def __init__(self, *layers):
+        super().__init__({"one": layers[0], "two": layers[1]})
+
+    def forward(self, x):
+        return up(functools.reduce(lambda x, layer: layer(x), self.values(), x))
+
+
+class TestModulesThatRunTheirOwnChildren:
+    @staticmethod
+    def build(kind):
+        layers = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 1)
+        return nn.Sequential(kind([*layers]) if kind is Listed else kind(*layers), nn.Conv2d(3, 2, 1)).eval()
+
+    @pytest.mark.parametrize(
+        "kind",
+        [Iterates, CallsItsSuper, Indexes, Listed, WritesToItsResult, WritesToItsArgument, Draws, Chooses, Larger],
+    )
+    def test_the_result_is_right(self, kind):
+        model, x = self.build(kind), torch.randn(2, 3, 6, 5)
+        seeded, given = torch.random.get_rng_state(), x.clone()
+        expected = model(x.clone())
+        torch.random.set_rng_state(seeded)
+        [change] = replace_upsample(model, x).changes
+        assert torch.equal(x, given)
+        assert change.begins == "identical" and "DDFUpsample2d 3x3 3 by 2x2" in change.after
+        torch.random.set_rng_state(seeded)
+        assert error(model(x.clone()), expected) <= 1e-5
+        [layer] = [layer for layer in model.modules() if isinstance(layer, DDFUpsample2d)]
+        with torch.no_grad():
+            layer.channel.expand.bias.mul_(2)
+        torch.random.set_rng_state(seeded)
+        assert error(model(x), expected) > 0.1, "it is served by the layer"
+        assert {f"{name}.weight" for name in ("0.0", "0.1")} <= set(model.state_dict()) or kind not in (
+            Iterates,
+            Listed,
+        )
+
+    @pytest.mark.parametrize("kind", [Iterates, Listed])
+    def test_it_compiles_exports_and_copies(self, kind):
+        model, x = self.build(kind), torch.randn(2, 3, 6, 6)
+        replace_upsample(model, x)
+        expected = model(x)
+        assert error(copy.deepcopy(model)(x), expected) == 0
+        assert error(pickle.loads(pickle.dumps(model))(x), expected) == 0
+        assert error(torch.compile(model, backend="eager", fullgraph=True)(x), expected) <= 1e-5
+        assert error(torch.export.export(model, (x,)).module()(x), expected) <= 1e-5
+
+    @pytest.mark.parametrize(
+        ("kind", "reason"),
+        [
+            (Children, "its forward pass does not run with DDF-Up among its children: .*ModuleList"),
+            (Modules, "its forward pass does not run with DDF-Up among its children: .*ModuleList"),
+            (Named, "its forward pass does not run with DDF-Up among its children: .*ModuleList"),
+            (Counts, "its results are others with DDF-Up among its children"),
+        ],
+    )
+    def test_or_it_is_refused(self, kind, reason):
+        model, x = self.build(kind).train(), torch.randn(2, 3, 6, 5)
+        model.append(nn.Upsample(scale_factor=3))
+        modules, expected = dict(model.named_modules()), model(x)
+        with pytest.raises(ValueError, match=f"^0 cannot be replaced: {reason}.*; leave it out of where$"):
+            replace_upsample(model, x, "*")
+        with pytest.raises(ValueError, match=f"; 0 cannot be replaced: {reason}"):
+            replace_upsample(model[:2], x)
+        assert dict(model.named_modules()) == modules and torch.equal(model(x), expected)
+        assert all(module.training and not module._forward_hooks for module in model.modules())
+        report = replace_upsample(model, x)
+        assert [change.name for change in report.changes] == ["2"] and report.skipped[0][0] == "0"
+        assert error(model(x), expected) <= 1e-5
+
+    def test_what_is_around_a_refused_module_stays_too(self):
+        class Around(nn.Module):
+            def __init__(self, inner):
+                super().__init__()
+                self.inner = inner
+
+            def forward(self, x):
+                return up(self.inner(x))
+
+        model, x = nn.Sequential(Around(self.build(Children))), torch.randn(2, 3, 6, 5)
+        with pytest.raises(ValueError, match="0 cannot be replaced: Children inside of it interpolates too, and stays"):
+            replace_upsample(model, x)
+
+    def test_a_model_that_runs_the_children_of_others_is_refused(self):
+        class Reaches(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.decoder = Decoder()
+
+            def forward(self, x):
+                for child in self.decoder.children():
+                    child(x)
+                return self.decoder(x)
+
+        model, x = Reaches(), torch.randn(1, 3, 6, 5)
+        with pytest.raises(ValueError, match="^the model does not run with DDF-Up in the place of its interpolation: "):
+            replace_upsample(model, x)
+        assert type(model.decoder) is Decoder and model(x)
+
+
+class TestGlobalPooling:
+    """Its one pixel is spread over the image: by a factor that the size of the image is."""
+
+    class Pooling(nn.Sequential):
+        def __init__(self, *layers, **options):
+            super().__init__(nn.AdaptiveAvgPool2d(1), *layers)
+            self.options = options
+
+        def forward(self, x):
+            return x + up(super().forward(x), **(self.options or {"size": x.shape[2:], "mode": "bilinear"}))
+
+    @pytest.mark.parametrize("options", [{}, {"size": 6}, {"scale_factor": 6}], ids=str)
+    def test_its_branch_stays(self, options):
+        pooling = self.Pooling(nn.Conv2d(3, 3, 1), **options)
+        model, x = nn.Sequential(pooling, nn.Upsample(scale_factor=2)), torch.randn(1, 3, 6, 6)
+        expected = model(x)
+        report = replace_upsample(model, x)
+        assert [change.name for change in report.changes] == ["1"]
+        reason = "it spreads a pixel, (1, 1) to (6, 6), as global pooling does; if it does not, give a larger example"
+        assert report.skipped == (("0", reason),)
+        assert error(model(x), expected) <= 1e-5
+        with pytest.raises(ValueError, match="^0 cannot be replaced: it spreads a pixel"):
+            replace_upsample(model, x, "0")
+
+    def test_a_row_that_is_spread_stays(self):
+        class Strip(nn.Module):
+            def forward(self, x):
+                return up(x.mean(2, keepdim=True), size=x.shape[2:])
+
+        with pytest.raises(ValueError, match=r"it spreads a pixel, \(1, 6\) to \(6, 6\)"):
+            replace_upsample(nn.Sequential(Strip()), torch.randn(1, 3, 6, 6))
+
+    def test_the_smallest_map_of_a_decoder_is_enlarged(self):
+        model, x = nn.Sequential(nn.Upsample(scale_factor=2), nn.Upsample(scale_factor=2)), torch.randn(1, 3, 1, 1)
+        expected = model(x)
+        assert len(replace_upsample(model, x).changes) == 2
+        assert error(model(x), expected) <= 1e-5
 
 
 class Wrong(nn.Module):
@@ -197,6 +455,8 @@ class TestWhatIsRefused:
             ({"scale_factor": 2, "mode": "bilinear", "align_corners": True}, "align_corners=True"),
             ({"scale_factor": 0.5}, r"\(6, 6\) to \(3, 3\) is no enlargement by a whole factor"),
             ({"size": (9, 9), "mode": "bilinear"}, r"\(6, 6\) to \(9, 9\) is no enlargement"),
+            ({"size": (12, 16)}, r"\(6, 6\) to \(12, 16\) is no enlargement"),
+            ({"scale_factor": 2.9}, r"\(6, 6\) to \(17, 17\) is no enlargement"),
         ],
         ids=str,
     )
@@ -218,6 +478,42 @@ class TestWhatIsRefused:
             replace_upsample(Wrong(scale_factor=2), x)
         with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module"):
             replace_upsample(None, x)
+
+    def test_a_module_whose_forward_was_replaced(self):
+        model, x = Net(), torch.randn(1, 3, 6, 6)
+        model.decoder.up.forward = lambda x: F.interpolate(x, scale_factor=3) + 1
+        expected = model(x)
+        reason = "its forward was replaced on the instance, and would not be called"
+        with pytest.raises(ValueError, match=f"^decoder.up cannot be replaced: {reason}"):
+            replace_upsample(model, x, "decoder.up")
+        model.decoder.up = nn.Identity()
+        model.decoder.forward = functools.partial(Decoder.forward, model.decoder)
+        with pytest.raises(ValueError, match=f"decoder cannot be replaced: {reason}"):
+            replace_upsample(model, x)
+        assert type(model.decoder) is Decoder and len(expected) == 2
+
+    def test_calls_that_the_example_had_not(self):
+        class Repeats(nn.Module):
+            def forward(self, x, factor=2, times=1):
+                for _ in range(times):
+                    x = up(x, scale_factor=factor)
+                return x
+
+        class Around(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner = Repeats()
+
+            def forward(self, *arguments):
+                return self.inner(*arguments)
+
+        model, x = Around(), torch.randn(1, 3, 6, 6)
+        replace_upsample(model, (x, 2.0))
+        assert error(model(x), up(x)) <= 1e-5
+        with pytest.raises(ValueError, match=r"by 2x2 makes \(12, 12\) of \(6, 6\), and \(3, 3\) is asked for"):
+            model(x, 3)
+        with pytest.raises(ValueError, match="Repeats interpolates more often than the 1 times of the example"):
+            model(x, 2, 2)
 
     def test_a_module_without_the_one_inside_of_it(self):
         model, x = Net(), torch.randn(1, 3, 6, 6)

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from ddfnet.ops.triton.common import (
+    as_mask,
     channel_offsets,
     load_channel_taps,
     load_spatial_tap,
@@ -104,7 +105,7 @@ def ddf_bwd_filters_kernel(
                         term = product * cf_regs[i * GEOMETRY.kernel_w + tap_w]
                     ptrs = grad_spatial.ptr + sf_partial_offs + tap * grad_spatial.stride_c + y * grad_spatial.stride_h
                     total = tl.sum(term, axis=1).to(grad_spatial.ptr.dtype.element_ty)
-                    tl.store(ptrs + offs_w * grad_spatial.stride_w, total, mask=mask_w)
+                    tl.store(ptrs + offs_w * grad_spatial.stride_w, total, mask=as_mask(mask_w))
         accs = new_accs
     if grad_channel is not None:
         for index in tl.static_range(TILE.TAP_ROWS * GEOMETRY.kernel_w):
@@ -112,4 +113,4 @@ def ddf_bwd_filters_kernel(
             tap_w = index % GEOMETRY.kernel_w
             ptrs = grad_channel.ptr + cf_partial_offs + tap_h * grad_channel.stride_h + tap_w * grad_channel.stride_w
             total = tl.sum(accs[index], axis=0).to(grad_channel.ptr.dtype.element_ty)
-            tl.store(ptrs + filter_channel * grad_channel.stride_c, total, mask=mask_c)
+            tl.store(ptrs + filter_channel * grad_channel.stride_c, total, mask=as_mask(mask_c))

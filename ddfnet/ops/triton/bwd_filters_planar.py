@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from ddfnet.ops.triton.common import (
+    as_mask,
     channel_offsets,
     load_channel_taps,
     load_spatial_tap,
@@ -135,14 +136,14 @@ def ddf_bwd_filters_planar_kernel(
                 ptrs += lane[:, None] + (filter_channel * grad_channel.stride_c)[None, :]
                 total = tl.sum(cf_acc, axis=0, keep_dims=True).to(grad_channel.ptr.dtype.element_ty)
                 total = tl.broadcast_to(total, (TILE.BLOCK_W, TILE.BLOCK_C))
-                tl.store(ptrs, total, mask=mask & (lane == 0)[:, None])
+                tl.store(ptrs, total, mask=as_mask(mask & (lane == 0)[:, None]))
         sf_accs = new_accs
     if grad_spatial is not None:
         for index in tl.static_range(TILE.BLOCK_H * taps):
             row, tap = y + index % TILE.BLOCK_H, sf_tap + index // TILE.BLOCK_H
             ptrs = grad_spatial.ptr + pid_c * sf_partials[1] + tap * grad_spatial.stride_c + row * grad_spatial.stride_h
             total = tl.sum(sf_accs[index], axis=1).to(grad_spatial.ptr.dtype.element_ty)
-            tl.store(ptrs + offs_w * grad_spatial.stride_w, total, mask=mask_w & (row >= own_y))
+            tl.store(ptrs + offs_w * grad_spatial.stride_w, total, mask=as_mask(mask_w & (row >= own_y)))
 
 
 @triton.jit

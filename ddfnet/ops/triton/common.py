@@ -102,31 +102,41 @@ def zero_accs(COUNT: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr,
 
 
 @triton.jit
+def as_mask(condition):
+    """Return a condition as a block of true and false, for a load or a store.
+
+    In Triton's interpreter (3.9.0), a condition of one number that meets that of a block is a block of int32, which
+    loads refuse. For a GPU nothing is computed.
+    """
+    return condition != 0
+
+
+@triton.jit
 def load_tile(map, row, offs_w, offs_c, mask, ACC_DTYPE: tl.constexpr):
     """Load a tile of one row, zero where the mask is false; ``offs_c`` are in elements, ``offs_w`` are columns."""
     ptrs = map.ptr + row * map.stride_h + offs_w[:, None] * map.stride_w + offs_c[None, :]
-    return tl.load(ptrs, mask=mask, other=0.0).to(ACC_DTYPE)
+    return tl.load(ptrs, mask=as_mask(mask), other=0.0).to(ACC_DTYPE)
 
 
 @triton.jit
 def store_tile(map, row, offs_w, offs_c, mask, acc):
     """Round a tile to the dtype of the map and store it where the mask is true."""
     ptrs = map.ptr + row * map.stride_h + offs_w[:, None] * map.stride_w + offs_c[None, :]
-    tl.store(ptrs, acc.to(map.ptr.dtype.element_ty), mask=mask)
+    tl.store(ptrs, acc.to(map.ptr.dtype.element_ty), mask=as_mask(mask))
 
 
 @triton.jit
 def load_channel_tap(filter, tap_h, tap_w, offs_c, mask_c, ACC_DTYPE: tl.constexpr):
     """Load one tap of the channel filter, (1, BLOCK_C)."""
     ptrs = filter.ptr + tap_h * filter.stride_h + tap_w * filter.stride_w + offs_c
-    return tl.load(ptrs, mask=mask_c, other=0.0).to(ACC_DTYPE)[None, :]
+    return tl.load(ptrs, mask=as_mask(mask_c), other=0.0).to(ACC_DTYPE)[None, :]
 
 
 @triton.jit
 def load_spatial_tap(filter, tap, y, offs_w, mask_w, ACC_DTYPE: tl.constexpr):
     """Load one tap of the spatial filter, (BLOCK_W, 1)."""
     ptrs = filter.ptr + tap * filter.stride_c + y * filter.stride_h + offs_w * filter.stride_w
-    return tl.load(ptrs, mask=mask_w, other=0.0).to(ACC_DTYPE)[:, None]
+    return tl.load(ptrs, mask=as_mask(mask_w), other=0.0).to(ACC_DTYPE)[:, None]
 
 
 @triton.jit
