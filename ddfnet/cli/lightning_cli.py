@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from ddfnet.errors import UserError
-from ddfnet.pretrained import save, strip_prefix
+from ddfnet.pretrained import check_header, header_of, save, strip_prefix
 from ddfnet.tasks import TaskSpec, Training
 from ddfnet.training.callbacks import (
     AtomicCheckpointIO,
@@ -145,6 +145,8 @@ def build(spec: TaskSpec, arguments: Sequence[str]) -> LightningCLI:
             "exit_on_error": False,
         },
     )
+    if hasattr(network := getattr(cli.model, "network", None), "kind"):
+        check_header(header_of(network))  # now, because the file of the run's end is read by that
     if (strategy := type(cli.trainer.strategy).__name__) in _SHARDING:
         raise ValueError(f"trainer.strategy must be fsdp to shard weights over processes, got {strategy}")
     steps, epochs = cli.trainer.max_steps, cli.trainer.max_epochs or 0

@@ -18,6 +18,7 @@ from ddfnet.depth.valid import valid_depth
 from ddfnet.nn.branches import check_map, check_norm
 from ddfnet.ops.geometry import Combine
 from ddfnet.pretrained import PretrainedMixin, load, register_kind
+from ddfnet.pretrained.options import check_option, whole
 
 _HINTS = 4  # channels that describe the depth, see `_describe`
 _RADIUS = 2  # samples on each side, in the window in which the depth is described
@@ -33,7 +34,22 @@ class Level(NamedTuple):
     valid: Tensor
 
 
-@register_kind("depth")
+_FILE_OPTIONS = {  # numbers that a file may have
+    "scale_factor": whole(2, 2**10),
+    "channels": whole(2, 2**12),
+    "guide_channels": whole(2, 2**12),
+    "kernel_size": whole(3, 31),
+    "blocks": whole(0, 2**8),
+}
+
+
+def check_arguments(arguments: dict[str, Any]) -> None:
+    """Check the sizes that a file gives to `GuidedUpsampler`."""
+    for name, rule in _FILE_OPTIONS.items():
+        check_option(name, arguments.get(name), {name: rule})
+
+
+@register_kind("depth", check_options=check_arguments)
 class GuidedUpsampler(nn.Module, PretrainedMixin):
     r"""Network that upsamples a depth map with filters predicted from it and from an image of the same scene.
 

@@ -12,14 +12,36 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import MultiScaleRoIAlign
 
 from ddfnet.models.fpn import REDUCTIONS, PyramidBackbone
+from ddfnet.models.options import check_file_options
 from ddfnet.pretrained import PretrainedMixin, register_kind
+from ddfnet.pretrained.options import check_option, number, several, whole
 
 _RATIOS = (0.5, 1.0, 2.0)
 _POOLED = 7  # height and width of the pooled features of a box
+_FILE_OPTIONS = {  # numbers that a file may have
+    "width": whole(1, 2**14),
+    "head_width": whole(1, 2**16),
+    "min_size": several(whole(1, 2**13), alone=True),
+    "max_size": whole(1, 2**13),
+    "anchor_scale": number(0, 2**13),
+}
 _FORWARDED = ("rpn_", "box_", "image_")  # prefixes of the arguments that torchvision gets unchanged
 
 
-@register_kind("detection")
+def check_arguments(arguments: dict[str, Any]) -> None:
+    """Check the arguments that a file gives to `Detector`.
+
+    Raises:
+        ValueError: an option of the backbone that a file may not have; sizes of images that no memory holds.
+    """
+    check_file_options(arguments.get("backbone", "resnet50"), arguments.get("backbone_options"))
+    for name, rule in _FILE_OPTIONS.items():
+        check_option(name, arguments.get(name), {name: rule})
+    for name, value in (arguments.get("rcnn") or {}).items():
+        check_option(name, value, {name: several(number(-1e6, 1e6), alone=True)})
+
+
+@register_kind("detection", check_options=check_arguments)
 class Detector(FasterRCNN, PretrainedMixin):
     """Faster R-CNN with a feature pyramid whose top-down path takes any of `ddfnet.models.upsamplers.UPSAMPLERS`.
 

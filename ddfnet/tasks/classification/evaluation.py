@@ -11,8 +11,9 @@ from typing import Any
 import lightning
 from torch import nn
 
-from ddfnet.pretrained import load, read_card, read_header
-from ddfnet.tasks.classification.data import ClassificationData, upgrade_preprocessing
+from ddfnet.models.classifier import complete_preprocessing
+from ddfnet.pretrained import load_with_header, read_card, reading
+from ddfnet.tasks.classification.data import ClassificationData
 from ddfnet.tasks.classification.module import Classifier
 from ddfnet.tasks.evaluation import EvaluationTable, distinct_paths
 
@@ -81,7 +82,9 @@ def evaluate(
     cards = {file: read_card(file) for file in checkpoints}
     rows = []
     for file, card in cards.items():
-        network, header = load(file, "classification"), read_header(file)
+        network, header = load_with_header(file, "classification")
+        with reading(file):
+            preprocessing = complete_preprocessing(header.extra.get("preprocessing"), network)
         model_args: Any = header.init_args
         data = ClassificationData(
             path,
@@ -91,7 +94,7 @@ def evaluate(
             batch_size=batch_size,
             on_bad_image=on_bad_image,  # type: ignore[arg-type]
             workers=workers,
-            **upgrade_preprocessing(header.extra["preprocessing"]),
+            **preprocessing,
         )
         data.setup("validate")
         _check_classes(file, (card or {}).get("classes"), data)
