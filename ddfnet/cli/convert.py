@@ -96,7 +96,7 @@ def _read(file: Path, name: str | None) -> tuple[nn.Module, Header, str, str | N
                 header = header_of(network)
             else:
                 network, header = network_of(content.header, content.weights), content.header
-            if header.kind == "classification":
+            if header.kind == "classification" and content.program != "ddfnet":
                 said = complete_preprocessing(header.extra.get("preprocessing"), network)
                 header = header._replace(extra={**header.extra, "preprocessing": said})
             return network, header, _mapping(content), content.note

@@ -115,10 +115,10 @@ def classifier_of(weights: Weights, name: str, options: dict[str, Any] | None = 
 def _inner(weights: Weights, network: nn.Module) -> Weights:
     """Return the weights of the network among those of a module around it, such as Lightning's."""
     first, *_ = own = network.state_dict()
-    for name in weights:
-        prefix = name.removesuffix(first)
-        if name != first and name.endswith(f".{first}"):
-            return {each.removeprefix(prefix): value for each, value in weights.items() if each.startswith(prefix)}
+    prefixes = [name.removesuffix(first) for name in weights if name.endswith(f".{first}")]
+    if first not in weights and prefixes:
+        prefix = min(prefixes, key=len)  # inner blocks may have a layer of the first one's name
+        return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     if not own.keys() & weights.keys():
         compat.load_official(weights)  # raises: neither ours nor official
     return weights
@@ -157,6 +157,9 @@ def complete_preprocessing(given: Any, network: nn.Module) -> dict[str, Any]:
     said: dict[str, Any] = {_OLD_NAMES.get(name, name): value for name, value in (given or {}).items()}
     for name, value in said.items():
         check_option(name, value, _PREPROCESSING, "preprocessing")
+    means, deviations = (len(said.get(name) or ()) for name in ("mean", "std"))
+    if means != deviations and means and deviations:
+        raise ValueError(f"its preprocessing must have as many means as stds, got {means} and {deviations}")
     config: dict[str, Any] | None = getattr(network, "pretrained_cfg", None)  # type: ignore[assignment]
     return {**(preprocessing_of(config) if config else {}), **said}
 

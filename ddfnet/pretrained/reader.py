@@ -10,6 +10,7 @@ import argparse
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,7 +150,8 @@ def _from_json(name: str, text: str) -> Any:
 def _load(file: Path) -> Any:
     """Load what ``torch.save`` wrote, without running code in it."""
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of programs, which are refused
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch advises to run the code
         text = str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from ddfnet.models.classifier import complete_preprocessing
 from ddfnet.pretrained import load_with_header, read_card, reading
+from ddfnet.pretrained.options import shown
 from ddfnet.tasks.classification.data import ClassificationData
 from ddfnet.tasks.classification.module import Classifier
 from ddfnet.tasks.evaluation import EvaluationTable, distinct_paths
@@ -128,9 +130,11 @@ def _scores(file: Path, network: nn.Module, model_args: dict[str, Any], data: Cl
     )
 
 
-def _check_classes(file: Path, trained: list[str] | None, data: ClassificationData) -> None:
+def _check_classes(file: Path, trained: Any, data: ClassificationData) -> None:
+    if trained is not None and not (isinstance(trained, list) and all(isinstance(name, str) for name in trained)):
+        raise ValueError(f"{file}: its card must have classes that are a list of names, got {shown(trained)}")
     if trained and data.classes and trained != data.classes:
-        required, got = next((a, b) for a, b in zip(trained, data.classes, strict=True) if a != b)
+        required, got = next((a, b) for a, b in zip_longest(trained, data.classes) if a != b)
         raise ValueError(
             f"{data.path} must have the classes that {file} was trained with, got {got!r} for {required!r}"
         )
