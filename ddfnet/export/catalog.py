@@ -158,9 +158,11 @@ def subject(name: str, checkpoint: Path | None = None) -> Subject:
     """
     file = Path(name)
     if file.suffix in _WEIGHTS:
-        network, header = load_with_header(file)
+        loaded = load_with_header(file)
         with reading(file):
-            made = _subject_of(network, header)
+            made = _subject_of(loaded.network, loaded.header)
+        notes = [note for note in (loaded.note, made.note) if note is not None]
+        made = replace(made, note="; ".join(notes) or None)
     elif name in LAYERS:
         made = LAYERS[name]()
     elif name == "GuidedUpsampler":

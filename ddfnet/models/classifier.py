@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +10,7 @@ import timm
 from torch import nn
 
 from ddfnet import compat
-from ddfnet.models.options import LOADING, check_file_options
+from ddfnet.models.timm_options import LOADING, check_file_options
 from ddfnet.pretrained import (
     Header,
     PretrainedMixin,
@@ -21,13 +22,16 @@ from ddfnet.pretrained import (
     register_kind,
 )
 from ddfnet.pretrained.fitting import Budget
-from ddfnet.pretrained.options import check_option, choice, number, several, shown, whole
+from ddfnet.pretrained.options import check_option, choice, integer, number, several, shown
+from ddfnet.pretrained.reader import one_line
 
 # Keys of timm's configuration: the inputs that a network expects, and the names of its parts.
 _PRETRAINED_CFG = ("pool_size", "crop_pct", "interpolation", "mean", "std", "first_conv", "classifier", "label_names")
+# Errors of timm for options that it does not take, and for files of first weights.
+_TIMM_ERRORS = (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError)
 _DEFAULT_CLASSES = 1000  # timm's
-_PREPROCESSING = {  # what a file says of its images: what is required of each, in code and in words
-    "size": whole(1, 4096),
+_PREPROCESSING = {  # rules for the entries of a file
+    "size": integer(1, 4096),
     "crop_pct": number(0.01, 1),
     "eval_interpolation": choice("bicubic", "bilinear", "nearest", "box", "hamming", "lanczos"),
     "mean": several(number(-1e6, 1e6)),
@@ -61,7 +65,7 @@ def create_classifier(name: str, num_classes: int, options: dict[str, Any] | Non
     Args:
         name: any that ``timm.is_model`` knows, the package's own among them.
         num_classes: number of classes.
-        options: further arguments of ``timm.create_model``. A file may have those of `ddfnet.models.options` alone.
+        options: further arguments of ``timm.create_model``; a file has only those of `ddfnet.models.timm_options`.
 
     Raises:
         ValueError: timm does not know the name, or the network does not take an option.
@@ -71,8 +75,8 @@ def create_classifier(name: str, num_classes: int, options: dict[str, Any] | Non
         raise ValueError(f"network must be a name that timm knows, such as {', '.join(ours)}, got {name!r}")
     try:
         network: nn.Module = timm.create_model(name, num_classes=num_classes, **(options or {}))
-    except TypeError as error:  # from the constructor, for an argument that it does not take
-        raise ValueError(f"network {name} with {options}: {error}") from None
+    except _TIMM_ERRORS as error:
+        raise ValueError(f"network {name} with {options}: {one_line(error)}") from None
     if not hasattr(type(network), "init_args"):
         own: Any = network
         own.init_args = {"name": name, "num_classes": num_classes, "options": building_options(options or {})}
@@ -146,7 +150,7 @@ def complete_preprocessing(given: Any, network: nn.Module) -> dict[str, Any]:
     """Return the preprocessing of images for a network, as `ClassificationData` takes it.
 
     Args:
-        given: what the header of its file says, or None.
+        given: preprocessing in the header of its file, or None.
         network: the network, whose timm configuration has the rest.
 
     Raises:

@@ -12,18 +12,30 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import MultiScaleRoIAlign
 
 from ddfnet.models.fpn import REDUCTIONS, PyramidBackbone
-from ddfnet.models.options import check_file_options
+from ddfnet.models.timm_options import check_file_options
 from ddfnet.pretrained import PretrainedMixin, register_kind
-from ddfnet.pretrained.options import check_option, number, several, whole
+from ddfnet.pretrained.options import check_option, integer, number, several
 
 _RATIOS = (0.5, 1.0, 2.0)
 _POOLED = 7  # height and width of the pooled features of a box
 _FILE_OPTIONS = {  # numbers that a file may have
-    "width": whole(1, 2**14),
-    "head_width": whole(1, 2**16),
-    "min_size": several(whole(1, 2**13), alone=True),
-    "max_size": whole(1, 2**13),
+    "width": integer(1, 2**14),
+    "head_width": integer(1, 2**16),
+    "min_size": several(integer(1, 2**13), alone=True),
+    "max_size": integer(1, 2**13),
     "anchor_scale": number(0, 2**13),
+}
+_COUNT = integer(1, 10**5)
+_FILE_RCNN = {
+    **dict.fromkeys(("image_mean", "image_std"), several(number(1e-6, 1e6), count=3)),
+    "bbox_reg_weights": several(number(1e-6, 1e6), count=4),
+    **{f"rpn_{when}_nms_top_n_{mode}": _COUNT for when in ("pre", "post") for mode in ("train", "test")},
+    **dict.fromkeys(("rpn_batch_size_per_image", "box_batch_size_per_image", "box_detections_per_img"), _COUNT),
+    **{
+        f"{part}_{name}": number(0, 1)
+        for part in ("rpn", "box")
+        for name in ("nms_thresh", "fg_iou_thresh", "bg_iou_thresh", "positive_fraction", "score_thresh")
+    },
 }
 _FORWARDED = ("rpn_", "box_", "image_")  # prefixes of the arguments that torchvision gets unchanged
 
@@ -38,7 +50,7 @@ def check_arguments(arguments: dict[str, Any]) -> None:
     for name, rule in _FILE_OPTIONS.items():
         check_option(name, arguments.get(name), {name: rule})
     for name, value in (arguments.get("rcnn") or {}).items():
-        check_option(name, value, {name: several(number(-1e6, 1e6), alone=True)})
+        check_option(name, value, _FILE_RCNN)
 
 
 @register_kind("detection", check_options=check_arguments)

@@ -10,7 +10,12 @@ after which `save`, `load`, ``ddfnet convert`` and ``ddfnet export`` know it, an
 ``from_pretrained`` and ``push_to_hub``.
 """
 
-from ddfnet.pretrained.files import (
+from ddfnet.pretrained.fitting import Weights, load_state_dict_checked
+from ddfnet.pretrained.hub import PretrainedMixin
+from ddfnet.pretrained.reader import Content, parse_checkpoint, read, reading, strip_prefix
+from ddfnet.pretrained.registry import _KINDS as _KINDS
+from ddfnet.pretrained.registry import Header, build, check_header, header_of, register_kind
+from ddfnet.pretrained.saving import (
     load,
     load_with_header,
     network_of,
@@ -18,11 +23,6 @@ from ddfnet.pretrained.files import (
     read_header,
     save,
 )
-from ddfnet.pretrained.fitting import Weights, load_state_dict_checked
-from ddfnet.pretrained.hub import PretrainedMixin
-from ddfnet.pretrained.reader import Content, parse_checkpoint, read, reading, strip_prefix
-from ddfnet.pretrained.registry import _KINDS as _KINDS
-from ddfnet.pretrained.registry import Header, build, check_header, header_of, register_kind
 
 __all__ = [
     "Content",

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, TypeVar
 
 from ddfnet.files import atomic_write
 from ddfnet.pretrained.extras import import_extra
-from ddfnet.pretrained.files import load, save
 from ddfnet.pretrained.fitting import Budget, Weights, load_state_dict_checked
 from ddfnet.pretrained.reader import read
 from ddfnet.pretrained.registry import Header, check_header, kind_of
+from ddfnet.pretrained.saving import load, save
 
 _Hub = TypeVar("_Hub", bound="PretrainedMixin")
 

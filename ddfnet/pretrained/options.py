@@ -9,10 +9,10 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-_DEPTH = 8  # of lists in lists
-_ENTRIES = 100_000  # of a list: the classes of a detector
+_DEPTH = 8  # lists in each other
+_ENTRIES = 100_000  # entries of any list, such as a detector's classes
 _LISTED = 64  # entries of a list of sizes
-_CHARACTERS = 1000  # of a name
+_CHARACTERS = 1000  # characters of a name
 
 
 def check_options(arguments: Any, factory: Callable[..., Any]) -> None:
@@ -87,7 +87,7 @@ Rule = tuple[Callable[[Any], bool], str]
 """What is required of an option, in code and in words."""
 
 
-def whole(low: int, high: int) -> Rule:
+def integer(low: int, high: int) -> Rule:
     """Require a whole number in a range."""
     return lambda value: type(value) is int and low <= value <= high, f"a whole number from {low} to {high}"
 
@@ -103,16 +103,17 @@ def choice(*choices: Any) -> Rule:
     return lambda value: any(type(value) is type(each) and value == each for each in choices), words
 
 
-def several(one: Rule, *, alone: bool = False) -> Rule:
-    """Require a list, or with ``alone`` one value too."""
+def several(one: Rule, *, alone: bool = False, count: int | None = None) -> Rule:
+    """Require a list, of ``count`` values where that is given; with ``alone`` one value by itself too."""
     check, words = one
 
     def each(value: Any) -> bool:
-        return (alone and check(value)) or (
-            isinstance(value, list | tuple) and 0 < len(value) <= _LISTED and all(map(check, value))
-        )
+        if alone and check(value):
+            return True
+        fits = isinstance(value, list | tuple) and 0 < len(value) <= _LISTED and count in (None, len(value))
+        return fits and all(map(check, value))
 
-    return each, f"{words}, or " * alone + f"a list, each of it {words}"
+    return each, f"{words}, or " * alone + f"a list{f' of {count}' * bool(count)}, each of it {words}"
 
 
 def check_option(name: Any, value: Any, rules: Mapping[str, Rule], what: str = "option") -> None:

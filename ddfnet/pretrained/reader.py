@@ -28,12 +28,13 @@ _PREFIX = "network."  # before the names of the network's weights in a checkpoin
 _AVERAGES = ("state_dict_ema", "model_ema")  # timm's names; an average is what its training measured
 _STATES = (*_AVERAGES, "state_dict", "model", "module")
 _WRAPPERS = ("module.", "_orig_mod.")  # before all names: of DataParallel and its like, and of torch.compile
+_SAVE_AGAIN = "save its state dict again, with safetensors.torch.save_file"
 _LONGEST = 2**20  # characters of an entry of a header
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
 class Content(NamedTuple):
-    """What a file holds.
+    """Content of a file.
 
     Attributes:
         header: header of the network; None where the file does not say which network it is of.
@@ -122,11 +123,19 @@ def reading(file: Path, wanted: str | None = None) -> Iterator[None]:
     except ModuleNotFoundError:
         raise
     except Exception as error:  # broken files raise errors of many types
-        text = str(error).strip().partition("\n")[0]
+        text = one_line(error)
         if wanted is None:
-            raise ValueError(f"{file}: {text or type(error).__name__}") from None
+            raise ValueError(f"{file}: {text}") from None
         reason = f"{type(error).__name__}: {text}"
         raise ValueError(f"{file}: {wanted} is required, *.safetensors or *.ckpt ({reason})") from None
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error, or its type; torch's advice to run the code in a file is left out."""
+    text = str(error).strip().partition("\n")[0]
+    if "eights only" in text or "weights_only" in text:
+        return f"it must hold weights alone, and code in it is not run; {_SAVE_AGAIN}"
+    return text or type(error).__name__
 
 
 def read_safetensors(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -151,15 +160,14 @@ def _load(file: Path) -> Any:
     """Load what ``torch.save`` wrote, without running code in it."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of programs, which are refused
+            warnings.simplefilter("ignore")  # programs, of which torch warns, are refused
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch advises to run the code
         text = str(error)
         if (found := _GLOBAL.search(text)) or "TorchScript" in text:
             what = f"the code {found[1]}" if found else "a TorchScript program"
             raise ValueError(
-                f"it must hold weights alone, and code in it is not run, got {what}; save its state dict again, with "
-                "safetensors.torch.save_file"
+                f"it must hold weights alone, and code in it is not run, got {what}; {_SAVE_AGAIN}"
             ) from None
         if isinstance(error, pickle.UnpicklingError):
             raise ValueError("it must hold weights that torch.save wrote, got none, or a broken file") from None
@@ -176,7 +184,7 @@ def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights without the prefixes of what was around the network when it was saved."""
-    if len(state) > 1 and "n_averaged" in state:  # of AveragedModel
+    if len(state) > 1 and "n_averaged" in state:  # AveragedModel's
         state = {name: value for name, value in state.items() if name != "n_averaged"}
     while state and (found := next((each for each in _WRAPPERS if all(name.startswith(each) for name in state)), "")):
         state = {name.removeprefix(found): value for name, value in state.items()}

@@ -39,7 +39,7 @@ class Header(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What is known of a kind.
+    """Kind of networks.
 
     Attributes:
         factory: the class, or the function, that builds its networks.
@@ -104,7 +104,7 @@ def register_kind(
 
 
 def kind_of(header: Header) -> Kind:
-    """Return what is known of a header's kind.
+    """Return the kind that a header names.
 
     Raises:
         ValueError: no class is registered for it.
@@ -160,7 +160,7 @@ def header_of(network: nn.Module) -> Header:
     Raises:
         ValueError: the class is not registered.
     """
-    if (own := getattr(network, "pretrained_header", None)) is not None:  # of PretrainedMixin
+    if (own := getattr(network, "pretrained_header", None)) is not None:  # PretrainedMixin's
         header: Header = own()
         return header
     kind = getattr(network, "kind", None)

@@ -554,9 +554,13 @@ def test_a_network_without_preprocessing_is_measured_by_timm_s(images: Path, tmp
 
 
 def test_options_that_a_file_cannot_have_are_refused_at_the_start(images: Path, tmp_path: Path, fails: Fails) -> None:
+    network = {"model__network": "mobilenetv3_small_050", "model__network_options": "{head_norm: true}"}
+    line = fails(1, *arguments(tmp_path / "run", images, **network))
+    assert line.startswith("ddfnet: error: its option head_norm is none that a file may have")
+    assert not (tmp_path / "run").exists()
     options = "{layers: [1,1,1], channels: [8,8,8], norm_layer: {a: 1}}"
     line = fails(1, *arguments(tmp_path / "run", images, model__network_options=options))
-    assert "norm_layer" in line and not (tmp_path / "run").exists()
+    assert "norm_layer" in line and "AssertionError" in line
 
 
 def test_evaluating_what_is_no_classifier(images: Path, tmp_path: Path, fails: Fails) -> None:

@@ -92,6 +92,8 @@ def test_the_average_is_taken_and_said(tmp_path: Path, capsys: pytest.CaptureFix
     said = "the averaged weights are taken, state_dict_ema"
     assert f"note: {said}\n" in capsys.readouterr().out
     assert read_header(out).extra["provenance"]["note"] == said
+    assert main(["export", str(file), "--format", "pt2", "-o", str(tmp_path / "a.pt2")]) == 0
+    assert f"note: {said}\n" in capsys.readouterr().out
 
 
 def test_the_options_of_timm_s_training_are_kept(tmp_path: Path) -> None:

@@ -82,9 +82,11 @@ def evaluate(
     """
     distinct_paths(checkpoints)
     cards = {file: read_card(file) for file in checkpoints}
-    rows = []
+    rows, notes = [], []
     for file, card in cards.items():
-        network, header = load_with_header(file, "classification")
+        network, header, note = load_with_header(file, "classification")
+        if note is not None:
+            notes.append(f"{file}: {note}")
         with reading(file):
             preprocessing = complete_preprocessing(header.extra.get("preprocessing"), network)
         model_args: Any = header.init_args
@@ -105,7 +107,7 @@ def evaluate(
         "data": {"path": path, "source": source, "part": part},
         "networks": [{"file": str(file), "card": card} for file, card in cards.items()],
     }
-    return EvaluationTable(rows, COLUMNS, facts=facts)
+    return EvaluationTable(rows, COLUMNS, title="\n".join(notes), facts=facts)
 
 
 def _scores(file: Path, network: nn.Module, model_args: dict[str, Any], data: ClassificationData) -> ClassifierScores:

@@ -35,7 +35,7 @@ class Classifier(lightning.LightningModule):
             module, (N, C, H, W) -> logits (N, num_classes).
         num_classes: number of classes, at least 2.
         network_options: options of ``timm.create_model``, such as ``{"block_args": {"norm": "sigmoid"}}``: those of
-            `ddfnet.models.options`, which its file keeps, and those of the first weights, such as ``pretrained``.
+            `ddfnet.models.timm_options`, which its file keeps, and those of the first weights, such as ``pretrained``.
         optimizer: timm's name; ``"momentum"`` is SGD, and ``"sgd"`` SGD with Nesterov's momentum.
         learning_rate: the peak of the schedule.
         momentum: momentum of SGD; optimizers such as Adam have their own betas.

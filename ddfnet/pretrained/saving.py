@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from torch import nn
 
@@ -83,16 +83,24 @@ def load(file: str | PathLike[str], kind: Any = None) -> Any:
             those of its weights; a weight is nan or inf.
         ModuleNotFoundError: safetensors is not installed; the extra ``upsample`` has it.
     """
-    return load_with_header(file, kind)[0]
+    return load_with_header(file, kind).network
 
 
-def load_with_header(file: str | PathLike[str], kind: Any = None) -> tuple[Any, Header]:
+class Loaded(NamedTuple):
+    """Network of a file, its header, and a remark for the user, such as which of several weights were taken."""
+
+    network: Any
+    header: Header
+    note: str | None
+
+
+def load_with_header(file: str | PathLike[str], kind: Any = None) -> Loaded:
     """Load the network of a file, as `load` does, and return its header too."""
     name = _name_of(kind)
     with reading(Path(file), _left_by(name)):
         content = read(Path(file))
         header = _header(content, name)
-        return network_of(header, content.weights), header
+        return Loaded(network_of(header, content.weights), header, content.note)
 
 
 def network_of(header: Header, weights: Weights) -> nn.Module:

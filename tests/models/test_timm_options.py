@@ -19,7 +19,7 @@ from timm.models import model_entrypoint
 
 from ddfnet.models import DDFResNet, Detector
 from ddfnet.models.classifier import create_classifier
-from ddfnet.models.options import BLOCK_OPTIONS, OPTIONS, check_file_options
+from ddfnet.models.timm_options import BLOCK_OPTIONS, OPTIONS, check_file_options
 from ddfnet.pretrained import Header, load, save
 
 SMALL = {"layers": [1, 1, 1], "channels": [2, 2, 4]}

@@ -12,12 +12,12 @@ from typing import Any
 
 from timm.models import is_model, list_models, model_entrypoint
 
-from ddfnet.pretrained.options import Rule, check_option, choice, number, several, shown, whole
+from ddfnet.pretrained.options import Rule, check_option, choice, integer, number, several, shown
 
 _FLAG = choice(True, False)
 _SHARE = number(0, 1)
-_WIDTH = whole(1, 2**16)
-_BLOCKS = whole(1, 1000)
+_WIDTH = integer(1, 2**16)
+_BLOCKS = integer(1, 1000)
 _LAYER = (  # timm looks it up among its own layers
     lambda value: value is None or (isinstance(value, str) and re.fullmatch(r"\w{0,32}", value) is not None),
     "the name of a layer of timm's",
@@ -40,7 +40,7 @@ OPTIONS: dict[str, Rule] = {
     "aa_layer": _LAYER,
     "avg_down": _FLAG,
     "base_width": _WIDTH,
-    "block_reduce_first": whole(1, 64),
+    "block_reduce_first": integer(1, 64),
     "bn_eps": number(0, 1),
     "bn_momentum": _SHARE,
     "cardinality": _WIDTH,
@@ -49,30 +49,31 @@ OPTIONS: dict[str, Rule] = {
     "depth": _BLOCKS,
     "depths": several(_BLOCKS),
     "dims": several(_WIDTH),
-    "down_kernel_size": whole(1, 31),
+    "down_kernel_size": integer(1, 31),
     "drop_block_rate": _SHARE,
     "drop_path_rate": _SHARE,
     "drop_rate": _SHARE,
     "dynamic_img_size": _FLAG,
     "embed_dim": several(_WIDTH, alone=True),
     "global_pool": choice("avg", "max", "avgmax", "catavgmax", "fast", "token", "map", ""),
-    "img_size": several(whole(1, 2048), alone=True),
-    "in_chans": whole(1, 1024),
+    "img_size": several(integer(1, 2048), alone=True),
+    "in_chans": integer(1, 1024),
     "layers": several(_BLOCKS),
     "mixer": choice("conv", "depthwise", "ddf"),
     "mlp_ratio": number(0, 64),
     "norm_layer": _LAYER,
-    "num_classes": whole(0, 2**24),
+    "num_classes": integer(0, 2**24),
     "num_heads": several(_WIDTH, alone=True),
     "output_stride": choice(8, 16, 32),
-    "patch_size": several(whole(1, 256), alone=True),
+    "pad_type": choice("", "same", "valid"),
+    "patch_size": several(integer(1, 256), alone=True),
     "pretrained": choice(False),
     "qkv_bias": _FLAG,
     "replace_stem_pool": _FLAG,
-    "stem_stride": whole(1, 4),
+    "stem_stride": integer(1, 4),
     "stem_type": choice("", "deep", "deep_tiered"),
     "stem_width": _WIDTH,
-    "window_size": several(whole(1, 64), alone=True),
+    "window_size": several(integer(1, 64), alone=True),
     "zero_init_last": _FLAG,
 }
 """Options of ``timm.create_model``, and of the networks behind it: what is required of each, in code and in words."""
@@ -82,12 +83,15 @@ LOADING = (
     "checkpoint_path",
     "device",
     "dtype",
+    "exportable",
     "features_only",
+    "no_jit",
     "pretrained",
     "pretrained_cfg",
     "pretrained_cfg_overlay",
     "pretrained_model_args",
     "pretrained_strict",
+    "scriptable",
 )
 """Arguments of `timm.create_model` that name a source of weights, or the device: of no network."""
 
