@@ -30,6 +30,7 @@ _STATES = (*_AVERAGES, "state_dict", "model", "module")
 _WRAPPERS = ("module.", "_orig_mod.")  # before all names: of DataParallel and its like, and of torch.compile
 _SAVE_AGAIN = "save its state dict again, with safetensors.torch.save_file"
 _LONGEST = 2**20  # characters of an entry of a header
+_SHOWN = 2000  # characters of another program's error
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
@@ -131,11 +132,15 @@ def reading(file: Path, wanted: str | None = None) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error, or its type; torch's advice to run the code in a file is left out."""
-    text = str(error).strip().partition("\n")[0]
+    """Return the first line of an error, or its type.
+
+    Torch's advice to run the code in a file is left out. A damaged file may put characters into it that steer a
+    terminal; they become question marks.
+    """
+    text = str(error).strip().partition("\n")[0][:_SHOWN]
     if "eights only" in text or "weights_only" in text:
         return f"it must hold weights alone, and code in it is not run; {_SAVE_AGAIN}"
-    return text or type(error).__name__
+    return "".join(each if each.isprintable() else "?" for each in text) or type(error).__name__
 
 
 def read_safetensors(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

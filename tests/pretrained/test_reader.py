@@ -226,3 +226,12 @@ def test_a_header_of_the_length_of_a_book_is_not_parsed(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, file, {"kind": json.dumps("depth"), "init_args": "9" * 2**21})
     with pytest.raises(ValueError, match="its header's init_args must be at most 1048576 characters, got 2097152"):
         load(file)
+
+
+def test_a_damaged_file_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    made = guided_network(2)
+    header = {"kind": json.dumps("depth"), "init_args": json.dumps(made.init_args)}
+    save_file({**made.state_dict(), "\033[2J\r\u2028x": torch.ones(1)}, file, header)
+    with pytest.raises(ValueError, match=r"the weights do not fit this GuidedUpsampler: \?\[2J\?\?x is unknown"):
+        load(file)
