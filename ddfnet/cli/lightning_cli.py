@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -194,7 +193,7 @@ def check_checkpoint(file: Path, model: lightning.LightningModule) -> None:
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
         shapes = {name: value.shape for name, value in saved["state_dict"].items()}
-    except (KeyError, TypeError, AttributeError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except Exception as error:  # broken files raise errors of many types
         raise UserError(f"{file} is no checkpoint, or a broken one ({type(error).__name__})") from None
     if shapes != {name: value.shape for name, value in model.state_dict().items()}:
         raise UserError(f"{file} is a checkpoint of another model; resume with its own run's config.yaml (--config)")

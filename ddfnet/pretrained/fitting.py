@@ -14,6 +14,14 @@ Weights = Mapping[str, Tensor]  # a state dict
 _SHOWN = 3  # misfits that an error names
 _FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_RANDOM = (
+    torch.Tensor.normal_,
+    torch.Tensor.uniform_,
+    nn.init.kaiming_normal_,
+    nn.init.kaiming_uniform_,
+    nn.init.normal_,
+    nn.init.uniform_,
+)
 _FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 
 
@@ -21,7 +29,8 @@ class Budget(TorchFunctionMode):
     """Context in which a network is built that is not much larger than a file's weights.
 
     The first call of torch that goes beyond the budget raises a ValueError, before any memory is taken. A constructor
-    may make layers that it replaces later, so that the budget has room for them.
+    may make layers that it replaces later, so that the budget has room for them. Parameters begin as zeros instead of
+    random numbers.
 
     Args:
         weights: weights of the file.
@@ -35,12 +44,16 @@ class Budget(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        arguments = kwargs or {}
         self.calls -= 1
         if func in _FACTORIES:
-            self.elements -= _elements(*args, **(kwargs or {}))
+            self.elements -= _elements(*args, **arguments)
         if self.calls < 0 or self.elements < 0:
             raise ValueError("its options must be those of its weights, got such as are of a far larger network")
-        return func(*args, **(kwargs or {}))
+        if func in _RANDOM and isinstance(drawn := args[0] if args else arguments["tensor"], nn.Parameter):
+            drawn.detach().zero_()  # the file's weights will be there; random numbers took half of the time
+            return drawn
+        return func(*args, **arguments)
 
 
 def _elements(*sizes: Any, size: Any = (), **_: Any) -> int:

@@ -158,3 +158,14 @@ def test_a_budget_has_room_for_the_network_and_no_more() -> None:
         while True:
             nn.Linear(2, 2)
     nn.Linear(2, 2)  # outside there is none
+
+
+def test_random_numbers_are_not_drawn_for_parameters_but_for_buffers() -> None:
+    state = nn.Conv2d(8, 8, 3).state_dict()
+    before = torch.random.get_rng_state()
+    with Budget(state):
+        layer = nn.Conv2d(8, 8, 3)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        assert isinstance(layer.weight, nn.Parameter) and not layer.weight.any() and layer.weight.requires_grad
+        layer.register_buffer("noise", torch.empty(8).normal_(), persistent=False)
+    assert layer.noise.any()
