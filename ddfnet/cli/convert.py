@@ -70,8 +70,8 @@ def run(options: argparse.Namespace) -> int:
     }
     try:
         save(network, output, header=header._replace(extra={**header.extra, "provenance": provenance}))
-    except OSError as error:
-        raise UserError(str(error)) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source}: {error}" if isinstance(error, ValueError) else str(error)) from None
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     print(f"{output}: {type(network).__name__}, {millions:.2f} M parameters")
     return 0

@@ -37,7 +37,7 @@ def save(
 
     Raises:
         ValueError: the network's class is not registered, and there is no header; or it was made with an option that a
-            file may not have, so that it could not be loaded.
+            file may not have, so that it could not be loaded; or the header is not such as JSON can hold.
         OSError: a file cannot be written.
 
     Example:
@@ -56,7 +56,10 @@ def save(
         check_header(header)
     state = network.state_dict() if weights is None else weights
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    metadata = {name: json.dumps(value) for name, value in header.as_dict().items()}
+    try:
+        metadata = {name: json.dumps(value) for name, value in header.as_dict().items()}
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"the header must be such as JSON can hold, numbers and text for example: {error}") from None
     atomic_write(Path(file), serialise(tensors, metadata=metadata))
     if card is not None:
         atomic_write(Path(file).with_suffix(".json"), json.dumps(card, indent=2) + "\n")

@@ -154,6 +154,13 @@ def test_a_result_that_exists_is_kept(fails: Fails, tmp_path: Path) -> None:
     assert read_header(out).init_args["scale_factor"] == 4
 
 
+def test_a_header_that_json_cannot_hold_is_one_line(fails: Fails, tmp_path: Path) -> None:
+    network = guided_network(4)
+    save(tmp_path / "last.ckpt", network, header={**header_of(network).as_dict(), "extra": torch.ones(2)})
+    line = fails(1, "convert", str(tmp_path / "last.ckpt"), str(tmp_path / "out.safetensors"))
+    assert line.startswith(f"ddfnet: error: {tmp_path / 'last.ckpt'}: the header must be such as JSON can hold, ")
+
+
 @pytest.mark.parametrize("link", ["itself", "another path", "symbolic", "hard"])
 def test_a_file_is_not_converted_onto_itself(fails: Fails, tmp_path: Path, link: str) -> None:
     file = tmp_path / "mine.safetensors"
