@@ -197,9 +197,12 @@ def write_timm(file: Path, header: dict[str, Any], state: dict[str, Tensor]) -> 
     given = own if isinstance(own, dict) else {"model_kwargs": own}
     names = {"model": "name", "num_classes": "num_classes", "model_kwargs": "options"}
     options = {name: given.get(ours) for name, ours in names.items()}
-    said = header.get("preprocessing")
-    options |= said if isinstance(said, dict) else {"mean": said}
-    torch.save({"args": argparse.Namespace(**options), "state_dict_ema": state, "epoch": 3}, file)
+    said, renamed = header.get("preprocessing"), {"size": "img_size", "eval_interpolation": "interpolation"}
+    said = said if isinstance(said, dict) else {"mean": said}
+    options |= {renamed.get(name, name): value for name, value in said.items()}
+    saved = argparse.Namespace()
+    vars(saved).update(options)
+    torch.save({"args": saved, "state_dict_ema": state, "epoch": 3}, file)
 
 
 WRITERS = {"a.safetensors": write_safetensors, "a.ckpt": write_checkpoint, "a.pth.tar": write_timm}
