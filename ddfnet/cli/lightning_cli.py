@@ -144,7 +144,8 @@ def build(spec: TaskSpec, arguments: Sequence[str]) -> LightningCLI:
             "exit_on_error": False,
         },
     )
-    if hasattr(network := getattr(cli.model, "network", None), "kind"):
+    network: Any = getattr(cli.model, "network", None)
+    if hasattr(network, "kind"):
         check_header(header_of(network))  # now, because the file of the run's end is read by that
     if (strategy := type(cli.trainer.strategy).__name__) in _SHARDING:
         raise ValueError(f"trainer.strategy must be fsdp to shard weights over processes, got {strategy}")

@@ -158,7 +158,8 @@ def complete_preprocessing(given: Any, network: nn.Module) -> dict[str, Any]:
     """
     if given is not None and not isinstance(given, dict):
         raise ValueError(f"its preprocessing must be a dictionary, got {shown(given)}")
-    said: dict[str, Any] = {_OLD_NAMES.get(name, name): value for name, value in (given or {}).items()}
+    entries: dict[str, Any] = given or {}
+    said = {_OLD_NAMES.get(name, name): value for name, value in entries.items() if value is not None}
     for name, value in said.items():
         check_option(name, value, _PREPROCESSING, "preprocessing")
     means, deviations = (len(said.get(name) or ()) for name in ("mean", "std"))

@@ -78,6 +78,7 @@ COMPLETE = {
 
 def test_preprocessing_is_completed_from_the_network(network: nn.Module) -> None:
     assert complete_preprocessing(None, network) == complete_preprocessing({}, network) == COMPLETE
+    assert complete_preprocessing({"size": None, "mean": None}, network) == COMPLETE
     assert complete_preprocessing({"measured_crop": 0.5}, network) == COMPLETE | {"crop_pct": 0.5}
     assert complete_preprocessing({"size": 48}, nn.Linear(1, 1)) == {"size": 48}
 
