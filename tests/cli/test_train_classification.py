@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import signal
@@ -551,6 +552,25 @@ def test_a_network_without_preprocessing_is_measured_by_timm_s(images: Path, tmp
     save(made, tmp_path / "a.safetensors", header=header_of(made)._replace(extra={}))
     words = ("--checkpoint", str(tmp_path / "a.safetensors"), "--data", str(images))
     assert main(["evaluate", "classification", *words]) == 0
+
+
+def test_a_checkpoint_of_timm_s_training_is_measured(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"layers": [1, 1, 1], "channels": [8, 8, 8]}
+    made = create_classifier("small_resnet23", 2, options)
+    save(made, tmp_path / "a.safetensors")
+    given = argparse.Namespace(model="small_resnet23", num_classes=2, model_kwargs=options, lr=0.1)
+    file = tmp_path / "model_best.pth.tar"
+    torch.save({"arch": "small_resnet23", "args": given, "state_dict": {}, "state_dict_ema": made.state_dict()}, file)
+    results = {}
+    for name in ("a.safetensors", file.name):
+        words = ("--checkpoint", str(tmp_path / name), "--data", str(images), "--json", str(tmp_path / "results.json"))
+        assert main(["evaluate", "classification", *words]) == 0
+        [row] = json.loads((tmp_path / "results.json").read_text())["rows"]
+        results[name] = {key: row[key] for key in ("network", "top1", "loss", "images")}
+    assert results["a.safetensors"] == results[file.name]
+    assert f"{file}: the averaged weights are taken, state_dict_ema\n" in capsys.readouterr().out
 
 
 def test_options_that_a_file_cannot_have_are_refused_at_the_start(images: Path, tmp_path: Path, fails: Fails) -> None:

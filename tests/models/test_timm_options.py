@@ -140,6 +140,15 @@ def test_options_that_shape_a_network_are_kept(tmp_path: Path) -> None:
     assert torch.equal(loaded(x), made.eval()(x))
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "mobilenetv3_small_050", "levit_128s", "hrnet_w18_small"])
+def test_any_network_of_timm_is_built_within_the_budget_of_its_weights(tmp_path: Path, name: str) -> None:
+    made = create_classifier(name, 3).eval()
+    save(made, tmp_path / "a.safetensors")
+    loaded, x = load(tmp_path / "a.safetensors"), torch.rand(1, 3, 224, 224)
+    with torch.inference_mode():
+        assert torch.equal(loaded(x), made(x))
+
+
 def test_each_option_on_the_list_is_one_of_a_network(tmp_path: Path) -> None:
     for rule in (*OPTIONS.values(), *BLOCK_OPTIONS.values()):
         check, words = rule
