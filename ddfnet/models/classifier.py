@@ -10,7 +10,7 @@ import timm
 from torch import nn
 
 from ddfnet import compat
-from ddfnet.models.timm_options import LOADING, check_file_options
+from ddfnet.models.timm_options import LOADING, check_file_options, check_name
 from ddfnet.pretrained import (
     Header,
     PretrainedMixin,
@@ -70,9 +70,7 @@ def create_classifier(name: str, num_classes: int, options: dict[str, Any] | Non
     Raises:
         ValueError: timm does not know the name, or the network does not take an option.
     """
-    if not timm.is_model(name):
-        ours = timm.list_models(["ddf_*", "small_resnet*"])
-        raise ValueError(f"network must be a name that timm knows, such as {', '.join(ours)}, got {name!r}")
+    check_name(name)
     try:
         network: nn.Module = timm.create_model(name, num_classes=num_classes, **(options or {}))
     except _TIMM_ERRORS as error:
@@ -99,21 +97,20 @@ def load_classifier(file: Path, name: str) -> nn.Module:
         return classifier_of(read(file).weights, name)
 
 
-def classifier_of(weights: Weights, name: str, options: dict[str, Any] | None = None) -> nn.Module:
+def classifier_of(weights: Weights, name: str) -> nn.Module:
     """Create the network of these weights, see `load_classifier`.
 
     Raises:
         ValueError: the weights are of another network.
     """
     weights = rename_weights(weights)
-    arguments: dict[str, Any] = {"name": name, "num_classes": _DEFAULT_CLASSES, "options": options or {}}
-    network: Any = create_classifier(**arguments)
+    network = create_classifier(name, _DEFAULT_CLASSES)
     weights = _inner(weights, network)
     classes = _classes(weights, network)
     if classes != _DEFAULT_CLASSES:
-        network = create_classifier(**{**arguments, "num_classes": classes})
+        network = create_classifier(name, classes)
     load_state_dict_checked(network, weights)
-    return network.eval()  # type: ignore[no-any-return]
+    return network.eval()
 
 
 def _inner(weights: Weights, network: nn.Module) -> Weights:

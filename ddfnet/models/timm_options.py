@@ -96,6 +96,13 @@ LOADING = (
 """Arguments of `timm.create_model` that name a source of weights, or the device: of no network."""
 
 
+def check_name(name: str) -> None:
+    """Refuse the name of a network that timm does not know, which could be an address of its hub."""
+    if not is_model(name):
+        ours = list_models(["ddf_*", "small_resnet*"])
+        raise ValueError(f"network must be a name that timm knows, such as {', '.join(ours)}, got {shown(name)}")
+
+
 def check_file_options(name: str, options: Any) -> None:
     """Check the options that a file gives to ``timm.create_model``.
 
@@ -115,9 +122,7 @@ def check_file_options(name: str, options: Any) -> None:
         Traceback (most recent call last):
         ValueError: its option checkpoint_path is none that a file may have; build the network in Python
     """
-    if not is_model(name):
-        ours = list_models(["ddf_*", "small_resnet*"])
-        raise ValueError(f"network must be a name that timm knows, such as {', '.join(ours)}, got {shown(name)}")
+    check_name(name)
     if options is None:
         return
     if not isinstance(options, Mapping):
