@@ -9,7 +9,6 @@ resizes the guidance to the input.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import re
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from ddfnet.nn.branches import ChannelBranch, SpatialBranch, check_channels, che
 from ddfnet.nn.filter_norm import filter_norm
 from ddfnet.nn.upsample import resize
 from ddfnet.ops.recording import recordable
-from ddfnet.pretrained import load_state_dict_checked
+from ddfnet.pretrained import load_state_dict_checked, parse_checkpoint, read, reading
 
 __all__ = ["DDFPack", "DDFUpPack", "FilterNorm", "ddf", "load_official"]
 
@@ -330,16 +329,16 @@ def load_official(
     after. The state dict of a `DDFPack` becomes that of a `ddfnet.nn.DDF2d` in the same way.
 
     Args:
-        checkpoint: a state dict, a dict that holds one under "state_dict" or "model" (as timm's training checkpoints
-            do), or a file with either, ``.safetensors`` or what ``torch.load(weights_only=True)`` reads.
+        checkpoint: a state dict, a dict that holds one (as timm's training checkpoints do), or a file with either, see
+            `ddfnet.pretrained.read`.
         network: a network to load it into, or None.
 
     Returns:
         The state dict, on the CPU where it was read from a file; for ``model.load_state_dict``.
 
     Raises:
-        ValueError: nothing in it is named like an official DDF layer's weights; it is not of the network's shapes,
-            which then stays as it is.
+        ValueError: the file is missing or broken, or needs code that is not run; a value is no tensor; nothing in it is
+            named like an official DDF layer's weights; it does not fit the network, which then stays as it is.
         ModuleNotFoundError: a ``.safetensors`` file without the package safetensors.
 
     Example:
@@ -350,19 +349,17 @@ def load_official(
 
     Source: theFoxofSky/ddfnet, ``ddf_resnet.py``.
     """
-    state = checkpoint if isinstance(checkpoint, Mapping) else _read(Path(checkpoint))
-    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
-        raise ValueError(f"a checkpoint must hold a dict of names and tensors, got {type(state).__name__}")
-    for name in ("state_dict", "model"):
-        if isinstance(state.get(name), Mapping):
-            state = state[name]
-    names = {name: name.removeprefix("module.") for name in state}  # the prefix of nn.DataParallel
+    if isinstance(checkpoint, Mapping):
+        state = parse_checkpoint(checkpoint).weights
+    else:
+        with reading(Path(checkpoint)):
+            state = read(Path(checkpoint)).weights
     if not is_official(state):
         raise ValueError(
             f"this is no checkpoint of the official DDF networks: no name holds any of {', '.join(_PARTS)}; it has "
-            f"{', '.join(map(str, list(state)[:3])) or 'no entries'}"
+            f"{', '.join(list(state)[:3]) or 'no entries'}"
         )
-    converted = {_PART.sub(lambda part: _PARTS[part[0]], names[name]): tensor for name, tensor in state.items()}
+    converted = {_PART.sub(lambda part: _PARTS[part[0]], name): tensor for name, tensor in state.items()}
     if network is not None:
         load_state_dict_checked(network, converted)
     return converted
@@ -371,15 +368,3 @@ def load_official(
 def is_official(state: Mapping[str, Any]) -> bool:
     """Return whether any name of a state dict is that of a weight of an official DDF layer."""
     return any(_PART.search(name) for name in state)
-
-
-def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        try:
-            from safetensors.torch import load_file
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(f"{path} needs safetensors: pip install safetensors", name=error.name) from error
-        return load_file(path)
-    # timm's training script keeps its arguments in the checkpoint, which is harmless but not a tensor.
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)

@@ -28,6 +28,21 @@ def require(extra: str, modules: Iterable[str]) -> None:
         raise UserError(f"{', '.join(missing)} not installed; run: pip install 'ddfnet[{extra}]'")
 
 
+def keep_inputs(output: Path, inputs: Iterable[str | Path | None]) -> Path:
+    """Return ``output``; raise a UserError if it is one of the files that a command reads, by whatever path or link."""
+    for file in inputs:
+        if file is not None and _same_file(output, Path(file)):
+            raise UserError(f"{output} would replace an input; write to another name")
+    return output
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    try:
+        return a.samefile(b)
+    except (OSError, ValueError):  # one of them is not there, or is no name of a file
+        return False
+
+
 def writable_folder(folder: Path) -> Path:
     """Return ``folder``, created if needed; raise a UserError now if results could not be written to it later."""
     try:

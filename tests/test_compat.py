@@ -1,10 +1,10 @@
 """Official names against the official layers' arithmetic, written out with F.unfold."""
 
 import argparse
-import builtins
 import copy
 import inspect
 import math
+import sys
 
 import pytest
 import torch
@@ -402,19 +402,25 @@ class TestLoadOfficial:
                 return exec, ("raise SystemExit",)
 
         torch.save({"state_dict": Trap()}, tmp_path / "trap.pth")
-        with pytest.raises(Exception, match=r"[Ww]eights[ _]only"):
+        with pytest.raises(ValueError, match=r"trap\.pth: it must hold weights alone, and code in it is not run, got"):
             compat.load_official(tmp_path / "trap.pth")
 
+    def test_files_that_are_missing_or_broken_are_one_line(self, tmp_path):
+        for name in ("none.pth", "broken.pth", "broken.safetensors", "folder"):
+            if name.startswith("broken"):
+                (tmp_path / name).write_bytes(b"no weights")
+            (tmp_path / "folder").mkdir(exist_ok=True)
+            with pytest.raises(ValueError) as raised:
+                compat.load_official(tmp_path / name)
+            line = str(raised.value)
+            assert line.startswith(f"{tmp_path / name}: ") and "\n" not in line
+        with pytest.raises(ValueError, match="its weights must be tensors by name, got int for 'x'"):
+            compat.load_official({**compat.DDFPack(16).state_dict(), "x": 3})
+
     def test_safetensors_files_need_the_package(self, tmp_path, monkeypatch):
-        real = builtins.__import__
-
-        def without(name, *arguments, **options):
-            if name.startswith("safetensors"):
-                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-            return real(name, *arguments, **options)
-
-        monkeypatch.setattr(builtins, "__import__", without)
-        with pytest.raises(ModuleNotFoundError, match="needs safetensors: pip install safetensors"):
+        (tmp_path / "model.safetensors").touch()
+        monkeypatch.setitem(sys.modules, "safetensors", None)
+        with pytest.raises(ModuleNotFoundError, match=r"needs safetensors: pip install 'ddfnet\[upsample\]'"):
             compat.load_official(tmp_path / "model.safetensors")
 
 

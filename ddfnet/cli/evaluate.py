@@ -6,14 +6,14 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ddfnet import env_info, files
 from ddfnet.arguments import positive_int
 from ddfnet.cli._common import SUMMARIES, TRAINING_MODULES, quiet
-from ddfnet.errors import UserError, require, writable_file
+from ddfnet.errors import UserError, keep_inputs, require, writable_file
 from ddfnet.tasks import TASKS, TaskSpec
 from ddfnet.tasks.evaluation import EvaluationTable
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     if options.json is not None:
-        writable_file(options.json)
+        writable_file(keep_inputs(options.json, _inputs(options)))
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     quiet()
@@ -59,6 +59,16 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None:
         _write(options.json, tables)
     return 0
+
+
+def _inputs(options: argparse.Namespace) -> Iterator[Path]:
+    """Yield the files and folders among the options, whatever the task calls them, and the cards beside them."""
+    for name, value in vars(options).items():
+        for each in value if isinstance(value, list) else [value]:
+            if name != "json" and isinstance(each, str | Path):
+                yield Path(each)
+                if Path(each).suffix:
+                    yield Path(each).with_suffix(".json")
 
 
 def _write(file: Path, tables: Sequence[EvaluationTable]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ddfnet.arguments import positive_int
 from ddfnet.cli._common import SUMMARIES
-from ddfnet.errors import UserError, require, writable_file
+from ddfnet.errors import UserError, keep_inputs, require, writable_file
 from ddfnet.export.formats import FORMATS
 
 
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     if options.opset is not None and options.format != "onnx":
         raise UserError(f"--opset is of ONNX's operators, and {options.format} has none of them")
     for file in (output, api.report_file(output)):
-        writable_file(file)
+        writable_file(keep_inputs(file, (options.model, options.checkpoint)))
         if file.exists() and not options.overwrite:
             raise UserError(f"{file} exists; give --overwrite to replace it, or write to another name")
     try:

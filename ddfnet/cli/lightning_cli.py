@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from ddfnet.errors import UserError
-from ddfnet.pretrained import save, strip_prefix
+from ddfnet.pretrained import check_header, header_of, save, strip_prefix
 from ddfnet.tasks import TaskSpec, Training
 from ddfnet.training.callbacks import (
     AtomicCheckpointIO,
@@ -145,6 +144,9 @@ def build(spec: TaskSpec, arguments: Sequence[str]) -> LightningCLI:
             "exit_on_error": False,
         },
     )
+    network: Any = getattr(cli.model, "network", None)
+    if hasattr(network, "kind"):
+        check_header(header_of(network))  # now, because the file of the run's end is read by that
     if (strategy := type(cli.trainer.strategy).__name__) in _SHARDING:
         raise ValueError(f"trainer.strategy must be fsdp to shard weights over processes, got {strategy}")
     steps, epochs = cli.trainer.max_steps, cli.trainer.max_epochs or 0
@@ -192,7 +194,7 @@ def check_checkpoint(file: Path, model: lightning.LightningModule) -> None:
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
         shapes = {name: value.shape for name, value in saved["state_dict"].items()}
-    except (KeyError, TypeError, AttributeError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except Exception as error:  # broken files raise errors of many types
         raise UserError(f"{file} is no checkpoint, or a broken one ({type(error).__name__})") from None
     if shapes != {name: value.shape for name, value in model.state_dict().items()}:
         raise UserError(f"{file} is a checkpoint of another model; resume with its own run's config.yaml (--config)")

@@ -19,6 +19,7 @@ from ddfnet.nn.branches import check_map, check_norm
 from ddfnet.ops.geometry import Combine
 from ddfnet.ops.recording import recordable
 from ddfnet.pretrained import PretrainedMixin, load, register_kind
+from ddfnet.pretrained.options import check_option, integer
 
 _HINTS = 4  # channels that describe the depth, see `_describe`
 _RADIUS = 2  # samples on each side, in the window in which the depth is described
@@ -34,7 +35,22 @@ class Level(NamedTuple):
     valid: Tensor
 
 
-@register_kind("depth")
+_FILE_OPTIONS = {  # numbers that a file may have
+    "scale_factor": integer(2, 2**10),
+    "channels": integer(2, 2**12),
+    "guide_channels": integer(2, 2**12),
+    "kernel_size": integer(3, 31),
+    "blocks": integer(0, 2**8),
+}
+
+
+def check_arguments(arguments: dict[str, Any]) -> None:
+    """Check the sizes that a file gives to `GuidedUpsampler`."""
+    for name, rule in _FILE_OPTIONS.items():
+        check_option(name, arguments.get(name), {name: rule})
+
+
+@register_kind("depth", check_options=check_arguments)
 class GuidedUpsampler(nn.Module, PretrainedMixin):
     r"""Network that upsamples a depth map with filters predicted from it and from an image of the same scene.
 
@@ -277,8 +293,8 @@ def typical_range(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         low = ordered.gather(1, torch.minimum(out, last))
         high = ordered.gather(1, (last - out).clamp(min=0))
         ends.append((low, high - low))
-    (low, span), (lowest, whole) = ends
-    low, span = torch.where(span > 0, low, lowest), torch.where(span > 0, span, whole)
+    (low, span), (lowest, integer) = ends
+    low, span = torch.where(span > 0, low, lowest), torch.where(span > 0, span, integer)
     low, span = torch.where(count > 0, low, 0), torch.where((count > 0) & (span > 0), span, 1)
     return low[..., None], span[..., None]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ddfnet.depth.given_pairs import find_list, pairs_of_list, pairs_of_one_image, pairs_of_patterns, suggested_patterns
 from ddfnet.depth.io import FORMATS, GUIDES, format_of, stem_of
 from ddfnet.depth.known_layouts import MAX_GAP, Pairs, files_by_stem, files_of, pairs_of_folders
-from ddfnet.errors import DataError, UserError, writable_folder
+from ddfnet.errors import DataError, UserError, keep_inputs, writable_folder
 
 _ITSELF = "it would be the depth map and its guide at once; a guide is an image of its own"
 
@@ -62,9 +62,7 @@ def single(
         raise UserError(f"{output} is asked for twice, as --output and as --preview; name two files")
     job = Job(depth, guide, mask, output, preview)
     for path in job.results():
-        for source in (depth, guide, mask):
-            if source is not None and source.exists() and path.exists() and path.samefile(source):
-                raise UserError(f"{path} would replace an input; write to another name")
+        keep_inputs(path, (depth, guide, mask))
         if path.exists() and not overwrite:
             raise UserError(f"{path} exists; give --overwrite to replace it, or write to another name")
         if not path.parent.is_dir():

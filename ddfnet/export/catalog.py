@@ -14,7 +14,9 @@ from ddfnet.export.inputs import Inputs, images, sample_inputs
 from ddfnet.family import CARAFE
 from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm
 from ddfnet.ops import ddf, ddf_upsample
-from ddfnet.pretrained import Header, header_of, load, load_state_dict_checked, read_header
+from ddfnet.pretrained import Header, header_of, load_with_header, reading
+
+_WEIGHTS = (".safetensors", ".ckpt", ".pth", ".tar")  # suffixes of files; .tar is that of *.pth.tar
 
 
 @dataclass(frozen=True)
@@ -119,15 +121,25 @@ def _detection(network: Any, header: Header) -> Subject:
     return Subject(network.backbone, images(3), (128, 192), step=32, note=note)
 
 
+def _classification(network: nn.Module, header: Header) -> Subject:
+    from ddfnet.models.classifier import complete_preprocessing
+
+    side = complete_preprocessing(header.extra.get("preprocessing"), network).get("size")
+    return _images(network, header) if side is None else replace(_images(network, header), size=(side, side))
+
+
 def _images(network: nn.Module, header: Header) -> Subject:
-    """Return a network whose one input is images of the size that its header, or timm's configuration, says."""
-    side = (header.extra.get("preprocessing") or {}).get("size")
+    """Return a network whose one input is images of the size that timm's configuration says."""
     config: Any = getattr(network, "pretrained_cfg", None) or {}
-    height, width = (side, side) if side else (config.get("input_size") or (3, 224, 224))[1:]
+    height, width = (config.get("input_size") or (3, 224, 224))[1:]
     return Subject(network, images(_image_channels(network)), (height, width))
 
 
-SUBJECTS: dict[str, Callable[[Any, Header], Subject]] = {"depth": _depth, "detection": _detection}
+SUBJECTS: dict[str, Callable[[Any, Header], Subject]] = {
+    "classification": _classification,
+    "depth": _depth,
+    "detection": _detection,
+}
 """Inputs of networks by their kind, see `ddfnet.pretrained`; a network of another kind takes images."""
 NETWORKS = ("GuidedUpsampler", "fasterrcnn_resnet50_fpn")
 """Networks by name, besides those that timm knows."""
@@ -145,8 +157,12 @@ def subject(name: str, checkpoint: Path | None = None) -> Subject:
         ModuleNotFoundError: the extra that the network needs is not installed.
     """
     file = Path(name)
-    if file.suffix in (".safetensors", ".ckpt"):
-        made = _subject_of(load(file), read_header(file))
+    if file.suffix in _WEIGHTS:
+        loaded = load_with_header(file)
+        with reading(file):
+            made = _subject_of(loaded.network, loaded.header)
+        notes = [note for note in (loaded.note, made.note) if note is not None]
+        made = replace(made, note="; ".join(notes) or None)
     elif name in LAYERS:
         made = LAYERS[name]()
     elif name == "GuidedUpsampler":
@@ -174,30 +190,19 @@ def _subject_of(network: nn.Module, header: Header | None = None) -> Subject:
 def _classifier(name: str, checkpoint: Path | None) -> Subject:
     import timm
 
-    import ddfnet.models  # noqa: F401  (registers our networks)
+    from ddfnet.models.classifier import load_classifier
 
-    if checkpoint is not None and not checkpoint.is_file():
-        raise ValueError(f"{checkpoint}: no such file")
     if not timm.is_model(name):
         ours = ", ".join((*LAYERS, *NETWORKS, *timm.list_models("ddf_*"), *timm.list_models("small_resnet*")))
         raise ValueError(
             f"MODEL must be a file that `ddfnet train` left, a name that timm knows, or {ours}; got {name!r}"
         )
-    network = timm.create_model(name)
-    if checkpoint is None:
-        note = "the weights are random; --checkpoint FILE has trained ones"
-        made = replace(_images(network, Header("classification", None)), note=note)
-        _balance_norms(made)
-        return made
-    weights = _read_weights(checkpoint)
-    head = next((f"{own}.weight" for own, each in network.named_modules() if each is network.get_classifier()), "")
-    if head in weights:
-        network = timm.create_model(name, num_classes=len(weights[head]))
-    try:
-        load_state_dict_checked(network, weights)
-    except ValueError as error:
-        raise ValueError(f"{checkpoint}: {error}; weights of {name} are required") from None
-    return _images(network, Header("classification", None))
+    if checkpoint is not None:
+        return _images(load_classifier(checkpoint, name), Header("classification", None))
+    note = "the weights are random; --checkpoint FILE has trained ones"
+    subject = replace(_images(timm.create_model(name), Header("classification", None)), note=note)
+    _balance_norms(subject)
+    return subject
 
 
 def _balance_norms(made: Subject) -> None:
@@ -222,17 +227,3 @@ def _balance_norms(made: Subject) -> None:
 def _image_channels(network: nn.Module) -> int:
     """Return the channels of a network's images."""
     return next(module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d))
-
-
-def _read_weights(file: Path) -> dict[str, Tensor]:
-    """Read a state dict in timm's names, from safetensors or a file that ``torch.load`` reads without running code."""
-    from timm.models import load_state_dict
-
-    from ddfnet import compat
-
-    try:
-        weights: dict[str, Tensor] = load_state_dict(str(file), weights_only=True)
-    except Exception as error:  # broken files raise errors of many types
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{file}: a file of weights is required ({type(error).__name__}: {reason})") from None
-    return compat.load_official(weights) if compat.is_official(weights) else weights

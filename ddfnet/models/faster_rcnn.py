@@ -12,14 +12,48 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import MultiScaleRoIAlign
 
 from ddfnet.models.fpn import REDUCTIONS, PyramidBackbone
+from ddfnet.models.timm_options import check_file_options
 from ddfnet.pretrained import PretrainedMixin, register_kind
+from ddfnet.pretrained.options import check_option, integer, number, several
 
 _RATIOS = (0.5, 1.0, 2.0)
 _POOLED = 7  # height and width of the pooled features of a box
+_FILE_OPTIONS = {  # numbers that a file may have
+    "width": integer(1, 2**14),
+    "head_width": integer(1, 2**16),
+    "min_size": several(integer(1, 2**13), alone=True),
+    "max_size": integer(1, 2**13),
+    "anchor_scale": number(0, 2**13),
+}
+_COUNT = integer(1, 10**5)
+_FILE_RCNN = {
+    **dict.fromkeys(("image_mean", "image_std"), several(number(1e-6, 1e6), count=3)),
+    "bbox_reg_weights": several(number(1e-6, 1e6), count=4),
+    **{f"rpn_{when}_nms_top_n_{mode}": _COUNT for when in ("pre", "post") for mode in ("train", "test")},
+    **dict.fromkeys(("rpn_batch_size_per_image", "box_batch_size_per_image", "box_detections_per_img"), _COUNT),
+    **{
+        f"{part}_{name}": number(0, 1)
+        for part in ("rpn", "box")
+        for name in ("nms_thresh", "fg_iou_thresh", "bg_iou_thresh", "positive_fraction", "score_thresh")
+    },
+}
 _FORWARDED = ("rpn_", "box_", "image_")  # prefixes of the arguments that torchvision gets unchanged
 
 
-@register_kind("detection")
+def check_arguments(arguments: dict[str, Any]) -> None:
+    """Check the arguments that a file gives to `Detector`.
+
+    Raises:
+        ValueError: an option of the backbone that a file may not have; sizes of images that no memory holds.
+    """
+    check_file_options(arguments.get("backbone", "resnet50"), arguments.get("backbone_options"))
+    for name, rule in _FILE_OPTIONS.items():
+        check_option(name, arguments.get(name), {name: rule})
+    for name, value in (arguments.get("rcnn") or {}).items():
+        check_option(name, value, _FILE_RCNN)
+
+
+@register_kind("detection", check_options=check_arguments)
 class Detector(FasterRCNN, PretrainedMixin):
     """Faster R-CNN with a feature pyramid whose top-down path takes any of `ddfnet.models.upsamplers.UPSAMPLERS`.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -14,6 +16,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxP
 
 from ddfnet.models.upsamplers import upsampler as build_upsampler
 from ddfnet.ops.recording import recordable
+from ddfnet.pretrained import reading
 
 REDUCTIONS = [4, 8, 16, 32]
 """Strides of the maps in pixels of the image."""
@@ -114,11 +117,12 @@ class PyramidBackbone(nn.Module):
             raise ValueError(f"norm must be {' or '.join(map(repr, _NORMS))}, got {norm!r}")
         if not timm.is_model(timm.models.split_model_name_tag(name)[0]):
             raise ValueError(f"backbone must be the name of a network of timm (timm.list_models()), got {name!r}")
-        if isinstance(pretrained, str):
-            options = {**options, "pretrained_cfg_overlay": {"file": pretrained}}
-        body = timm.create_model(
-            name, pretrained=bool(pretrained), features_only=True, out_indices=(-4, -3, -2, -1), **options
-        )
+        with reading(Path(pretrained)) if isinstance(pretrained, str) else contextlib.nullcontext():
+            if isinstance(pretrained, str):
+                options = {**options, "pretrained_cfg_overlay": {"file": pretrained}}
+            body = timm.create_model(
+                name, pretrained=bool(pretrained), features_only=True, out_indices=(-4, -3, -2, -1), **options
+            )
         if body.feature_info.reduction() != REDUCTIONS:
             raise ValueError(
                 f"backbone must have maps of 1/4, 1/8, 1/16 and 1/32 of the image, got {name!r} with "

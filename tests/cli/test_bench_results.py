@@ -128,6 +128,10 @@ def test_a_plot(committed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_plots_that_cannot_be(committed: Path, tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     command = ("bench", "plot", str(committed), "--out")
+    before = committed.read_bytes()
+    line = fails(1, *command, str(committed))
+    assert line == f"ddfnet: error: {committed} would replace an input; write to another name"
+    assert committed.read_bytes() == before
     missing = tmp_path / "missing" / "roofline.svg"
     assert fails(1, *command, str(missing)) == f"ddfnet: error: cannot write {missing}: No such file or directory"
     assert "cannot draw" in fails(1, *command, str(tmp_path / "roofline.song"))

@@ -24,6 +24,7 @@ from ddfnet.cli.main import main
 from ddfnet.models.classifier import create_classifier
 from ddfnet.models.faster_rcnn import Detector
 from ddfnet.pretrained import header_of, load, read_header
+from ddfnet.pretrained import save as save_network
 from tests.guided_networks import network as guided_network
 from tests.official_networks import LAYERS, official_resnet
 
@@ -134,9 +135,10 @@ def test_wrong_use(fails: Fails, checkpoint: Path) -> None:
         assert line.startswith("ddfnet: error: --network must be ddf_add_resnet18, ddf_add_resnet50, ")
         assert line.endswith(f"ddf_mul_resnet101 or ddf_mul_resnet152, got '{name}'")
     assert "there is no folder" in fails(1, "convert", str(broken), str(checkpoint.parent / "no" / "a.safetensors"))
-    (checkpoint.parent / "last.ckpt").touch()
-    training = str(checkpoint.parent / "last.ckpt")
-    assert "--network is for official weights" in fails(1, "convert", training, out, "--network", "ddf_mul_resnet50")
+    training = checkpoint.parent / "last.ckpt"
+    depth(training)
+    line = fails(1, "convert", str(training), out, "--network", "ddf_mul_resnet50")
+    assert line.endswith(f"--network is for weights that do not say it, and {training} is of `ddfnet train`")
     nameless = checkpoint.rename(checkpoint.parent / "best.pth")
     assert "give --network ddf_mul_resnet50" in fails(1, "convert", str(nameless), out)
     assert not Path(out).exists()
@@ -150,6 +152,34 @@ def test_a_result_that_exists_is_kept(fails: Fails, tmp_path: Path) -> None:
     assert out.read_text() == "mine"
     assert main(["convert", str(file), str(out), "--overwrite"]) == 0
     assert read_header(out).init_args["scale_factor"] == 4
+
+
+def test_a_header_that_json_cannot_hold_is_one_line(fails: Fails, tmp_path: Path) -> None:
+    network = guided_network(4)
+    save(tmp_path / "last.ckpt", network, header={**header_of(network).as_dict(), "extra": torch.ones(2)})
+    line = fails(1, "convert", str(tmp_path / "last.ckpt"), str(tmp_path / "out.safetensors"))
+    assert line.startswith(f"ddfnet: error: {tmp_path / 'last.ckpt'}: the header must be such as JSON can hold, ")
+
+
+@pytest.mark.parametrize("link", ["itself", "another path", "symbolic", "hard"])
+def test_a_file_is_not_converted_onto_itself(fails: Fails, tmp_path: Path, link: str) -> None:
+    file = tmp_path / "mine.safetensors"
+    made = guided_network(4)
+    save_network(made, file)
+    before = file.read_bytes()
+    out = file
+    if link == "another path":
+        (tmp_path / "inner").mkdir()
+        out = tmp_path / "inner" / ".." / file.name
+    elif link == "symbolic":
+        out = tmp_path / "link.safetensors"
+        out.symlink_to(file)
+    elif link == "hard":
+        out = tmp_path / "link.safetensors"
+        out.hardlink_to(file)
+    line = fails(1, "convert", str(file), str(out), "--overwrite")
+    assert line == f"ddfnet: error: {out} would replace an input; write to another name"
+    assert file.read_bytes() == before and out.read_bytes() == before
 
 
 class Trap:
@@ -166,7 +196,7 @@ class Trap:
         (
             "last.ckpt",
             lambda: nn.Linear(2, 2),
-            "a network that `ddfnet train` left is required, ",
+            "nothing in it says which network it is of; give --network ddf_mul_resnet50",
         ),
     ],
     ids=["another depth", "another network", "an unknown one", "another training"],

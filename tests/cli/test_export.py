@@ -26,7 +26,7 @@ from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.export.catalog import LAYERS, subject
 from ddfnet.models.classifier import create_classifier
 from ddfnet.models.faster_rcnn import Detector
-from ddfnet.pretrained import Header, save
+from ddfnet.pretrained import Header, header_of, save
 
 Fails = Callable[..., str]
 SMALL = {"name": "small_resnet23", "num_classes": 3, "options": {}}
@@ -112,7 +112,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(fails: Fails) -> None:
         (["export", "no.safetensors"], "no.safetensors: no such file"),
         (["export", "broken.safetensors"], "broken.safetensors: a network that `ddfnet train` left is required"),
         (["export", "small.safetensors"], "small.safetensors: a network that `ddfnet train` left is required"),
-        ([*resnet, "--checkpoint", "broken.pth"], "broken.pth: a file of weights is required ("),
+        ([*resnet, "--checkpoint", "broken.pth"], "broken.pth: it must hold weights that torch.save wrote, got none"),
         ([*resnet, "--checkpoint", "small.safetensors"], "small.safetensors: the weights do not fit this DDFResNet: "),
         (["export", "ddf", "--checkpoint", "small.safetensors"], "--checkpoint goes with a network of timm's, and ddf"),
         (["export", "ddf", "-o", "folder"], "cannot write folder: "),
@@ -131,6 +131,30 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(fails: Fails) -> None:
     assert "argument --size: must be a number, or two as HxW, got '1x2x3'" in fails(
         2, "export", "ddf", "--size", "1x2x3"
     )
+
+
+def test_an_input_is_not_replaced(fails: Fails) -> None:
+    network = GuidedUpsampler(2, channels=4, guide_channels=4)
+    save(network, "a.safetensors")
+    before = Path("a.safetensors").read_bytes()
+    Path("a.pt2").symlink_to("a.safetensors")
+    words = ["export", "a.safetensors", "--format", "pt2", "--overwrite"]
+    for more, file in (([], "a.pt2"), (["-o", "./a.safetensors"], "a.safetensors")):
+        line = fails(1, *words, *more)
+        assert line == f"ddfnet: error: {file} would replace an input; write to another name"
+    save_file(timm.create_model("small_resnet23").state_dict(), "b.pt2")
+    words = ["export", "small_resnet23", "--format", "pt2", "--overwrite"]
+    line = fails(1, *words, "--checkpoint", "b.pt2", "-o", "b.pt2")
+    assert line == "ddfnet: error: b.pt2 would replace an input; write to another name"
+    assert Path("a.safetensors").read_bytes() == before
+
+
+def test_malformed_preprocessing_is_one_line(fails: Fails) -> None:
+    made = create_classifier("small_resnet23", 3, {"layers": [1, 1, 1], "channels": [2, 2, 4]})
+    header = header_of(made)
+    save(made, "a.safetensors", header=header._replace(extra={"preprocessing": {"size": [1]}}))
+    line = fails(1, "export", "a.safetensors", "-o", "a.onnx")
+    assert line.startswith("ddfnet: error: a.safetensors: its preprocessing size must be a whole number from 1 to 4096")
 
 
 def test_a_checkpoint_that_is_missing(fails: Fails) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ddfnet.cli.main import main
+from ddfnet.models.classifier import create_classifier
+from ddfnet.pretrained import header_of, save
 from tests import killing
 from tests.torchrun import torchrun
 from tests.training_runs import command, logged, losses, same, threads  # noqa: F401  (threads is a fixture)
@@ -501,6 +505,82 @@ def test_an_unknown_network(images: Path, tmp_path: Path, fails: Fails) -> None:
     assert line.startswith("ddfnet: error: network must be a name that timm knows, such as ddf_add_resnet18, ")
     line = fails(1, *arguments(tmp_path / "run", images, model__network_options="{wings: 2}"))
     assert line.startswith("ddfnet: error: network small_resnet23 with {'wings': 2}: ") and "wings" in line
+
+
+@pytest.mark.parametrize("target", ["model.safetensors", "model.json", "link.json", "val.json"])
+def test_an_input_is_not_replaced_by_the_scores(
+    unbroken: Path, images: Path, tmp_path: Path, fails: Fails, target: str
+) -> None:
+    for name in ("model.safetensors", "model.json"):
+        shutil.copy(unbroken / name, tmp_path / name)
+    (tmp_path / "link.json").symlink_to(tmp_path / "model.safetensors")
+    (tmp_path / "val.json").symlink_to(images)
+    before = (tmp_path / "model.safetensors").read_bytes(), (tmp_path / "model.json").read_bytes()
+    words = ("--checkpoint", str(tmp_path / "model.safetensors"), "--data", str(images))
+    line = fails(1, "evaluate", "classification", *words, "--json", str(tmp_path / target))
+    assert line == f"ddfnet: error: {tmp_path / target} would replace an input; write to another name"
+    assert before == ((tmp_path / "model.safetensors").read_bytes(), (tmp_path / "model.json").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        ({"preprocessing": {"size": "x"}}, "its preprocessing size must be a whole number from 1 to 4096, got 'x'"),
+        ({"preprocessing": [1]}, "its preprocessing must be a dictionary, got [1]"),
+        ({"card": [1]}, "must hold a dictionary, got list"),
+        ({"card": {"classes": "ab"}}, "must have classes that are a list of names, got 'ab'"),
+        ({"card": {"classes": ["a", 3]}}, "must have classes that are a list of names, got ['a', 3]"),
+        ({"card": {"classes": ["a"]}}, "must have the classes that "),
+    ],
+    ids=str,
+)
+def test_a_malformed_header_or_card_is_one_line(
+    images: Path, tmp_path: Path, fails: Fails, spoil: dict[str, Any], problem: str
+) -> None:
+    made = create_classifier("small_resnet23", 2, {"layers": [1, 1, 1], "channels": [8, 8, 8]})
+    header = header_of(made)
+    header = header._replace(extra={"preprocessing": spoil.get("preprocessing", header.extra["preprocessing"])})
+    save(made, tmp_path / "a.safetensors", header=header)
+    (tmp_path / "a.json").write_text(json.dumps(spoil.get("card", {})))
+    words = ("--checkpoint", str(tmp_path / "a.safetensors"), "--data", str(images))
+    line = fails(1, "evaluate", "classification", *words)
+    assert line.startswith("ddfnet: error: ") and problem in line
+
+
+def test_a_network_without_preprocessing_is_measured_by_timm_s(images: Path, tmp_path: Path) -> None:
+    made = create_classifier("small_resnet23", 2, {"layers": [1, 1, 1], "channels": [8, 8, 8]})
+    save(made, tmp_path / "a.safetensors", header=header_of(made)._replace(extra={}))
+    words = ("--checkpoint", str(tmp_path / "a.safetensors"), "--data", str(images))
+    assert main(["evaluate", "classification", *words]) == 0
+
+
+def test_a_checkpoint_of_timm_s_training_is_measured(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"layers": [1, 1, 1], "channels": [8, 8, 8]}
+    made = create_classifier("small_resnet23", 2, options)
+    save(made, tmp_path / "a.safetensors")
+    given = argparse.Namespace(model="small_resnet23", num_classes=2, model_kwargs=options, lr=0.1)
+    file = tmp_path / "model_best.pth.tar"
+    torch.save({"arch": "small_resnet23", "args": given, "state_dict": {}, "state_dict_ema": made.state_dict()}, file)
+    results = {}
+    for name in ("a.safetensors", file.name):
+        words = ("--checkpoint", str(tmp_path / name), "--data", str(images), "--json", str(tmp_path / "results.json"))
+        assert main(["evaluate", "classification", *words]) == 0
+        [row] = json.loads((tmp_path / "results.json").read_text())["rows"]
+        results[name] = {key: row[key] for key in ("network", "top1", "loss", "images")}
+    assert results["a.safetensors"] == results[file.name]
+    assert f"{file}: the averaged weights are taken, state_dict_ema\n" in capsys.readouterr().out
+
+
+def test_options_that_a_file_cannot_have_are_refused_at_the_start(images: Path, tmp_path: Path, fails: Fails) -> None:
+    network = {"model__network": "mobilenetv3_small_050", "model__network_options": "{head_norm: true}"}
+    line = fails(1, *arguments(tmp_path / "run", images, **network))
+    assert line.startswith("ddfnet: error: its option head_norm is none that a file may have")
+    assert not (tmp_path / "run").exists()
+    options = "{layers: [1,1,1], channels: [8,8,8], norm_layer: {a: 1}}"
+    line = fails(1, *arguments(tmp_path / "run", images, model__network_options=options))
+    assert "norm_layer" in line and "AssertionError" in line
 
 
 def test_evaluating_what_is_no_classifier(images: Path, tmp_path: Path, fails: Fails) -> None:

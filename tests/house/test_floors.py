@@ -31,7 +31,8 @@ def test_the_contributing_guide_names_the_floors() -> None:
 
 def test_models_holds_networks_alone() -> None:
     files = {path.name for path in (imports.ROOT / "ddfnet" / "models").glob("*.py")}
-    assert files == {"__init__.py", "classifier.py", "resnet.py", "faster_rcnn.py", "fpn.py", "upsamplers.py"}
+    networks = {"classifier.py", "resnet.py", "faster_rcnn.py", "fpn.py", "upsamplers.py"}
+    assert files == {"__init__.py", "timm_options.py", *networks}
 
 
 @pytest.mark.parametrize(

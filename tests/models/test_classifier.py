@@ -13,7 +13,7 @@ pytest.importorskip("safetensors")
 import torch
 from torch import nn
 
-from ddfnet.models.classifier import create_classifier
+from ddfnet.models.classifier import complete_preprocessing, create_classifier
 from ddfnet.pretrained import Header, header_of, load, read_card, read_header, save
 from tests.guided_networks import network as guided_network
 
@@ -65,6 +65,46 @@ def test_other_files(network: nn.Module, tmp_path: Path) -> None:
     guided = tmp_path / "guided.safetensors"
     save(guided_network(4), guided)
     assert fails(guided) == f"{MEND} (ValueError: its kind is 'depth')"
+
+
+COMPLETE = {
+    "size": 32,
+    "crop_pct": 1.0,
+    "eval_interpolation": "bicubic",
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+}
+
+
+def test_preprocessing_is_completed_from_the_network(network: nn.Module) -> None:
+    assert complete_preprocessing(None, network) == complete_preprocessing({}, network) == COMPLETE
+    assert complete_preprocessing({"size": None, "mean": None}, network) == COMPLETE
+    assert complete_preprocessing({"measured_crop": 0.5}, network) == COMPLETE | {"crop_pct": 0.5}
+    assert complete_preprocessing({"size": 48}, nn.Linear(1, 1)) == {"size": 48}
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (3, "its preprocessing must be a dictionary, got 3"),
+        ([["size", 3]], "its preprocessing must be a dictionary, got [['size', 3]]"),
+        ({"size": "32"}, "its preprocessing size must be a whole number from 1 to 4096, got '32'"),
+        ({"size": 2**31}, "its preprocessing size must be a whole number from 1 to 4096, got 2147483648"),
+        ({"size": -1}, "its preprocessing size must be a whole number from 1 to 4096, got -1"),
+        ({"crop_pct": 0}, "its preprocessing crop_pct must be a number from 0.01 to 1, got 0"),
+        ({"crop_pct": float("nan")}, "its preprocessing crop_pct must be a number from 0.01 to 1, got nan"),
+        ({"eval_interpolation": "x"}, "its preprocessing eval_interpolation must be 'bicubic', 'bilinear', "),
+        ({"mean": 0.5}, "its preprocessing mean must be a list, each of it a number from "),
+        ({"std": [0, 1, 1]}, "its preprocessing std must be a list, each of it a number from "),
+        ({"mean": [0.5] * 3, "std": [0.5]}, "its preprocessing must have as many means as stds, got 3 and 1"),
+        ({"on_bad_image": "skip"}, "its preprocessing on_bad_image is none that a file may have"),
+    ],
+    ids=str,
+)
+def test_malformed_preprocessing_is_one_line(network: nn.Module, said: Any, problem: str) -> None:
+    with pytest.raises(ValueError) as raised:
+        complete_preprocessing(said, network)
+    assert str(raised.value).startswith(problem) and "\n" not in str(raised.value)
 
 
 def test_a_module_of_the_users_cannot_be_made_again(tmp_path: Path) -> None:

@@ -105,6 +105,17 @@ def test_weights_of_a_file(tmp_path: Any) -> None:
     assert detector.init_args["pretrained"] is False
 
 
+def test_a_file_of_weights_that_is_none_is_one_line(tmp_path: Any) -> None:
+    file = tmp_path / "weights.pth"
+    with pytest.raises(ValueError, match="weights.pth: no such file"):
+        small(pretrained=str(file))
+    torch.save(torch.nn.Linear(2, 2), file)
+    with pytest.raises(ValueError) as raised:
+        small(pretrained=str(file))
+    said = "it must hold weights alone, and code in it is not run; save its state dict again, with safetensors.torch."
+    assert str(raised.value).startswith(f"{file}: {said}")
+
+
 def test_anchors_grow_with_their_level() -> None:
     assert small(anchor_scale=4).rpn.anchor_generator.sizes == ((16,), (32,), (64,), (128,), (256,))
     assert small().rpn.anchor_generator.sizes == ((32,), (64,), (128,), (256,), (512,)), "torchvision's"

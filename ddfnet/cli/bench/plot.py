@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddfnet.bench import documents, roofline
-from ddfnet.errors import UserError, require, writable_file
+from ddfnet.errors import UserError, keep_inputs, require, writable_file
 
 
 def add(subjects: Any) -> None:
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
         read = [documents.read(file) for file in options.file]
     except documents.ResultsFileError as error:
         raise UserError(str(error)) from None
-    writable_file(options.out)
+    writable_file(keep_inputs(options.out, options.file))
     titles = dict.fromkeys(
         f"{document.machine['cpu']}, {document.machine['threads']} threads, {document.kernel}" for document in read
     )

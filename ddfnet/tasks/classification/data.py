@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,6 @@ from ddfnet.training.samplers import EpochBatchSampler, ResumableBatchSampler, p
 
 Batch = dict[str, Tensor]
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_OLD_OPTIONS = {"measured_crop": "crop_pct", "measured_interpolation": "eval_interpolation"}  # until 0.1.0
 
 
 class ClassificationData(lightning.LightningDataModule):
@@ -294,17 +293,6 @@ class ClassificationData(lightning.LightningDataModule):
         if not mixup and not cutmix:
             return None
         return Mixup(mixup, cutmix, label_smoothing=0.0, num_classes=self.num_classes)  # the loss smooths
-
-
-def upgrade_preprocessing(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of `ClassificationData` that a network's file holds, under today's names.
-
-    Example:
-        >>> from ddfnet.tasks.classification.data import upgrade_preprocessing
-        >>> upgrade_preprocessing({"size": 32, "measured_crop": 1.0})
-        {'size': 32, 'crop_pct': 1.0}
-    """
-    return {_OLD_OPTIONS.get(name, name): value for name, value in preprocessing.items()}
 
 
 def _batches_done(trainer: lightning.Trainer) -> int:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import lightning
 from torch import nn
 
-from ddfnet.pretrained import load, read_card, read_header
-from ddfnet.tasks.classification.data import ClassificationData, upgrade_preprocessing
+from ddfnet.models.classifier import complete_preprocessing
+from ddfnet.pretrained import load_with_header, read_card, reading
+from ddfnet.pretrained.options import shown
+from ddfnet.tasks.classification.data import ClassificationData
 from ddfnet.tasks.classification.module import Classifier
 from ddfnet.tasks.evaluation import EvaluationTable, distinct_paths
 
@@ -79,9 +82,13 @@ def evaluate(
     """
     distinct_paths(checkpoints)
     cards = {file: read_card(file) for file in checkpoints}
-    rows = []
+    rows, notes = [], []
     for file, card in cards.items():
-        network, header = load(file, "classification"), read_header(file)
+        network, header, note = load_with_header(file, "classification")
+        if note is not None:
+            notes.append(f"{file}: {note}")
+        with reading(file):
+            preprocessing = complete_preprocessing(header.extra.get("preprocessing"), network)
         model_args: Any = header.init_args
         data = ClassificationData(
             path,
@@ -91,7 +98,7 @@ def evaluate(
             batch_size=batch_size,
             on_bad_image=on_bad_image,  # type: ignore[arg-type]
             workers=workers,
-            **upgrade_preprocessing(header.extra["preprocessing"]),
+            **preprocessing,
         )
         data.setup("validate")
         _check_classes(file, (card or {}).get("classes"), data)
@@ -100,7 +107,7 @@ def evaluate(
         "data": {"path": path, "source": source, "part": part},
         "networks": [{"file": str(file), "card": card} for file, card in cards.items()],
     }
-    return EvaluationTable(rows, COLUMNS, facts=facts)
+    return EvaluationTable(rows, COLUMNS, title="\n".join(notes), facts=facts)
 
 
 def _scores(file: Path, network: nn.Module, model_args: dict[str, Any], data: ClassificationData) -> ClassifierScores:
@@ -125,9 +132,11 @@ def _scores(file: Path, network: nn.Module, model_args: dict[str, Any], data: Cl
     )
 
 
-def _check_classes(file: Path, trained: list[str] | None, data: ClassificationData) -> None:
+def _check_classes(file: Path, trained: Any, data: ClassificationData) -> None:
+    if trained is not None and not (isinstance(trained, list) and all(isinstance(name, str) for name in trained)):
+        raise ValueError(f"{file}: its card must have classes that are a list of names, got {shown(trained)}")
     if trained and data.classes and trained != data.classes:
-        required, got = next((a, b) for a, b in zip(trained, data.classes, strict=True) if a != b)
+        required, got = next((a, b) for a, b in zip_longest(trained, data.classes) if a != b)
         raise ValueError(
             f"{data.path} must have the classes that {file} was trained with, got {got!r} for {required!r}"
         )

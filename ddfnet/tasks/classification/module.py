@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ddfnet.arguments import check_range
 from ddfnet.data.classification.items import NO_LABEL
-from ddfnet.models.classifier import create_classifier
+from ddfnet.models.classifier import building_options, create_classifier
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch
 from ddfnet.pretrained import Header, header_of
 from ddfnet.tasks.classification.data import Batch, ClassificationData
@@ -34,7 +34,8 @@ class Classifier(lightning.LightningModule):
         network: a name that timm knows, the ``ddf_*`` and ``small_resnet23`` of `ddfnet.models` among them; or a
             module, (N, C, H, W) -> logits (N, num_classes).
         num_classes: number of classes, at least 2.
-        network_options: options of ``timm.create_model``, such as ``{"block_args": {"norm": "sigmoid"}}``.
+        network_options: options of ``timm.create_model``, such as ``{"block_args": {"norm": "sigmoid"}}``: those of
+            `ddfnet.models.timm_options`, which its file keeps, and those of the first weights, such as ``pretrained``.
         optimizer: timm's name; ``"momentum"`` is SGD, and ``"sgd"`` SGD with Nesterov's momentum.
         learning_rate: the peak of the schedule.
         momentum: momentum of SGD; optimizers such as Adam have their own betas.
@@ -104,8 +105,9 @@ class Classifier(lightning.LightningModule):
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.model_args: dict[str, Any] | None = None  # arguments that create the network
         if isinstance(network, str):
-            self.model_args = {"name": network, "num_classes": num_classes, "options": network_options or {}}
-            network = create_classifier(**self.model_args)
+            arguments: dict[str, Any] = {"name": network, "num_classes": num_classes}
+            self.model_args = {**arguments, "options": building_options(network_options or {})}
+            network = create_classifier(**arguments, options=network_options)
         self.network = network.to(memory_format=self.format)  # type: ignore[call-overload]
         self.optimizer, self.momentum = optimizer, momentum
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
