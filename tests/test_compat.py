@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import ddfnet.models  # noqa: F401  (registers its networks as soon as timm is there)
 from ddfnet import compat
 from ddfnet.nn import DDF2d
+from tests.meta_device import check_reset, check_reset_statistics
 
 
 def unfold_ddf(x, channel, spatial, k, dilation=1, stride=1, combine="mul"):
@@ -425,3 +426,9 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path) -> None:
         compat.load_official(file)
     with pytest.raises(ValueError, match="must hold a dict of names and tensors, got dict"):
         compat.load_official({0: torch.zeros(3)})
+
+
+def test_memory_from_the_meta_device_gets_the_constructors_values() -> None:
+    check_reset(lambda: compat.FilterNorm(8, 3, "spatial", "relu", True, True))
+    check_reset(lambda: compat.DDFPack(8, head=2))
+    check_reset_statistics(lambda: compat.DDFUpPack(16))
