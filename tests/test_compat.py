@@ -378,7 +378,7 @@ class TestLoadOfficial:
         check_same(load(tmp_path / "ours.safetensors"), official)
         ours.save_pretrained(tmp_path / "folder")
         check_same(type(ours).from_pretrained(tmp_path / "folder"), official)
-        check_same(fuse(ours), official)
+        check_same(fuse(ours.double()), official)
         torch.save(official.state_dict(), tmp_path / "official.pth")
         timm = pytest.importorskip("timm")
         options = {"layers": (1, 1, 1, 1), "num_classes": 10, "pretrained": True}
