@@ -18,10 +18,11 @@ SIZES = ((2, 8, 10), (3, 10, 14), (4, 12, 18))
 
 
 def check_training_at_other_sizes(model: Callable[..., Tensor], draw: Callable[..., tuple[Tensor, ...]]) -> None:
-    """Check that Inductor lowers the model, forward and backward, to one graph that serves all sizes and both formats.
+    """Check that Inductor lowers the model, forward and backward, to a graph that serves other sizes, in both formats.
 
-    Its kernels do nothing here, and the results are arbitrary. That compiled results are right is tested with
-    ``aot_eager`` for each layer, and with Inductor's own kernels for a few.
+    Inductor itself may make a second one, as where a sum is of more than 4096 values. Its kernels do nothing here, and
+    the results are arbitrary. That compiled results are right is tested with ``aot_eager`` for each layer, and with
+    Inductor's own kernels for a few.
 
     Args:
         model: a module or function.
@@ -43,7 +44,7 @@ def check_training_at_other_sizes(model: Callable[..., Tensor], draw: Callable[.
             gradients = torch.autograd.grad(compiled(*inputs), [*inputs, *parameters])
             assert [gradient.shape for gradient in gradients] == [tensor.shape for tensor in [*inputs, *parameters]]
     torch._dynamo.reset()
-    assert counter.frame_count == 1
+    assert 0 < counter.frame_count < len(SIZES)
 
 
 def _channels_last(x: Tensor) -> Tensor:

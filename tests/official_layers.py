@@ -45,7 +45,7 @@ def each_head(x, channel, spatial, *geometry):
 
 
 class OfficialPack(compat.DDFPack):
-    """The weights of `DDFPack` for the official arithmetic, with the nonlinearity that networks have."""
+    """Official arithmetic on the weights of a `DDFPack`, with ReLU after it, as in the networks."""
 
     def forward(self, x):
         k, state = self.kernel_size, self.state_dict()

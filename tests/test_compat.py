@@ -15,6 +15,7 @@ from ddfnet import compat
 from ddfnet.nn import DDF2d, DDFConv2d
 from ddfnet.pretrained import load, save
 from ddfnet.surgery import fuse
+from tests.inductor import check_training_at_other_sizes
 from tests.meta_device import check_reset, check_reset_statistics
 from tests.official_layers import OfficialPack, each_head, filter_norm, official_channel, official_spatial, unfold_ddf
 
@@ -449,3 +450,8 @@ def test_memory_from_the_meta_device_gets_the_constructors_values() -> None:
     check_reset(lambda: compat.FilterNorm(8, 3, "spatial", "relu", True, True))
     check_reset(lambda: compat.DDFPack(8, head=2))
     check_reset_statistics(lambda: compat.DDFUpPack(16))
+
+
+def test_compiled_training_serves_other_sizes() -> None:
+    model = torch.nn.Sequential(compat.DDFPack(8, head=2), torch.nn.Conv2d(8, 8, 3, padding=1), compat.DDFUpPack(8))
+    check_training_at_other_sizes(model, lambda n, h, w: (torch.randn(n, 8, h, w),))

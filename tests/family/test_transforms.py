@@ -46,17 +46,30 @@ OPERATORS = {
 }
 LAYERS = {
     "CARAFE": (lambda: family.CARAFE(4, compressed_channels=4, up_kernel=3), lambda *s: maps(*s, 4)),
-    "Involution": (lambda: family.Involution(8, 3, group_channels=4, reduction=2), lambda *s: maps(*s, 8)),
+    "Involution": (lambda: family.Involution(8, 3, 2, group_channels=4, reduction=2), lambda *s: maps(*s, 8)),
     "JBU": (lambda: family.JBU(3, 4, 4, radius=1), lambda *s: enlarged(*s, 4, 3)),
     "JBUStack": (lambda: family.JBUStack(4), lambda *s: enlarged(*s, 4, 3, 16)),
 }
 
 
-@pytest.mark.parametrize("name", [*OPERATORS, *LAYERS])
-def test_a_trace_serves_other_sizes(name):
+def build(name):
+    """Return the operator or layer of this name, and the function that draws its inputs."""
     function, draw = OPERATORS.get(name) or LAYERS[name]
-    function = function if name in OPERATORS else function().eval()
+    return (function if name in OPERATORS else function()), draw
+
+
+@pytest.mark.parametrize("name", [*OPERATORS, *LAYERS])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_trace_serves_other_sizes(name):
+    function, draw = build(name)
+    if isinstance(function, nn.Module):
+        function.eval()
     traced = torch.jit.trace(function, draw(2, 8, 10), check_trace=False)
     for size in ((2, 8, 10), (1, 12, 6), (3, 6, 14)):
         inputs = draw(*size)
         torch.testing.assert_close(traced(*inputs), function(*inputs))
+
+
+@pytest.mark.parametrize("name", [*OPERATORS, *LAYERS])
+def test_compiled_training_serves_other_sizes(name):
+    check_training_at_other_sizes(*build(name))
