@@ -132,7 +132,7 @@ def make_norm(
         kernel: taps (h, w).
         kind: ``"spatial"`` or ``"channel"``.
         nonlinearity: sets the initial deviation of a tap, see `tap_deviation`, if a norm has one.
-        eps: what ``"filter"`` adds to the deviation of a filter.
+        eps: number that ``"filter"`` adds to the deviation of a filter.
         factory: device and dtype of the parameters.
     """
     check_norm(norm)

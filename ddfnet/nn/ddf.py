@@ -42,7 +42,7 @@ class DDF2d(nn.Module):
         combine: how the two filters meet, tap by tap, ``"mul"`` or ``"add"``.
         norm: how predicted filters are normalised: ``"filter"`` (`FilterNorm`), ``"batch"`` (batch normalisation, which
             in training needs more than one sample), ``"sigmoid"``, ``"softmax"`` over the taps, or ``"none"``.
-        norm_eps: what ``norm="filter"`` adds to the deviation of a filter; the official code adds 1e-10.
+        norm_eps: number that ``norm="filter"`` adds to the deviation of a filter; the official code adds 1e-10.
         filters: the filters that there are, ``"both"``, ``"spatial"`` or ``"channel"``.
         zero_init: initialize the layer as a depthwise convolution with random weights, which learns from there to
             adapt: the weights that predict filters from the input are zero at first, and the filters are their biases.
