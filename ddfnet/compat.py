@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -28,6 +29,9 @@ from ddfnet.ops.recording import recordable
 from ddfnet.pretrained import load_state_dict_checked, parse_checkpoint, read, reading
 
 __all__ = ["DDFPack", "DDFUpPack", "FilterNorm", "ddf", "load_official"]
+
+EPS = 1e-10
+"""What the official code adds to the deviation of a filter."""
 
 
 @recordable
@@ -129,9 +133,18 @@ class FilterNorm(nn.Module):
             nonlinearity=nonlinearity,
             learn_scale=running_std,
             learn_shift=running_mean,
+            eps=EPS,
         )
+        self.gain = norm.gain
         self.in_channels, self.filter_type, self.taps, self.eps = in_channels, filter_type, norm.taps, norm.eps
         self.std, self.mean = norm.scale, norm.shift
+
+    def reset_parameters(self) -> None:
+        """Initialize ``std`` with noise and ``mean`` with zeros, if they are parameters."""
+        if isinstance(self.std, Tensor):
+            nn.init.normal_(self.std, std=self.gain)
+        if self.mean is not None:
+            nn.init.zeros_(self.mean)
 
     def forward(self, x: Tensor) -> Tensor:
         x = filter_norm(x, self.in_channels, self.taps, self.filter_type, self.std, self.mean, self.eps)
@@ -328,6 +341,10 @@ def load_official(
     Multiplied and added filters have the same keys, so the checkpoint does not say which: take the network it is named
     after. The state dict of a `DDFPack` becomes that of a `ddfnet.nn.DDF2d` in the same way.
 
+    The official code adds 1e-10 to the deviation of a filter. Our networks of the same name do too; other layers whose
+    ``load_state_dict`` gets the result take it from there. Weights alone do not keep it: where they are saved from such
+    a layer, the next one needs ``norm_eps=1e-10``.
+
     Args:
         checkpoint: a state dict, a dict that holds one (as timm's training checkpoints do), or a file with either, see
             `ddfnet.pretrained.read`.
@@ -359,10 +376,22 @@ def load_official(
             f"this is no checkpoint of the official DDF networks: no name holds any of {', '.join(_PARTS)}; it has "
             f"{', '.join(list(state)[:3]) or 'no entries'}"
         )
-    converted = {_PART.sub(lambda part: _PARTS[part[0]], name): tensor for name, tensor in state.items()}
+    converted, metadata = OrderedDict(), {}
+    for name, tensor in state.items():
+        before, part, after = _split(name)
+        converted[before + part + after] = tensor
+        if part:
+            metadata[before + part.partition(".")[0] + ".norm"] = {"eps": EPS}
+    converted._metadata = metadata  # type: ignore[attr-defined]  # load_state_dict hands it to the modules by their names
     if network is not None:
         load_state_dict_checked(network, converted)
     return converted
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """Return what is before the name of an official layer's part, our name of the part, and what is after it."""
+    found = _PART.search(name)
+    return (name, "", "") if found is None else (name[: found.start()], _PARTS[found[0]], name[found.end() :])
 
 
 def is_official(state: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Official names against the official layers' arithmetic, written out with F.unfold."""
+"""Official names against the official layers' arithmetic."""
 
 import argparse
 import copy
@@ -12,47 +12,26 @@ import torch.nn.functional as F
 
 import ddfnet.models  # noqa: F401  (registers its networks as soon as timm is there)
 from ddfnet import compat
-from ddfnet.nn import DDF2d
-
-
-def unfold_ddf(x, channel, spatial, k, dilation=1, stride=1, combine="mul"):
-    """Compute the official operator, with one head."""
-    batch, channels = x.shape[:2]
-    windows = F.unfold(x, k, dilation, (k - 1) // 2 * dilation, stride).reshape(
-        batch, channels, k * k, *spatial.shape[2:]
-    )
-    channel, spatial = channel.reshape(batch, channels, k * k, 1, 1), spatial[:, None]
-    return (windows * (channel * spatial if combine == "mul" else channel + spatial)).sum(2)
-
-
-def official_spatial(state, prefix, x, k, gain, stride=1):
-    """Return the result of a spatial branch, one filter per pixel and head: (N, G, k*k, H, W)."""
-    filters = F.conv2d(x, state[f"{prefix}.0.weight"], state[f"{prefix}.0.bias"], stride)
-    filters = filters.unflatten(1, (-1, k * k))
-    filters = filters - filters.mean(2, keepdim=True)
-    return filters / (filters.std(2, keepdim=True) + 1e-10) * gain / k
-
-
-def official_channel(state, prefix, x, k):
-    """Return the result of a channel branch: (N, C, k*k)."""
-    filters = F.adaptive_avg_pool2d(x, 1)
-    filters = F.relu(F.conv2d(filters, state[f"{prefix}.1.weight"], state[f"{prefix}.1.bias"]))
-    filters = F.conv2d(filters, state[f"{prefix}.3.weight"], state[f"{prefix}.3.bias"]).reshape(len(x), -1, k * k)
-    filters = filters - filters.mean(2, keepdim=True)
-    return filters / (filters.std(2, keepdim=True) + 1e-10) * state[f"{prefix}.4.std"].reshape(-1, k * k)
-
-
-def each_head(x, channel, spatial, *geometry):
-    """Filter as the official layers do with heads: each is a sample of its own."""
-    batch, heads = spatial.shape[:2]
-    parts = [tensor.unflatten(1, (heads, -1)).flatten(0, 1) for tensor in (x, channel)]
-    return unfold_ddf(*parts, spatial.flatten(0, 1), *geometry).unflatten(0, (batch, heads)).flatten(1, 2)
+from ddfnet.nn import DDF2d, DDFConv2d
+from ddfnet.pretrained import load, save
+from ddfnet.surgery import fuse
+from tests.inductor import check_training_at_other_sizes
+from tests.meta_device import check_reset, check_reset_statistics
+from tests.official_layers import OfficialPack, each_head, filter_norm, official_channel, official_spatial, unfold_ddf
 
 
 def signature(function):
     return {
         name: parameter.default for name, parameter in inspect.signature(function).parameters.items() if name != "self"
     }
+
+
+def check_same(ours, official, shape=(1, 3, 64, 64)):
+    """Check that two modules compute the same in float64."""
+    x = 1e-2 * torch.randn(shape, dtype=torch.float64)
+    with torch.no_grad():
+        results = [module.eval().double()(x) for module in (ours, official)]
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
 
 
 REQUIRED = inspect.Parameter.empty
@@ -152,13 +131,24 @@ class TestFilterNorm:
         if running:
             torch.nn.init.normal_(norm.mean)
         shape = (2, 36, 5, 6) if kind == "spatial" else (2, 36, 1, 1)
-        x = torch.randn(shape)
-        taps = x.unflatten(1, (4, 9))
-        expected = ((taps - taps.mean(2, keepdim=True)) / taps.std(2, keepdim=True)).flatten(1, 2)
-        expected = expected * (norm.std[:, None, None] if running else math.sqrt(2) / 3)
-        expected = expected + norm.mean[:, None, None] if running else expected
-        expected = expected if kind == "spatial" else expected.flatten(1)
-        torch.testing.assert_close(norm(x), expected, rtol=1e-4, atol=1e-4)
+        for deviation in (1, 1e-4, 1e-8):
+            x = deviation * torch.randn(shape, dtype=torch.float64)
+            expected = filter_norm(x.unflatten(1, (4, 9)), 1).flatten(1, 2)
+            expected = expected * (norm.std[:, None, None] if running else math.sqrt(2) / 3)
+            expected = expected + norm.mean[:, None, None] if running else expected
+            expected = expected if kind == "spatial" else expected.flatten(1)
+            torch.testing.assert_close(norm.double()(x), expected, rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(norm.float()(x.float()), expected.float(), rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("kind", ["spatial", "channel"])
+    def test_constant_filters_are_finite_forward_and_backward(self, kind, dtype):
+        norm = compat.FilterNorm(4, 3, kind, "relu", True, True).to(dtype)
+        x = torch.full((2, 36, 3, 3) if kind == "spatial" else (2, 36, 1, 1), 0.3, dtype=dtype, requires_grad=True)
+        result = norm(x)
+        result.backward(torch.randn_like(result))
+        assert torch.equal(result, torch.zeros_like(result))  # the start of its mean
+        assert all(tensor.grad.isfinite().all() for tensor in (x, norm.std, norm.mean))
 
     def test_its_mean_starts_at_zero(self):
         assert not compat.FilterNorm(4, 3, "spatial", running_mean=True).mean.any()
@@ -195,11 +185,11 @@ class TestDDFPack:
         layer = compat.DDFPack(8, **options)
         k, stride = layer.kernel_size, layer.stride
         gain = 1 if options.get("nonlinearity") == "linear" else math.sqrt(2)
-        x, state = torch.randn(2, 8, 8, 10), layer.state_dict()
+        x, state = torch.randn(2, 8, 8, 10, dtype=torch.float64), layer.double().state_dict()
         spatial = official_spatial(state, "spatial_branch", x, k, gain, stride)
         channel = official_channel(state, "channel_branch", x, k)
         expected = each_head(x, channel, spatial, k, layer.dilation, stride, layer.kernel_combine)
-        torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(layer(x), expected, rtol=1e-9, atol=1e-9)
 
     @pytest.mark.parametrize(("size", "stride"), [((7, 7), 2), ((220, 5), 3)], ids=str)
     def test_a_stride_need_not_divide_the_map(self, size, stride):
@@ -264,10 +254,10 @@ class TestDDFUpPack:
         ids=str,
     )
     def test_it_is_the_official_one(self, options, joint_channels):
-        layer = compat.DDFUpPack(8, joint_channels=joint_channels, **options)
+        layer = compat.DDFUpPack(8, joint_channels=joint_channels, **options).double()
         k, s, state = layer.kernel_size, layer.scale_factor, layer.state_dict()
-        x = torch.randn(2, 8, 5, 6)
-        guide = None if joint_channels < 1 else torch.randn(2, joint_channels, 5, 6)
+        x = torch.randn(2, 8, 5, 6, dtype=torch.float64)
+        guide = None if joint_channels < 1 else torch.randn(2, joint_channels, 5, 6, dtype=torch.float64)
         outputs = []
         for i in range(s * s):
             prefix, source = f"spatial_branch.{i}", guide
@@ -279,7 +269,7 @@ class TestDDFUpPack:
             channel = official_channel(state, f"channel_branch.{i}", x, k)
             outputs.append(each_head(x, channel, spatial, k, layer.dilation, 1, layer.kernel_combine))
         expected = F.pixel_shuffle(torch.stack(outputs, 2).flatten(1, 2), s)
-        torch.testing.assert_close(layer(x, guide), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(layer(x, guide), expected, rtol=1e-9, atol=1e-9)
 
     def test_the_guidance_is_resized_to_the_input(self):
         layer = compat.DDFUpPack(8, joint_channels=3)
@@ -364,8 +354,7 @@ class TestLoadOfficial:
             pytest.importorskip("safetensors.torch").save_file(checkpoint, tmp_path / "model.safetensors")
             checkpoint = tmp_path / "model.safetensors"
         ours.load_state_dict(compat.load_official(checkpoint))
-        x = torch.randn(1, 3, 64, 64)
-        torch.testing.assert_close(ours(x), official(x), rtol=1e-4, atol=1e-4)
+        check_same(ours, official)
 
     def test_it_loads_a_network_or_says_what_does_not_fit(self, networks):
         official, ours = networks
@@ -383,11 +372,41 @@ class TestLoadOfficial:
         )
         assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())
 
-    def test_a_layers_state_dict(self):
-        official, ours = compat.DDFPack(8, head=2), DDF2d(8, heads=2)
-        ours.load_state_dict(compat.load_official(official.state_dict()))
-        x = torch.randn(2, 8, 6, 6)
+    def test_it_is_saved_and_read_again(self, networks, tmp_path):
+        official, ours = networks
+        compat.load_official(official.state_dict(), ours)
+        save(ours, tmp_path / "ours.safetensors")
+        check_same(load(tmp_path / "ours.safetensors"), official)
+        ours.save_pretrained(tmp_path / "folder")
+        check_same(type(ours).from_pretrained(tmp_path / "folder"), official)
+        check_same(fuse(ours.double()), official)
+        torch.save(official.state_dict(), tmp_path / "official.pth")
+        timm = pytest.importorskip("timm")
+        options = {"layers": (1, 1, 1, 1), "num_classes": 10, "pretrained": True}
+        for file in ("official.pth", "ours.safetensors"):
+            overlay = {"file": str(tmp_path / file), "num_classes": 10}
+            check_same(timm.create_model("ddf_mul_resnet50", pretrained_cfg_overlay=overlay, **options), official)
+
+    @pytest.mark.parametrize("given", [True, False], ids=["layer given", "state dict"])
+    def test_a_layers_state_dict(self, given):
+        official, ours = OfficialPack(8, head=2), DDF2d(8, heads=2)
+        if given:
+            compat.load_official(official.state_dict(), ours)
+        else:
+            ours.load_state_dict(compat.load_official(official.state_dict()))
+        x = 1e-4 * torch.randn(2, 8, 6, 6)
+        for module in (official.channel_branch[3], official.spatial_branch[0], ours.channel.expand, ours.spatial.conv):
+            torch.nn.init.zeros_(module.bias)  # the filters are as small as the map
         torch.testing.assert_close(ours(x), official(x))
+        check_same(ours, official, (2, 8, 6, 6))
+        check_same(copy.deepcopy(ours), official, (2, 8, 6, 6))
+        check_same(fuse(torch.nn.Sequential(ours)), official, (2, 8, 6, 6))
+
+    def test_a_layer_of_its_own_has_the_option(self):
+        official, ours = OfficialPack(8), DDFConv2d(8, 8, 3, padding=1, bias=False, norm_eps=1e-10)
+        state = compat.load_official(official.state_dict())
+        ours.ddf.load_state_dict({name: state[name] for name in state})  # the tensors alone
+        check_same(ours, official, (2, 8, 6, 6))
 
     @pytest.mark.parametrize(
         "state", [{}, DDF2d(4).state_dict(), torch.nn.Linear(2, 2).state_dict()], ids=["empty", "ours", "other"]
@@ -431,3 +450,14 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path) -> None:
         compat.load_official(file)
     with pytest.raises(ValueError, match="must hold a dict of names and tensors, got dict"):
         compat.load_official({0: torch.zeros(3)})
+
+
+def test_memory_from_the_meta_device_gets_the_constructors_values() -> None:
+    check_reset(lambda: compat.FilterNorm(8, 3, "spatial", "relu", True, True))
+    check_reset(lambda: compat.DDFPack(8, head=2))
+    check_reset_statistics(lambda: compat.DDFUpPack(16))
+
+
+def test_compiled_training_serves_other_sizes() -> None:
+    model = torch.nn.Sequential(compat.DDFPack(8, head=2), torch.nn.Conv2d(8, 8, 3, padding=1), compat.DDFUpPack(8))
+    check_training_at_other_sizes(model, lambda n, h, w: (torch.randn(n, 8, h, w),))

@@ -16,6 +16,7 @@ from ddfnet.depth.planes import Planes
 from ddfnet.depth.stage import Carried, Stage, channels_last, convs
 from ddfnet.depth.valid import valid_depth
 from ddfnet.nn.branches import check_map, check_norm
+from ddfnet.nn.starts import with_start
 from ddfnet.ops.geometry import Combine
 from ddfnet.ops.recording import recordable
 from ddfnet.pretrained import PretrainedMixin, load, register_kind
@@ -350,7 +351,9 @@ def _nearby(scaled: Tensor, mask: Tensor, radius: int) -> tuple[Tensor, Tensor]:
 
 def _head(channels: int) -> nn.Conv2d:
     """Return a convolution from features to a correction of bilinear interpolation, close to 0 at first."""
-    head = nn.Conv2d(channels, 1, 3, padding=1)
+    return with_start(nn.Conv2d(channels, 1, 3, padding=1), _start_head)
+
+
+def _start_head(head: nn.Conv2d) -> None:
     nn.init.normal_(head.weight, std=1e-2)
     nn.init.zeros_(head.bias)  # type: ignore[arg-type]
-    return head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from itertools import pairwise
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ddfnet.depth.planes import Planes
 from ddfnet.nn.branches import SpatialBranch
 from ddfnet.nn.filter_norm import FilterNorm
+from ddfnet.nn.starts import fill, with_start
 from ddfnet.ops import ddf_upsample
 from ddfnet.ops.geometry import Combine
 from ddfnet.ops.recording import recordable
@@ -29,22 +31,26 @@ class Block(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first, self.second = conv(channels, channels), conv(channels, channels)
+        self.first, self.second = conv(channels, channels), conv(channels, channels, share=0.3)
         self.between, self.after = nn.LeakyReLU(SLOPE), nn.LeakyReLU(SLOPE)
-        with torch.no_grad():
-            self.second.weight.mul_(0.3)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.after(x + self.second(self.between(self.first(x))))
         return y
 
 
-def conv(channels: int, out: int, kernel_size: int = 3, stride: int = 1) -> nn.Conv2d:
-    """Return a convolution that keeps the size, initialised after He."""
+def conv(channels: int, out: int, kernel_size: int = 3, stride: int = 1, share: float = 1.0) -> nn.Conv2d:
+    """Return a convolution that keeps the size, initialised after He and multiplied by ``share``."""
     layer = nn.Conv2d(channels, out, kernel_size, stride, kernel_size // 2)
+    return with_start(layer, functools.partial(_he, share=share))
+
+
+def _he(layer: nn.Conv2d | nn.Linear, share: float = 1.0) -> None:
+    """Initialize a layer after He, for the leaky ReLU that follows it, and multiply its weight by ``share``."""
     nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+    with torch.no_grad():
+        layer.weight.mul_(share)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    return layer
 
 
 def convs(*channels: int, kernel_size: int = 3, stride: int = 1) -> Iterator[nn.Module]:
@@ -81,23 +87,23 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(*(Block(channels) for _ in range(blocks)))
         self.logits = self.correction = None
         if carry and not plain:
-            # At first every tap has a share, so that every tap can be learnt.
-            start = _bilinear(kernel_size, least=0.03)
-            self.logits = nn.Conv2d(channels, start.numel(), 1)
-            nn.init.normal_(self.logits.weight, std=0.1 * math.sqrt(2 / channels))
-            with torch.no_grad():
-                self.logits.bias.copy_(start.flatten())  # type: ignore[union-attr]
+            logits = nn.Conv2d(channels, 4 * kernel_size**2, 1)
+            self.logits = with_start(logits, functools.partial(_start_logits, kernel_size=kernel_size))
         else:
-            self.register_buffer("bilinear", _bilinear(kernel_size, least=1e-13), persistent=False)
+            self.register_buffer("bilinear", torch.empty(4, kernel_size**2), persistent=False)
             self.bilinear: Tensor
         if plain:
-            self.correction = nn.Conv2d(channels, 4, 1)
-            nn.init.zeros_(self.correction.weight)
-            nn.init.zeros_(self.correction.bias)  # type: ignore[arg-type]
+            self.correction = with_start(nn.Conv2d(channels, 4, 1), _zero)
         self.enlarge = self.mix = None
         if features_too:
             self.enlarge = _Bilinear() if plain else _DDFUp(channels, kernel_size, carry=carry, **options)
             self.mix = nn.Sequential(*convs(channels, channels, kernel_size=3 if plain else 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fill the logits of the bilinear filter, if the stage predicts none."""
+        if self.logits is None:
+            fill(self.bilinear, _bilinear(self.kernel_size, least=1e-13))
 
     def forward(
         self, carried: Carried, mask: Tensor, features: Tensor, guide: Tensor, context: Tensor
@@ -178,16 +184,19 @@ class _ChannelFilters(nn.Module):
     def __init__(self, channels: int, kernel: tuple[int, int], *, norm: str, around: float) -> None:
         super().__init__()
         self.shape = (4, channels, *kernel)
-        self.reduce = nn.Linear(channels, channels // 2)
-        self.expand = nn.Linear(channels // 2, math.prod(self.shape))
-        for dense in (self.reduce, self.expand):
-            nn.init.kaiming_normal_(dense.weight, a=SLOPE)
-            nn.init.zeros_(dense.bias)
+        self.reduce = with_start(nn.Linear(channels, channels // 2), _he)
+        self.expand = with_start(nn.Linear(channels // 2, math.prod(self.shape)), _he)
         self.norm = self.learnt = None
         if norm == "filter":
             self.norm = FilterNorm(4 * channels, kernel, "channel", nonlinearity="leaky_relu")
         else:
-            self.learnt = nn.Parameter(around + 0.3 * torch.randn(self.shape))
+            self.around, self.learnt = around, nn.Parameter(torch.empty(self.shape))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialize the learnt filters around the identity of the combine mode."""
+        if self.learnt is not None:
+            nn.init.normal_(self.learnt, self.around, 0.3)
 
     def forward(self, context: Tensor) -> Tensor:
         # In float32 under autocast too: so few numbers cost nothing.
@@ -197,6 +206,17 @@ class _ChannelFilters(nn.Module):
             filters = self.norm(filters)
         filters = filters.unflatten(1, self.shape)
         return filters if self.learnt is None else self.learnt + 0.3 * filters
+
+
+def _start_logits(conv: nn.Conv2d, kernel_size: int) -> None:
+    """Initialize the prediction of the filters: nearly bilinear, and each tap has a share, so that it can be learnt."""
+    nn.init.normal_(conv.weight, std=0.1 * math.sqrt(2 / conv.in_channels))
+    fill(conv.bias, _bilinear(kernel_size, least=0.03).flatten())  # type: ignore[arg-type]
+
+
+def _zero(conv: nn.Conv2d) -> None:
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
 
 def _dense(layer: nn.Linear, x: Tensor) -> Tensor:

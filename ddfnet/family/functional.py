@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -122,7 +123,7 @@ def adaptive_conv(input: Tensor, filters: Tensor) -> Tensor:
     check_dense("filters", filters)
     if filters.dim() != 5:
         raise ValueError(f"filters must be (N, H, W, kH, kW), got {tuple(filters.shape)}")
-    kernel = (filters.shape[3], filters.shape[4])
+    kernel = _fixed(filters.shape[3:])
     return ddf(input, None, filters.flatten(3).permute(0, 3, 1, 2), kernel_size=kernel, padding=0)
 
 
@@ -461,7 +462,13 @@ def _depthwise_kernel(weight: Tensor, channels: int) -> tuple[int, int]:
         raise ValueError(
             f"weight must be (C, 1, kH, kW) with C = {channels}, as of a depthwise convolution, got {shape}"
         )
-    return odd_pair("kernel_size", shape[2:])
+    return odd_pair("kernel_size", _fixed(shape[2:]))
+
+
+def _fixed(sizes: Sequence[Any]) -> tuple[int, int]:
+    """Return a kernel's sizes, which `torch.jit.trace` has as tensors, as the numbers that they are in every call."""
+    height, width = (int(size) if isinstance(size, Tensor) else size for size in sizes)
+    return height, width
 
 
 def _check_bias(bias: Any, channels: int) -> None:

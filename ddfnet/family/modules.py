@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ddfnet.family.functional import involution
 from ddfnet.family.taps import tap_views, window_geometry
 from ddfnet.nn.branches import TapSoftmax, check_map
+from ddfnet.nn.starts import with_start
 from ddfnet.ops import ddf, ddf_upsample
 from ddfnet.ops.geometry import Pair, default_padding, odd_pair, pair
 from ddfnet.ops.recording import recordable
@@ -84,20 +85,11 @@ class CARAFE(nn.Module):
         dilation = pair("encoder_dilation", encoder_dilation, 1)
         filters, taps = math.prod(self.scale_factor) * up_group, math.prod(self.up_kernel)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.compress = nn.Conv2d(channels, compressed_channels, 1, **factory)
+        self.compress = with_start(nn.Conv2d(channels, compressed_channels, 1, **factory), _start_compress)
         padding = default_padding(encoder, dilation)
-        self.encode = nn.Conv2d(
-            compressed_channels, filters * taps, encoder, padding=padding, dilation=dilation, **factory
-        )
+        encode = nn.Conv2d(compressed_channels, filters * taps, encoder, padding=padding, dilation=dilation, **factory)
+        self.encode = with_start(encode, _start_encode)
         self.norm = TapSoftmax(filters, taps)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Initialize the convolutions so that all filters are nearly averages."""
-        nn.init.xavier_uniform_(self.compress.weight)
-        nn.init.normal_(self.encode.weight, std=1e-3)
-        for convolution in (self.compress, self.encode):
-            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         check_map("the input of CARAFE", x, self.channels)
@@ -120,6 +112,17 @@ class CARAFE(nn.Module):
         return (
             f"{self.channels}, scale_factor={self.scale_factor}, up_kernel={self.up_kernel}, up_group={self.up_group}"
         )
+
+
+def _start_compress(conv: nn.Conv2d) -> None:
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+
+def _start_encode(conv: nn.Conv2d) -> None:
+    """Initialize a convolution so that all filters are nearly averages."""
+    nn.init.normal_(conv.weight, std=1e-3)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
 
 class _ConvModule(nn.Module):
@@ -235,10 +238,16 @@ class JBU(nn.Module):
         self.guidance_dim, self.feat_dim = guidance_dim, feat_dim
         self.radius, self.diameter = radius, 2 * radius + 1
         taps = self.diameter**2
-        self.range_temp = nn.Parameter(torch.tensor(0.0))
+        self.range_temp = nn.Parameter(torch.empty(()))
         self.range_proj = _mlp(guidance_dim, key_dim)
         self.fixup_proj = _mlp(guidance_dim + taps, taps)
-        self.sigma_spatial = nn.Parameter(torch.tensor(1.0))
+        self.sigma_spatial = nn.Parameter(torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialize temperature and width as FeatUp does: the temperature is the exponential of 0, the width 1."""
+        nn.init.zeros_(self.range_temp)
+        nn.init.ones_(self.sigma_spatial)
 
     def forward(self, source: Tensor, guidance: Tensor) -> Tensor:
         check_map("the features of JBU", source, self.feat_dim)

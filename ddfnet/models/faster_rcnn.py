@@ -6,13 +6,16 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from ddfnet.models.fpn import REDUCTIONS, PyramidBackbone
 from ddfnet.models.timm_options import check_file_options
+from ddfnet.nn.starts import keep_start
 from ddfnet.pretrained import PretrainedMixin, register_kind
 from ddfnet.pretrained.options import check_option, integer, number, several
 
@@ -151,6 +154,16 @@ class Detector(FasterRCNN, PretrainedMixin):
             **(rcnn or {}),
         )
         self.classes = names
+        if type(self.rpn.head) is RPNHead:
+            for module in self.rpn.head.modules():
+                if isinstance(module, nn.Conv2d):
+                    keep_start(module, _start_proposals)
+
+
+def _start_proposals(conv: nn.Conv2d) -> None:
+    """Initialize a convolution as torchvision does in the head that proposes regions."""
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
 
 def fasterrcnn_resnet50_fpn(

@@ -15,6 +15,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool
 
 from ddfnet.models.upsamplers import upsampler as build_upsampler
+from ddfnet.nn.starts import keep_start
 from ddfnet.ops.recording import recordable
 from ddfnet.pretrained import reading
 
@@ -66,6 +67,9 @@ class UpsamplingPyramid(FeaturePyramidNetwork):
         norm_layer: Callable[..., nn.Module] | None = None,
     ) -> None:
         super().__init__(list(in_channels_list), out_channels, extra_blocks, norm_layer)
+        for module in (*self.inner_blocks.modules(), *self.layer_blocks.modules()):
+            if isinstance(module, nn.Conv2d):
+                keep_start(module, _start_block)
         self.upsamplers = nn.ModuleList(build_upsampler(upsampler, out_channels) for _ in in_channels_list[1:])
 
     def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -80,6 +84,13 @@ class UpsamplingPyramid(FeaturePyramidNetwork):
         if self.extra_blocks is not None:
             results, names = self.extra_blocks(results, maps, names)
         return OrderedDict(zip(names, results, strict=True))
+
+
+def _start_block(conv: nn.Conv2d) -> None:
+    """Initialize a convolution as torchvision does in a pyramid."""
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
 
 
 @recordable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from ddfnet import compat
 from ddfnet.models.classifier import TimmPretrainedMixin
 from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FusedDDF2d
+from ddfnet.nn.starts import has_start, keep_start, scale, with_start
 
 _LAYERS = {"18": (2, 2, 2, 2), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
 # Options of DDF2d that a network's block_args may have.
-_OPTIONS = ("heads", "reduction", "combine", "norm", "filters", "zero_init")
+_OPTIONS = ("heads", "reduction", "combine", "norm", "norm_eps", "filters", "zero_init")
 
 _Entry = Callable[..., ResNet]
 _register: Callable[[_Entry], _Entry] = register_model  # without types in timm
@@ -103,15 +105,29 @@ MIXERS: dict[str, type[Bottleneck]] = {"conv": Bottleneck, "depthwise": Depthwis
 """Blocks by the name of the layer between their two 1x1 convolutions."""
 
 
+def _fan_out(conv: nn.Conv2d) -> None:
+    """Initialize the weight of a convolution as timm does in a ResNet."""
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+
+
 class DDFResNet(ResNet, TimmPretrainedMixin):
-    """A ResNet of timm that keeps the initial filters that DDF layers ask for (``zero_init``)."""
+    """A ResNet of timm that keeps the initial filters that DDF layers ask for (``zero_init``).
+
+    ``reset_parameters`` of each of its modules initialises it as ``init_weights`` does.
+    """
 
     @torch.jit.ignore  # type: ignore[untyped-decorator]
-    def init_weights(self, *args: Any, **kwargs: Any) -> None:
-        super().init_weights(*args, **kwargs)  # initialises the convolutions that predict filters too
+    def init_weights(self, zero_init_last: bool = True, **kwargs: Any) -> None:
+        super().init_weights(zero_init_last, **kwargs)  # initialises the convolutions that predict filters too
         for layer in self.modules():
             if isinstance(layer, DDF2d):
                 layer.reset_zero_init()
+            elif isinstance(layer, nn.Conv2d) and not has_start(layer):
+                keep_start(layer, _fan_out)
+            elif isinstance(layer, (BasicBlock, Bottleneck)):
+                last = layer.bn3 if isinstance(layer, Bottleneck) else layer.bn2
+                if zero_init_last and getattr(last, "weight", None) is not None:
+                    keep_start(last, functools.partial(scale, value=0.0))
 
 
 class SmallResNet(DDFResNet):
@@ -151,8 +167,8 @@ class SmallResNet(DDFResNet):
         super().__init__(MIXERS[mixer], tuple(layers), in_chans=in_chans, channels=tuple(channels), **kwargs)
         stem: nn.Conv2d = self.conv1
         where: Any = {"device": stem.weight.device, "dtype": stem.weight.dtype}
-        self.conv1 = nn.Conv2d(in_chans, stem.out_channels, 3, stem_stride, padding=1, bias=False, **where)
-        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm's others
+        conv = nn.Conv2d(in_chans, stem.out_channels, 3, stem_stride, padding=1, bias=False, **where)
+        self.conv1 = with_start(conv, _fan_out)
         self.maxpool = nn.Identity()
         self.layer4 = nn.Identity()  # forward calls it
 
@@ -185,7 +201,7 @@ def _build_ddf(name: str, pretrained: bool, kwargs: dict[str, Any]) -> ResNet:
     depth = depth.removeprefix("resnet")
     # The paper names neither structure nor reduction of its ResNet-18; these give the parameters and FLOPs of table 4.
     block, reduction = (DDFBasicBlock, 0.5) if depth == "18" else (DDFBottleneck, 0.2)
-    block_args = {"combine": combine, "reduction": reduction}
+    block_args = {"combine": combine, "reduction": reduction, "norm_eps": compat.EPS}
     return _build(DDFResNet, name, pretrained, kwargs, block=block, layers=_LAYERS[depth], block_args=block_args)
 
 
@@ -227,7 +243,7 @@ def ddf_mul_resnet50(pretrained: bool = False, **kwargs: Any) -> ResNet:
     Args:
         pretrained: load the weights of ``pretrained_cfg_overlay={"file": FILE}``; there are none to fetch.
         kwargs: further arguments of ``timm.models.ResNet``; ``block_args`` takes heads, reduction, combine, norm,
-            filters and zero_init of `ddfnet.nn.DDF2d` too.
+            norm_eps (by default 1e-10, as the paper's code), filters and zero_init of `ddfnet.nn.DDF2d` too.
 
     Returns:
         The network, (N, 3, H, W) to (N, 1000).

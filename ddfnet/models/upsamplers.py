@@ -8,6 +8,7 @@ from torch import nn
 
 from ddfnet.family import CARAFE
 from ddfnet.nn import DDFUpsample2d
+from ddfnet.nn.starts import with_start
 
 Upsampler = Callable[[int], nn.Module]
 """Function from channels C to a module from (N, C, H, W) to (N, C, 2H, 2W)."""
@@ -22,23 +23,21 @@ def _bilinear(channels: int) -> nn.Module:
 
 
 def _deconv(channels: int) -> nn.Module:
-    layer = nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1, output_padding=1)
-    return _xavier(layer)
+    return with_start(nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1, output_padding=1), _xavier)
 
 
 def _pixelshuffle(channels: int) -> nn.Module:
-    return nn.Sequential(_xavier(nn.Conv2d(channels, 4 * channels, 3, padding=1)), nn.PixelShuffle(2))
+    return nn.Sequential(with_start(nn.Conv2d(channels, 4 * channels, 3, padding=1), _xavier), nn.PixelShuffle(2))
 
 
 def _carafe(channels: int) -> nn.Module:
     return CARAFE(channels, compressed_channels=max(1, channels // 4))  # CARAFE's own 64 for the 256 of its pyramid
 
 
-def _xavier(layer: nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:
-    """Initialise a layer as mmdetection's pyramid does, with which the paper's table was made."""
+def _xavier(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """Initialize a layer as mmdetection's pyramid does, with which the paper's table was made."""
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    return layer
 
 
 UPSAMPLERS: dict[str, Upsampler] = {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ddfnet.nn.filter_norm import FilterNorm
+from ddfnet.nn import starts
+from ddfnet.nn.filter_norm import EPS, FilterNorm
 from ddfnet.ops.checks import check_dense
 from ddfnet.ops.recording import is_recorded, record_call
 
@@ -26,7 +27,9 @@ class SpatialBranch(nn.Module):
         kernel: taps (h, w).
         stride: pixels from one predicted filter to the next.
         groups: groups of the convolution.
-        norm, nonlinearity: see `make_norm`.
+        fill: initialises the convolution to predict the same filters from any map, see `ddfnet.nn.starts.static`; None
+            is random.
+        norm, nonlinearity, norm_eps: see `make_norm`.
     """
 
     def __init__(
@@ -37,13 +40,17 @@ class SpatialBranch(nn.Module):
         *,
         stride: Kernel = (1, 1),
         groups: int = 1,
+        fill: starts.Start | None = None,
         norm: str,
         nonlinearity: str,
+        norm_eps: float = EPS,
         **factory: Any,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, filters * math.prod(kernel), 1, stride, groups=groups, **factory)
-        self.norm = make_norm(norm, filters, kernel, "spatial", nonlinearity, **factory)
+        if fill is not None:
+            starts.with_start(self.conv, functools.partial(starts.static, fill=fill))
+        self.norm = make_norm(norm, filters, kernel, "spatial", nonlinearity, norm_eps, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict filters (N, filters*K, Ho, Wo) from (N, C, H, W)."""
@@ -59,7 +66,8 @@ class ChannelBranch(nn.Module):
         kernel: taps (h, w).
         num_sets: independent sets of filters, one per sub-pixel; each has its own bottleneck.
         reduction: width of the bottleneck as a share of C, rounded down, but never 0.
-        norm, nonlinearity: see `make_norm`.
+        fill: as of `SpatialBranch`.
+        norm, nonlinearity, norm_eps: see `make_norm`.
     """
 
     def __init__(
@@ -69,8 +77,10 @@ class ChannelBranch(nn.Module):
         *,
         num_sets: int = 1,
         reduction: float,
+        fill: starts.Start | None = None,
         norm: str,
         nonlinearity: str,
+        norm_eps: float = EPS,
         **factory: Any,
     ) -> None:
         super().__init__()
@@ -82,7 +92,9 @@ class ChannelBranch(nn.Module):
         self.reduce = nn.Conv2d(channels, width, 1, **factory)
         self.act = nn.ReLU(inplace=True)
         self.expand = nn.Conv2d(width, filters * math.prod(kernel), 1, groups=num_sets, **factory)
-        self.norm = make_norm(norm, filters, kernel, "channel", nonlinearity, **factory)
+        if fill is not None:
+            starts.with_start(self.expand, functools.partial(starts.static, fill=fill))
+        self.norm = make_norm(norm, filters, kernel, "channel", nonlinearity, norm_eps, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict filters (N, num_sets*C, kH, kW) from (N, C, H, W)."""
@@ -104,29 +116,14 @@ class TapSoftmax(nn.Module):
         return f"{self.filters}, {self.taps}"
 
 
-def init_static_(conv: nn.Conv2d, taps: Tensor | None, norm: str, kernel: Kernel, nonlinearity: str) -> None:
-    """Initialize a convolution to predict the same filters from any map: zeros in its weight, the filters in its bias.
-
-    Args:
-        conv: predicts the filters, with a bias.
-        taps: the taps before they are normalised, (filters*K,), or one number for all of them; None draws them.
-        norm: the normalisation after the convolution. Before ``"none"`` drawn taps are as large as `make_norm`'s.
-        kernel: taps (h, w).
-        nonlinearity: see `make_norm`.
-    """
-    assert conv.bias is not None
-    with torch.no_grad():
-        conv.weight.zero_()
-        if taps is not None:
-            conv.bias.copy_(taps)
-        elif norm == "none":
-            gain = nn.init.calculate_gain(nonlinearity) / math.sqrt(math.prod(kernel))  # type: ignore[arg-type]
-            conv.bias.normal_(std=gain)
-        else:
-            conv.bias.normal_()
+def tap_deviation(nonlinearity: str, kernel: Kernel) -> float:
+    """Return the initial deviation of a tap, ``calculate_gain(nonlinearity)/sqrt(K)``."""
+    return nn.init.calculate_gain(nonlinearity) / math.sqrt(math.prod(kernel))  # type: ignore[arg-type]
 
 
-def make_norm(norm: str, filters: int, kernel: Kernel, kind: str, nonlinearity: str, **factory: Any) -> nn.Module:
+def make_norm(
+    norm: str, filters: int, kernel: Kernel, kind: str, nonlinearity: str, eps: float = EPS, **factory: Any
+) -> nn.Module:
     """Return the layer that normalises (N, filters*K, H, W), with H = W = 1 for channel filters.
 
     Args:
@@ -135,17 +132,17 @@ def make_norm(norm: str, filters: int, kernel: Kernel, kind: str, nonlinearity: 
         filters: filters per pixel.
         kernel: taps (h, w).
         kind: ``"spatial"`` or ``"channel"``.
-        nonlinearity: sets the initial deviation of a tap, ``calculate_gain(nonlinearity)/sqrt(K)``, if a norm has one.
+        nonlinearity: sets the initial deviation of a tap, see `tap_deviation`, if a norm has one.
+        eps: number that ``"filter"`` adds to the deviation of a filter.
         factory: device and dtype of the parameters.
     """
     check_norm(norm)
     taps = math.prod(kernel)
     if norm == "filter":
-        return FilterNorm(filters, kernel, kind, nonlinearity=nonlinearity, **factory)
+        return FilterNorm(filters, kernel, kind, nonlinearity=nonlinearity, eps=eps, **factory)
     if norm == "batch":
-        batch_norm = nn.BatchNorm2d(filters * taps, **factory)
-        nn.init.constant_(batch_norm.weight, nn.init.calculate_gain(nonlinearity) / math.sqrt(taps))  # type: ignore[arg-type]
-        return batch_norm
+        scale = functools.partial(starts.scale, value=tap_deviation(nonlinearity, kernel))
+        return starts.with_start(nn.BatchNorm2d(filters * taps, **factory), scale)
     if norm == "sigmoid":
         return nn.Sigmoid()
     if norm == "softmax":

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ddfnet.nn.ddf import DDF2d
+from ddfnet.nn.filter_norm import EPS
 from ddfnet.ops.geometry import Pair
 
 
@@ -32,7 +33,7 @@ class DDFConv2d(nn.Module):
         groups: 1; nothing else is implemented.
         padding_mode: ``"zeros"``; nothing else is implemented.
         pointwise: have the 1x1 convolution even if as many channels go in as come out.
-        heads, reduction, combine, norm, filters, zero_init: see `DDF2d`.
+        heads, reduction, combine, norm, norm_eps, filters, zero_init: see `DDF2d`.
         device: device of the parameters.
         dtype: dtype of the parameters.
 
@@ -72,6 +73,7 @@ class DDFConv2d(nn.Module):
         reduction: float = 0.2,
         combine: str = "mul",
         norm: str = "filter",
+        norm_eps: float = EPS,
         filters: str = "both",
         zero_init: bool = False,
         device: torch.device | str | None = None,
@@ -99,6 +101,7 @@ class DDFConv2d(nn.Module):
             reduction=reduction,
             combine=combine,
             norm=norm,
+            norm_eps=norm_eps,
             filters=filters,
             zero_init=zero_init,
             **factory,
@@ -108,7 +111,13 @@ class DDFConv2d(nn.Module):
         if pointwise or in_channels != out_channels:
             self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=bias, **factory)
         elif bias:
-            self.bias = nn.Parameter(torch.zeros(out_channels, **factory))
+            self.bias = nn.Parameter(torch.empty(out_channels, **factory))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialize the bias with zeros, if it is not that of the 1x1 convolution."""
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.ddf(x)

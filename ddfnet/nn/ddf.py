@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddfnet.nn.branches import ChannelBranch, SpatialBranch, check_channels, check_map, init_static_
+from ddfnet.nn.branches import ChannelBranch, SpatialBranch, check_channels, check_map, tap_deviation
+from ddfnet.nn.filter_norm import EPS
 from ddfnet.nn.layer_op import filter_layer, is_one_operator
 from ddfnet.ops import ddf
 from ddfnet.ops.geometry import Combine, Pair, conv_output_size, pair
@@ -40,6 +42,7 @@ class DDF2d(nn.Module):
         combine: how the two filters meet, tap by tap, ``"mul"`` or ``"add"``.
         norm: how predicted filters are normalised: ``"filter"`` (`FilterNorm`), ``"batch"`` (batch normalisation, which
             in training needs more than one sample), ``"sigmoid"``, ``"softmax"`` over the taps, or ``"none"``.
+        norm_eps: number that ``norm="filter"`` adds to the deviation of a filter; the official code adds 1e-10.
         filters: the filters that there are, ``"both"``, ``"spatial"`` or ``"channel"``.
         zero_init: initialize the layer as a depthwise convolution with random weights, which learns from there to
             adapt: the weights that predict filters from the input are zero at first, and the filters are their biases.
@@ -78,6 +81,7 @@ class DDF2d(nn.Module):
         reduction: float = 0.2,
         combine: str = "mul",
         norm: str = "filter",
+        norm_eps: float = EPS,
         filters: str = "both",
         zero_init: bool = False,
         device: torch.device | str | None = None,
@@ -92,16 +96,25 @@ class DDF2d(nn.Module):
         self.stride = pair("stride", stride, 1)
         self.dilation = pair("dilation", dilation, 1)
         self.padding, self.extra_padding = self._resolve(padding)
-        options: dict[str, Any] = {"norm": norm, "nonlinearity": "relu", "device": device, "dtype": dtype}
-        self.spatial = self.channel = None
-        if filters != "channel":
-            self.spatial = SpatialBranch(channels, heads, self.kernel_size, stride=self.stride, **options)
-        if filters != "spatial":
-            self.channel = ChannelBranch(channels, self.kernel_size, reduction=reduction, **options)
         if zero_init and norm == "batch":
             raise ValueError("zero_init=True needs another norm than 'batch', to which equal filters are all zero")
         self.zero_init, self.norm = zero_init, norm
-        self.reset_zero_init()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        options: dict[str, Any] = {"norm": norm, "nonlinearity": "relu", "norm_eps": norm_eps, **factory}
+        spatial_fill = channel_fill = None
+        if zero_init:
+            std = tap_deviation("relu", self.kernel_size) if norm == "none" else 1.0
+            spatial_fill = channel_fill = functools.partial(nn.init.normal_, std=std)
+            if norm == "none" and filters == "both":
+                # The identity leaves the channel filter as it is. Alone or before a norm, equal taps are no filter.
+                spatial_fill = functools.partial(nn.init.constant_, val=self.combine.identity)
+        self.spatial = self.channel = None
+        if filters != "channel":
+            self.spatial = SpatialBranch(
+                channels, heads, self.kernel_size, stride=self.stride, fill=spatial_fill, **options
+            )
+        if filters != "spatial":
+            self.channel = ChannelBranch(channels, self.kernel_size, reduction=reduction, fill=channel_fill, **options)
 
     def reset_zero_init(self) -> None:
         """Initialize the branches as ``zero_init`` asks; without it do nothing.
@@ -120,14 +133,10 @@ class DDF2d(nn.Module):
         """
         if not self.zero_init:
             return
-        taps = None
-        if self.norm == "none" and self.filters == "both":
-            # The identity leaves the channel filter as it is; alone, or before a norm, equal taps would be no filter.
-            taps = torch.tensor(self.combine.identity)
         if self.spatial is not None:
-            init_static_(self.spatial.conv, taps, self.norm, self.kernel_size, "relu")
+            self.spatial.conv.reset_parameters()
         if self.channel is not None:
-            init_static_(self.channel.expand, None, self.norm, self.kernel_size, "relu")
+            self.channel.expand.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(x, Tensor) and self.is_one_operator():

@@ -16,6 +16,7 @@ from ddfnet.ops.geometry import DTYPES, Pair, accumulate_dtype, pair
 from ddfnet.ops.library import NAMESPACE
 from ddfnet.ops.recording import is_recorded, record_call
 
+EPS = 1e-6  # by default
 _KINDS = ("spatial", "channel")
 
 
@@ -40,7 +41,8 @@ class FilterNorm(nn.Module):
             ``randn * gain / sqrt(K)``, instead of the constant ``gain / sqrt(K)``. None is a parameter for
             ``"channel"`` and a constant for ``"spatial"``, as in the official code.
         learn_shift: have a shift, a parameter of one value per tap, initialised with zeros.
-        eps: added to the deviation; in float16 at least 6e-5, below which its inverse is out of range.
+        eps: added to the deviation; in float16 at least 6e-5, below which its inverse is out of range. The official
+            code has 1e-10, and ``load_state_dict`` sets it to that for weights of `ddfnet.compat.load_official`.
         device: device of the parameters.
         dtype: dtype of the parameters.
 
@@ -70,7 +72,7 @@ class FilterNorm(nn.Module):
         nonlinearity: str = "relu",
         learn_scale: bool | None = None,
         learn_shift: bool = False,
-        eps: float = 1e-6,
+        eps: float = EPS,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -111,7 +113,11 @@ class FilterNorm(nn.Module):
 
     def extra_repr(self) -> str:
         learnt = "".join(f", learn_{n}=True" for n in ("scale", "shift") if isinstance(getattr(self, n), Tensor))
-        return f"{self.filters}, {self.kernel_size}, {self.kind!r}, {self.nonlinearity!r}{learnt}"
+        return f"{self.filters}, {self.kernel_size}, {self.kind!r}, {self.nonlinearity!r}{learnt}, eps={self.eps}"
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *arguments: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *arguments)
+        self.eps = local_metadata.get("eps", self.eps)
 
 
 def filter_norm(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddfnet.nn.branches import ChannelBranch, SpatialBranch, check_channels, check_map, init_static_
+from ddfnet.nn.branches import ChannelBranch, SpatialBranch, check_channels, check_map
+from ddfnet.nn.starts import fill
 from ddfnet.ops import ddf_upsample
 from ddfnet.ops.geometry import Combine, Pair, accumulate_dtype, odd_pair, pair
 from ddfnet.ops.recording import recordable
@@ -100,10 +102,15 @@ class DDFUpsample2d(nn.Module):
         if padding_mode not in ("zeros", "replicate"):
             raise ValueError(f"padding_mode must be 'zeros' or 'replicate', got {padding_mode!r}")
         self.padding_mode = padding_mode
-        taps = None if init is None else self._interpolation_taps(init, norm)
         subpixels = self.scale_factor[0] * self.scale_factor[1]
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         options: dict[str, Any] = {"norm": norm, "nonlinearity": "linear", **factory}
+        spatial_fill = channel_fill = None
+        if init is not None:
+            self._check_init(init, norm)
+            geometry = self.scale_factor, self.kernel_size, heads
+            spatial_fill = functools.partial(_fill_interpolation, init=init, geometry=geometry)
+            channel_fill = functools.partial(nn.init.constant_, val=self.combine.identity)
 
         self.depthwise: nn.Conv2d | None = None
         if guide_channels is None:
@@ -111,12 +118,12 @@ class DDFUpsample2d(nn.Module):
         width, groups = guide_channels or channels, 1
         if guide_at == "output":
             width, groups = width * subpixels, subpixels  # one group per sub-pixel
-        self.spatial = SpatialBranch(width, subpixels * heads, self.kernel_size, groups=groups, **options)
-        self.channel = ChannelBranch(channels, self.kernel_size, num_sets=subpixels, reduction=reduction, **options)
-        if taps is not None:
-            identity = torch.tensor(self.combine.identity)
-            init_static_(self.spatial.conv, taps, norm, self.kernel_size, "linear")
-            init_static_(self.channel.expand, identity, norm, self.kernel_size, "linear")
+        self.spatial = SpatialBranch(
+            width, subpixels * heads, self.kernel_size, groups=groups, fill=spatial_fill, **options
+        )
+        self.channel = ChannelBranch(
+            channels, self.kernel_size, num_sets=subpixels, reduction=reduction, fill=channel_fill, **options
+        )
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         check_map("the input of DDFUpsample2d", x, self.channels)
@@ -139,8 +146,7 @@ class DDFUpsample2d(nn.Module):
             y = y[:, :, around_y * sh : height - around_y * sh, around_x * sw : width - around_x * sw]
         return y
 
-    def _interpolation_taps(self, init: str, norm: str) -> Tensor:
-        """Return the spatial filters of an interpolation, (s*s*heads*K,)."""
+    def _check_init(self, init: str, norm: str) -> None:
         if init not in ("nearest", "bilinear"):
             raise ValueError(f"init must be 'nearest', 'bilinear' or None, got {init!r}")
         if norm != "none":
@@ -150,11 +156,6 @@ class DDFUpsample2d(nn.Module):
                 "init='bilinear' needs a kernel of 3 taps or more and padding_mode='replicate', got "
                 f"kernel_size={self.kernel_size} and padding_mode={self.padding_mode!r}"
             )
-        rows, columns = (
-            _axis_taps(scale, kernel, init) for scale, kernel in zip(self.scale_factor, self.kernel_size, strict=True)
-        )
-        taps = torch.einsum("ak,bl->abkl", rows, columns).flatten(0, 1)  # sub-pixels, taps
-        return taps[:, None].expand(-1, self.heads, -1, -1).flatten()
 
     def _source(self, x: Tensor, guide: Tensor | None) -> Tensor:
         """Return the map from which the spatial filters are predicted, at the size of x."""
@@ -175,6 +176,14 @@ class DDFUpsample2d(nn.Module):
             f"{self.channels}, scale_factor={self.scale_factor}, kernel_size={self.kernel_size}, heads={self.heads}, "
             f"combine={self.combine!r}{guide}"
         )
+
+
+def _fill_interpolation(bias: Tensor, init: str, geometry: tuple[tuple[int, int], tuple[int, int], int]) -> None:
+    """Fill a bias with the spatial filters of an interpolation, (s*s*heads*K,), for scale factor, kernel and heads."""
+    scale_factor, kernel_size, heads = geometry
+    rows, columns = (_axis_taps(scale, kernel, init) for scale, kernel in zip(scale_factor, kernel_size, strict=True))
+    taps = torch.einsum("ak,bl->abkl", rows, columns).flatten(0, 1)  # sub-pixels, taps
+    fill(bias, taps[:, None].expand(-1, heads, -1, -1).flatten())
 
 
 def _axis_taps(scale: int, kernel: int, init: str) -> Tensor:

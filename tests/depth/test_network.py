@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ddfnet.depth.network import GuidedUpsampler, Level
 from tests.guided_networks import check_threads, network
+from tests.meta_device import check_reset_statistics
 
 FILTERS = ("both", "spatial", "channel")
 NORMS = ("softmax", "filter", "batch", "sigmoid", "none")
@@ -571,3 +572,10 @@ def test_torch_alone_is_enough() -> None:
     done = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "(13, 17)\n"
+
+
+@every_way
+@pytest.mark.parametrize("combine", ["mul", "add"])
+def test_memory_from_the_meta_device_gets_the_constructors_values(options: dict[str, Any], combine: str) -> None:
+    own = {} if "upsampler" in options else {"combine": combine}
+    check_reset_statistics(lambda: GuidedUpsampler(4, channels=16, guide_channels=16, **own, **options))

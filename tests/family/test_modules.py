@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ddfnet import family
+from tests.meta_device import check_reset
 
 
 def randomised(layer):
@@ -156,3 +157,17 @@ def test_no_tensors():
         family.JBU(3, 8, 4)([1.0], X[:, :3])
     with pytest.raises(TypeError, match=r"the guide of JBUStack must be a torch\.Tensor, got NoneType"):
         family.JBUStack(8)(X, None)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: family.CARAFE(8, up_group=2),
+        lambda: family.Involution(32, 3, stride=2),
+        lambda: family.JBU(3, 8, 4),
+        lambda: family.JBUStack(8),
+    ],
+    ids=["CARAFE", "Involution", "JBU", "JBUStack"],
+)
+def test_memory_from_the_meta_device_gets_the_constructors_values(build):
+    check_reset(build)

@@ -76,7 +76,7 @@ NAMES = {  # old name: the field's term
     "remember": "cache_static_args",
     "grid_size": "conv_output_size",
     "begin": "reset_zero_init",
-    "begin_static": "init_static_",
+    "begin_static": "starts.static",
     "centres": "window_centers",
     "centred": "is_centered",
     "compressed": "compressed_channels",

@@ -17,6 +17,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 import ddfnet.models
 from ddfnet.models.faster_rcnn import Detector, coco_classes, fasterrcnn_resnet50_fpn
 from ddfnet.models.upsamplers import UPSAMPLERS
+from tests.meta_device import check_reset_statistics
 
 SMALL: dict[str, Any] = {"width": 16, "head_width": 32, "min_size": 64, "max_size": 128}
 
@@ -153,3 +154,8 @@ def test_a_wrong_option(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as caught:
         Detector(**{"classes": ["a"], "backbone": "mobilenetv3_small_050", **SMALL, **options})
     assert str(caught.value).startswith(message)
+
+
+def test_memory_from_the_meta_device_gets_the_constructors_values() -> None:
+    options: dict[str, Any] = {"layers": (1, 1, 1, 1), "block_args": {"zero_init": True}}
+    check_reset_statistics(lambda: small("carafe", "ddf_mul_resnet18", backbone_options=options))

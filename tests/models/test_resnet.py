@@ -15,6 +15,7 @@ timm = pytest.importorskip("timm")
 import ddfnet.models  # noqa: E402, F401
 from ddfnet.models.resnet import DDFBasicBlock, DDFBottleneck  # noqa: E402
 from ddfnet.nn import DDF2d, FilterNorm  # noqa: E402
+from tests.meta_device import check_reset_statistics  # noqa: E402
 
 NAMES = timm.list_models("ddf_*")
 SMALL = ("ddf_mul_resnet18", "ddf_add_resnet50")  # both blocks, both ways to combine: for tests that need values
@@ -286,3 +287,16 @@ def test_a_channels_last_network_copies_no_map(training: bool) -> None:
     ]
     assert copies[-1] == [2, 3, 64, 64]
     assert all(shape == [2, 3, 64, 64] for shape in copies)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ddf_mul_resnet18", {"layers": (1, 1, 1, 1), "block_args": {"zero_init": True}}),
+        ("ddf_add_resnet50", {"layers": (1, 1, 1, 1), "block_args": {"norm": "batch"}, "zero_init_last": False}),
+        ("small_resnet23", {"mixer": "conv", "block_args": {"attn_layer": "se"}}),
+    ],
+    ids=["zero-init", "batch norm", "small"],
+)
+def test_memory_from_the_meta_device_gets_the_constructors_values(name, options):
+    check_reset_statistics(lambda: timm.create_model(name, num_classes=10, **options))

@@ -16,6 +16,7 @@ from ddfnet.models import upsamplers
 from ddfnet.models.faster_rcnn import Detector
 from ddfnet.models.upsamplers import UPSAMPLERS, register_upsampler, upsampler
 from ddfnet.tasks.detection.evaluation import upsampler_macs
+from tests.meta_device import check_reset
 
 PAPER = {"nearest": 0.0, "bilinear": 0.02, "deconv": 12.57, "pixelshuffle": 50.18, "carafe": 2.14, "ddf": 0.58}
 CHANNELS = 256
@@ -119,3 +120,8 @@ def test_the_cost_of_ddf_up_is_less_for_one_depthwise_convolution_and_more_for_c
     shared, combining = n * 3 * 9 * CHANNELS, n * 4 * 9 * CHANNELS // 2
     branch = upsampler_macs("ddf", CHANNELS, 800, 1280) - (n * 27 * 4 * CHANNELS - shared + combining)
     assert 0 < branch < 0.005 * 1e9
+
+
+@pytest.mark.parametrize("name", UPSAMPLERS)
+def test_memory_from_the_meta_device_gets_the_constructors_values(name: str) -> None:
+    check_reset(lambda: upsampler(name, 8))

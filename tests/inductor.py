@@ -1,0 +1,60 @@
+"""Compiled training at several sizes, without the time that a C++ compiler takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._inductor.async_compile import AsyncCompile
+from torch._inductor.utils import fresh_cache
+
+SIZES = ((2, 8, 10), (3, 10, 14), (4, 12, 18))
+"""Batches and sizes; all numbers of one size differ, because equal ones are taken to be one."""
+
+
+def check_training_at_other_sizes(model: Callable[..., Tensor], draw: Callable[..., tuple[Tensor, ...]]) -> None:
+    """Check that Inductor lowers the model, forward and backward, to a graph that serves other sizes, in both formats.
+
+    Inductor itself may make a second one, as where a sum is of more than 4096 values. Its kernels do nothing here, and
+    the results are arbitrary. That compiled results are right is tested with ``aot_eager`` for each layer, and with
+    Inductor's own kernels for a few.
+
+    Args:
+        model: a module or function.
+        draw: returns inputs for a batch, a height and a width.
+    """
+
+    def both(*inputs: Tensor) -> Tensor:
+        half = len(inputs) // 2
+        return model(*inputs[:half]).square().mean() + model(*inputs[half:]).square().mean()
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("inductor")
+    compiled = torch.compile(both, dynamic=True, fullgraph=True, backend=counter)
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    with _kernels_that_do_nothing():
+        for size in SIZES:
+            inputs = [x.requires_grad_() for x in draw(*size)]
+            inputs += [_channels_last(x).detach().requires_grad_() for x in inputs]
+            gradients = torch.autograd.grad(compiled(*inputs), [*inputs, *parameters])
+            assert [gradient.shape for gradient in gradients] == [tensor.shape for tensor in [*inputs, *parameters]]
+    torch._dynamo.reset()
+    assert 0 < counter.frame_count < len(SIZES)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+@contextmanager
+def _kernels_that_do_nothing() -> Iterator[None]:
+    def compile_nothing(*_: Any, **__: Any) -> Callable[..., None]:
+        return lambda *arguments: None
+
+    with fresh_cache(), mock.patch.object(AsyncCompile, "cpp_pybinding", compile_nothing):
+        yield
