@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ddfnet.data.classification.images import read_image
 from ddfnet.data.classification.splits import Split, Splits
 from ddfnet.errors import DataError
+from ddfnet.images import read_image
 
 _SIZE = (32, 32)
 
