@@ -1,4 +1,4 @@
-"""Images as viewers show them, for all tasks: decoded by Pillow, in colour, upright, with a PNG's checksums compared."""
+"""Images as viewers show them, for all tasks: decoded by Pillow, in colour, upright, the checksums of PNG compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ddfnet.reading import read_file, reading
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageFile
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -55,7 +55,9 @@ def read_oriented(source: str | Path | BinaryIO, name: str | Path = "an image") 
         return _decode_upright(source)
 
 
-def decode(stream: BinaryIO, decoders: Sequence[str], convert: Callable[[Image.Image], _Converted]) -> _Converted:
+def decode(
+    stream: BinaryIO, decoders: Sequence[str], convert: Callable[[ImageFile.ImageFile], _Converted]
+) -> _Converted:
     """Open an image by some of Pillow's decoders, and return what a function makes of it.
 
     The checksums of a PNG are compared first: where Pillow decodes, it passes over those of the pixels.
@@ -70,7 +72,7 @@ def decode(stream: BinaryIO, decoders: Sequence[str], convert: Callable[[Image.I
         with Image.open(stream, formats=list(decoders)) as image:
             if image.format != "PNG":
                 return convert(image)
-            if not getattr(image, "tile", ()):
+            if not image.tile:
                 raise DataError("a broken PNG file: it has no pixels")
             image.verify()  # after which it cannot be decoded
         stream.seek(0)

@@ -233,7 +233,7 @@ def is_checked(suffix: str, intact: bytes, content: bytes) -> bool:
     """Return whether a format's checksums are on all that was damaged."""
     if suffix == ".exr":  # zlib's, on the values alone
         start = next((i for i, (a, b) in enumerate(zip(intact, content, strict=False)) if a != b), len(content))
-        return len(intact) == len(content) and b"\x03" == _exr_compression(intact) and start >= len(intact) - 50
+        return len(intact) == len(content) and _exr_compression(intact) == b"\x03" and start >= len(intact) - 50
     return suffix in (".png", ".npz")
 
 

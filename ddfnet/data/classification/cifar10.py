@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import lzma
 import tarfile
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -70,7 +71,7 @@ def _archive(file: Path, skip_broken: bool) -> Splits:
                 if stream is not None and member.name.count("/") == 2:
                     part, label, name = member.name.split("/")
                     try:
-                        images.append((part, label, name, read_image(stream, f"{file}/{member.name}")))
+                        images.append((part, label, name, read_image(BytesIO(stream.read()), f"{file}/{member.name}")))
                     except DataError as error:
                         if not skip_broken:
                             raise

@@ -29,7 +29,7 @@ def read_annotated(file: Path, height: int, width: int, corners: Tensor) -> tupl
     """Read an image as `ddfnet.images.read_image` does, and turn its boxes with it.
 
     Some programs annotate an image as viewers show it, turned as its EXIF data says, others the pixels as they are
-    stored. The size that the annotation says tells which; where both have that size, the boxes are on the stored pixels.
+    stored. The annotation's size tells which; where both have that size, the boxes are on the stored pixels.
 
     Args:
         file: image.
@@ -93,10 +93,9 @@ class DetectionDataset(Dataset["DetectionSample | None"]):
 
     def _item(self, index: int) -> DetectionSample | None:
         corners, labels, crowd, area = self.annotations.objects(index)
+        height, width = self.annotations.sizes[index].tolist()
         try:
-            image, corners = read_annotated(
-                self.annotations.files[index], *self.annotations.sizes[index].tolist(), corners
-            )
+            image, corners = read_annotated(self.annotations.files[index], height, width, corners)
         except DataError as error:
             if not self.skip:
                 raise

@@ -12,7 +12,7 @@ from ddfnet.images import decode
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageFile
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -46,8 +46,8 @@ class Png(DepthFormat):
         Image.fromarray(values).save(stream, "PNG", pnginfo=info)
 
     def _read(self, stream: BinaryIO, convert: Callable[[Image.Image], Array]) -> DepthMap:
-        def as_map(image: Image.Image) -> DepthMap:
-            scale = _SCALES.get(image.tile[0][3], 1)  # known until the image is decoded
+        def as_map(image: ImageFile.ImageFile) -> DepthMap:
+            scale = _SCALES.get(str(image.tile[0].args), 1)  # known until the image is decoded
             return DepthMap(convert(image) // scale, extras={"text": _texts(image)})
 
         return decode(stream, ("PNG",), as_map)
