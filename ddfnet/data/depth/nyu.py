@@ -72,10 +72,10 @@ class NyuScenes(Sequence[Scene]):
         if isinstance(index, slice):
             return NyuScenes(self.path, self.numbers[index])
         number = self.numbers[index]
-        with _open(self.path) as archive:  # each time: a handle would not survive a fork or pickling
-            with reading(self.path):
-                guide = archive["images"][number].transpose(2, 1, 0)  # MATLAB's order: (3, W, H)
-                depth = archive["depths"][number].T
+        # Opened each time: a handle would not survive a fork or pickling.
+        with _open(self.path) as archive, reading(self.path):
+            guide = archive["images"][number].transpose(2, 1, 0)  # MATLAB's order: (3, W, H)
+            depth = archive["depths"][number].T
         part = "training" if number < TRAIN else "test"
         origin = f"NYU Depth V2, labelled part: image {number + 1}, of the {part} split."
         return from_arrays(f"nyu {number + 1}", guide, depth, "m", origin)
