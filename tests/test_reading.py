@@ -32,7 +32,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
         (ValueError("a\x1b[31m\x07"), "a: a broken or oversized file: a?[31m?"),
         (KeyError(), "a: a broken or oversized file: KeyError"),
         (OSError("x" * 999), f"a: a broken or oversized file: {'x' * 400}"),
-        (MemoryError("1 TiB"), "a: reading it takes more memory than is free; close other programs, or cut it"),
+        (MemoryError("1 TiB"), "a: reading it takes more memory than is free; close other programs, or crop it"),
     ],
 )
 def test_what_is_said_of_an_error(error: Exception, said: str) -> None:

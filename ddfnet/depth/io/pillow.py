@@ -47,8 +47,9 @@ class Png(DepthFormat):
 
     def _read(self, stream: BinaryIO, convert: Callable[[Image.Image], Array]) -> DepthMap:
         def as_map(image: ImageFile.ImageFile) -> DepthMap:
-            scale = _SCALES.get(str(image.tile[0].args), 1)  # known until the image is decoded
-            return DepthMap(convert(image) // scale, extras={"text": _texts(image)})
+            scale = _SCALES.get(str(image.tile[0].args))  # known until the image is decoded
+            values = convert(image)
+            return DepthMap(values // scale if scale else values, extras={"text": _texts(image)})
 
         return decode(stream, ("PNG",), as_map)
 
