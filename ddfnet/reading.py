@@ -52,7 +52,8 @@ def reading(name: str | Path, *, broken: str = BROKEN) -> Iterator[None]:
     except DataError as error:
         raise DataError(f"{name}: {one_line(error)}") from None
     except MemoryError:
-        raise DataError(f"{name}: reading it takes more memory than is free; close other programs, or crop it") from None
+        mend = "close other programs, or crop it"
+        raise DataError(f"{name}: reading it takes more memory than is free; {mend}") from None
     except Exception as error:  # decoders raise more kinds for broken files than they document
         raise DataError(f"{name}{broken}: {one_line(error)}") from None
 
