@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +19,12 @@ class DataError(ValueError):
 
 class UserError(Exception):
     """Error that ends a command: its line goes to stderr, and the exit status is 1."""
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words as "a, b or c"."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def require(extra: str, modules: Iterable[str]) -> None:

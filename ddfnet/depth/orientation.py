@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddfnet.depth.sizes import shows_same_view
+from ddfnet.images import DECODERS, stored_orientation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 ORIENTATIONS = ("stored", "upright")
 
-_TAG = 0x0112  # EXIF's Orientation: 1 is upright, 2 to 8 are the other mirrorings and rotations
-_DECODERS = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF")  # those with EXIF data
 _HEIF = "HEIF"  # known to Pillow once pillow-heif is registered, as reading such a guide does
 _SIDE = 160  # samples along the longer side at most, for edges are compared coarsely: the views need not fit to a pixel
 _STEEPEST = 0.05  # share of the depth map's jumps that count as its edges
@@ -35,12 +34,10 @@ def exif_orientation(path: Path) -> int:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=[*_DECODERS, *({_HEIF} & Image.OPEN.keys())]) as image:
-            # A HEIC file is turned when it is decoded, after which its EXIF data says that it is upright.
-            found = image.info.get("original_orientation") or image.getexif().get(_TAG, 1)
+        with Image.open(path, formats=[*DECODERS, *({_HEIF} & Image.OPEN.keys())]) as image:
+            return stored_orientation(image)
     except Exception:  # a broken file is reported by its reader
         return 1
-    return found if found in range(1, 9) else 1
 
 
 def as_stored(upright: Array, orientation: int) -> Array:

@@ -26,10 +26,10 @@ _LAYER = (  # timm looks it up among its own layers
 BLOCK_OPTIONS: dict[str, Rule] = {
     "attn_layer": _LAYER,
     "combine": choice("mul", "add"),
-    "eps": number(0, 1),
     "filters": choice("both", "spatial", "channel"),
     "heads": _WIDTH,
     "norm": choice("filter", "batch", "sigmoid", "softmax", "none"),
+    "norm_eps": number(0, 1),
     "reduction": number(0, 64),
     "zero_init": _FLAG,
 }

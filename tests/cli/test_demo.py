@@ -301,7 +301,7 @@ def test_a_broken_image_is_named(tmp_path: Path, fails: Fails) -> None:
     broken = tmp_path / "set" / "b" / "2.png"
     broken.write_bytes(b"no image")
     line = fails(1, "demo", "--data", str(tmp_path / "set"), "--output", str(tmp_path / "out"))
-    assert line.startswith(f"ddfnet: error: {broken} is a broken image: ")
+    assert line.startswith(f"ddfnet: error: {broken}: not a JPEG, PNG, ")
 
 
 def test_a_set_that_is_not_there_and_not_downloaded(tmp_path: Path, fails: Fails) -> None:

@@ -101,6 +101,26 @@ def test_a_mask_is_where_the_file_is_not_zero(tmp_path: Path) -> None:
     assert "of bool, as a mask is" in message(tmp_path / "bool.npy")
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+def test_png_of_few_bits_keeps_its_values(tmp_path: Path, bits: int) -> None:
+    """Pillow makes 8 bits of them: 0, 85, 170 and 255 of two."""
+    values = depth_map() % 2**bits
+    rows = b""
+    for row in values:
+        text = "".join(f"{value:0{bits}b}" for value in row)
+        text += "0" * (-len(text) % 8)
+        rows += b"\0" + int(text, 2).to_bytes(len(text) // 8, "big")
+    (tmp_path / "a.png").write_bytes(png(5, 7, bits, 0, rows))
+    found = io.read(tmp_path / "a.png").values
+    assert found.dtype == np.uint8 and np.array_equal(found, values)
+    assert np.array_equal(io.read_mask(tmp_path / "a.png", least=2), values >= 2)
+
+
+def test_a_mask_of_one_bit_is_no_depth_map(tmp_path: Path) -> None:
+    Image.fromarray(depth_map() % 2 == 0).save(tmp_path / "a.png")
+    assert "got one of single bits, as a mask is" in message(tmp_path / "a.png")
+
+
 # --- photographs --------------------------------------------------------------------------------------------
 
 
@@ -134,7 +154,7 @@ def test_a_photograph_is_no_program(tmp_path: Path) -> None:
 
 def test_a_depth_map_is_no_photograph(tmp_path: Path) -> None:
     io.write(tmp_path / "a.tif", depth_map("float32"))
-    assert "a guide image is required" in message(tmp_path / "a.tif", io.read_guide)
+    assert "an image of 8 or 16 bits is required, got mode F" in message(tmp_path / "a.tif", io.read_guide)
 
 
 # --- bad files ----------------------------------------------------------------------------------------------
@@ -197,7 +217,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         ("(99999999999, 99999999999)", "pixels, more than the limit"),
         ("(4294967296, 4294967296)", "pixels, more than the limit"),  # 2**64 pixels, which wraps to none
         ("(-3, 3)", "must be an array"),
-        ("(3, 3)", "cut short: 36 bytes"),
+        ("(3, 3)", "cut short or too long: 36 bytes"),
         ("(3, 'x')", "not a .npy file"),
         ("(" * 3000, "not a .npy file"),
     ],

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ddfnet.depth import io
+from ddfnet.errors import DataError
 from tests.upsampling import depth_map, message
 
 VALUES = depth_map(dtype="float32")
@@ -63,6 +66,51 @@ def test_archives_without_a_map(tmp_path: Path) -> None:
     assert "not an .npz file" in message(tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize("shape", ["(True, 4)", "(4, 2, True)"])
+def test_a_shape_is_of_integers(tmp_path: Path, shape: str) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    content = b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header + bytes(32)
+    (tmp_path / "a.npy").write_bytes(content)
+    assert f"its shape is {shape}" in message(tmp_path / "a.npy")
+
+
+def test_more_than_the_array_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", VALUES)
+    with (tmp_path / "a.npy").open("ab") as stream:
+        np.save(stream, VALUES + 1)
+    assert "cut short or too long: 192 bytes of values are required, there are 512" in message(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_no_bit_of_an_archive_is_flipped_in_silence(tmp_path: Path, save: Callable[..., None]) -> None:
+    path = tmp_path / "a.npz"
+    save(path, depth=VALUES, K=np.eye(3))
+    undamaged, refused = path.read_bytes(), 0
+    for place in np.random.default_rng(0).integers(0, len(undamaged), 300):
+        content = bytearray(undamaged)
+        content[place] ^= 1 << int(place) % 8
+        path.write_bytes(content)
+        try:
+            assert np.array_equal(io.read(path).values, VALUES)
+        except DataError:
+            refused += 1
+    assert refused > 100
+
+
+def test_a_member_that_cannot_be_read_may_be_the_map(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("depth.npy", b"broken")
+        archive.writestr("K.npy", npy_of(np.eye(3)))
+    assert "depth.npy: not a .npy file, or a broken one" in message(tmp_path / "a.npz")
+    assert np.array_equal(io.read(tmp_path / "a.npz", channel="K").values, np.eye(3))
+
+
+def npy_of(values: np.ndarray) -> bytes:
+    stream = BytesIO()
+    np.save(stream, values)
+    return stream.getvalue()
+
+
 def test_nothing_of_an_archive_is_unpickled(tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self):
@@ -74,7 +122,8 @@ def test_nothing_of_an_archive_is_unpickled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"), [("(99999999, 99999999)", "more than the limit"), ("(4000, 4000)", "cut short: 64000000 bytes")]
+    ("shape", "said"),
+    [("(99999999, 99999999)", "more than the limit"), ("(4000, 4000)", "cut short or too long: 64000000 bytes")],
 )
 def test_bombs_are_refused_by_what_their_headers_claim(tmp_path: Path, shape: str, said: str) -> None:
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n".encode()

@@ -149,3 +149,14 @@ def test_without_the_package_its_extra_is_named(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(DataError, match=re.escape(said)):
         io.write(tmp_path / "b.exr", VALUES)
     assert not (tmp_path / "b.exr").exists()
+
+
+def test_short_memory_is_no_broken_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenEXR leaves out parts that find no memory, as it does those that are broken."""
+    io.write(tmp_path / "a.exr", depth_map(dtype="float32"))
+
+    def short(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "empty", short)
+    assert "reading it takes more memory than is free" in message(tmp_path / "a.exr")

@@ -80,6 +80,38 @@ def test_a_mask_of_one_bit_is_as_it_is_seen(tmp_path: Path) -> None:
     assert np.array_equal(io.read_mask(tmp_path / "b.tif"), shown)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_mask_of_more_bits_whose_white_is_0_is_refused(tmp_path: Path, dtype: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", depth_map(dtype=dtype), photometric="miniswhite")
+    assert "a mask whose white is 0 can be meant in two ways" in message(tmp_path / "a.tif", io.read_mask)
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("bits", [2, 4, 12])
+def test_other_numbers_of_bits_are_refused(tmp_path: Path, bits: int, photometric: int) -> None:
+    for compression in (1, 5):
+        tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint8))
+        with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+            tags = {"BitsPerSample": bits, "Compression": compression, "PhotometricInterpretation": photometric}
+            for name, value in tags.items():
+                file.pages[0].tags[name].overwrite(value)
+        for reader in (io.read, io.read_mask):
+            assert f"8, 16, 32 or 64 bits are required, got {bits} bits" in message(tmp_path / "a.tif", reader)
+
+
+def test_floats_of_predictor_3_are_read(tmp_path: Path) -> None:
+    values = depth_map(dtype="float32")
+    Image.fromarray(values).save(tmp_path / "a.tif", compression="tiff_adobe_deflate", tiffinfo={317: 3})
+    assert np.array_equal(io.read(tmp_path / "a.tif").values, values)
+
+
+def test_parts_without_lengths_are_named(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", depth_map(), rowsperstrip=2)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+        file.pages[0].tags["StripByteCounts"].overwrite([16, 16])
+    assert "a broken TIFF: 3 parts, and lengths of 2" in message(tmp_path / "a.tif")
+
+
 def test_overviews_are_not_the_map(tmp_path: Path) -> None:
     values = depth_map((40, 32), "int16")
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
@@ -206,6 +238,9 @@ def test_a_compression_that_is_not_read_is_named(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64)), compression="zlib")
     with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
         file.pages[0].tags["Compression"].overwrite(5)
-    assert ("a broken or" if find_spec("imagecodecs") else "requires the 'imagecodecs' package") in message(
-        tmp_path / "a.tif"
+    said = (
+        "a broken or"
+        if find_spec("imagecodecs")
+        else "requires the 'imagecodecs' package; run: pip install imagecodecs"
     )
+    assert said in message(tmp_path / "a.tif")

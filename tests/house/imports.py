@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = (  # lowest first; a file imports from its own floor or from a lower one
-    ("_version", "arguments", "errors", "files", "kinds", "table"),
+    ("_version", "arguments", "errors", "files", "images", "kinds", "reading", "table"),
     ("ops",),
     ("env_info", "nn"),
     ("pretrained",),

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import lzma
 import tarfile
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from ddfnet.data.classification.images import read_image
 from ddfnet.data.classification.splits import Split, Splits
 from ddfnet.errors import DataError
+from ddfnet.images import read_image
 
 _SIZE = (32, 32)
 
@@ -70,7 +71,7 @@ def _archive(file: Path, skip_broken: bool) -> Splits:
                 if stream is not None and member.name.count("/") == 2:
                     part, label, name = member.name.split("/")
                     try:
-                        images.append((part, label, name, read_image(stream, f"{file}/{member.name}")))
+                        images.append((part, label, name, read_image(BytesIO(stream.read()), f"{file}/{member.name}")))
                     except DataError as error:
                         if not skip_broken:
                             raise

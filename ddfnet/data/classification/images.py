@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 
 from ddfnet.data.classification.splits import Split
 from ddfnet.errors import DataError
+from ddfnet.images import read_image, to_colour
+from ddfnet.reading import reading
 
 _TRAINING = ("train", "trainval")  # split names in data sets; the first that exists is taken
 _VALIDATION = ("val", "test")
@@ -25,26 +27,6 @@ class LabelledImages(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> tuple[Image.Image, int]: ...
-
-
-def read_image(source: Path | IO[bytes], name: str | Path) -> Image.Image:
-    """Read an image in colour, decoded to its last row.
-
-    Args:
-        source: a file, or its bytes.
-        name: image name for messages.
-
-    Raises:
-        DataError: ``NAME: no such image``, or ``NAME is a broken image: REASON``.
-    """
-    try:
-        with Image.open(source) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise DataError(f"{name}: no such image") from None
-    # Pillow raises all of these for broken files, and the last for a header that claims an absurd size.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name} is a broken image: {' '.join(str(error).split())}") from None
 
 
 class FolderImages:
@@ -77,7 +59,7 @@ class FolderImages:
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         file, label = self.samples[index]
-        return read_image(Path(file), file), label
+        return read_image(file), label
 
 
 class TensorImages:
@@ -118,11 +100,10 @@ class TorchvisionImages:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        try:
+        with reading(f"image {index} of {self.name}", broken=" is a broken image"):
             image, label = self.dataset[index]
-            return image.convert("RGB"), int(label)
-        except (OSError, SyntaxError) as error:
-            raise DataError(f"image {index} of {self.name} is a broken image: {error}") from None
+            image = to_colour(image)
+        return image, int(label)
 
 
 def open_folder(path: Path, part: str | None, training: bool) -> FolderImages:
@@ -155,7 +136,9 @@ def _torchvision(name: str, root: Path, part: str | None, training: bool) -> Any
     if not has_torchvision(name):
         raise DataError(f"a labelled set of torchvision.datasets is required, got {name!r}")
     known = getattr(datasets, name)
-    if "train" in inspect.signature(known.__init__).parameters:
+    options = inspect.signature(known.__init__).parameters
+    reader = {"loader": read_image} if "loader" in options else {}
+    if "train" in options:
         choices: list[dict[str, Any]] = [{"train": training}]
     else:
         names = (part,) if part is not None else _TRAINING if training else _VALIDATION
@@ -163,7 +146,7 @@ def _torchvision(name: str, root: Path, part: str | None, training: bool) -> Any
     error: Exception | None = None
     for choice in choices:
         try:
-            return known(root, **choice)
+            return known(root, **choice, **reader)
         except ValueError as unknown:  # the set has no split of this name
             error = error or unknown
         except (OSError, RuntimeError) as missing:

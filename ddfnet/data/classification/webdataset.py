@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ddfnet.data.classification.images import read_image
 from ddfnet.data.seeding import derived_seed
 from ddfnet.errors import DataError
+from ddfnet.images import read_image
 
 _IMAGE = ("jpg", "jpeg", "png", "webp")
 _LABEL = "cls"

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from ddfnet.data.depth.photographs import skimage_file
 from ddfnet.data.depth.scenes import Scene, from_arrays
+from ddfnet.depth.io import read, read_guide
 from ddfnet.errors import DataError
+from ddfnet.images import read_image
 
 OPENCV_SAMPLES = "/usr/share/doc/opencv-doc/examples/data"  # where Debian's package opencv-doc puts them
 
@@ -25,9 +27,8 @@ def motorcycle() -> Scene:
         DataError: this scikit-image was packaged without it.
     """
     import numpy as np
-    from PIL import Image
 
-    guide = np.asarray(Image.open(BytesIO(skimage_file("motorcycle_left.png"))).convert("RGB"))
+    guide = np.asarray(read_image(BytesIO(skimage_file("motorcycle_left.png")), "motorcycle_left.png"))
     with np.load(BytesIO(skimage_file("motorcycle_disp.npz"))) as arrays:
         disparity = arrays["arr_0"]  # inf where the benchmark has no value
     origin = (
@@ -49,13 +50,10 @@ def aloe(folder: str | Path = OPENCV_SAMPLES) -> Scene:
     Raises:
         DataError: the files are missing or broken.
     """
-    import numpy as np
-    from PIL import Image
-
     try:
-        guide = np.asarray(Image.open(Path(folder) / "aloeL.jpg").convert("RGB"))
-        disparity = np.asarray(Image.open(Path(folder) / "aloeGT.png").convert("L"))  # 0 where there is no value
-    except OSError as error:
+        guide = read_guide(Path(folder) / "aloeL.jpg")
+        disparity = read(Path(folder) / "aloeGT.png").values  # 0 where there is no value
+    except DataError as error:
         raise DataError(
             f"Aloe requires OpenCV's samples aloeL.jpg and aloeGT.png: {error}; "
             "install Debian's opencv-doc or name the folder samples/data of OpenCV's sources"

@@ -13,6 +13,7 @@ from typing import Any, overload
 
 from ddfnet.data.depth.scenes import Scene, from_arrays
 from ddfnet.errors import DataError
+from ddfnet.reading import reading
 
 MD5 = "a3a66613390119e6d46827a7aaa3c132"
 TRAIN = 1000  # the first thousand; the others are the test part, a split of Li et al. that all have used since
@@ -71,7 +72,8 @@ class NyuScenes(Sequence[Scene]):
         if isinstance(index, slice):
             return NyuScenes(self.path, self.numbers[index])
         number = self.numbers[index]
-        with _open(self.path) as archive:  # each time: a handle would not survive a fork or pickling
+        # Opened each time: a handle would not survive a fork or pickling.
+        with _open(self.path) as archive, reading(self.path):
             guide = archive["images"][number].transpose(2, 1, 0)  # MATLAB's order: (3, W, H)
             depth = archive["depths"][number].T
         part = "training" if number < TRAIN else "test"

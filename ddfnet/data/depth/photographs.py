@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ddfnet.errors import DataError
+from ddfnet.images import read_image
 
 
 @dataclass(frozen=True)
@@ -60,5 +61,5 @@ def skimage_file(file: str) -> bytes:
 def _read(file: str, size: int) -> Tensor:
     from PIL import Image, ImageOps
 
-    image = ImageOps.fit(Image.open(BytesIO(skimage_file(file))).convert("RGB"), (size, size), Image.Resampling.LANCZOS)
+    image = ImageOps.fit(read_image(BytesIO(skimage_file(file)), file), (size, size), Image.Resampling.LANCZOS)
     return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(size, size, 3).permute(2, 0, 1)

@@ -16,36 +16,56 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from ddfnet.arguments import check_choice
-from ddfnet.data.classification.images import read_image
 from ddfnet.data.detection.annotations import DetectionAnnotations
 from ddfnet.data.seeding import reseed
 from ddfnet.errors import DataError
+from ddfnet.images import read_oriented
 
 DetectionSample = tuple[Tensor, dict[str, Tensor]]
 _log = logging.getLogger(__name__)
 
 
-def read_sized_image(file: Path, height: int, width: int) -> tv_tensors.Image:
-    """Read an image, (3, H, W), uint8, decoded to its last row.
+def read_annotated(file: Path, height: int, width: int, corners: Tensor) -> tuple[tv_tensors.Image, Tensor]:
+    """Read an image as `ddfnet.images.read_image` does, and turn its boxes with it.
+
+    Some programs annotate an image as viewers show it, turned as its EXIF data says, others the pixels as they are
+    stored. The annotation's size tells which; where both have that size, the boxes are on the stored pixels.
 
     Args:
-        file: image of any format that Pillow reads.
-        height: required height; with another one the boxes would be misplaced.
-        width: required width.
+        file: image.
+        height: height that the annotation says.
+        width: width that the annotation says.
+        corners: boxes, (n, 4), x0, y0, x1, y1.
+
+    Returns:
+        The image, (3, H, W), uint8, and its boxes.
 
     Raises:
-        DataError: it is missing, broken, truncated, or of another size.
+        DataError: the image is missing, broken, truncated, or of another size, for which boxes would be misplaced.
     """
-    image = tv_tensors.Image(functional.pil_to_tensor(read_image(file, file)))
-    if image.shape[1:] != (height, width):
-        raise DataError(
-            f"{file} must be {width}x{height}, as its annotation says, got {image.shape[2]}x{image.shape[1]}"
-        )
-    return image
+    shown, orientation = read_oriented(file)
+    stored = shown.size[::-1] if orientation > 4 else shown.size
+    if (width, height) == stored:
+        corners = _turned(corners, orientation, *shown.size)
+    elif (width, height) != shown.size:
+        raise DataError(f"{file} must be {width}x{height}, as its annotation says, got {stored[0]}x{stored[1]}")
+    return tv_tensors.Image(functional.pil_to_tensor(shown)), corners
+
+
+def _turned(corners: Tensor, orientation: int, width: int, height: int) -> Tensor:
+    """Turn boxes with the pixels of an image of EXIF's orientation; the size is that of the turned image."""
+    x0, y0, x1, y1 = corners.unbind(1)
+    if orientation > 4:
+        x0, y0, x1, y1 = y0, x0, y1, x1
+    if orientation in (2, 3, 6, 7):
+        x0, x1 = width - x1, width - x0
+    if orientation in (3, 4, 7, 8):
+        y0, y1 = height - y1, height - y0
+    return torch.stack((x0, y0, x1, y1), 1)
 
 
 class DetectionDataset(Dataset["DetectionSample | None"]):
-    """Each image once, unchanged.
+    """Each image once, as viewers show it.
 
     Args:
         annotations: from `ddfnet.data.detection.layouts.load`.
@@ -57,7 +77,7 @@ class DetectionDataset(Dataset["DetectionSample | None"]):
         ``iscrowd`` (n,) and ``area`` (n,). None for an image that was skipped.
 
     Raises:
-        DataError: at access, see `read_sized_image`.
+        DataError: at access, see `read_annotated`.
     """
 
     def __init__(self, annotations: DetectionAnnotations, on_bad_image: str = "stop") -> None:
@@ -72,16 +92,17 @@ class DetectionDataset(Dataset["DetectionSample | None"]):
         return None if item is None else (functional.to_dtype(item[0], torch.float32, scale=True), item[1])
 
     def _item(self, index: int) -> DetectionSample | None:
+        corners, labels, crowd, area = self.annotations.objects(index)
         height, width = self.annotations.sizes[index].tolist()
         try:
-            image = read_sized_image(self.annotations.files[index], height, width)
+            image, corners = read_annotated(self.annotations.files[index], height, width, corners)
         except DataError as error:
             if not self.skip:
                 raise
             _log.warning("%s; skipped", error)
             return None
-        corners, labels, crowd, area = self.annotations.objects(index)
-        boxes: Any = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=(height, width))  # type: ignore[call-overload]
+        canvas = image.shape[-2:]
+        boxes: Any = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=canvas)  # type: ignore[call-overload]
         return image, {"boxes": boxes, "labels": labels + 1, "iscrowd": crowd.long(), "area": area}
 
 
@@ -98,7 +119,7 @@ class RepeatedDetectionDataset(DetectionDataset):
         seed: seed of the orders and the transform.
 
     Raises:
-        DataError: no image has an object; at access, see `read_sized_image`.
+        DataError: no image has an object; at access, see `read_annotated`.
     """
 
     def __init__(

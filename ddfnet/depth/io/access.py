@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ddfnet.depth.io.claims import map_shape
 from ddfnet.depth.io.registry import FORMATS, DepthFormat, DepthMap, NamedFormat, check_holds, format_of
 from ddfnet.errors import DataError
 from ddfnet.files import atomic_open
+from ddfnet.reading import read_file
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, np.dtype[Any]]
-
-_Read = TypeVar("_Read")
 
 _SIGNATURES = {b"\x89PNG": ".png", b"II*\0": ".tif", b"MM\0*": ".tif"}  # the two are taken for each other
 
@@ -99,22 +97,6 @@ def write(
         raise DataError(str(error)) from None
 
 
-def read_file(path: Path, decode: Callable[[BinaryIO], _Read]) -> _Read:
-    """Decode a file, with its name before the reason of a failure."""
-    with _open_file(path) as stream:
-        try:
-            return decode(stream)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
-        except Exception as error:  # decoders raise more kinds for broken files than they document
-            raise DataError(f"{path}: a broken or oversized file: {one_line(error)}") from None
-
-
-def one_line(error: Exception) -> str:
-    """Return the text of an error in one line of at most 200 characters."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
-
-
 def _read_map(path: Path, channel: str | None, *, mask: bool) -> DepthMap:
     named = format_of(path)
 
@@ -142,16 +124,3 @@ def _true_format(stream: BinaryIO, named: DepthFormat) -> DepthFormat:
     suffix = _SIGNATURES.get(stream.read(4))
     stream.seek(0)
     return FORMATS[suffix] if suffix and set(named.suffixes) & set(_SIGNATURES.values()) else named
-
-
-@contextmanager
-def _open_file(path: Path) -> Iterator[BinaryIO]:
-    try:
-        if path.exists() and not path.is_file():
-            raise DataError(f"{path}: a file is required, this is {'a folder' if path.is_dir() else 'a device'}")
-        with path.open("rb") as stream:
-            if path.stat().st_size == 0:
-                raise DataError(f"{path}: the file is empty")
-            yield stream
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import zipfile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ddfnet.depth.io.access import one_line
 from ddfnet.depth.io.claims import map_shape
 from ddfnet.depth.io.registry import NUMBERS, DepthFormat, DepthMap, NamedFormat, choose, register_format
 from ddfnet.errors import DataError
+from ddfnet.reading import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,14 +46,14 @@ class Npz(NamedFormat):
     programs = dict.fromkeys(("NumPy",), dtypes)
 
     def read(self, stream: BinaryIO, channel: str | None = None) -> DepthMap:
-        """Return one array; no other is decompressed, and that one not beyond what its header claims."""
+        """Return one array, whose checksum is compared; no other is decompressed."""
         try:
             archive = zipfile.ZipFile(stream)
         except zipfile.BadZipFile:
             raise DataError("not an .npz file, or a broken one") from None
         with archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            maps = [name for name, info in members.items() if name != info.filename and _is_map(archive, info)]
+            maps = [name for name, info in members.items() if _is_map(archive, info, strict=channel is None)]
             if channel is None and not maps and len(members) == 1:
                 channel, maps = next(iter(members)), [*members]  # its own error says what it is
             key = choose(maps, channel, [[name for name in maps if name.lower() == "depth"]])
@@ -74,18 +74,32 @@ class Npz(NamedFormat):
             format.write_array(member, values, allow_pickle=False)
 
 
-def _is_map(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
-    """Return whether a member's header is that of an array of numbers with the shape of a map."""
+def _is_map(archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, strict: bool) -> bool:
+    """Return whether a member's header is that of an array of numbers with the shape of a map.
+
+    Args:
+        archive: the archive.
+        info: the member.
+        strict: refuse a header that cannot be read; it may have been the map's.
+    """
     try:
-        with archive.open(info) as member:
-            _read_header(member)
-    except (DataError, OSError, RuntimeError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        with archive.open(info) as member:  # compares its two names
+            if not info.filename.endswith(".npy"):
+                return False
+            shape, _, dtype = _parse_header(member)
+    except Exception as error:  # zipfile raises many kinds for broken archives
+        if strict:
+            raise DataError(f"{info.filename}: {one_line(error)}; give --channel for another array") from None
+        return False
+    try:
+        _check_map(shape, dtype)
+    except DataError:
         return False
     return True
 
 
-def _read_header(stream: Any) -> tuple[tuple[int, int], bool, np.dtype[Any], int]:
-    """Return shape (h, w), whether columns come first, dtype and length of an array's header."""
+def _parse_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether columns come first, and dtype of an array's header."""
     from numpy.lib import format
 
     try:
@@ -94,21 +108,29 @@ def _read_header(stream: Any) -> tuple[tuple[int, int], bool, np.dtype[Any], int
         shape, columns_first, dtype = read(stream, max_header_size=_LARGEST_HEADER)  # type: ignore[no-untyped-call]
     except Exception as error:  # NumPy raises many kinds for broken headers
         raise DataError(f"not a .npy file, or a broken one: {one_line(error)}") from None
+    if any(type(length) is not int for length in shape):  # NumPy lets True pass
+        raise DataError(f"not a .npy file, or a broken one: its shape is {shape}")
+    return shape, columns_first, dtype
+
+
+def _check_map(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Return the size (h, w) of a map; refuse another array."""
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise DataError(f"a depth map must be of integers or floats of at most 64 bits, got {dtype}")
-    return map_shape(shape), columns_first, dtype, stream.tell()
+    return map_shape(shape)
 
 
 def _read_array(stream: Any, size: int) -> Array:
     """Return the array of a stream of this size; its header is judged before anything is allocated by its claims."""
     import numpy as np
 
-    shape, columns_first, dtype, start = _read_header(stream)
+    claimed, columns_first, dtype = _parse_header(stream)
+    shape, start = _check_map(claimed, dtype), stream.tell()
     needed = shape[0] * shape[1] * dtype.itemsize
-    if size - start < needed:
-        raise DataError(f"cut short: {needed} bytes of values are required, there are {size - start}")
+    if size - start != needed:
+        raise DataError(f"cut short or too long: {needed} bytes of values are required, there are {size - start}")
     data = stream.read(needed)
-    if len(data) < needed:
-        raise DataError(f"cut short: {needed} bytes of values are required, there are {len(data)}")
+    if len(data) < needed or stream.read(1):
+        raise DataError(f"cut short or too long: {needed} bytes of values are required, there are others")
     values = np.frombuffer(data, dtype).reshape(shape, order="F" if columns_first else "C")
     return np.array(values, dtype=dtype.newbyteorder("="), order="C")  # a copy, for what was read cannot be written to

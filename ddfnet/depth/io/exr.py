@@ -28,14 +28,16 @@ class Exr(NamedFormat):
 
     def read(self, stream: BinaryIO, channel: str | None = None) -> DepthMap:
         """Return one channel over the display window; where it has no pixel, nan or 0."""
+        import numpy as np
         import OpenEXR
 
         if stream.read(4) != _MAGIC:
             raise DataError("not an EXR file, or a broken one")
         name = str(stream.name)  # OpenEXR before 3.5 reads no streams
         with OpenEXR.File(name, header_only=True) as header:
-            _check_claims([part.header for part in header.parts])
+            total = _check_claims([part.header for part in header.parts])
             count = len(header.parts)
+        np.empty(total, np.float32)  # fails now if memory is short, which OpenEXR takes for a part that is broken
         with OpenEXR.File(name, separate_channels=True) as opened:
             if len(opened.parts) != count:  # OpenEXR 3.5 leaves out parts that it cannot read
                 raise DataError(f"a broken file: of its {count} parts {len(opened.parts)} can be read")
@@ -70,8 +72,8 @@ class Exr(NamedFormat):
             raise OSError("it was not written completely; is the disk full?")
 
 
-def _check_claims(headers: list[Any]) -> None:
-    """Refuse parts that are too large, or whose pixels are lists of samples."""
+def _check_claims(headers: list[Any]) -> int:
+    """Refuse parts that are too large, or whose pixels are lists of samples, and return the number of all values."""
     total = 0
     for header in headers:
         if "deep" in str(header.get("type", "")):
@@ -82,6 +84,7 @@ def _check_claims(headers: list[Any]) -> None:
             total += height * width * (len(header["channels"]) if window == "dataWindow" else 0)
     if (limit := pixel_limit()) and total > _CHANNELS * limit:
         raise DataError(f"says that it has {total} values, more than the limit of {_CHANNELS * limit}")
+    return total
 
 
 def _choose(found: dict[str, tuple[Any, Any]], channel: str | None) -> str:

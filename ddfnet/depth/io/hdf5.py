@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ddfnet.depth.io.claims import check_inflated, map_shape
+from ddfnet.depth.io.claims import check_inflated, map_shape, pixel_limit
 from ddfnet.depth.io.registry import NUMBERS, DepthMap, NamedFormat, choose, register_format
 from ddfnet.errors import DataError
 
@@ -81,6 +81,8 @@ def _check_filters(data: Any, name: str) -> None:
         size = data.dtype.itemsize
         for length in data.chunks:
             size *= length
+        if (limit := pixel_limit()) and size > limit * data.dtype.itemsize:
+            raise DataError(f"says that a part of it has {size} bytes, more than the limit of {limit} pixels")
         check_inflated(_chunks(data), size + _CHECKSUM)
 
 

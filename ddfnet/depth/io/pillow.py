@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ddfnet.depth.io.registry import DepthFormat, DepthMap, listed, register_format
+from ddfnet.depth.io.registry import DepthFormat, DepthMap, register_format
 from ddfnet.errors import DataError
+from ddfnet.images import decode
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageFile
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
 _MODES = {"L": "uint8", "I;16": "uint16", "I;16B": "uint16", "F": "float32"}  # Pillow's modes of one channel
+_SCALES = {"L;2": 85, "L;4": 17}  # Pillow makes 8 bits of fewer, by these factors
 
 
 @register_format
@@ -23,7 +25,7 @@ class Png(DepthFormat):
     """PNG of one channel; its texts are kept."""
 
     name, suffixes, dtypes = "PNG", (".png",), ("uint8", "uint16")
-    description = "16 or 8 bits, grey"
+    description = "16, 8, 4 or 2 bits, grey"
     programs = dict.fromkeys(("OpenCV", "Pillow", "rasterio", "Open3D"), dtypes)
 
     def read(self, stream: BinaryIO) -> DepthMap:
@@ -44,7 +46,12 @@ class Png(DepthFormat):
         Image.fromarray(values).save(stream, "PNG", pnginfo=info)
 
     def _read(self, stream: BinaryIO, convert: Callable[[Image.Image], Array]) -> DepthMap:
-        return decode(stream, ("PNG",), lambda image: DepthMap(convert(image), extras={"text": _texts(image)}))
+        def as_map(image: ImageFile.ImageFile) -> DepthMap:
+            scale = _SCALES.get(str(image.tile[0].args))  # known until the image is decoded
+            values = convert(image)
+            return DepthMap(values // scale if scale else values, extras={"text": _texts(image)})
+
+        return decode(stream, ("PNG",), as_map)
 
 
 @register_format
@@ -73,23 +80,6 @@ class Pfm(DepthFormat):
         stream.write(values[::-1].astype("<f4").tobytes())
 
 
-def decode(stream: BinaryIO, decoders: Sequence[str], convert: Callable[[Image.Image], Any]) -> Any:
-    """Open an image by some of Pillow's decoders, and return what a function makes of it.
-
-    Raises:
-        DataError: none of them knows the file.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    stream.seek(0)
-    try:
-        with Image.open(stream, formats=list(decoders)) as image:
-            return convert(image)
-    except UnidentifiedImageError:
-        kinds = listed(["PFM" if tuple(decoders) == ("PPM",) else name for name in decoders])
-        raise DataError(f"not a {kinds} file that can be read, or a broken one") from None
-
-
 def to_channel(image: Image.Image) -> Array:
     """Return the values of an image of one channel and one page.
 
@@ -99,7 +89,8 @@ def to_channel(image: Image.Image) -> Array:
     import numpy as np
 
     if image.mode not in _MODES:
-        raise DataError(f"a depth map must have one channel of numbers, got an image of mode {image.mode}")
+        got = "one of single bits, as a mask is" if image.mode == "1" else f"an image of mode {image.mode}"
+        raise DataError(f"a depth map must have one channel of numbers, got {got}")
     if getattr(image, "n_frames", 1) > 1:
         raise DataError(f"one depth map is required, the file has {getattr(image, 'n_frames', 1)}")
     return np.array(image, dtype=_MODES[image.mode])

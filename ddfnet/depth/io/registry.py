@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, TypeVar
 
-from ddfnet.errors import DataError
+from ddfnet.errors import DataError, listed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -244,9 +244,3 @@ def choose(names: Sequence[str], channel: str | None, preferred: Iterable[Sequen
         if group:
             break
     raise DataError(f"which array is the depth map? Give --channel with one of {some}")
-
-
-def listed(words: Sequence[str]) -> str:
-    """Return words as "a, b or c"."""
-    *others, last = words
-    return f"{', '.join(others)} or {last}" if others else last

@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from ddfnet.depth.io.claims import check_inflated, map_shape
-from ddfnet.depth.io.pillow import decode, to_mask
+from ddfnet.depth.io.pillow import to_mask
 from ddfnet.depth.io.registry import NUMBERS, DepthFormat, DepthMap, register_format
 from ddfnet.errors import DataError
+from ddfnet.images import decode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,8 @@ _RASTER_TYPE, _POINT = 1025, 2  # key in the directory of keys, and its value wh
 
 _WHOLE = (1, 8, 32946, 32773)  # compressions that tifffile reads by itself: none, deflate (two numbers), PackBits
 _DEFLATE = (8, 32946)
+_BITS = (1, 8, 16, 32, 64)  # Pillow scales others, and tifffile has them only with a large package
+_WHITE_IS_ZERO, _FLOAT_PREDICTOR = 0, 3  # values of PhotometricInterpretation and of Predictor
 _PILLOW = ("uint8", "uint16", "int16", "int32", "uint32", "float32")
 
 
@@ -47,33 +50,18 @@ class Tiff(DepthFormat):
     declares_missing = True
 
     def read(self, stream: BinaryIO) -> DepthMap:
-        import tifffile
-
-        try:
-            with _quiet():
-                opened = tifffile.TiffFile(stream)
-                pages = [page.aspage() for page in opened.pages]
-        except tifffile.TiffFileError:
-            raise DataError("not a TIFF file that can be read, or a broken one") from None
-        wanted = [page for page in pages if not (page.is_reduced or page.is_mask)]  # GDAL writes overviews behind it
-        if len(wanted) != 1:
-            raise DataError(f"one depth map is required, the file has {len(wanted)}")
-        page = wanted[0]
-        if page.samplesperpixel != 1 or page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            kind = "a palette" if page.samplesperpixel == 1 else f"{page.samplesperpixel} channels"
-            raise DataError(f"a depth map must have one channel of numbers, got {kind}")
-        map_shape(page.shape)
-        if page.dtype is None:
-            raise DataError(f"integers or floats of 8, 16, 32 or 64 bits are required, got {page.bitspersample} bits")
+        page = _page(stream)
         georeference = _georeference(page)
         extras = {"georeference": georeference} if georeference else {}
         return DepthMap(_values(stream, page), missing=_nodata(page), extras=extras)
 
     def read_mask(self, stream: BinaryIO) -> DepthMap:
-        found = self.read(stream)
-        if found.values.dtype == bool:  # bilevel, where 0 can be white
+        page = _page(stream)
+        if page.dtype == bool:  # bilevel, where 0 can be white
             return DepthMap(decode(stream, ("TIFF",), to_mask))
-        return found
+        if page.photometric == _WHITE_IS_ZERO:
+            raise DataError("a mask whose white is 0 can be meant in two ways; save it with 0 as black")
+        return DepthMap(_values(stream, page))
 
     def write(self, stream: BinaryIO, values: Array) -> None:
         self.write_like(stream, values, DepthMap(values))
@@ -118,6 +106,29 @@ class Tiff(DepthFormat):
         return replace(source, extras={**source.extras, "georeference": new})
 
 
+def _page(stream: BinaryIO) -> Any:
+    """Return the only page of a TIFF, overviews aside, if its values can be a map."""
+    import tifffile
+
+    try:
+        with _quiet():
+            opened = tifffile.TiffFile(stream)
+            pages = [page.aspage() for page in opened.pages]
+    except tifffile.TiffFileError:
+        raise DataError("not a TIFF file that can be read, or a broken one") from None
+    wanted = [page for page in pages if not (page.is_reduced or page.is_mask)]  # GDAL writes overviews behind it
+    if len(wanted) != 1:
+        raise DataError(f"one depth map is required, the file has {len(wanted)}")
+    page = wanted[0]
+    if page.samplesperpixel != 1 or page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        kind = "a palette" if page.samplesperpixel == 1 else f"{page.samplesperpixel} channels"
+        raise DataError(f"a depth map must have one channel of numbers, got {kind}")
+    map_shape(page.shape)
+    if page.dtype is None or page.bitspersample not in _BITS:
+        raise DataError(f"integers or floats of 8, 16, 32 or 64 bits are required, got {page.bitspersample} bits")
+    return page
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep tifffile from writing to stderr what is wrong with a file: one line says it."""
@@ -134,8 +145,10 @@ def _values(stream: BinaryIO, page: Any) -> Array:
     import numpy as np
 
     name = page.dtype.name
-    if page.compression not in _WHOLE and name in _PILLOW:
-        return _pillow_values(stream, name, inverted=page.photometric == 0)
+    if name in _PILLOW and (page.compression not in _WHOLE or page.predictor == _FLOAT_PREDICTOR):
+        return _pillow_values(stream, name, inverted=page.photometric == _WHITE_IS_ZERO)
+    if len(page.dataoffsets) != len(page.databytecounts):
+        raise DataError(f"a broken TIFF: {len(page.dataoffsets)} parts, and lengths of {len(page.databytecounts)}")
     segments = [*zip(page.dataoffsets, page.databytecounts, strict=True)]
     size = stream.seek(0, 2)
     # tifffile has zeros where values are not there. An offset of 0 says that a tile has none, by GDAL's convention.
@@ -143,13 +156,18 @@ def _values(stream: BinaryIO, page: Any) -> Array:
         raise DataError("cut short: some of its values are not there")
     if page.compression in _DEFLATE:
         check_inflated((_part(stream, start, length) for start, length in segments), _segment_size(page))
-    with _quiet():
-        values: Array = page.asarray()
+    try:
+        with _quiet():
+            values: Array = page.asarray()
+    except (KeyError, ValueError) as error:
+        if "imagecodecs" not in str(error):
+            raise
+        raise DataError(f"{error.args[0]}; run: pip install imagecodecs, or save it without compression") from None
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
 
 
 def _pillow_values(stream: BinaryIO, name: str, *, inverted: bool) -> Array:
-    """Return the values of a compression that tifffile leaves to a large package, and Pillow has."""
+    """Return the values of a compression or a predictor that tifffile leaves to a large package, and Pillow has."""
     import numpy as np
 
     values: Array = decode(stream, ("TIFF",), np.array)

@@ -10,9 +10,11 @@ import torch
 
 pytest.importorskip("torchvision")
 
+import numpy as np
 from PIL import Image
 
 from ddfnet.data.classification import folder
+from ddfnet.data.classification.images import FolderImages
 from ddfnet.errors import DataError
 
 COLOURS = {"blue": (10, 20, 200), "green": (20, 150, 10), "red": (220, 30, 40)}
@@ -76,8 +78,25 @@ def test_a_broken_image_is_named(tmp_path: Path, damage: bytes | None) -> None:
     broken.write_bytes(damage)
     with pytest.raises(DataError) as raised:
         folder.load(tmp_path)
-    assert str(raised.value).startswith(f"{broken} is a broken image: ")
+    said = {b"": ": the file is empty", b"no image": ": not a JPEG, PNG"}.get(damage, " is a broken image: ")
+    assert str(raised.value).startswith(f"{broken}{said}")
     assert "\n" not in str(raised.value)
+
+
+def test_images_of_16_bits_and_turned_ones_are_read_as_viewers_show_them(tmp_path: Path) -> None:
+    grey = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (40, 1))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned to the right
+    for name, image, options in (
+        ("eight", Image.fromarray(grey), {}),
+        ("sixteen", Image.fromarray(grey.astype(np.uint16) * 257), {}),
+        ("turned", Image.fromarray(np.rot90(grey).copy()), {"exif": exif}),
+    ):
+        (tmp_path / name).mkdir()
+        image.save(tmp_path / name / "0.png", **options)
+    images = FolderImages(tmp_path)
+    eight, sixteen, turned = (np.asarray(images[label][0]).astype(int) for label in range(3))
+    assert np.array_equal(eight, turned) and np.abs(eight - sixteen).max() <= 1 and eight.min() == 0
 
 
 def test_missing(tmp_path: Path) -> None:

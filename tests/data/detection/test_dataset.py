@@ -13,10 +13,11 @@ pytest.importorskip("defusedxml")
 import torch
 from PIL import Image
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
 from ddfnet.data.detection import layouts
 from ddfnet.data.detection.annotations import DetectionAnnotations
-from ddfnet.data.detection.dataset import DetectionDataset, RepeatedDetectionDataset, read_sized_image
+from ddfnet.data.detection.dataset import DetectionDataset, RepeatedDetectionDataset, read_annotated
 from ddfnet.errors import DataError
 from tests.detection_folders import CLASSES, truncate, voc, voc_xml
 
@@ -57,7 +58,54 @@ def test_an_image_and_its_objects(images: DetectionAnnotations) -> None:
 
 def test_grey_images_get_three_channels(tmp_path: Path) -> None:
     Image.new("L", (6, 4), 9).save(tmp_path / "grey.png")
-    assert read_sized_image(tmp_path / "grey.png", 4, 6).tolist() == [[[9] * 6] * 4] * 3
+    image, _ = read_annotated(tmp_path / "grey.png", 4, 6, torch.empty(0, 4))
+    assert image.tolist() == [[[9] * 6] * 4] * 3
+
+
+def turned(orientation: int, image: Image.Image) -> Image.Image:
+    """Return the pixels that a file stores, which EXIF's orientation turns into this image."""
+    kinds = Image.Transpose
+    back = (None, None, kinds.FLIP_LEFT_RIGHT, kinds.ROTATE_180, kinds.FLIP_TOP_BOTTOM, kinds.TRANSPOSE)
+    back += (kinds.ROTATE_90, kinds.TRANSVERSE, kinds.ROTATE_270)
+    return image if orientation == 1 else image.transpose(back[orientation])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_on_stored_pixels_are_turned_with_the_image(tmp_path: Path, orientation: int) -> None:
+    upright = Image.new("RGB", (40, 24), (128, 128, 128))
+    upright.paste((220, 30, 30), (5, 2, 21, 10))
+    stored, exif = turned(orientation, upright), Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    corners = torch.tensor([red(functional.pil_to_tensor(stored) / 255)], dtype=torch.float32)
+    image, boxes = read_annotated(tmp_path / "a.png", stored.height, stored.width, corners)
+    assert torch.equal(image, functional.pil_to_tensor(upright)) and boxes.tolist() == [[5, 2, 21, 10]]
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_boxes_on_the_turned_image_stay(tmp_path: Path, orientation: int) -> None:
+    """Some programs annotate what viewers show; the size of the annotation tells."""
+    upright, exif = Image.new("RGB", (40, 24)), Image.Exif()
+    exif[0x0112] = orientation
+    turned(orientation, upright).save(tmp_path / "a.png", exif=exif)
+    image, boxes = read_annotated(tmp_path / "a.png", 24, 40, torch.tensor([[5.0, 2, 21, 10]]))
+    assert image.shape == (3, 24, 40) and boxes.tolist() == [[5, 2, 21, 10]]
+    with pytest.raises(DataError, match="must be 23x40, as its annotation says, got 24x40"):
+        read_annotated(tmp_path / "a.png", 40, 23, boxes)
+
+
+def test_a_turned_image_of_a_data_set(root: Path, images: DetectionAnnotations) -> None:
+    before = DetectionDataset(images)[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(root / "JPEGImages" / "train0.jpg") as image:
+        image.save(root / "JPEGImages" / "train0.jpg", exif=exif, quality=95)
+    after = DetectionDataset(images)[0]
+    assert before is not None and after is not None
+    assert after[0].shape == (3, 64, 48) and after[1]["boxes"].canvas_size == (64, 48)
+    corners = after[1]["boxes"][0].tolist()
+    assert max(abs(a - b) for a, b in zip(red(after[0]), corners, strict=True)) <= 1
+    assert torch.equal(after[1]["area"], before[1]["area"])
 
 
 def test_boxes_follow_their_images(images: DetectionAnnotations) -> None:
@@ -148,7 +196,7 @@ def test_an_image_that_went_missing_or_has_another_size(root: Path, images: Dete
     with pytest.raises(DataError, match="train0.jpg must be 64x48, as its annotation says, got 32x48"):
         DetectionDataset(images)[0]
     file.unlink()
-    with pytest.raises(DataError, match="train0.jpg: no such image"):
+    with pytest.raises(DataError, match="train0.jpg: cannot be read: No such file"):
         DetectionDataset(images)[0]
 
 

@@ -54,5 +54,5 @@ def test_an_even_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "int16"])
 def test_a_depth_map_of_floats_or_signs_is_no_guide(tmp_path: Path, dtype: str) -> None:
     io.write(tmp_path / "a.tif", RAMP.astype(dtype))
-    with pytest.raises(DataError, match="a guide image is required"):
+    with pytest.raises(DataError, match="an image of 8 or 16 bits is required"):
         io.read_guide(tmp_path / "a.tif")
