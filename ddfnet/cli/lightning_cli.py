@@ -41,8 +41,8 @@ _COUNTS_STEPS = {"max_epochs": -1, "check_val_every_n_epoch": None}
 
 
 class _CLI(LightningCLI):
-    def __init__(self, spec: TaskSpec, training: Training, **kwargs: Any) -> None:
-        self.spec, self.training = spec, training
+    def __init__(self, spec: TaskSpec, training: Training, words: Sequence[str], **kwargs: Any) -> None:
+        self.spec, self.training, self.words = spec, training, words
         super().__init__(training.module, training.data, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -74,6 +74,12 @@ class _CLI(LightningCLI):
             parser.link_arguments("seed_everything", key, compute_fn=int)
 
     def before_instantiate_classes(self) -> None:
+        for key in self.training.command_line_only:
+            if self.config[key] and not _turned_on(key, self.words):
+                raise ValueError(
+                    f"{key} must be turned on by the command line itself, got it from a file or the environment; leave "
+                    f"it out there, or give --{key} true if you trust what it allows"
+                )
         if (threads := self.config["threads"]) is not None:
             torch.set_num_threads(threads)
 
@@ -109,6 +115,13 @@ class _CLI(LightningCLI):
         return FullyShardedStrategy()
 
 
+def _turned_on(key: str, words: Sequence[str]) -> bool:
+    """Return True if the words of a command line have ``--KEY true`` or ``--KEY=true``."""
+    option = f"--{key}"
+    pairs = zip(words, words[1:], strict=False)
+    return f"{option}=true" in words or (option, "true") in pairs
+
+
 def build(spec: TaskSpec, arguments: Sequence[str]) -> LightningCLI:
     """Parse the arguments of a task and create its module, its data and its trainer.
 
@@ -118,13 +131,14 @@ def build(spec: TaskSpec, arguments: Sequence[str]) -> LightningCLI:
 
     Raises:
         argparse.ArgumentError: an unknown key, or a value of another type or out of range.
-        ValueError: a value that the task refuses.
+        ValueError: a value that the task refuses, or that only the command line may have.
     """
     training = spec.training()
     defaults = [] if spec.configs is None else [str(spec.configs / "default.yaml")]
     cli = _CLI(
         spec,
         training,
+        arguments,
         run=False,
         args=resolve_presets(arguments, spec.configs),
         seed_everything_default=0,

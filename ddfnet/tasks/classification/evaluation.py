@@ -58,6 +58,7 @@ def evaluate(
     batch_size: int = 128,
     workers: int = 0,
     on_bad_image: str = "stop",
+    allow_pipe: bool = False,
 ) -> EvaluationTable:
     """Measure networks on labelled images, each with the preprocessing of its training.
 
@@ -69,6 +70,7 @@ def evaluate(
         batch_size: images per batch.
         workers: processes that read images.
         on_bad_image: ``"stop"`` or ``"skip"``.
+        allow_pipe: take addresses for which webdataset runs commands, see `ClassificationData`.
 
     Returns:
         The scores, a row for each network.
@@ -83,18 +85,22 @@ def evaluate(
     for file, card in cards.items():
         network, header = load(file, "classification"), read_header(file)
         model_args: Any = header.init_args
-        data = ClassificationData(
-            path,
-            source,
-            part,
-            num_classes=model_args["num_classes"],
-            batch_size=batch_size,
-            on_bad_image=on_bad_image,  # type: ignore[arg-type]
-            workers=workers,
-            **upgrade_preprocessing(header.extra["preprocessing"]),
-        )
+        try:
+            data = ClassificationData(
+                path,
+                source,
+                part,
+                allow_pipe=allow_pipe,
+                classes=(card or {}).get("classes"),
+                num_classes=model_args["num_classes"],
+                batch_size=batch_size,
+                on_bad_image=on_bad_image,  # type: ignore[arg-type]
+                workers=workers,
+                **upgrade_preprocessing(header.extra["preprocessing"]),
+            )
+        except (LookupError, TypeError, AttributeError) as error:  # a header of another program
+            raise ValueError(f"{file}: its header must say how images are prepared, got {error}") from None
         data.setup("validate")
-        _check_classes(file, (card or {}).get("classes"), data)
         rows.append(_scores(file, network, model_args, data))
     facts = {
         "data": {"path": path, "source": source, "part": part},
@@ -123,11 +129,3 @@ def _scores(file: Path, network: nn.Module, model_args: dict[str, Any], data: Cl
         top5=metrics["top5"],
         loss=metrics["val_loss"],
     )
-
-
-def _check_classes(file: Path, trained: list[str] | None, data: ClassificationData) -> None:
-    if trained and data.classes and trained != data.classes:
-        required, got = next((a, b) for a, b in zip(trained, data.classes, strict=True) if a != b)
-        raise ValueError(
-            f"{data.path} must have the classes that {file} was trained with, got {got!r} for {required!r}"
-        )
