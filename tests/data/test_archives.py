@@ -88,7 +88,7 @@ def test_any_damage_of_a_compressed_archive_is_found(name: str) -> None:
         try:
             assert read(bytes(broken)) == FILES
         except DataError as error:
-            assert str(error).startswith("a.tar is no tar archive, or a damaged one: ")  # noqa: PT017
+            assert str(error).startswith("a.tar is no tar archive, or a damaged one: ")
             refusals += 1
     assert refusals > 290
 

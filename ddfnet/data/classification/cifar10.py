@@ -7,7 +7,6 @@ import logging
 from pathlib import Path, PurePosixPath
 
 import torch
-from PIL import Image
 
 from ddfnet.data.archives import members
 from ddfnet.data.classification.images import read_image

@@ -220,7 +220,7 @@ class ClassificationData(lightning.LightningDataModule):
         if self.mix is not None and size % 2:
             raise DataError(f"mixup and cutmix need an even number of images in each process, got {size}")
         rank = {"rank": trainer.global_rank, "world_size": trainer.world_size}
-        done = partial(_batches_done, trainer)
+        done = partial(_batches_done, trainer, trainer.accumulate_grad_batches)
         if self.source == "shards":
             urls = self._shards(True)
             streams = max(1, self.workers)
@@ -326,8 +326,9 @@ def upgrade_preprocessing(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _batches_done(trainer: lightning.Trainer) -> int:
-    return trainer.global_step * trainer.accumulate_grad_batches
+def _batches_done(trainer: lightning.Trainer, accumulated: int) -> int:
+    """Return the earlier batches of the run; StochasticWeightAveraging changes the trainer's accumulation meanwhile."""
+    return trainer.global_step * accumulated
 
 
 class EqualLengthLoader:

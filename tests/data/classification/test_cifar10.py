@@ -57,7 +57,7 @@ def test_any_damage_of_a_gzipped_archive_is_found(tmp_path: Path) -> None:
         try:
             assert_same(cifar10.load(file), expected)
         except DataError as error:
-            assert "\n" not in str(error)  # noqa: PT017
+            assert "\n" not in str(error)
 
 
 def test_what_an_archive_may_hold_besides(tmp_path: Path) -> None:
