@@ -208,9 +208,9 @@ def open_folder(path: Path, part: str | None, training: bool) -> FolderImages:
     found = next((path / name for name in names if (path / name).is_dir()), None)
     if found is None:
         raise DataError(f"{path} has no folder {' or '.join(names)}")
-    trained = path / "train"
-    if training or not trained.is_dir() or trained == found:
+    if training:
         return FolderImages(found)
+    trained = path / "train" if (path / "train").is_dir() else found
     classes = class_names(trained)
     if unknown := [name for name in class_names(found) if name not in classes]:
         raise DataError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# ruff: noqa: PTH  (os.path takes any text for a path: pathlib raises for a list of addresses longer than a name)
+
+import glob
 import io
 import os
 import re
@@ -59,9 +62,11 @@ def urls(path: str, part: str | None, training: bool, *, allow_pipe: bool = Fals
     Raises:
         DataError: there are no shards, or one is missing; an address is not allowed.
     """
-    if os.path.isdir(path) and not (part and part.endswith(".tar")):  # pathlib would raise for a long list
+    files = part and (part.endswith(".tar") or _SCHEME.match(part) or os.path.isabs(part))
+    if os.path.isdir(path) and not files:
         prefix = part or ("train" if training else "val")
-        if not (found := sorted(str(file.absolute()) for file in Path(path).glob(f"{prefix}-*.tar"))):
+        pattern = f"{glob.escape(prefix)}-*.tar"
+        if not (found := sorted(str(file.absolute()) for file in Path(path).glob(pattern))):
             raise DataError(f"{path} has no shards {prefix}-*.tar")
         return found
     if not training and part is None:

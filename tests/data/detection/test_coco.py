@@ -118,7 +118,11 @@ def test_an_unknown_class(root: Path) -> None:
     [
         (("annotations", 1), {"category_id": 8}, "annotation 1 is of the category 8, which categories does not have"),
         (("annotations", 1), {"image_id": 5}, "an annotation is for the image 5, which images does not have"),
-        (("annotations", 1), {"bbox": [1, 2, 3]}, "annotation 1 must have x, y, width and height for its bbox, got 3 values"),
+        (
+            ("annotations", 1),
+            {"bbox": [1, 2, 3]},
+            "annotation 1 must have x, y, width and height for its bbox, got 3 values",
+        ),
         (("annotations", 1), {"bbox": None}, "annotation 1 must have bbox, got None"),
         (
             ("annotations", 1),
