@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,7 @@ class _CLI(LightningCLI):
 def _turned_on(key: str, words: Sequence[str]) -> bool:
     """Return True if the words of a command line have ``--KEY true`` or ``--KEY=true``."""
     option = f"--{key}"
-    pairs = zip(words, words[1:], strict=False)
-    return f"{option}=true" in words or (option, "true") in pairs
+    return f"{option}=true" in words or (option, "true") in pairwise(words)
 
 
 def build(spec: TaskSpec, arguments: Sequence[str]) -> LightningCLI:

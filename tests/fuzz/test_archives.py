@@ -176,7 +176,21 @@ def test_idx_files(cases: Cases, tmp_path: Path) -> None:
         file.unlink()
 
 
-VALUES = ("null", "true", "-1", "1e400", "-0.0", "NaN", "-Infinity", '"7"', "[]", "{}", "[[[]]]", "1" * 500, '"\\u0000"')
+VALUES = (
+    "null",
+    "true",
+    "-1",
+    "1e400",
+    "-0.0",
+    "NaN",
+    "-Infinity",
+    '"7"',
+    "[]",
+    "{}",
+    "[[[]]]",
+    "1" * 500,
+    '"\\u0000"',
+)
 
 
 def changed_json(value: Any, rng: np.random.Generator) -> str:

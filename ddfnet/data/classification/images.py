@@ -200,7 +200,7 @@ def open_folder(path: Path, part: str | None, training: bool) -> FolderImages:
     The labels are those of the training folder, if there is one: a class without images for validation keeps its label.
 
     Raises:
-        DataError: there is no such folder, or images are missing; a class is in the part and not in the training folder.
+        DataError: there is no such folder, or images are missing; a class of the part is not in the training folder.
     """
     if not path.is_dir():
         raise DataError(f"{path}: no such folder")

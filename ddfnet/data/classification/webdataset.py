@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-# ruff: noqa: PTH  (os.path takes any text for a path: pathlib raises for a list of addresses longer than a name)
-
 import glob
 import io
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
@@ -62,8 +59,8 @@ def urls(path: str, part: str | None, training: bool, *, allow_pipe: bool = Fals
     Raises:
         DataError: there are no shards, or one is missing; an address is not allowed.
     """
-    files = part and (part.endswith(".tar") or _SCHEME.match(part) or os.path.isabs(part))
-    if os.path.isdir(path) and not files:
+    files = part and (part.endswith(".tar") or _SCHEME.match(part) or Path(part).is_absolute())
+    if _is(Path.is_dir, path) and not files:
         prefix = part or ("train" if training else "val")
         pattern = f"{glob.escape(prefix)}-*.tar"
         if not (found := sorted(str(file.absolute()) for file in Path(path).glob(pattern))):
@@ -86,8 +83,8 @@ def _expanded(text: str) -> list[str]:
 
 def _checked(shard: str, allow_pipe: bool) -> str:
     """Return a file by its absolute path, which is never taken for an address, and an address as it is."""
-    if os.path.isfile(shard):
-        return os.path.abspath(shard)
+    if _is(Path.is_file, shard):
+        return str(Path(shard).absolute())
     if _HTTP.match(shard) or (allow_pipe and _SCHEME.match(shard)):
         return shard
     if not _SCHEME.match(shard):
@@ -96,6 +93,14 @@ def _checked(shard: str, allow_pipe: bool) -> str:
         f"{shard}: a shard must be a file or an address of http(s), since webdataset runs commands for others; if you "
         "trust it, give --data.allow_pipe true (ddfnet evaluate: --allow-pipe) on the command line"
     )
+
+
+def _is(kind: Callable[[Path], bool], text: str) -> bool:
+    """Return whether a text is the path of that kind; a list of addresses can be longer than a path."""
+    try:
+        return kind(Path(text))
+    except OSError:
+        return False
 
 
 def samples(shards: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -126,8 +131,8 @@ def samples(shards: Iterable[str]) -> Iterator[dict[str, Any]]:
 def _open(shard: str) -> Any:
     from webdataset.gopen import gopen, gopen_curl
 
-    if os.path.isabs(shard):
-        return open(shard, "rb")
+    if Path(shard).is_absolute():
+        return Path(shard).open("rb")
     # Not gopen for http(s): the environment could make another address of it, such as a command.
     return gopen_curl(shard) if _HTTP.match(shard) else gopen(shard)
 
