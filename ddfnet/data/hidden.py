@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-_SYSTEM = ("__MACOSX", "@eaDir")  # of macOS's archives; thumbnails of Synology's disks
+_SYSTEM = ("__MACOSX", "@eaDir")  # macOS's archives have the one, Synology's disks the other, for thumbnails
 
 
 def is_hidden(path: PurePath) -> bool:

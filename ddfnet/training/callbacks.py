@@ -78,7 +78,7 @@ class MovingAverage(WeightAveraging):
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         super().on_validation_epoch_end(trainer, pl_module)
-        if self._average_model is not None:  # which has been rounded to the type of the weights
+        if self._average_model is not None:  # validation has rounded it to the type of the weights
             for exact, (averaged, _) in zip(self._exact, self._pairs(pl_module), strict=True):
                 if exact is not None:
                     averaged.data = exact

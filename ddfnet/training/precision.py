@@ -20,16 +20,16 @@ def set_precision(model: Any, precision: str | None) -> str | None:
     reach, the corners of boxes, and sums of losses. Here these stay in float32.
 
     Args:
-        model: with a ``network``; and with ``half_modules``, where only parts of it shall change.
+        model: with a ``network``; and with ``precision_modules``, where only parts of it change.
         precision: ``--trainer.precision``.
 
     Returns:
         The precision that is left to Lightning.
     """
-    dtype = TRUE_PRECISIONS.get(str(precision))
+    dtype = torch.float64 if str(precision) == "64" else TRUE_PRECISIONS.get(str(precision))  # Lightning's short name
     if dtype is None:
         return precision
-    for module in getattr(model, "half_modules", [model.network]):
+    for module in getattr(model, "precision_modules", [model.network]):
         module.to(dtype)
     return "32-true"
 

@@ -28,7 +28,7 @@ OPTIONS: dict[str, Any] = {"ema__decay": 0, "trainer__callbacks": SWA, "checkpoi
 
 
 @pytest.fixture(scope="module")
-def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def averaged(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
     """Train three epochs of three steps, and a pass for the statistics of the batch norms."""
     output = tmp_path_factory.mktemp("runs") / "whole"
     assert main(arguments(output, images, **OPTIONS)) == 0
@@ -37,7 +37,7 @@ def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # no
 
 @pytest.mark.parametrize("step", [2, 3, 4, 6, 8, 9])  # 9 is in the pass for the statistics
 def test_a_resumed_run_ends_with_the_same_weights(
-    whole: Path,
+    averaged: Path,
     images: Path,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -57,24 +57,24 @@ def test_a_resumed_run_ends_with_the_same_weights(
         patch.setattr(Classifier, "training_step", broken)
         assert main(arguments(output, images, **OPTIONS)) == 130
     assert main(["train", "classification", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
-    assert same(output / "model.safetensors", whole / "model.safetensors")
+    assert same(output / "model.safetensors", averaged / "model.safetensors")
 
 
-def test_a_run_that_has_ended_is_resumed(whole: Path) -> None:
-    before = whole.parent / "before.safetensors"
-    shutil.copy(whole / "model.safetensors", before)
-    assert main(["train", "classification", "--config", str(whole / "config.yaml"), "--ckpt_path", "last"]) == 0
-    assert same(whole / "model.safetensors", before)
+def test_a_run_that_has_ended_is_resumed(averaged: Path) -> None:
+    before = averaged.parent / "before.safetensors"
+    shutil.copy(averaged / "model.safetensors", before)
+    assert main(["train", "classification", "--config", str(averaged / "config.yaml"), "--ckpt_path", "last"]) == 0
+    assert same(averaged / "model.safetensors", before)
 
 
-def test_it_is_another_network_than_without(whole: Path, images: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_it_is_another_network_than_without(averaged: Path, images: Path, tmp_path: Path) -> None:  # noqa: F811
     plain = tmp_path / "plain"
     assert main(arguments(plain, images, **OPTIONS | {"trainer__callbacks": "null"})) == 0
-    assert not same(plain / "model.safetensors", whole / "model.safetensors")
+    assert not same(plain / "model.safetensors", averaged / "model.safetensors")
 
 
-def test_it_is_measured(whole: Path, images: Path) -> None:  # noqa: F811
-    files = [str(whole / "model.safetensors"), str(whole / "checkpoints" / "last.ckpt")]
+def test_it_is_measured(averaged: Path, images: Path) -> None:  # noqa: F811
+    files = [str(averaged / "model.safetensors"), str(averaged / "checkpoints" / "last.ckpt")]
     assert main(["evaluate", "classification", "--checkpoint", *files, "--data", str(images)]) == 0
 
 

@@ -25,7 +25,7 @@ from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.pretrained import load
 from ddfnet.tasks import TASKS
 from ddfnet.training.callbacks import MovingAverage
-from ddfnet.training.precision import TRUE_PRECISIONS, at_least_float32
+from ddfnet.training.precision import TRUE_PRECISIONS, at_least_float32, set_precision, weights_dtype
 from tests.cli import test_train as depth
 from tests.cli import test_train_classification as classification
 from tests.cli import test_train_detection as detection
@@ -64,14 +64,14 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Arguments]
     """Return a function from a task to the losses of its run in float32."""
     known: dict[str, list[float]] = {}
 
-    def of_task(name: str, arguments: Arguments) -> list[float]:
+    def losses_by_task(name: str, arguments: Arguments) -> list[float]:
         if name not in known:
             output = tmp_path_factory.mktemp("plain") / name
             assert main(arguments(output, trainer__precision="32-true", trainer__accelerator="cpu")) == 0
             known[name] = losses(output)
         return known[name]
 
-    return of_task
+    return losses_by_task
 
 
 @pytest.mark.parametrize("precision", TRUE_PRECISIONS)
@@ -139,6 +139,22 @@ def test_the_depth_network_in_another_type(dtype: torch.dtype, options: dict[str
     found, _ = network.to(dtype)(depth, guide)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0.01, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "left"),
+    [
+        (64, torch.float64, "32-true"),
+        ("64", torch.float64, "32-true"),
+        ("bf16-true", torch.bfloat16, "32-true"),
+        ("bf16-mixed", torch.float32, "bf16-mixed"),
+        (16, torch.float32, 16),
+        (None, torch.float32, None),
+    ],
+)
+def test_the_precision_that_is_left_to_lightning(precision: Any, dtype: torch.dtype, left: Any) -> None:
+    holder = Holder(torch.float32)
+    assert set_precision(holder, precision) == left and weights_dtype(holder.network) == dtype
 
 
 class Holder(lightning.LightningModule):

@@ -176,7 +176,7 @@ class Classifier(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        if isinstance(scheduler, SWALR):  # of StochasticWeightAveraging, in place of timm's
+        if isinstance(scheduler, SWALR):  # StochasticWeightAveraging puts it in the place of timm's
             scheduler.step()
         else:
             scheduler.step_update(self.global_step)  # timm's schedules have no state that could get lost

@@ -84,7 +84,7 @@ class Detection(lightning.LightningModule):
         self.class_precision: dict[str, float] = {}  # AP by class, likewise
 
     @property
-    def half_modules(self) -> list[nn.Module]:
+    def precision_modules(self) -> list[nn.Module]:
         """Modules whose precision `set_precision` changes: not the heads, which compute with corners of boxes."""
         return [self.network.backbone]
 

@@ -77,7 +77,7 @@ def test_a_list_longer_than_a_path_can_be(tmp_path: Path) -> None:
 def test_a_damaged_compressed_shard_gives_no_sample(tmp_path: Path) -> None:
     file = write(tmp_path / "a.tar", gzip.compress)
     content = bytearray(file.read_bytes())
-    content[-6] ^= 1  # of the checksum
+    content[-6] ^= 1  # a bit in the checksum
     file.write_bytes(content)
     with pytest.raises(DataError, match="is no tar archive, or a damaged one: CRC check failed"):
         next(samples([str(file)]))
