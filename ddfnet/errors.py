@@ -10,11 +10,12 @@ from pathlib import Path
 class DataError(ValueError):
     """Missing, empty or broken data: the file or folder, the reason and the mend, in one line.
 
-    A DataLoader's worker passes an error on with its own traceback as the text; only the line itself is kept.
+    A DataLoader's worker passes an error on with its own traceback as the text; only the line itself is kept. A name of
+    a file in it may have line breaks, which become blanks.
     """
 
     def __init__(self, line: str) -> None:
-        super().__init__(line.rpartition(f"{type(self).__name__}: ")[2].strip())
+        super().__init__(" ".join(line.rpartition(f"{type(self).__name__}: ")[2].strip().splitlines()))
 
 
 class UserError(Exception):

@@ -6,13 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from jsonargparse.typing import PositiveInt
-from lightning.pytorch.callbacks import ModelCheckpoint
+from jsonargparse.typing import PositiveInt, register_type
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
@@ -22,12 +23,14 @@ from ddfnet.pretrained import check_header, header_of, save, strip_prefix
 from ddfnet.tasks import TaskSpec, Training
 from ddfnet.training.callbacks import (
     AtomicCheckpointIO,
+    AveragingOnResume,
     MovingAverage,
     ResumeHistory,
     StepTimer,
     StopOnNonFinite,
 )
 from ddfnet.training.fsdp import FullyShardedStrategy
+from ddfnet.training.precision import set_precision
 
 _RESUME_KEYS = (
     "loops",
@@ -39,9 +42,13 @@ _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 _COUNTS_STEPS = {"max_epochs": -1, "check_val_every_n_epoch": None}
 
 
+# The default of StochasticWeightAveraging's device is one: config.yaml would hold an error's text in its place.
+register_type(torch.device, str)
+
+
 class _CLI(LightningCLI):
-    def __init__(self, spec: TaskSpec, training: Training, **kwargs: Any) -> None:
-        self.spec, self.training = spec, training
+    def __init__(self, spec: TaskSpec, training: Training, words: Sequence[str], **kwargs: Any) -> None:
+        self.spec, self.training, self.words = spec, training, words
         super().__init__(training.module, training.data, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -73,6 +80,12 @@ class _CLI(LightningCLI):
             parser.link_arguments("seed_everything", key, compute_fn=int)
 
     def before_instantiate_classes(self) -> None:
+        for key in self.training.command_line_only:
+            if self.config[key] and not _turned_on(key, self.words):
+                raise ValueError(
+                    f"{key} must be turned on by the command line itself, got it from a file or the environment; leave "
+                    f"it out there, or give --{key} true if you trust what it allows"
+                )
         if (threads := self.config["threads"]) is not None:
             torch.set_num_threads(threads)
 
@@ -92,6 +105,8 @@ class _CLI(LightningCLI):
         if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun decides the number of processes
             local = int(os.environ["LOCAL_WORLD_SIZE"])
             kwargs.update(devices=local, num_nodes=int(os.environ["WORLD_SIZE"]) // local)
+        # Before the run begins: a checkpoint's weights are loaded into those of the network.
+        kwargs["precision"] = set_precision(self.config_init["model"], own["precision"])
         trainer = super().instantiate_trainer(**kwargs)
         if self.training.skips_parameters and type(trainer.strategy) is DDPStrategy:
             trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
@@ -108,6 +123,12 @@ class _CLI(LightningCLI):
         return FullyShardedStrategy()
 
 
+def _turned_on(key: str, words: Sequence[str]) -> bool:
+    """Return True if the words of a command line have ``--KEY true`` or ``--KEY=true``."""
+    option = f"--{key}"
+    return f"{option}=true" in words or (option, "true") in pairwise(words)
+
+
 def build(spec: TaskSpec, arguments: Sequence[str]) -> LightningCLI:
     """Parse the arguments of a task and create its module, its data and its trainer.
 
@@ -117,13 +138,14 @@ def build(spec: TaskSpec, arguments: Sequence[str]) -> LightningCLI:
 
     Raises:
         argparse.ArgumentError: an unknown key, or a value of another type or out of range.
-        ValueError: a value that the task refuses.
+        ValueError: a value that the task refuses, or that only the command line may have.
     """
     training = spec.training()
     defaults = [] if spec.configs is None else [str(spec.configs / "default.yaml")]
     cli = _CLI(
         spec,
         training,
+        arguments,
         run=False,
         args=resolve_presets(arguments, spec.configs),
         seed_everything_default=0,
@@ -134,7 +156,7 @@ def build(spec: TaskSpec, arguments: Sequence[str]) -> LightningCLI:
             "num_sanity_val_steps": 0,
             "use_distributed_sampler": False,  # the data shares itself out
             "enable_model_summary": False,
-            "callbacks": [ResumeHistory(), StopOnNonFinite(), StepTimer()],
+            "callbacks": [ResumeHistory(), StopOnNonFinite(), StepTimer(), AveragingOnResume()],
             **(_COUNTS_STEPS if training.counts_steps else {}),
         },
         parser_kwargs={
@@ -149,12 +171,29 @@ def build(spec: TaskSpec, arguments: Sequence[str]) -> LightningCLI:
         check_header(header_of(network))  # now, because the file of the run's end is read by that
     if (strategy := type(cli.trainer.strategy).__name__) in _SHARDING:
         raise ValueError(f"trainer.strategy must be fsdp to shard weights over processes, got {strategy}")
+    _check_averaging(cli, training.counts_steps)
     steps, epochs = cli.trainer.max_steps, cli.trainer.max_epochs or 0
     if steps < 1 and training.counts_steps:
         raise ValueError(f"trainer.max_steps must be at least 1, got {steps}")
     if steps < 1 and epochs < 1:
         raise ValueError(f"trainer.max_epochs or trainer.max_steps must be at least 1, got {epochs} and {steps}")
     return cli
+
+
+def _check_averaging(cli: LightningCLI, counts_steps: bool) -> None:
+    """Refuse averages of the weights that would undo another, or the training itself."""
+    averages = [
+        each for each in cli.trainer.callbacks if isinstance(each, (StochasticWeightAveraging, WeightAveraging))
+    ]
+    for average in averages:
+        if isinstance(average, StochasticWeightAveraging) and counts_steps:
+            raise ValueError(
+                "trainer.callbacks must be without StochasticWeightAveraging, which averages once per epoch: here a "
+                "run is one epoch, counted in steps; average by --ema.decay instead"
+            )
+    if len([each for each in averages if not isinstance(each, MovingAverage) or each.decay]) > 1:
+        names = ", ".join(type(each).__name__ for each in averages if not isinstance(each, MovingAverage))
+        raise ValueError(f"the weights must be averaged in one way, got {names} and --ema.decay; give --ema.decay 0")
 
 
 def resolve_presets(arguments: Sequence[str], folder: Path | None) -> list[str]:

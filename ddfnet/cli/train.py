@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import errno
+import os
 import shlex
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     checkpoint = _checkpoint(output, cli.config["ckpt_path"])
     if checkpoint is not None:
         lightning_cli.check_checkpoint(checkpoint, cli.model)
+    threading.excepthook = _quiet_writer
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint)
         # --trainer.limit_val_batches 0 gives no metrics.
@@ -74,10 +78,34 @@ def run(options: argparse.Namespace) -> int:
             f"{error}; {_last_good(output)}. The same batches would lead to the same end: resume with another "
             "--seed_everything, or start again with a lower --model.learning_rate"
         ) from None
-    except OSError as error:
-        what = f"{error.filename or output}: {error.strerror}" if error.strerror else error
+    except (OSError, ValueError, RuntimeError) as error:
+        if (cause := _system_error(error)) is None:
+            raise
+        what = f"{cause.filename or output}: {cause.strerror}" if cause.strerror else cause
         raise UserError(f"{what}; {_last_good(output)}") from None
+    finally:
+        threading.excepthook = threading.__excepthook__
     return 0
+
+
+def _quiet_writer(arguments: threading.ExceptHookArgs) -> None:
+    """Print a thread's error, unless it is that of TensorBoard's writer, which the next call of the logger raises."""
+    if type(arguments.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(arguments)
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """Return the error of the system behind an error of the training.
+
+    Lightning raises a ValueError where TensorBoard cannot write, and torch a RuntimeError where a worker has no room
+    for its batch.
+    """
+    for each in (error, error.__cause__):
+        if isinstance(each, OSError):
+            return each
+    if isinstance(error, RuntimeError) and os.strerror(errno.ENOSPC) in str(error):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "shared memory of the workers; give --data.workers 0")
+    return None
 
 
 def keep_memory() -> bool:

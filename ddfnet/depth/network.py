@@ -196,7 +196,7 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
 
     def features(self, scaled: Tensor, mask: Tensor) -> Tensor:
         """Return the features of the target branch, (N, C, h, w); for the arguments see `context`."""
-        features: Tensor = self.target(_describe(_held(scaled), mask))
+        features: Tensor = self.target(_describe(_held(scaled), mask).to(self._dtype))
         return features
 
     def scaled_levels(
@@ -210,7 +210,7 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
             assert not isinstance(carried, Planes)
             if self.heads is not None and step is not None:
                 step = F.interpolate(step, scale_factor=2, mode="nearest")
-                yield Level(carried + self.heads[number](features) * step, valid > 0)
+                yield Level(carried + (self.heads[number](features) * step).to(carried.dtype), valid > 0)
             else:
                 yield Level(carried, valid > 0)
 
@@ -232,13 +232,18 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
     ) -> Iterator[tuple[Carried, Tensor, Tensor]]:
         """Yield what each stage hands to the next: what its filters carry, its validity, and features."""
         stages = scale_factor.bit_length() - 1
-        maps = [self.guidance[0](channels_last(F.pixel_unshuffle(guide - 0.5, 2)))]
+        maps = [self.guidance[0](channels_last(F.pixel_unshuffle(guide - 0.5, 2)).to(self._dtype))]
         for number in range(1, stages):
             maps.append(self.guidance[number](maps[-1]))
         features = self.features(scaled, mask)
         for number in reversed(range(stages)):
             carried, mask, features = self.stages[number](carried, mask, features, maps[number], context)
             yield carried, mask, features
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Type of the weights, in which the convolutions compute; the depth itself is carried in float32."""
+        return next(self.parameters()).dtype
 
     @property
     def carries_depth(self) -> bool:

@@ -113,7 +113,7 @@ class Stage(nn.Module):
         carried, mask = self._average(carried, mask, taps)
         if self.correction is not None:
             assert not isinstance(carried, Planes)
-            carried = carried + F.pixel_shuffle(self.correction(trunk), 2)
+            carried = carried + F.pixel_shuffle(self.correction(trunk), 2).to(carried.dtype)
         if self.enlarge is not None and self.mix is not None:
             features = self.mix(self.enlarge(trunk, context, taps))
         return carried, mask, features

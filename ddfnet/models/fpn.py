@@ -145,8 +145,11 @@ class PyramidBackbone(nn.Module):
         self.out_channels = width
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        levels: dict[str, Tensor] = self.fpn({str(level): each for level, each in enumerate(self.body(x))})
-        return levels
+        own = next(self.parameters()).dtype
+        levels: dict[str, Tensor] = self.fpn({str(level): each for level, each in enumerate(self.body(x.to(own)))})
+        if own == x.dtype:
+            return levels
+        return {name: each.to(x.dtype) for name, each in levels.items()}  # the heads compute with corners of boxes
 
 
 def _freeze(body: nn.Module, stages: int) -> None:

@@ -25,6 +25,8 @@ class Training:
         data: the Lightning data module.
         card: returns the task's own entries of the model card, given the trainer at the end of a run.
         link_arguments: links options that follow from others.
+        command_line_only: switches that only the command line itself may turn on, by their keys; no file and no
+            variable of the environment.
         counts_steps: one epoch is the whole run of ``trainer.max_steps`` steps; validation is counted in steps too.
         skips_parameters: a step may leave parameters unused, so DDP must search for them.
         supports_fsdp: each process calls the network equally often, so its weights can be sharded.
@@ -34,6 +36,7 @@ class Training:
     data: type[lightning.LightningDataModule]
     card: Callable[[lightning.Trainer], dict[str, Any]] = lambda trainer: {}
     link_arguments: Callable[[LightningArgumentParser], None] = lambda parser: None
+    command_line_only: tuple[str, ...] = ()
     counts_steps: bool = False
     skips_parameters: bool = False
     supports_fsdp: bool = True

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from ddfnet import files
 from ddfnet.arguments import check_range
 from ddfnet.training.fsdp import FullyShardedStrategy, full_tensors, local_tensor
+from ddfnet.training.precision import at_least_float32
 
 
 class MovingAverage(WeightAveraging):
@@ -26,6 +28,7 @@ class MovingAverage(WeightAveraging):
         a_t = a_{t-1} + (1 - k_t)(w_t - a_{t-1}), \\qquad k_t = \\min(decay, (1 + t) / (10 + t))
 
     with the weights w after step t. Validation uses the average, and so does the saved network; checkpoints hold both.
+    The average of weights in half precision is in float32: in their own it would hardly move.
 
     Args:
         decay: the largest k, below 1; 0 means no averaging, and no second copy of the weights.
@@ -39,6 +42,7 @@ class MovingAverage(WeightAveraging):
     def __init__(self, decay: float = 0.998, buffers: bool = False) -> None:
         check_range("decay", decay, 0, 1, open_high=True)
         self.decay = decay
+        self._exact: list[Tensor | None] = []
         super().__init__(use_buffers=buffers, multi_avg_fn=self._average)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -49,6 +53,12 @@ class MovingAverage(WeightAveraging):
                 "weights that are sharded over processes are not averaged; give --ema.decay 0"
             )
         super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            for averaged, current in self._pairs(pl_module):
+                if averaged.is_floating_point():
+                    averaged.data = at_least_float32(averaged.data)
+                if averaged.dtype != current.dtype:  # torch groups pairs of one type alone
+                    self._average_model.avg_fn, self._average_model.multi_avg_fn = self._average_one, None
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         if self.decay and isinstance(trainer.strategy, FullyShardedStrategy):
@@ -57,6 +67,29 @@ class MovingAverage(WeightAveraging):
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return bool(self.decay) and super().should_update(step_idx, epoch_idx)
+
+    def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if self._average_model is not None:
+            self._exact = [
+                averaged.data.clone() if averaged.dtype != current.dtype else None
+                for averaged, current in self._pairs(pl_module)
+            ]
+        super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        super().on_validation_epoch_end(trainer, pl_module)
+        if self._average_model is not None:  # validation has rounded it to the type of the weights
+            for exact, (averaged, _) in zip(self._exact, self._pairs(pl_module), strict=True):
+                if exact is not None:
+                    averaged.data = exact
+            self._exact.clear()
+
+    def _pairs(self, pl_module: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the parameters and buffers of the average, each with that of the network."""
+        assert self._average_model is not None
+        average = self._average_model.module
+        yield from zip(average.parameters(), pl_module.parameters(), strict=True)
+        yield from zip(average.buffers(), pl_module.buffers(), strict=True)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if self.decay:
@@ -67,14 +100,42 @@ class MovingAverage(WeightAveraging):
             super().on_save_checkpoint(trainer, pl_module, checkpoint)
             checkpoint["state_dict"] = full_tensors(checkpoint["state_dict"])
 
+    def _average_one(self, averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+        result = averaged.clone()
+        self._average([result], [current], steps)
+        return result
+
     def _average(self, averaged: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
         step = int(steps)
         keep = min(self.decay, (1 + step) / (10 + step))
         if averaged[0].is_floating_point():
-            shards = [local_tensor(each) for each in averaged], [local_tensor(each) for each in current]
-            torch._foreach_lerp_(*shards, 1 - keep)
+            shards = [local_tensor(each) for each in averaged]
+            weights = [local_tensor(each).to(own.dtype) for each, own in zip(current, shards, strict=True)]
+            torch._foreach_lerp_(shards, weights, 1 - keep)
         else:  # counters, such as the batches that a batch norm has seen
             torch._foreach_copy_(averaged, current)
+
+
+class AveragingOnResume(lightning.Callback):
+    """Tells Lightning's StochasticWeightAveraging, if a run has it, of the epoch that a resumption begins in.
+
+    Lightning itself does so at the start of an epoch alone: without it the learning rate would be another one until the
+    next, and a checkpoint of the last step of an epoch would lose that epoch's average.
+    """
+
+    def __init__(self) -> None:
+        self.untold: list[StochasticWeightAveraging] = []
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.fit_loop.restarted_mid_epoch:
+            self.untold = [each for each in trainer.callbacks if isinstance(each, StochasticWeightAveraging)]
+        for each in self.untold:
+            # It is set where the statistics of batch norms begin, and a checkpoint may be of their end.
+            each._accumulate_grad_batches = trainer.accumulate_grad_batches
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *batch: Any) -> None:
+        while self.untold:  # now: the loop has just reset its counters, which that hook changes
+            self.untold.pop().on_train_epoch_start(trainer, pl_module)
 
 
 class StopOnNonFinite(lightning.Callback):

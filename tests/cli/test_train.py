@@ -301,6 +301,27 @@ def test_a_full_disk_at_the_end_leaves_the_checkpoint(
     assert not (output / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize("room", [0, 1000, 10_000])  # bytes; at 10 kB a few steps are logged
+def test_a_full_disk_under_the_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], room: int
+) -> None:
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    write, left = RecordWriter.write, [room]
+
+    def limited(self: RecordWriter, data: bytes) -> None:
+        left[0] -= len(data)
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        write(self, data)
+
+    monkeypatch.setattr(RecordWriter, "write", limited)
+    output = tmp_path / "run"
+    assert main(arguments(output, checkpoint__every_n_train_steps=100)) == 1
+    line = f"ddfnet: error: {output}: No space left on device; there was no checkpoint yet"
+    assert [text for text in capfd.readouterr().err.splitlines() if "arn" not in text] == [line]
+
+
 # --- wrong use ----------------------------------------------------------------------------------------------------
 
 

@@ -376,12 +376,126 @@ def test_missing_and_empty_folders(own_images: Path, tmp_path: Path, fails: Fail
     (empty / "train").mkdir()
     assert line(empty) == f"{empty / 'train'} is empty; it must have a folder of images for each class"
     (own_images / "train" / "c").mkdir()
-    assert line(own_images) == (f"{own_images / 'train'}: no images of the class c; put some in, or remove its folder")
+    assert line(own_images) == (
+        f"{own_images / 'train'}: no images of the class c; put some in, or remove its folder, from the parts for "
+        "validation too"
+    )
     (own_images / "train" / "c").rmdir()
+    (own_images / "val" / "c").mkdir()
+    train, val = own_images / "train", own_images / "val"
+    assert line(own_images) == (
+        f"the class c is in {val}, and not in {train}; put its images for training there, or remove it from {val}"
+    )
+
+
+@pytest.mark.parametrize("folder", [True, False], ids=["an empty folder", "no folder"])
+def test_a_class_without_validation_images(
+    own_images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, folder: bool
+) -> None:
+    """Leave out a, whose place b must not take."""
     for file in (own_images / "val" / "a").iterdir():
         file.unlink()
-    (own_images / "val" / "a").rmdir()
-    assert line(own_images) == (f"{own_images} has 1 classes, and the network 2; train with --model.num_classes 1")
+    if not folder:
+        (own_images / "val" / "a").rmdir()
+    output, results = tmp_path / "run", tmp_path / "results.json"
+    assert main(arguments(output, own_images)) == 0
+    assert caplog.messages.count(f"{own_images / 'val'}: no images of the class a, which is not measured") == 1
+    metrics = json.loads((output / "model.json").read_text())["metrics"]
+    words = ["--checkpoint", output / "model.safetensors", "--json", results, "--data"]
+    assert main(["evaluate", "classification", *map(str, words), str(own_images)]) == 0
+    [row] = json.loads(results.read_text())["rows"]
+    assert row["images"] == 3 and row["loss"] == pytest.approx(metrics["val_loss"], abs=1e-5)
+    alone = tmp_path / "alone"  # the names of the classes are in the model card too
+    alone.mkdir()
+    (own_images / "val").rename(alone / "val")
+    assert main(["evaluate", "classification", *map(str, words), str(alone)]) == 0
+    [row] = json.loads(results.read_text())["rows"]
+    assert row["images"] == 3
+    assert row["loss"] == pytest.approx(metrics["val_loss"], abs=1e-5)
+
+
+def test_folders_that_systems_leave_change_nothing(unbroken: Path, images: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "images"
+    shutil.copytree(images, copy)
+    for part in ("train", "val"):
+        for name in (".ipynb_checkpoints", "__MACOSX", "a/.ipynb_checkpoints", "b/@eaDir"):
+            (copy / part / name).mkdir()
+            shutil.copy(copy / part / "a" / "0.jpg", copy / part / name / "0.jpg")
+        (copy / part / "a" / "._0.jpg").write_bytes(b"Mac OS X")
+    assert main(arguments(tmp_path / "run", copy)) == 0
+    assert same(tmp_path / "run" / "model.safetensors", unbroken / "model.safetensors")
+
+
+# --- shards that run commands ---------------------------------------------------------------------------------------
+
+
+def test_no_file_allows_a_command(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails, unbroken: Path
+) -> None:
+    shards, ran = tmp_path / "shards", tmp_path / "ran"
+    command_ = f"pipe:touch {ran} #"
+    asked = f"{command_}: a shard must be a file or an address of http(s), since webdataset runs commands for others"
+    options = {"data__source": "shards", "data__samples": 26, "data__part": command_}
+    assert fails(1, *arguments(shards, Path(command_), **options)).startswith(f"ddfnet: error: {asked}")
+    file = tmp_path / "own.yaml"
+    file.write_text(f"data:\n  path: '{command_}'\n  part: '{command_}'\n  source: shards\n  samples: 26\n")
+    start = ["train", "classification", "--config", str(file), f"--output={shards}", "--model.num_classes=2"]
+    assert fails(1, *start).startswith(f"ddfnet: error: {asked}")
+    allowed = (
+        "ddfnet: error: data.allow_pipe must be turned on by the command line itself, got it from a file or the "
+        "environment; leave it out there, or give --data.allow_pipe true if you trust what it allows"
+    )
+    file.write_text(file.read_text() + "  allow_pipe: true\n")
+    assert fails(1, *start) == allowed
+    assert fails(1, *start, '--data={"allow_pipe": true}') == allowed
+    other = tmp_path / "data.yaml"
+    other.write_text("allow_pipe: true\n")
+    assert fails(1, *start, f"--data={other}") == allowed
+    monkeypatch.setenv("JSONARGPARSE_DEFAULT_ENV", "true")
+    monkeypatch.setenv("DDFNET_TRAIN_CLASSIFICATION_DATA__ALLOW_PIPE", "true")
+    file.write_text(file.read_text().replace("  allow_pipe: true\n", ""))
+    assert fails(1, *start).startswith((allowed, f"ddfnet: error: {asked}"))
+    monkeypatch.delenv("JSONARGPARSE_DEFAULT_ENV")
+    words = ["--checkpoint", str(unbroken / "model.safetensors"), "--source", "shards", "--data", str(images)]
+    assert fails(1, "evaluate", "classification", *words, "--part", command_).startswith(f"ddfnet: error: {asked}")
+    assert not ran.exists()
+
+
+def test_a_command_that_the_command_line_allows(images: Path, tmp_path: Path, unbroken: Path) -> None:
+    import webdataset
+
+    for part in ("train", "val"):
+        with webdataset.TarWriter(str(tmp_path / f"{part}.tar")) as shard:
+            for file in sorted((images / part).glob("*/*.jpg")):
+                label = "ab".index(file.parent.name)
+                shard.write({"__key__": f"{label}{file.stem}", "jpg": file.read_bytes(), "cls": label})
+    options: dict[str, Any] = {"data__source": "shards", "data__samples": 26, "trainer__max_epochs": 1}
+    train, val = (f"pipe:cat {tmp_path}/{part}.tar" for part in ("train", "val"))
+    words = arguments(tmp_path / "run", Path(train), data__part=val, **options)
+    assert main([*words, "--data.allow_pipe=true"]) == 0
+    assert (
+        main([*arguments(tmp_path / "other", Path(train), data__part=val, **options), "--data.allow_pipe", "true"]) == 0
+    )
+    checkpoint = str(unbroken / "model.safetensors")
+    measure = ["evaluate", "classification", "--checkpoint", checkpoint, "--source", "shards", "--allow-pipe"]
+    assert main([*measure, "--data", str(tmp_path / "train.tar"), "--part", val]) == 0
+
+
+def test_a_file_of_weights_says_nothing_about_the_data(
+    unbroken: Path, images: Path, tmp_path: Path, fails: Fails
+) -> None:
+    saved = torch.load(unbroken / "checkpoints" / "last.ckpt")
+    file = tmp_path / "other.ckpt"
+    for preprocessing, message in (
+        ({**saved["header"]["preprocessing"], "allow_pipe": True}, "preprocessing must have size, crop_pct, "),
+        ({**saved["header"]["preprocessing"], "path": "/"}, "preprocessing must have size, crop_pct, "),
+        ({**saved["header"]["preprocessing"], "size": "x"}, f"{file}: its header must say how images are prepared, "),
+        (None, f"{file}: its header must say how images are prepared, "),
+        ([], f"{file}: its header must say how images are prepared, "),
+    ):
+        torch.save({**saved, "header": {**saved["header"], "preprocessing": preprocessing}}, file)
+        line = fails(1, "evaluate", "classification", "--checkpoint", str(file), "--data", str(images))
+        assert line.startswith(f"ddfnet: error: {message}")
 
 
 @pytest.mark.parametrize(
@@ -389,7 +503,7 @@ def test_missing_and_empty_folders(own_images: Path, tmp_path: Path, fails: Fail
     [
         ({"model__num_classes": 3}, "{path} has 2 classes, and the network 3; train with --model.num_classes 2"),
         ({"data__batch_size": 32}, "26 images are fewer than a batch of 32; lower --data.batch_size"),
-        ({"data__source": "shards"}, "{path} has no shards val-*.tar"),
+        ({"data__source": "shards"}, "{path} has no shards train-*.tar"),
         (
             {"data__source": "Nothing"},
             "source must be folder, cifar10, shards or a labelled set of torchvision.datasets, got 'Nothing'",
@@ -464,9 +578,13 @@ def test_images_of_other_classes_are_not_measured(unbroken: Path, own_images: Pa
     assert json.loads((unbroken / "model.json").read_text())["classes"] == ["a", "b"]
     (own_images / "val" / "a").rename(own_images / "val" / "z")
     file = unbroken / "model.safetensors"
-    line = fails(1, "evaluate", "classification", "--checkpoint", str(file), "--data", str(own_images))
-    needed = f"{own_images} must have the classes that {file} was trained with"
-    assert line == f"ddfnet: error: {needed}, got 'b' for 'a'"
+    words = ("evaluate", "classification", "--checkpoint", str(file), "--data", str(own_images))
+    assert fails(1, *words).startswith(f"ddfnet: error: the class z is in {own_images / 'val'}, and not in ")
+    shutil.rmtree(own_images / "train")
+    assert fails(1, *words) == (
+        f"ddfnet: error: {own_images}: the class 'z' is none of those that the network is trained with, a, b; "
+        "leave its images out"
+    )
 
 
 def test_a_network_that_is_given_twice(unbroken: Path, images: Path, fails: Fails) -> None:

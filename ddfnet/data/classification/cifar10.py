@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import lzma
-import tarfile
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
-from PIL import Image
 
+from ddfnet.data.archives import members
 from ddfnet.data.classification.splits import Split, Splits
 from ddfnet.errors import DataError
 from ddfnet.images import read_image
@@ -63,33 +61,33 @@ def load(root: Path, *, download: bool = False, skip_broken: bool = False) -> Sp
 
 
 def _archive(file: Path, skip_broken: bool) -> Splits:
-    images: list[tuple[str, str, str, Image.Image]] = []  # part, class, name, image
+    pixels: dict[tuple[str, str, str], bytes] = {}  # by part, class and name
     try:
-        with tarfile.open(file) as archive:
-            for member in archive:
-                stream = archive.extractfile(member)
-                if stream is not None and member.name.count("/") == 2:
-                    part, label, name = member.name.split("/")
+        stream = file.open("rb")
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from None
+    with stream:
+        for member, content in members(stream, str(file)):
+            match PurePosixPath(member).parts:
+                case ("train" | "test" as part, label, name):
                     try:
-                        images.append((part, label, name, read_image(BytesIO(stream.read()), f"{file}/{member.name}")))
+                        pixels[part, label, name] = _read_pixels(content, f"{file}/{member}")
                     except DataError as error:
                         if not skip_broken:
                             raise
                         _log.warning("%s; skipped", error)
-    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
-        raise DataError(f"{file} is no archive of CIFAR-10, or a broken one: {error}") from None
-    images.sort(key=lambda each: each[:3])  # the archive's order does not count
-    classes = sorted({label for _, label, *_ in images})
-    if {part for part, *_ in images} != {"train", "test"} or {p.size for *_, p in images} != {_SIZE}:
+    keys = sorted(pixels)  # the archive's order does not count
+    classes = sorted({label for _, label, _ in keys})
+    if {part for part, *_ in keys} != {"train", "test"}:
         raise DataError(
             f"{file} is no archive of CIFAR-10: train/CLASS and test/CLASS with images of 32x32 pixels are required"
         )
 
     def labelled(name: str) -> Split:
-        own = [each for each in images if each[0] == name]
-        pixels = torch.stack([torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8) for *_, p in own])
-        labels = torch.tensor([classes.index(label) for _, label, *_ in own])
-        return Split(pixels.view(-1, *_SIZE, 3).permute(0, 3, 1, 2).contiguous(), labels)
+        own = [key for key in keys if key[0] == name]
+        images = torch.frombuffer(bytearray().join(pixels[key] for key in own), dtype=torch.uint8)
+        labels = torch.tensor([classes.index(label) for _, label, _ in own])
+        return Split(images.view(-1, *_SIZE, 3).permute(0, 3, 1, 2).contiguous(), labels)
 
     return Splits(
         name="cifar10",
@@ -99,3 +97,10 @@ def _archive(file: Path, skip_broken: bool) -> Splits:
         origin=f"CIFAR-10, 32x32 pixels, as JPEGs ({file.name}), with its own test part.",
         flip=True,
     )
+
+
+def _read_pixels(content: bytes, name: str) -> bytes:
+    image = read_image(BytesIO(content), name)
+    if image.size != _SIZE:
+        raise DataError(f"{name} must have 32x32 pixels, got {image.width}x{image.height}")
+    return image.tobytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from ddfnet.errors import DataError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
 _TORCHVISION = Path("FashionMNIST/raw")
+_LARGEST = 1 << 28  # bytes; the largest file has 47 million
 _CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
@@ -54,6 +56,8 @@ def _part(folder: Path, part: str) -> Split:
     images, labels = _read(folder, f"{part}-images-idx3-ubyte"), _read(folder, f"{part}-labels-idx1-ubyte")
     if images.dim() != 3 or labels.dim() != 1 or len(images) != len(labels):
         raise DataError(f"{folder}: {part} has images {tuple(images.shape)} and labels {tuple(labels.shape)}")
+    if len(labels) and labels.max() >= len(_CLASSES):
+        raise DataError(f"{folder}: the labels of {part} must be below {len(_CLASSES)}, got {labels.max()}")
     return Split(images.unsqueeze(1), labels.long())
 
 
@@ -67,10 +71,11 @@ def _read(folder: Path, name: str) -> Tensor:
     if path is None:
         raise DataError(f"{folder / name}(.gz) is missing")
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            content = stream.read(_LARGEST + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
-    if content[:3] != b"\0\0\x08" or len(content) < 4:
+    if content[:3] != b"\0\0\x08" or len(content) < 4 or len(content) > _LARGEST:
         raise DataError(f"{path} is no idx file of bytes")
     start = 4 + 4 * content[3]
     shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]

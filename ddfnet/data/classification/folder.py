@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ddfnet.data.classification.images import FolderImages
+from ddfnet.data.classification.images import FolderImages, open_folder
 from ddfnet.data.classification.splits import Split, Splits, stratified_split
 from ddfnet.errors import DataError
 
@@ -27,7 +27,7 @@ def load(folder: Path, *, size: int = 32) -> Splits:
         Colour images (N, 3, size, size).
 
     Raises:
-        DataError: the folder is missing or empty, an image is broken, or the splits have different classes.
+        DataError: the folder is missing or empty, an image is broken, or a class is in the test part alone.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
@@ -35,15 +35,11 @@ def load(folder: Path, *, size: int = 32) -> Splits:
     if (folder / "train").is_dir():
         if test_folder is None:
             raise DataError(f"{folder} has train, but neither test nor val")
-        train, classes = _read(folder / "train", size)
-        test, test_classes = _read(test_folder, size)
-        if classes != test_classes:
-            raise DataError(
-                f"{folder}: train has the classes {_names(classes)}, {test_folder.name} {_names(test_classes)}"
-            )
+        train, classes = _read(open_folder(folder, None, training=True), size)
+        test, _ = _read(open_folder(folder, test_folder.name, training=False), size)
         origin = f"The images of {folder.name}, with the folder's own test part ({test_folder.name})"
     else:
-        everything, classes = _read(folder, size)
+        everything, classes = _read(FolderImages(folder), size)
         try:
             train, test = stratified_split(everything, _TEST_SHARE)
         except ValueError as error:  # a class with a single image
@@ -62,14 +58,9 @@ def load(folder: Path, *, size: int = 32) -> Splits:
     )
 
 
-def _names(classes: tuple[str, ...]) -> str:
-    return ", ".join(classes[:4]) + (f" and {len(classes) - 4} more" if len(classes) > 4 else "")
-
-
-def _read(folder: Path, size: int) -> tuple[Split, tuple[str, ...]]:
+def _read(source: FolderImages, size: int) -> tuple[Split, tuple[str, ...]]:
     from torchvision.transforms import v2
 
-    source = FolderImages(folder)
     shrink = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
     images = torch.empty(len(source), 3, size, size, dtype=torch.uint8)
     labels = torch.empty(len(source), dtype=torch.int64)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import io
-import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ddfnet.data.archives import members
 from ddfnet.data.seeding import derived_seed
 from ddfnet.errors import DataError
 from ddfnet.images import read_image
@@ -20,6 +23,8 @@ _IMAGE = ("jpg", "jpeg", "png", "webp")
 _LABEL = "cls"
 _BUFFER = 4096  # samples of a stream in the shuffle buffer
 _FIRST = 1024  # samples in the buffer before the first one is given
+_HTTP = re.compile("https?://", re.IGNORECASE)
+_SCHEME = re.compile(r"[\s\x00-\x20]*[a-z][a-z0-9+.-]*:", re.IGNORECASE)  # urllib passes over blanks as well
 
 
 class EncodedImage:
@@ -40,48 +45,96 @@ class EncodedImage:
         return read_image(io.BytesIO(self.sample[kind]), f"{name}.{kind}"), label
 
 
-def urls(path: str, part: str | None, training: bool) -> list[str]:
-    """Return the shards of a path.
+def urls(path: str, part: str | None, training: bool, *, allow_pipe: bool = False) -> list[str]:
+    """Return the shards of a path: absolute paths and addresses.
 
     Args:
         path: a folder with ``train-*.tar`` and ``val-*.tar``; or files or addresses, as in
             ``https://host/imagenet-train-{0000..1023}.tar``.
         part: prefix of the folder's files instead of ``val``, or other files or addresses; None for the path's own.
         training: the shards for training, instead of validation.
+        allow_pipe: take all of webdataset's addresses, such as ``pipe:COMMAND``, for which it runs commands; otherwise
+            files and http(s) alone.
 
     Raises:
-        DataError: there are no shards, or one is missing.
+        DataError: there are no shards, or one is missing; an address is not allowed.
     """
-    from webdataset.shardlists import expand_urls
-
-    if Path(path).is_dir() and not (part and part.endswith(".tar")):
+    files = part and (part.endswith(".tar") or _SCHEME.match(part) or Path(part).is_absolute())
+    if _is(Path.is_dir, path) and not files:
         prefix = part or ("train" if training else "val")
-        if not (found := sorted(str(file) for file in Path(path).glob(f"{prefix}-*.tar"))):
+        pattern = f"{glob.escape(prefix)}-*.tar"
+        if not (found := sorted(str(file.absolute()) for file in Path(path).glob(pattern))):
             raise DataError(f"{path} has no shards {prefix}-*.tar")
         return found
     if not training and part is None:
         raise DataError(f"{path} names the shards for training; name those for validation too, with --data.part")
-    found = expand_urls(path if training else part)
-    for file in found:
-        if "://" not in file and not file.startswith("pipe:") and not Path(file).is_file():
-            raise DataError(f"{file}: no such shard")
+    return [_checked(each, allow_pipe) for each in _expanded(path if training else part or "")]
+
+
+def _expanded(text: str) -> list[str]:
+    from webdataset.shardlists import expand_urls
+
+    try:
+        found: list[str] = expand_urls(text)
+    except (AssertionError, ValueError) as error:  # an unknown variable, or braces that do not match
+        raise DataError(f"{text}: files or addresses of shards are required, got {error}") from None
     return found
+
+
+def _checked(shard: str, allow_pipe: bool) -> str:
+    """Return a file by its absolute path, which is never taken for an address, and an address as it is."""
+    if _is(Path.is_file, shard):
+        return str(Path(shard).absolute())
+    if _HTTP.match(shard) or (allow_pipe and _SCHEME.match(shard)):
+        return shard
+    if not _SCHEME.match(shard):
+        raise DataError(f"{shard}: no such shard")
+    raise DataError(
+        f"{shard}: a shard must be a file or an address of http(s), since webdataset runs commands for others; if you "
+        "trust it, give --data.allow_pipe true (ddfnet evaluate: --allow-pipe) on the command line"
+    )
+
+
+def _is(kind: Callable[[Path], bool], text: str) -> bool:
+    """Return whether a text is the path of that kind; a list of addresses can be longer than a path."""
+    try:
+        return kind(Path(text))
+    except OSError:
+        return False
 
 
 def samples(shards: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Yield the samples of the shards one after another, undecoded.
 
+    Args:
+        shards: see `urls`.
+
     Raises:
         DataError: a shard cannot be read.
     """
-    import webdataset
+    from webdataset.tariterators import group_by_keys
 
     for shard in shards:
         try:
-            yield from webdataset.tariterators.tarfile_samples(iter([{"url": shard}]))
-        except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+            with closing(_open(shard)) as stream:
+                files = (
+                    {"fname": name, "data": data, "__url__": shard} for name, data in members(stream, shard, ahead=True)
+                )
+                yield from group_by_keys(files)
+        except DataError:
+            raise
+        except (OSError, ValueError, AssertionError, ImportError) as error:  # webdataset's, of an address
             reason = " ".join(str(error.args[0] if error.args else error).split())
             raise DataError(f"{shard} is a broken shard: {reason}") from None
+
+
+def _open(shard: str) -> Any:
+    from webdataset.gopen import gopen, gopen_curl
+
+    if Path(shard).is_absolute():
+        return Path(shard).open("rb")
+    # Not gopen for http(s): the environment could make another address of it, such as a command.
+    return gopen_curl(shard) if _HTTP.match(shard) else gopen(shard)
 
 
 def _order(shards: Sequence[str], *numbers: int) -> list[str]:

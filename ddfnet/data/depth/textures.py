@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ddfnet.data.depth.photographs import skimage_file
+from ddfnet.data.hidden import is_hidden
 from ddfnet.errors import DataError
 
 Pixels = np.ndarray[Any, Any]
@@ -61,7 +62,8 @@ def photographs(more: Sequence[str | Path] = ()) -> list[Pixels]:
 
 def _listed(path: Path) -> list[Path]:
     if path.is_dir():
-        candidates = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.is_file())
+        files = (file for file in sorted(path.iterdir()) if file.suffix.lower() in _SUFFIXES and file.is_file())
+        candidates = [file for file in files if not is_hidden(Path(file.name))]
     elif path.is_file():
         candidates = [path]
     else:

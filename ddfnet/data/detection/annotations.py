@@ -15,6 +15,7 @@ from ddfnet.arguments import check_choice
 from ddfnet.errors import DataError
 
 _log = logging.getLogger(__name__)
+_LARGEST = 2**31 - 1  # pixels per side
 _SLACK = 1.0  # pixels that a box may lie outside the image: annotations are rounded, or counted from 1
 
 
@@ -103,8 +104,8 @@ class AnnotationBuilder:
         Raises:
             DataError: the image has no size, or a box is bad and ``on_bad_box`` is ``"stop"``.
         """
-        if height < 1 or width < 1:
-            raise DataError(f"{source}: {file.name} must have a size, got {width}x{height}")
+        if not (1 <= height <= _LARGEST and 1 <= width <= _LARGEST):
+            raise DataError(f"{source}: {file.name} must have 1 to {_LARGEST} pixels per side, got {width}x{height}")
         for box in boxes:
             corners = self._check(box, height, width, file, source)
             if corners is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import reprlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,14 +47,11 @@ def load(
         path = Path(_get(image, "file_name", str, where))
         if path.is_absolute() or ".." in path.parts:
             raise DataError(f"{where} must have a file_name within the folder of images, got {str(path)!r}")
-        sides = [_get(image, key, (int, float), where) for key in ("height", "width")]
-        if not all(math.isfinite(side) for side in sides):
-            raise DataError(f"{where} must have a finite height and width, got {sides}")
-        height, width = map(int, sides)
+        height, width = (int(_number(_get(image, key, (int, float), where), where, key)) for key in ("height", "width"))
         builder.add(folder / path, height, width, boxes.pop(image["id"], []), str(file))
     if boxes:
         raise DataError(f"{file}: an annotation is for the image {next(iter(boxes))!r}, which images does not have")
-    if missing := [path for path in builder.files if not path.is_file()]:
+    if missing := [path for path in builder.files if not os.path.isfile(path)]:  # noqa: PTH113 (no error for any name)
         raise DataError(
             f"{file}: {len(missing)} of its {len(builder.files)} images are missing in {folder}, such as "
             f"{missing[0].name}"
@@ -116,16 +115,18 @@ def _boxes(content: dict[str, list[Any]], classes: Sequence[str], file: Path) ->
         if category not in names:
             raise DataError(f"{where} is of the category {category}, which categories does not have")
         bbox = _get(each, "bbox", list, where)
-        if len(bbox) != 4 or not all(isinstance(value, int | float) for value in bbox):
-            raise DataError(f"{where} must have x, y, width and height for its bbox, got {bbox}")
-        x, y, width, height = bbox
-        area = each.get("area")
+        if len(bbox) != 4:
+            raise DataError(f"{where} must have x, y, width and height for its bbox, got {len(bbox)} values")
+        x, y, width, height = (_number(value, where, "bbox") for value in bbox)
+        area, crowd = each.get("area"), each.get("iscrowd", 0)
+        if crowd not in (0, 1):
+            raise DataError(f"{where} must have 0 or 1 for its iscrowd, got {reprlib.repr(crowd)}")
         boxes[_get(each, "image_id", (int, str), where)].append(
             Box(
                 (x, y, x + width, y + height),
                 label_index(names[category], classes, where),
-                bool(each.get("iscrowd", 0)),
-                float(area) if isinstance(area, int | float) else None,
+                bool(crowd),
+                None if area is None else _number(area, where, "area"),
             )
         )
     return boxes
@@ -140,8 +141,19 @@ def _check_ids(images: list[Any], file: Path) -> None:
 def _get(item: Any, key: str, kind: type | tuple[type, ...], where: object) -> Any:
     value = item.get(key) if isinstance(item, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise DataError(f"{where} must have {key}, got {value!r}")
+        raise DataError(f"{where} must have {key}, got {reprlib.repr(value)}")
     return value
+
+
+def _number(value: Any, where: str, key: str) -> float:
+    """Return a number as a float; Python's JSON has NaN, Infinity, and integers that no float can hold."""
+    try:
+        number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise DataError(f"{where} must have finite numbers for its {key}, got {reprlib.repr(value)}")
+    return number
 
 
 def _id_of(file: Path) -> Any:

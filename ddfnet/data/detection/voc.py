@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,6 +67,8 @@ def _names(root: Path, part: str) -> list[str]:
         raise DataError(f"{file} cannot be read: {error}") from None
     if not names:
         raise DataError(f"{file}: one image name per line is required, got an empty file")
+    if outside := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
+        raise DataError(f"{file}: names of images within the folder are required, got {outside[0]!r}")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{file}: {twice} is named twice; name it once")
@@ -96,7 +99,7 @@ def _read(root: Path, name: str) -> _Annotation:
 def _image(folder: Path, named: str | None, name: str, source: Path) -> Path:
     # Some tools write a folder into the file name, others a wrong name.
     for candidate in (Path(named or "").name, f"{name}.jpg"):
-        if candidate and (folder / candidate).is_file():
+        if candidate and os.path.isfile(folder / candidate):  # noqa: PTH113 (no error for any name)
             return folder / candidate
     raise DataError(f"{source}: its image {folder / f'{name}.jpg'} is missing")
 

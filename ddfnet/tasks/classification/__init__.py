@@ -20,6 +20,7 @@ def _training() -> Training:
         ClassificationData,
         card,
         link_arguments=lambda parser: parser.link_arguments("model.num_classes", "data.num_classes"),
+        command_line_only=("data.allow_pipe",),
     )
 
 
@@ -45,6 +46,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder, cifar10, shards, or a class of torchvision.datasets (%(default)s)",
     )
     parser.add_argument("--part", metavar="NAME", help="split of the data, or the shards (default: val, else test)")
+    parser.add_argument(
+        "--allow-pipe",
+        action="store_true",
+        help="take shards of any address that webdataset knows, such as pipe:COMMAND, for which it runs commands",
+    )
     parser.add_argument("--batch-size", type=positive_int, default=128, metavar="N", help="(%(default)s)")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read images (%(default)s)")
     parser.add_argument(
@@ -63,6 +69,7 @@ def _run(options: argparse.Namespace) -> Iterator[EvaluationTable]:
         batch_size=options.batch_size,
         workers=options.workers,
         on_bad_image=options.on_bad_image,
+        allow_pipe=options.allow_pipe,
     )
 
 

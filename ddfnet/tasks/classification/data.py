@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from ddfnet.arguments import check_choice, check_range
 from ddfnet.data.classification import webdataset
-from ddfnet.data.classification.images import LabelledImages
+from ddfnet.data.classification.images import LabelledImages, RelabelledImages
 from ddfnet.data.classification.items import (
     NO_LABEL,
     EvaluationItems,
@@ -31,6 +31,7 @@ from ddfnet.training.samplers import EpochBatchSampler, ResumableBatchSampler, p
 
 Batch = dict[str, Tensor]
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_PREPROCESSING = ("size", "crop_pct", "eval_interpolation", "mean", "std")
 
 
 class ClassificationData(lightning.LightningDataModule):
@@ -47,6 +48,10 @@ class ClassificationData(lightning.LightningDataModule):
             such as ``"Flowers102"``.
         part: the split to validate: the name of a folder or split, or the shards; None for ``val``, or else ``test``.
         samples: images per epoch; required for shards.
+        allow_pipe: take shards of any address that webdataset knows, such as ``pipe:COMMAND``, for which it runs
+            commands; ``ddfnet train`` takes this from its command line alone.
+        classes: class names in the order of the labels, of which the images have some or all; None for those of the
+            images.
         num_classes: number of classes of the network; the images must have as many.
         batch_size: images per step, over all processes.
         size: height and width of the network's input.
@@ -95,6 +100,8 @@ class ClassificationData(lightning.LightningDataModule):
         source: str = "folder",
         part: str | None = None,
         samples: PositiveInt | None = None,
+        allow_pipe: bool = False,
+        classes: Sequence[str] | None = None,
         num_classes: PositiveInt = 1000,
         batch_size: PositiveInt = 256,
         size: PositiveInt = 224,
@@ -138,6 +145,7 @@ class ClassificationData(lightning.LightningDataModule):
         if len(mean) != len(std) or not all(deviation > 0 for deviation in std):
             raise ValueError(f"mean and std must have one value per channel, std above 0, got {mean} and {std}")
         self.path, self.source, self.part, self.samples = path, source, part, samples
+        self.allow_pipe, self.names = allow_pipe, classes
         self.num_classes, self.batch_size, self.workers, self.seed = num_classes, batch_size, workers, seed
         self.skip_broken = on_bad_image == "skip"
         self.mean, self.std = tuple(mean), tuple(std)
@@ -161,13 +169,8 @@ class ClassificationData(lightning.LightningDataModule):
             crop = transforms.Compose([shift, transforms.RandomHorizontalFlip(flip)])
         self.augment = transforms.Compose([*crop.transforms, *colours.transforms, *last.transforms])
         self.prepare = create_transform(**common, crop_pct=crop_pct, interpolation=eval_interpolation)
-        self.preprocessing = {
-            "size": size,
-            "crop_pct": crop_pct,
-            "eval_interpolation": eval_interpolation,
-            "mean": list(self.mean),
-            "std": list(self.std),
-        }
+        values = (size, crop_pct, eval_interpolation, list(self.mean), list(self.std))
+        self.preprocessing = dict(zip(_PREPROCESSING, values, strict=True))
         self.random_erase = (
             partial(RandomErasing, random_erase, mode=erase_mode, max_count=erase_count) if random_erase else None
         )
@@ -176,10 +179,10 @@ class ClassificationData(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open the images now, so that errors are reported before any training."""
-        if self.source == "shards":
-            webdataset.urls(self.path, self.part, False)
-        else:
-            for training in (True, False) if stage == "fit" else (False,):
+        for training in (True, False) if stage == "fit" else (False,):
+            if self.source == "shards":
+                self._shards(training)
+            else:
                 self.images(training)
 
     def images(self, training: bool) -> LabelledImages:
@@ -187,15 +190,15 @@ class ClassificationData(lightning.LightningDataModule):
         if training not in self.loaded:
             if not self.path:
                 raise DataError("no images are named; give --data.path")
-            self.loaded[training] = open_images(
-                self.source, Path(self.path), self.part, training, skip_broken=self.skip_broken
-            )
-            self._check_classes(self.loaded[training])
+            found = open_images(self.source, Path(self.path), self.part, training, skip_broken=self.skip_broken)
+            self.loaded[training] = self._labelled(found)
         return self.loaded[training]
 
     @property
     def classes(self) -> list[str] | None:
         """Names of the classes, in the order of the labels; None where the source has no names."""
+        if self.names is not None:
+            return list(self.names)
         return next((list(own.classes) for own in self.loaded.values() if len(own.classes)), None)
 
     @property
@@ -216,9 +219,9 @@ class ClassificationData(lightning.LightningDataModule):
         if self.mix is not None and size % 2:
             raise DataError(f"mixup and cutmix need an even number of images in each process, got {size}")
         rank = {"rank": trainer.global_rank, "world_size": trainer.world_size}
-        done = partial(_batches_done, trainer)
+        done = partial(_batches_done, trainer, trainer.accumulate_grad_batches)
         if self.source == "shards":
-            urls = webdataset.urls(self.path, None, True)
+            urls = self._shards(True)
             streams = max(1, self.workers)
             batch: Any = webdataset.ShardBatches(
                 urls, batch_size=size, num_batches=batches, streams=streams, seed=self.seed, **rank
@@ -232,7 +235,7 @@ class ClassificationData(lightning.LightningDataModule):
         trainer, size, reader = self._trainer, self._per_rank, self._reader(self.prepare)
         rank = {"rank": trainer.global_rank, "world_size": trainer.world_size}
         if self.source == "shards":
-            stream = webdataset.EveryShard(webdataset.urls(self.path, self.part, False), **rank)
+            stream = webdataset.EveryShard(self._shards(False), **rank)
             items = StreamedItems(stream, reader, size)
             return EqualLengthLoader(DataLoader(items, batch_size=None, **self._loading), trainer)
         images = self.images(False)
@@ -277,15 +280,25 @@ class ClassificationData(lightning.LightningDataModule):
     def _reader(self, transform: Any) -> ItemReader:
         return ItemReader(transform, self.num_classes, self.skip_broken)
 
-    def _check_classes(self, found: LabelledImages) -> None:
+    def _shards(self, training: bool) -> list[str]:
+        return webdataset.urls(self.path, None if training else self.part, training, allow_pipe=self.allow_pipe)
+
+    def _labelled(self, found: LabelledImages) -> LabelledImages:
+        """Return images with the labels of the classes that are known already."""
+        own, known = list(found.classes), self.classes
+        if own and known is not None and own != known:
+            if unknown := [name for name in own if name not in known]:
+                raise DataError(
+                    f"{self.path}: the class {unknown[0]!r} is none of those that the network is trained with, "
+                    f"{', '.join(map(str, known[:4]))}{', ...' if len(known) > 4 else ''}; leave its images out"
+                )
+            found = RelabelledImages(found, known)
         if (count := len(found.classes)) and count != self.num_classes:
             raise DataError(
                 f"{self.path} has {count} classes, and the network {self.num_classes}; train with "
                 f"--model.num_classes {count}"
             )
-        known = [each.classes for each in self.loaded.values() if len(each.classes)]
-        if any(list(classes) != list(known[0]) for classes in known):
-            raise DataError(f"{self.path}: the classes for training and for validation are not the same")
+        return found
 
     def _mixer(self, mixup: float, cutmix: float) -> Any:
         from timm.data.mixup import Mixup
@@ -295,8 +308,9 @@ class ClassificationData(lightning.LightningDataModule):
         return Mixup(mixup, cutmix, label_smoothing=0.0, num_classes=self.num_classes)  # the loss smooths
 
 
-def _batches_done(trainer: lightning.Trainer) -> int:
-    return trainer.global_step * trainer.accumulate_grad_batches
+def _batches_done(trainer: lightning.Trainer, accumulated: int) -> int:
+    """Return the earlier batches of the run; StochasticWeightAveraging changes the trainer's accumulation meanwhile."""
+    return trainer.global_step * accumulated
 
 
 class EqualLengthLoader:

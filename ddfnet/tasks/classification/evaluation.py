@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +60,7 @@ def evaluate(
     batch_size: int = 128,
     workers: int = 0,
     on_bad_image: str = "stop",
+    allow_pipe: bool = False,
 ) -> EvaluationTable:
     """Measure networks on labelled images, each with the preprocessing of its training.
 
@@ -72,6 +72,7 @@ def evaluate(
         batch_size: images per batch.
         workers: processes that read images.
         on_bad_image: ``"stop"`` or ``"skip"``.
+        allow_pipe: take addresses for which webdataset runs commands, see `ClassificationData`.
 
     Returns:
         The scores, a row for each network.
@@ -94,6 +95,8 @@ def evaluate(
             path,
             source,
             part,
+            allow_pipe=allow_pipe,
+            classes=_classes(file, card),
             num_classes=model_args["num_classes"],
             batch_size=batch_size,
             on_bad_image=on_bad_image,  # type: ignore[arg-type]
@@ -101,7 +104,6 @@ def evaluate(
             **preprocessing,
         )
         data.setup("validate")
-        _check_classes(file, (card or {}).get("classes"), data)
         rows.append(_scores(file, network, model_args, data))
     facts = {
         "data": {"path": path, "source": source, "part": part},
@@ -132,11 +134,9 @@ def _scores(file: Path, network: nn.Module, model_args: dict[str, Any], data: Cl
     )
 
 
-def _check_classes(file: Path, trained: Any, data: ClassificationData) -> None:
-    if trained is not None and not (isinstance(trained, list) and all(isinstance(name, str) for name in trained)):
-        raise ValueError(f"{file}: its card must have classes that are a list of names, got {shown(trained)}")
-    if trained and data.classes and trained != data.classes:
-        required, got = next((a, b) for a, b in zip_longest(trained, data.classes) if a != b)
-        raise ValueError(
-            f"{data.path} must have the classes that {file} was trained with, got {got!r} for {required!r}"
-        )
+def _classes(file: Path, card: dict[str, Any] | None) -> list[str] | None:
+    """Return the class names that the card of a network's file has."""
+    names = (card or {}).get("classes")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"{file}: its card must have classes that are a list of names, got {shown(names)}")
+    return names

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
+from torch.optim.swa_utils import SWALR
 from torchmetrics import MeanMetric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -19,6 +20,7 @@ from ddfnet.models.classifier import building_options, create_classifier
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch
 from ddfnet.pretrained import Header, header_of
 from ddfnet.tasks.classification.data import Batch, ClassificationData
+from ddfnet.training.precision import adam_eps, at_least_float32, weights_dtype
 
 
 class Classifier(lightning.LightningModule):
@@ -124,8 +126,8 @@ class Classifier(lightning.LightningModule):
         self.val_loss, self.measured = MeanMetric(), SumMetric()
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images)
-        return logits
+        logits: Tensor = self.network(images.to(weights_dtype(self.network)))
+        return at_least_float32(logits)
 
     def setup(self, stage: str) -> None:
         if self.compiled and stage == "fit":
@@ -133,7 +135,8 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         logits = self(batch["image"].contiguous(memory_format=self.format))
-        loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.label_smoothing)
+        labels = batch["label"].to(logits.dtype) if batch["label"].is_floating_point() else batch["label"]
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         return loss
@@ -175,7 +178,10 @@ class Classifier(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        scheduler.step_update(self.global_step)  # timm's schedules have no state that could get lost
+        if isinstance(scheduler, SWALR):  # StochasticWeightAveraging puts it in the place of timm's
+            scheduler.step()
+        else:
+            scheduler.step_update(self.global_step)  # timm's schedules have no state that could get lost
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["header"] = self.header.as_dict()
@@ -233,7 +239,10 @@ class Classifier(lightning.LightningModule):
             )
             decays = parameter.dim() > 1 or self.decay_norm_and_bias
             groups.setdefault((scale, decay if decays else 0.0), []).append(parameter)
-        return [{"params": own, "lr_scale": scale, "weight_decay": decay} for (scale, decay), own in groups.items()]
+        eps = {"eps": adam_eps(self.network)} if weights_dtype(self.network) == torch.float16 else {}
+        return [
+            {"params": own, "lr_scale": scale, "weight_decay": decay, **eps} for (scale, decay), own in groups.items()
+        ]
 
     def _check_optimizer(self) -> None:
         """Refuse a name that timm does not know before the run starts."""

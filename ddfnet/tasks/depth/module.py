@@ -21,6 +21,7 @@ from ddfnet.tasks.depth import metrics
 from ddfnet.tasks.depth.data import Batch
 from ddfnet.tasks.depth.metrics import Errors
 from ddfnet.tasks.depth.probes import DeadUnits
+from ddfnet.training.precision import adam_eps
 from ddfnet.training.schedules import schedule_steps
 
 _SHOWN = 3  # scenes in the log
@@ -142,7 +143,11 @@ class GuidedDepth(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
+            self.parameters(),
+            lr=self.learning_rate,
+            betas=self.betas,
+            eps=adam_eps(self.network),
+            weight_decay=self.weight_decay,
         )
         return schedule_steps(optimizer, int(self.trainer.estimated_stepping_batches), self.warmup_steps)
 

@@ -9,7 +9,7 @@ import lightning
 import numpy as np
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.detection import MeanAveragePrecision
 
 from ddfnet.arguments import check_range
@@ -17,6 +17,7 @@ from ddfnet.data.seeding import reseed
 from ddfnet.models.faster_rcnn import Detector
 from ddfnet.pretrained import header_of
 from ddfnet.tasks.detection.data import Batch
+from ddfnet.training.precision import adam_eps
 from ddfnet.training.schedules import schedule_steps
 
 METRICS = {
@@ -82,6 +83,11 @@ class Detection(lightning.LightningModule):
         self.precision: dict[str, float] = {}  # results of the last validation
         self.class_precision: dict[str, float] = {}  # AP by class, likewise
 
+    @property
+    def precision_modules(self) -> list[nn.Module]:
+        """Modules whose precision `set_precision` changes: not the heads, which compute with corners of boxes."""
+        return [self.network.backbone]
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images, targets = batch
         reseed(self.seed, batch_index, self.global_rank, devices=True)
@@ -116,7 +122,9 @@ class Detection(lightning.LightningModule):
         if self.optimizer == "sgd":
             optimizer = torch.optim.SGD(learning, self.learning_rate, self.momentum, weight_decay=self.weight_decay)
         else:
-            optimizer = torch.optim.AdamW(learning, self.learning_rate, weight_decay=self.weight_decay)
+            optimizer = torch.optim.AdamW(
+                learning, self.learning_rate, eps=adam_eps(self.network), weight_decay=self.weight_decay
+            )
         steps = int(self.trainer.estimated_stepping_batches)
         return schedule_steps(optimizer, steps, self.warmup_steps, self.milestones)
 

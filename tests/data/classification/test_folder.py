@@ -108,7 +108,9 @@ def test_empty(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is empty; it must have a folder of images for each class"):
         folder.load(tmp_path)
     (tmp_path / "a_class").mkdir()
-    with pytest.raises(DataError, match="no images of the class a_class; put some in, or remove its folder") as raised:
+    with pytest.raises(
+        DataError, match="no images of the class a_class; put some in, or remove its folder, "
+    ) as raised:
         folder.load(tmp_path)
     assert "\n" not in str(raised.value)
 
@@ -119,12 +121,53 @@ def test_train_without_test(tmp_path: Path) -> None:
         folder.load(tmp_path)
 
 
-def test_parts_with_different_classes(tmp_path: Path) -> None:
+def test_a_class_without_test_images_keeps_its_label(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path / "train", 2)
     write(tmp_path / "test", 2)
     shutil.rmtree(tmp_path / "test" / "green")
-    with pytest.raises(DataError, match="train has the classes blue, green, red, test blue, red"):
+    splits = folder.load(tmp_path, size=8)
+    assert splits.classes == ("blue", "green", "red")
+    assert splits.test.labels.tolist() == [0, 0, 2, 2]
+    assert caplog.messages == [f"{tmp_path / 'test'}: no images of the class green, which is not measured"]
+
+
+def test_a_class_without_training_images(tmp_path: Path) -> None:
+    write(tmp_path / "train", 2)
+    write(tmp_path / "test", 2)
+    shutil.rmtree(tmp_path / "train" / "green")
+    with pytest.raises(DataError) as raised:
         folder.load(tmp_path)
+    train, test = tmp_path / "train", tmp_path / "test"
+    assert str(raised.value) == (
+        f"the class green is in {test}, and not in {train}; put its images for training there, or remove it from {test}"
+    )
+
+
+def test_a_test_part_without_images(tmp_path: Path) -> None:
+    write(tmp_path / "train", 2)
+    write(tmp_path / "test", 0)
+    with pytest.raises(DataError) as raised:
+        folder.load(tmp_path)
+    train, test = tmp_path / "train", tmp_path / "test"
+    assert str(raised.value) == f"{test}: images of the classes of {train} are required, got none"
+
+
+@pytest.mark.parametrize("part", ["train", "test", "."])
+def test_what_systems_leave_behind_is_no_data(tmp_path: Path, part: str) -> None:
+    if part == ".":
+        write(tmp_path, 5)
+    else:
+        write(tmp_path / "train", 2)
+        write(tmp_path / "test", 2)
+    clean = folder.load(tmp_path, size=8)
+    for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git", "blue/.ipynb_checkpoints", "blue/@eaDir"):
+        (tmp_path / part / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / part / name / "0.png")
+    (tmp_path / part / "blue" / "._0.png").write_bytes(b"Mac OS X")
+    (tmp_path / part / "._blue").write_bytes(b"Mac OS X")
+    found = folder.load(tmp_path, size=8)
+    assert found.classes == clean.classes
+    assert torch.equal(found.train.images, clean.train.images) and torch.equal(found.test.images, clean.test.images)
 
 
 def test_too_few_to_split(tmp_path: Path) -> None:

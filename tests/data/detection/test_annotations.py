@@ -78,7 +78,7 @@ def test_wrong_use() -> None:
         AnnotationBuilder(("cat",), "perhaps")
     with pytest.raises(DataError, match="set: one image or more is required, got none"):
         AnnotationBuilder(("cat",)).build("set", "")
-    with pytest.raises(DataError, match=r"a.xml: a.jpg must have a size, got 0x10"):
+    with pytest.raises(DataError, match=r"a.xml: a.jpg must have 1 to 2147483647 pixels per side, got 0x10"):
         AnnotationBuilder(("cat",)).add(Path("a.jpg"), 10, 0, [], "a.xml")
 
 

@@ -49,6 +49,19 @@ def test_lists_may_have_a_flag_and_empty_lines(root: Path) -> None:
     assert [file.stem for file in voc.load(root, "red_train").files] == ["train0", "train2"]
 
 
+@pytest.mark.parametrize("name", ["../train0", "/etc/hosts", "a/../../b"])
+def test_a_name_outside_the_folder(root: Path, name: str) -> None:
+    file = root / "ImageSets" / "Main" / "other.txt"
+    file.write_text(f"{name}\n")
+    assert fails(root, "other") == f"{file}: names of images within the folder are required, got {name!r}"
+
+
+def test_a_name_longer_than_a_path_can_be(root: Path) -> None:
+    text = annotation(root).read_text()
+    annotation(root).write_text(text.replace("train1.jpg", "a" * 300 + ".jpg"))
+    assert voc.load(root, "train").files[1] == root / "JPEGImages" / "train1.jpg"
+
+
 def test_what_is_difficult_is_no_object(root: Path) -> None:
     text = annotation(root).read_text().replace("<difficult>0", "<difficult>1", 1)
     annotation(root).write_text(text)
@@ -111,6 +124,11 @@ def test_an_unknown_class(root: Path) -> None:
         ("<xmin>3</xmin>", "<xmin>nan</xmin>", "bndbox xmin must be a number, got 'nan'"),
         ("<xmin>3</xmin>", "", "bndbox xmin must be a number, got None"),
         ("<width>64</width>", "", "size width must be a number, got None"),
+        (
+            "<width>64</width>",
+            "<width>1e300</width>",
+            f"train1.jpg must have 1 to 2147483647 pixels per side, got {int(1e300)}x48",
+        ),
     ],
 )
 def test_something_is_missing(root: Path, old: str, new: str, message: str) -> None:
