@@ -143,7 +143,7 @@ class DDF2d(nn.Module):
             return self.call_operator(x)
         check_map("the input of DDF2d", x, self.channels)
         padded = F.pad(x, (0, self.extra_padding[1], 0, self.extra_padding[0])) if any(self.extra_padding) else x
-        if isinstance(x, Tensor):  # what a tracer records has no sizes
+        if isinstance(x, Tensor):  # the stand-ins of a tracer have no sizes
             # Raises where the output would be empty, before the branches are asked for filters of no positions.
             conv_output_size(padded.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
         return ddf(
