@@ -207,7 +207,7 @@ def output_values(tensors: list[Any], options: dict[str, Any]) -> int:
 
 
 def describe(tensor: Any) -> str:
-    if not isinstance(tensor, Tensor) or tensor.is_nested:  # whose shape is an internal error of torch
+    if not isinstance(tensor, Tensor) or tensor.is_nested:  # torch refuses its shape with an internal error
         return f"a {type(tensor).__name__}"
     return f"{tuple(tensor.shape)} {tensor.dtype} {tensor.device.type}"
 
