@@ -36,7 +36,7 @@ _choices: list[list[str]] = []  # one of each ``with backend(...)`` that was not
 _serving: dict[torch.device, ModuleType] = {}  # under the choice in force, cleared with it
 _warned: set[str] = set()  # device types that the reference serves and a warning named
 _kernels: dict[str, Callable[..., Any]] = {}  # the Python kernel of each operator
-_compiled = False  # whether the compiled kernel serves the CPU under the choice in force
+_compiled = False  # True where the compiled kernel serves the CPU under the choice in force
 _override: torch.library.Library | None = None  # holds the Python kernels before the compiled ones, while it exists
 _overridden: set[str] = set()  # the operators whose Python kernel it holds
 

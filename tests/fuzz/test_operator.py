@@ -172,7 +172,7 @@ def test_wrong_calls_end_in_one_line(cases: Cases, capfd: pytest.CaptureFixture)
         if may_take_gigabytes(output_values(tensors, options)):
             continue
         function = ddfnet.ddf if case.scale is None else ddfnet.ddf_upsample
-        shown = f"{function.__name__} of {[getattr(t, 'shape', t) for t in tensors]} with {options}"
+        shown = f"{function.__name__} of {list(map(describe, tensors))} with {options}"
         with kernel(choose(rng, KERNELS)):
             ends_in_one_line(
                 lambda: function(*tensors, **options),  # noqa: B023
@@ -204,6 +204,12 @@ def output_values(tensors: list[Any], options: dict[str, Any]) -> int:
         return input.numel() * max(largest("scale_factor", 1), 1) ** 2 if padding < 2**31 else 0
     grid = math.prod(n + 2 * padding for n in input.shape[2:])
     return input.shape[0] * input.shape[1] * grid
+
+
+def describe(tensor: Any) -> str:
+    if not isinstance(tensor, Tensor) or tensor.is_nested:  # torch refuses its shape with an internal error
+        return f"a {type(tensor).__name__}"
+    return f"{tuple(tensor.shape)} {tensor.dtype} {tensor.device.type}"
 
 
 def random_size(rng: Rng) -> int:

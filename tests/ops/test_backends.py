@@ -109,7 +109,7 @@ def test_a_look_up_and_a_change_of_the_choice_do_not_mix(monkeypatch: pytest.Mon
 def test_with_other_threads_the_compiled_kernel_serves_by_way_of_the_python_kernel(
     memory_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The dispatcher frees a kernel while another thread runs it, so it must keep what it has."""
+    """PyTorch frees a kernel while another thread runs it, so the dispatcher must keep what it has."""
     flat = Geometry((3, 3), padding=(1, 1)).flat()
     tensors = [torch.randn(2, n, 5, 6).contiguous(memory_format=FORMATS[memory_format]) for n in (4, 9)]
     tensors.insert(1, torch.randn(2, 4, 3, 3))

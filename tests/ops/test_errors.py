@@ -341,7 +341,11 @@ class Index:
         return 3
 
 
-@pytest.mark.parametrize("three", [np.int64(3), np.uint8(3), np.array(3), Index(), torch.tensor(3)], ids=repr)
+@pytest.mark.parametrize(
+    "three",
+    [np.int64(3), np.uint8(3), np.array(3), Index(), torch.tensor(3)],
+    ids=["int64", "uint8", "array", "index", "tensor"],
+)
 def test_whatever_counts_as_an_int_is_one(three) -> None:
     expected = ddfnet.ddf(X, CHANNEL, None, stride=3, dilation=3, padding=3)
     options = {"stride": three, "dilation": (three, 3), "padding": [3, three], "kernel_size": three}
@@ -350,7 +354,9 @@ def test_whatever_counts_as_an_int_is_one(three) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [np.bool_(True), np.float64(3), np.array([3, 3]), torch.tensor(True), torch.tensor(3.0)]
+    "value",
+    [np.bool_(True), np.float64(3), np.array([3, 3]), torch.tensor(True), torch.tensor(3.0)],
+    ids=["bool", "float", "array", "tensor of bool", "tensor of float"],
 )
 def test_what_does_not_count_as_an_int_is_none(value) -> None:
     with pytest.raises(TypeError, match="kernel_size must be an int or a pair of ints, got"):
