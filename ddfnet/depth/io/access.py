@@ -106,6 +106,8 @@ def read_file(path: Path, decode: Callable[[BinaryIO], _Read]) -> _Read:
             return decode(stream)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
+        except MemoryError:  # says nothing of the file
+            raise
         except Exception as error:  # decoders raise more kinds for broken files than they document
             raise DataError(f"{path}: a broken or oversized file: {one_line(error)}") from None
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ddfnet.depth.io.registry import DepthFormat, DepthMap, listed, register_format
+from ddfnet.depth.io.rows import write_rows
 from ddfnet.errors import DataError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Pfm(DepthFormat):
         scale = scale if math.isfinite(scale) and scale > 0 else 1.0
         # Pillow's own writer has no scale. A negative one means that the low byte is first.
         stream.write(b"Pf\n%d %d\n%s\n" % (values.shape[1], values.shape[0], repr(-float(scale)).encode()))
-        stream.write(values[::-1].astype("<f4").tobytes())
+        write_rows(stream, values[::-1], "<f4")
 
 
 def decode(stream: BinaryIO, decoders: Sequence[str], convert: Callable[[Image.Image], Any]) -> Any:
