@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+
+from ddfnet.files import remove_dead_parts
 
 
 class DataError(ValueError):
@@ -51,27 +54,52 @@ def _same_file(a: Path, b: Path) -> bool:
 
 
 def writable_folder(folder: Path) -> Path:
-    """Return ``folder``, created if needed; raise a UserError now if results could not be written to it later."""
+    """Return ``folder``, created if needed; raise a UserError now if results could not be written to it later.
+
+    What killed processes left there of their atomic writes is removed.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".ddfnet-probe"
-        probe.touch()
-        probe.unlink()
+        _write_nothing(folder)
     except OSError as error:
         raise UserError(f"cannot write to the folder {folder}: {error.strerror}") from None
+    remove_dead_parts(folder)
     return folder
 
 
 def writable_file(file: Path) -> Path:
-    """Return ``file``; raise a UserError now if results could not be written to it later."""
-    existed = file.exists()
+    """Return ``file``; raise a UserError now if results could not be written to it later.
+
+    A file that is not there is not made even for a moment: another process may be about to write it.
+    """
     try:
-        with file.open("a"):
-            pass
+        if file.exists():
+            with file.open("a"):
+                pass
+            if not file.is_file():
+                return file
+        elif not (parent := file.resolve().parent).is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {parent}")
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}") from None
-    if not existed:
-        file.unlink()
-    elif file.is_file():
-        writable_folder(file.resolve().parent)  # `ddfnet.files.atomic_open` writes its temporary file there
+    writable_folder(file.resolve().parent)  # `ddfnet.files.atomic_open` writes its temporary file there
     return file
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory is short, that of a GPU included."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # Torch has no class of its own for it on the CPU.
+    words = ("allocate memory", "out of memory", "bad_alloc")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(each in str(error) for each in words)
+    )
+
+
+def _write_nothing(folder: Path) -> None:
+    """Make a file that has no name where the system allows that, so that no other process meets it."""
+    import tempfile
+
+    with tempfile.TemporaryFile(dir=folder):
+        pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,23 +35,29 @@ def run(words: Sequence[str], moment: Moment, number: int) -> int | None:
 def _run(words: Sequence[str], moment: Moment, number: int) -> None:
     torch.set_num_threads(1)
     moment(TASKS[words[1]].training().module, number)
-    main(words)
+    sys.argv = ["ddfnet", *words]
+    sys.exit(main())
 
 
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def _die(by: signal.Signals = signal.SIGKILL) -> None:
+    os.kill(os.getpid(), by)
 
 
-def at_step(model: type[lightning.LightningModule], number: int) -> None:
+def at_step(model: type[lightning.LightningModule], number: int, by: signal.Signals = signal.SIGKILL) -> None:
     """Kill the process when the step of this number begins."""
     step = model.training_step
 
     def dies(self: lightning.LightningModule, batch: Any, index: int) -> Any:
         if self.global_step == number:
-            _die()
+            _die(by)
         return step(self, batch, index)
 
     model.training_step = dies  # type: ignore[method-assign, assignment]
+
+
+def terminate_at_step(model: type[lightning.LightningModule], number: int) -> None:
+    """Ask the process to end, as the system does when it shuts down, when the step of this number begins."""
+    at_step(model, number, signal.SIGTERM)
 
 
 def at_validation(model: type[lightning.LightningModule], epoch: int) -> None:

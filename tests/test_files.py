@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,71 @@ def test_permissions_are_those_of_any_new_file_or_of_the_one_before(tmp_path: Pa
         os.umask(before)
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o666 & ~umask
     assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
+
+
+# --- what killed processes leave ------------------------------------------------------------------------------------
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell their processes apart")
+
+
+def _die_while_writing(path: Path) -> None:
+    with files.atomic_open(path) as stream:
+        stream.write(b"half of it")
+        stream.flush()
+        os._exit(1)
+
+
+def left_by_a_dead_process(folder: Path) -> Path:
+    """Return the part that a process left whose end nothing could be done at."""
+    process = multiprocessing.get_context("fork").Process(target=_die_while_writing, args=(folder / "a",))
+    process.start()
+    process.join()
+    [part] = folder.iterdir()
+    return part
+
+
+@linux
+def test_parts_of_dead_processes_are_removed(tmp_path: Path) -> None:
+    part = left_by_a_dead_process(tmp_path)
+    (tmp_path / "mine.part").touch()
+    (tmp_path / ".0123456789abcdef.part").touch()  # of an earlier version, which did not say whose it is
+    files.remove_dead_parts(tmp_path)
+    assert not part.exists() and len(list(tmp_path.iterdir())) == 2
+
+
+@linux
+def test_parts_of_living_processes_stay(tmp_path: Path) -> None:
+    with files.atomic_open(tmp_path / "a") as stream:
+        stream.write(b"all of it")
+        files.remove_dead_parts(tmp_path)
+    assert (tmp_path / "a").read_bytes() == b"all of it"
+
+
+@linux
+def test_parts_of_another_machine_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes have numbers that none has here, or another one."""
+    part = left_by_a_dead_process(tmp_path)
+    for other in ("another-4026531836", None):
+        monkeypatch.setattr(files, "_machine", lambda other=other: other)
+        files.remove_dead_parts(tmp_path)
+        assert part.exists()
+
+
+@linux
+def test_the_number_of_a_dead_process_can_be_that_of_a_living_one(tmp_path: Path) -> None:
+    own = files._part_name()
+    _, process, started = files._PART.fullmatch(own).groups()  # type: ignore[union-attr]
+    older = tmp_path / own.replace(f"-{process}-{started}-", f"-{process}-{int(started) - 1}-")
+    (tmp_path / own).touch()
+    older.touch()
+    files.remove_dead_parts(tmp_path)
+    assert (tmp_path / own).exists() and not older.exists()
+
+
+def test_a_folder_that_is_not_there_has_no_parts(tmp_path: Path) -> None:
+    files.remove_dead_parts(tmp_path / "nowhere")
+
+
+def test_a_name_says_whose_part_it_is_and_no_two_are_the_same() -> None:
+    names = {files._part_name() for _ in range(100)}
+    assert len(names) == 100 and all(f"-{os.getpid()}-" in name for name in names)

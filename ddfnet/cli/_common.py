@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import warnings
 
@@ -29,3 +30,12 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message="ddfnet uses its PyTorch reference")
+
+
+def mallopt(parameter: int, value: int) -> bool:
+    """Set a parameter of glibc's memory allocation for the process; return False where another C library has none."""
+    try:
+        function = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    return bool(function(parameter, value))

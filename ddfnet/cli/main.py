@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ddfnet import __version__
 from ddfnet.cli._common import SUMMARIES
-from ddfnet.errors import UserError
+from ddfnet.errors import UserError, out_of_memory
+
+_TERMINATED = 128 + 15  # the status that a shell reports for a process that SIGTERM has ended
+_PIPE_CLOSED = 128 + 13  # likewise for SIGPIPE
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,8 +85,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; None for those of the process.
 
     Returns:
-        The exit status: 0; 1 for an error that the user can mend, with one line on stderr; 2 for wrong usage.
+        The exit status: 0; 1 for an error that the user can mend, with one line on stderr; 2 for wrong usage; 130 after
+        Ctrl-C, 143 after SIGTERM, 141 where the reader of the output has gone, as ``head`` does.
     """
+    if argv is not None:  # a call from another program, whose signals and streams are its own
+        return _run(argv, own_process=False)
+    terminate, before = _Terminate(), signal.getsignal(signal.SIGTERM)
+    if is_main := threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
+    try:
+        status = _run(None, own_process=True)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # now, for where Python does it at its end a closed pipe is a traceback
+    except SystemExit:
+        if not terminate.received:
+            raise
+        status = _TERMINATED
+    except BrokenPipeError:
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # what is left in them goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        status = _PIPE_CLOSED
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
+    return _TERMINATED if terminate.received else status
+
+
+class _Terminate:
+    """Handler of SIGTERM that ends the command as an exception does, so that unfinished files are removed."""
+
+    received = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        self.received = True
+        # Lightning's handler takes its place in a training, calls this one, and ends the run after the batch.
+        if signal.getsignal(signal.SIGTERM) is self:
+            raise SystemExit(_TERMINATED)
+
+
+def _run(argv: Sequence[str] | None, *, own_process: bool) -> int:
+    """Run the command, and make a line of each error that the user can mend."""
     try:
         early, others = _import_parser().parse_known_args(argv)
         for name in early.imports:  # before the parser is made, because it lists registered names
@@ -91,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(exit.code or 0)
     except UserError as error:
         return _fail(error)
-    options.own_process = argv is None  # not a call from another program
+    options.own_process = own_process
     try:
         status: int = options.run(options)
         return status
@@ -99,8 +143,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) or (line := _mendable(error)) is None:
+            raise
+        return _fail(line)
 
 
-def _fail(error: UserError) -> int:
+def _mendable(error: Exception) -> str | None:
+    """Return the line for an error from anywhere below that the user can mend, None for a bug."""
+    if out_of_memory(error):
+        return "not enough memory; end other programs, or give the command less to do at once"
+    backends = sys.modules.get("ddfnet.ops.backends")  # most commands import it, and not all
+    return str(error) if backends is not None and isinstance(error, backends.BackendError) else None
+
+
+def _fail(error: UserError | str) -> int:
     print(f"ddfnet: error: {error}", file=sys.stderr)
     return 1

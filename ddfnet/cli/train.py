@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import errno
 import os
 import shlex
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ddfnet import env_info
-from ddfnet.cli._common import SUMMARIES, TRAINING_MODULES, quiet
+from ddfnet.cli._common import SUMMARIES, TRAINING_MODULES, mallopt, quiet
 from ddfnet.errors import DataError, UserError, require, writable_folder
+from ddfnet.files import remove_dead_parts
 from ddfnet.tasks import TASKS
 
 
@@ -119,10 +119,6 @@ def keep_memory() -> bool:
         True if this C library has the setting.
     """
     mmap_max, trim_threshold = -4, -1  # constants of malloc.h
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # another system or another C library
-        return False
     return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
 
 
@@ -141,8 +137,7 @@ def _output(folder: str, resumed: str | None, first: bool) -> Path:
                 f"{output / 'config.yaml'} --ckpt_path last"
             )
         writable_folder(output)
-        for part in (output / "checkpoints").glob(".*.part"):  # left by a run that was killed
-            part.unlink(missing_ok=True)
+        remove_dead_parts(output / "checkpoints")
     return output
 
 

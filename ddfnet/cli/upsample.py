@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ddfnet.arguments import positive_int
-from ddfnet.cli._common import SUMMARIES
+from ddfnet.cli._common import SUMMARIES, mallopt
 from ddfnet.depth import batch, io, known_layouts, pairing
 from ddfnet.depth.missing import FILLS
 from ddfnet.depth.orientation import ORIENTATIONS
@@ -191,11 +191,25 @@ def run(options: argparse.Namespace) -> int:
     # Large images are common here: Pillow warns of them, and refuses them from twice that size on.
     warnings.filterwarnings("ignore", module="PIL")
     warnings.filterwarnings("ignore", message="ddfnet uses its PyTorch reference")
+    if options.tile and options.own_process:
+        return_memory()
     if not options.depth.exists():
         raise UserError(f"{options.depth}: no such file or folder")
     if options.least is not None and options.mask is None:
         raise UserError("--least needs a --mask, the map of confidences")
     return _run_folder(options) if options.depth.is_dir() else _run_file(options)
+
+
+def return_memory() -> bool:
+    """Let glibc return each large block when it is freed; otherwise it keeps some, hundreds of megabytes in all.
+
+    The system clears the pages anew for the next block, which takes time, so only where memory is to be bounded.
+
+    Returns:
+        True if this C library has the setting.
+    """
+    mmap_threshold = -3  # constant of malloc.h
+    return mallopt(mmap_threshold, 2**20)
 
 
 def _run_file(options: argparse.Namespace) -> int:
@@ -227,7 +241,7 @@ def _run_folder(options: argparse.Namespace) -> int:
     if pairs.rule or pairs.spare:
         spare = f"; {pairs.spare} images without a depth map are left out" if pairs.spare else ""
         print(f"ddfnet: note: {len(jobs)} pairs {pairs.rule}".rstrip() + spare, file=sys.stderr)
-    summary = batch.upsample_all(jobs, _settings(options), workers=options.jobs)
+    summary = batch.upsample_all(jobs, _settings(options))
     _print_notes(summary.notes)
     problems, count = [*pairs.problems, *summary.problems], len(jobs) + len(pairs.problems)
     kept = f", {summary.kept} there already (--overwrite replaces them)" if summary.kept else ""

@@ -106,6 +106,7 @@ def aligned_bilinear(
     valid: Map | None = None,
     ratio: float | tuple[float, float] | None = None,
     offset: float | tuple[float, float] | None = None,
+    wanted: Sequence[Any] | None = None,
 ) -> Map:
     """Upsample bilinearly, with the samples where they lie and without those that are not valid.
 
@@ -119,9 +120,11 @@ def aligned_bilinear(
         valid: (h, w), bool; nan and inf are never valid. None: where the depth is finite and not 0.
         ratio: pixels per sample, for both axes or (y, x). None: (H/h, W/w). Give it where the size is no multiple.
         offset: pixel of sample 0, for both axes or (y, x). None: the middle of its block, (ratio - 1) / 2.
+        wanted: rows and columns of the result that are computed, two vectors of int64. None: all.
 
     Returns:
-        (H, W), array or tensor as ``depth`` is, in its dtype, or float32 for integers.
+        (H, W), or the rows and columns that are wanted, array or tensor as ``depth`` is, in its dtype, or float32 for
+        integers.
 
     Raises:
         ValueError: wrong shapes, a ratio that is not positive, or no valid sample.
@@ -140,7 +143,8 @@ def aligned_bilinear(
 
         mask = None if valid is None else torch.from_numpy(np.ascontiguousarray(valid))
         tensor = torch.from_numpy(np.ascontiguousarray(depth))
-        return aligned_bilinear(tensor, guide_size, valid=mask, ratio=ratio, offset=offset).numpy()
+        vectors = wanted and [torch.from_numpy(each) for each in wanted]
+        return aligned_bilinear(tensor, guide_size, valid=mask, ratio=ratio, offset=offset, wanted=vectors).numpy()
     if depth.ndim != 2 or depth.numel() == 0 or (valid is not None and valid.shape != depth.shape):
         shape = None if valid is None else tuple(valid.shape)
         raise ValueError(f"a map (h, w) and a mask of its size are required, got {tuple(depth.shape)} and {shape}")
@@ -157,12 +161,14 @@ def aligned_bilinear(
             raise ValueError(f"a positive ratio is required, got {ratio}")
         axes.append(AxisAlignment(samples, pixels, step, (step - 1) / 2 if start is None else start))
     positions = [axis.positions(depth.device) for axis in axes]
+    if wanted is not None:
+        positions = [every[own] for every, own in zip(positions, wanted, strict=True)]
     total = _interpolate(mask.double(), positions)
     result = _interpolate(torch.where(mask, values, 0.0), positions) / total
     reached = total > 1e-9  # a smaller weight is the rounding of a position
     if not reached.all():
         filled = nearest_valid(values, mask, spacing=(axes[0].ratio, axes[1].ratio))
-        rows, columns = (axis.nearest_sample(depth.device) for axis in axes)
+        rows, columns = (position.round().long() for position in positions)
         result = torch.where(reached, result, filled[rows][:, columns])
     return result.to(depth.dtype if depth.is_floating_point() else torch.float32)
 

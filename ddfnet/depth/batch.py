@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from ddfnet.depth import io
@@ -17,10 +18,11 @@ from ddfnet.depth.enlarged import even_blocks, find_blocks
 from ddfnet.depth.missing import check_negative, missing_values, seeming
 from ddfnet.depth.orientation import as_stored, choose_orientation, exif_orientation
 from ddfnet.depth.pairing import Job
+from ddfnet.depth.progress import stop_by
 from ddfnet.depth.result_type import ResultType, result_type
-from ddfnet.depth.sizes import ASPECT_TOLERANCE, aspect_error, covers, same_aspect_ratio
+from ddfnet.depth.sizes import ASPECT_TOLERANCE, ROWS, aspect_error, covers, same_aspect_ratio, tile_slices
 from ddfnet.depth.valid import valid_depth
-from ddfnet.errors import DataError, UserError
+from ddfnet.errors import DataError, UserError, out_of_memory
 from ddfnet.files import atomic_open
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from ddfnet.depth.network import GuidedUpsampler
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+_SMALL_TILE = 512  # pixels; smaller ones save little, and cost time: each is computed with its surroundings
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Settings:
             a grid that can be found, else the pixels per sample; None takes the map as it is.
         disparity: large values are near; for the preview alone.
         overwrite: replace results that exist.
+        jobs: depth maps at a time.
     """
 
     ratio: float | tuple[float, float] | None = None
@@ -66,6 +71,7 @@ class Settings:
     undo_nearest: float | None = None
     disparity: bool = False
     overwrite: bool = False
+    jobs: int = 1
 
 
 @dataclass
@@ -123,26 +129,33 @@ def upsample_files(job: Job, settings: Settings) -> Outcome:
         else:
             result = _upsample(job, kind.prepare(depth), guide, valid, settings)
         notes += kind.notes(result)
+        share = _missing_share(result, () if kind.zero_is_depth else (0,))
         if job.output in wanted:
             notes += _write(job, kind, result, depth.shape, settings)
         if job.preview in wanted:
-            _write_preview(job.preview, depth, valid, guide, result, settings)
+            _write_preview(job.preview, depth, valid, guide, kind.unmarked(result), settings)
     except DataError as error:
         raise UserError(str(error)) from None
+    except Exception as error:
+        if out_of_memory(error):
+            raise UserError(f"{job.depth}: not enough memory; {_memory_mend(settings)}") from None
+        raise
     seconds = time.perf_counter() - start
-    absent = 1 - valid_depth(result, missing=() if kind.zero_is_depth else (0,)).mean()
-    share = f"{absent:.1%} missing, " if absent else ""
-    line = f"{job.output}: {guide.shape[1]} x {guide.shape[0]}, {kind.dtype}, {share}in {seconds:.1f} s"
+    missing_pixels = f"{share:.1%} missing, " if share else ""
+    line = f"{job.output}: {guide.shape[1]} x {guide.shape[0]}, {kind.dtype}, {missing_pixels}in {seconds:.1f} s"
     return Outcome(line, notes)
 
 
-def upsample_all(jobs: Sequence[Job], settings: Settings, *, workers: int = 1) -> JobSummary:
-    """Do jobs, ``workers`` at a time, with a progress bar on a terminal; the others go on where one fails."""
+def upsample_all(jobs: Sequence[Job], settings: Settings) -> JobSummary:
+    """Do jobs, with a progress bar on a terminal; the others go on where one fails."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     summary = JobSummary()
     try:
-        with _thread_pool(workers) as pool, tqdm(total=len(jobs), unit="map", disable=None, file=sys.stderr) as bar:
+        with (
+            _thread_pool(settings.jobs) as pool,
+            tqdm(total=len(jobs), unit="map", disable=None, file=sys.stderr) as bar,
+        ):
             futures = {pool.submit(upsample_files, job, settings): job for job in jobs}
             for future in as_completed(futures):
                 _add(summary, future, futures[future])
@@ -172,13 +185,24 @@ def _add(summary: JobSummary, future: Future[Outcome], job: Job) -> None:
 
 @contextmanager
 def _thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Open a pool that shares torch's threads out to its own; on Ctrl-C it finishes the jobs that have begun."""
+    """Open a pool that shares torch's threads out to its own.
+
+    On Ctrl-C it finishes the jobs that have begun. On SIGTERM, behind which SIGKILL comes soon, it leaves them.
+    """
     import torch
 
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(max(1, threads // workers),))
+    threads, stop = torch.get_num_threads(), Event()
+
+    def prepare() -> None:
+        torch.set_num_threads(max(1, threads // workers))
+        stop_by(stop)
+
+    pool = ThreadPoolExecutor(workers, initializer=prepare)
     try:
         yield pool
+    except SystemExit:
+        stop.set()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
@@ -195,10 +219,15 @@ def _upsample(job: Job, depth: Array, guide: Array, valid: Array, settings: Sett
         return upsample_depth(depth, guide, valid=valid, **options)
     except (ValueError, TypeError) as error:
         raise UserError(f"{job.depth}: {error}") from error
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch has no class of its own
-            raise
-        raise UserError(f"{job.depth}: not enough memory; give a --tile, such as 512, and fewer --jobs") from None
+
+
+def _memory_mend(settings: Settings) -> str:
+    """Return what helps where memory was short."""
+    if settings.tile is None or settings.tile > _SMALL_TILE:
+        return f"give --tile {_SMALL_TILE}, with which the guide, the result and about 1 GiB are enough"
+    if settings.jobs > 1:
+        return f"give fewer --jobs than {settings.jobs}"
+    return "the guide, the result and about 1 GiB are needed; end other programs, or cut both maps into parts"
 
 
 def _undo_nearest(depth: Array, valid: Array, notes: list[str], ratio: float | None) -> tuple[Array, Array]:
@@ -265,6 +294,12 @@ def check_sizes(
         )
 
 
+def _missing_share(result: Array, missing: Sequence[float]) -> float:
+    """Return the share of pixels that are not valid."""
+    parts = (result[rows] for rows in tile_slices(len(result), ROWS))
+    return 1 - sum(int(valid_depth(part, missing=missing).sum()) for part in parts) / result.size
+
+
 def _read_valid(job: Job, found: io.DepthMap, missing: Sequence[float], settings: Settings) -> tuple[Array, list[str]]:
     """Return where the depth map (h, w) is valid, its mask included, and notes on it."""
     import numpy as np
@@ -321,11 +356,12 @@ def _write(job: Job, kind: ResultType, result: Array, size: Sequence[int], setti
 
 def _write_preview(path: Path, depth: Array, valid: Array, guide: Array, result: Array, settings: Settings) -> None:
     from ddfnet.depth.alignment import align, aligned_bilinear
-    from ddfnet.depth.preview import preview
+    from ddfnet.depth.preview import preview, shown_pixels
 
     y, x = align(depth.shape, guide.shape, settings.ratio, settings.offset)
     size = (guide.shape[0], guide.shape[1])
-    bilinear = aligned_bilinear(depth, size, valid=valid, ratio=(y.ratio, x.ratio), offset=(y.offset, x.offset))
+    own: dict[str, Any] = {"valid": valid, "ratio": (y.ratio, x.ratio), "offset": (y.offset, x.offset)}
+    bilinear = aligned_bilinear(depth, size, **own, wanted=shown_pixels(size))
     page = preview(depth, valid, guide, bilinear, result, nearer="large" if settings.disparity else "small")
     try:
         with atomic_open(path) as stream:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddfnet.depth.alignment import AxisAlignment
+from ddfnet.depth.sizes import ROWS, tile_slices
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,9 +71,9 @@ def fill_guided(values: Tensor, valid: Tensor, guide: Tensor) -> Tensor:
         return torch.where(valid, values, lowest)
     scaled = torch.where(valid, (values - lowest) / span, 0)
     if valid.numel() - len(known) > _AT_ONCE:
-        found = _fill_by_means(scaled, valid, guide.double())
+        found = _fill_by_means(scaled, valid, guide)
     else:
-        solved = _solve(scaled.numpy(force=True), valid.numpy(force=True), guide.double().numpy(force=True))
+        solved = _solve(scaled.numpy(force=True), valid.numpy(force=True), guide.numpy(force=True))
         found = torch.from_numpy(solved).to(values.device)
     filled = found.clamp(0, 1) * span + lowest
     # The product can round to beyond the ends.
@@ -91,15 +92,23 @@ def guide_at_samples(guide: Tensor, axes: Sequence[AxisAlignment]) -> Tensor:
         guide: (H, W, 3).
         axes: y and x.
     """
-    image = guide.double()
-    for dimension, axis in enumerate(axes):
-        nearest = axis.nearest_sample(guide.device)
-        size = [*image.shape]
-        size[dimension] = axis.samples
-        total = image.new_zeros(size).index_add_(dimension, nearest, image)
-        count = torch.bincount(nearest, minlength=axis.samples).clamp(min=1)
-        image = total / count.reshape([-1, 1, 1] if dimension == 0 else [1, -1, 1])
-    return image
+    y, x = axes
+    rows, columns = (axis.nearest_sample(guide.device) for axis in axes)
+    result = torch.empty(y.samples, x.samples, 3, dtype=torch.float64, device=guide.device)
+    for part in tile_slices(y.samples, max(1, int(ROWS / y.ratio))):
+        own = slice(*torch.searchsorted(rows, rows.new_tensor([part.start, part.stop])).tolist())
+        image = _mean_along(guide[own].double(), 0, rows[own] - part.start, part.stop - part.start)
+        result[part] = _mean_along(image, 1, columns, x.samples)
+    return result
+
+
+def _mean_along(image: Tensor, dimension: int, groups: Tensor, count: int) -> Tensor:
+    """Return the mean of each of ``count`` groups of rows or columns."""
+    size = [*image.shape]
+    size[dimension] = count
+    total = image.new_zeros(size).index_add_(dimension, groups, image)
+    members = torch.bincount(groups, minlength=count).clamp(min=1)
+    return total / members.reshape([-1, 1, 1] if dimension == 0 else [1, -1, 1])
 
 
 def _fill_by_means(values: Tensor, valid: Tensor, guide: Tensor) -> Tensor:
@@ -110,22 +119,30 @@ def _fill_by_means(values: Tensor, valid: Tensor, guide: Tensor) -> Tensor:
 
     share = means(valid.double()[None])[0]
     known = means(torch.where(valid, values, 0)[None])[0] / share.clamp(min=0.25)
-    colours = means(guide.permute(2, 0, 1)).permute(1, 2, 0)
+    # Means of whole numbers are exact in float32, down to a 65536th, which no guide comes to.
+    exact = torch.float64 if guide.dtype == torch.float64 else torch.float32
+    colours = guide.new_empty(*share.shape, 3, dtype=exact)
+    for part in tile_slices(len(share), ROWS):
+        colours[part] = means(guide[2 * part.start : 2 * part.stop].double().permute(2, 0, 1)).permute(1, 2, 0)
     filled = fill_guided(known, share > 0, colours)
-    total, weights = torch.zeros_like(values), torch.zeros_like(values)
+    result = torch.empty_like(values)
     axes = [AxisAlignment(*sizes, 2.0, 0.5) for sizes in zip(share.shape, values.shape, strict=True)]
-    y, x = (axis.positions(values.device) for axis in axes)
-    for far_y, far_x in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        rows, columns = (
-            (at.floor().long() + far).clamp(max=size - 1)
-            for at, far, size in zip((y, x), (far_y, far_x), share.shape, strict=True)
-        )
-        near_y, near_x = ((far + (1 - 2 * far) * (1 - at % 1)) for at, far in ((y, far_y), (x, far_x)))
-        contrast = (colours[rows][:, columns] - guide).abs().amax(2)
-        weight = near_y[:, None] * near_x * (torch.exp(-contrast / _CONTRAST) + _LEAST)
-        total += weight * filled[rows][:, columns]
-        weights += weight
-    return total / weights
+    all_rows, x = (axis.positions(values.device) for axis in axes)
+    for part in tile_slices(len(values), ROWS):
+        y, image = all_rows[part], guide[part].double()
+        total, weights = torch.zeros_like(values[part]), torch.zeros_like(values[part])
+        for far_y, far_x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            rows, columns = (
+                (at.floor().long() + far).clamp(max=size - 1)
+                for at, far, size in zip((y, x), (far_y, far_x), share.shape, strict=True)
+            )
+            near_y, near_x = ((far + (1 - 2 * far) * (1 - at % 1)) for at, far in ((y, far_y), (x, far_x)))
+            contrast = (colours[rows][:, columns] - image).abs().amax(2)
+            weight = near_y[:, None] * near_x * (torch.exp(-contrast / _CONTRAST) + _LEAST)
+            total += weight * filled[rows][:, columns]
+            weights += weight
+        result[part] = total / weights
+    return result
 
 
 def _solve(values: Array, valid: Array, guide: Array) -> Array:
@@ -151,7 +168,7 @@ def _solve(values: Array, valid: Array, guide: Array) -> Array:
         (np.s_[:-1, 1:], np.s_[1:, :-1], _DIAGONAL),
     ):
         near = ~(valid[here] & valid[there])
-        contrast = np.abs(guide[here][near] - guide[there][near]).max(1)
+        contrast = np.abs(guide[here][near].astype(np.float64) - guide[there][near]).max(1)
         bond = factor * (np.exp(-contrast / _CONTRAST) + _LEAST)
         first, second = pixels[here][near], pixels[there][near]
         for own, other in ((first, second), (second, first)):

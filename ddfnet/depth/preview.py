@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ddfnet.depth.point_view import Limits, point_views
+from ddfnet.depth.sizes import ROWS, tile_slices
 from ddfnet.depth.valid import valid_depth
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -31,7 +32,8 @@ def preview(
         depth: the input (h, w), any real dtype.
         valid: (h, w), bool: where the input is valid.
         guide: (H, W, 3), uint8.
-        bilinear: aligned bilinear interpolation of the input, (H, W); 0, nan and inf are missing.
+        bilinear: aligned bilinear interpolation of the input, (H, W) or at its `shown_pixels`; 0, nan and inf are
+            missing.
         ours: the result (H, W); 0, nan and inf are missing.
         nearer: "small" where small values are near, as for depth; "large" for disparities.
 
@@ -49,7 +51,7 @@ def preview(
     height, width = _panel_size(guide.shape[:2])
     # Maps are sampled, not averaged: an average would itself make flying pixels, or hide them.
     shown = [_sample(values, (height, width)) for values in (np.where(valid, depth, 0), bilinear, ours)]
-    small_guide = np.asarray(Image.fromarray(guide).resize((width, height), _filter(guide.shape[:2], (height, width))))
+    small_guide = _resize(guide, (height, width))
     maps = [_colorize(values, limits, nearer) for values in shown]
     points = point_views(shown[1:], small_guide, limits=limits, nearer=nearer)
     sizes = [f"{shape[1]} x {shape[0]}" for shape in (guide.shape, depth.shape)]
@@ -64,6 +66,24 @@ def _panel_size(size: tuple[int, ...]) -> tuple[int, int]:
     scale = _PANEL / max(size)
     scale = int(scale) if scale >= 1 else scale  # enlarged, each pixel is a square of the same size
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def shown_pixels(size: tuple[int, int]) -> tuple[Array, Array]:
+    """Return the rows and the columns of a map (H, W) that the preview shows."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * (old / new)).astype(np.int64)
+        for new, old in zip(_panel_size(size), size, strict=True)
+    )
+    return rows, columns
+
+
+def _resize(guide: Array, panel: tuple[int, int]) -> Array:
+    """Return the guide (h, w, 3), its columns resampled some rows at a time: Pillow copies what it is given."""
+    height, width = panel
+    method = _filter(guide.shape[:2], panel)
+    parts = (Image.fromarray(guide[rows]) for rows in tile_slices(len(guide), ROWS))
+    narrow = np.concatenate([np.asarray(part.resize((width, part.height), method)) for part in parts])
+    return np.asarray(Image.fromarray(narrow).resize((width, height), method))
 
 
 def _filter(size: tuple[int, ...], panel: tuple[int, int]) -> Image.Resampling:

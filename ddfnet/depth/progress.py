@@ -1,4 +1,4 @@
-"""Progress of one long call, by tiles. Nothing is shown unless a caller asks for it."""
+"""Progress and early end of one long call, by tiles. Nothing is shown unless a caller asks for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Event
 from typing import Any, TypeVar
 
 _Item = TypeVar("_Item")
@@ -21,19 +22,28 @@ def track(items: Sequence[_Item]) -> Iterable[_Item]:
     return items if watch is None else watch(items)
 
 
+def stop_by(event: Event) -> None:
+    """End this thread's calls at their next tile once an event is set, by `SystemExit`."""
+
+    def watch(items: Sequence[Any]) -> Iterator[Any]:
+        for item in items:
+            if event.is_set():
+                raise SystemExit
+            yield item
+
+    _watch.set(watch)
+
+
 @contextmanager
 def progress_bar() -> Iterator[None]:
-    """Show a bar on stderr, if that is a terminal, from the second second on: the tiles of each pass over the map."""
+    """Show a bar on stderr, if that is a terminal, from the second second on: the tiles of all passes that began."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     with tqdm(unit="tile", delay=_SECONDS, disable=None, leave=False, file=sys.stderr) as bar:
-        passes = 0
+        bar.total = 0
 
         def watch(items: Sequence[Any]) -> Iterator[Any]:
-            nonlocal passes
-            passes += 1
-            bar.set_description(f"pass {passes}", refresh=False)
-            bar.total, bar.n, bar.last_print_n = len(items), 0, 0  # `bar.reset` would show it at once
+            bar.total += len(items)
             for item in items:
                 yield item
                 bar.update()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ddfnet.depth import io
+from ddfnet.depth.sizes import ROWS, tile_slices
 from ddfnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,16 +46,23 @@ class ResultType:
         return math.nan if self.dtype.startswith("float") else 0.0
 
     def prepare(self, depth: Array) -> Array:
-        """Return the depth map as the depth tool takes it: integers as float64 where it would round or mark them."""
-        import numpy as np
+        """Return the depth map as the depth tool takes it: integers as floats where it would round or mark them.
 
+        In float32 where that is the result's type and holds them: the result is as large as the guide.
+        """
         kept = self.dtype == depth.dtype.name and self.source.missing is None and not self.zero_is_depth
-        if depth.dtype.kind == "f" or kept or np.abs(depth.astype(np.float64)).max() >= _EXACT["float64"]:
+        if depth.dtype.kind == "f" or kept:
             return depth
-        return depth.astype(np.float64)
+        largest = max(-int(depth.min()), int(depth.max()))
+        for name in dict.fromkeys((self.dtype, "float64")):
+            if largest < _EXACT.get(name, 0):
+                return depth.astype(name)
+        return depth
 
     def convert(self, result: Array) -> Array:
         """Return a result of the depth tool in the type to write, integers rounded, but not to what means missing.
+
+        A result of that type is written over: a second map of its size is memory that may not be there.
 
         Raises:
             UserError: depths that the type does not hold.
@@ -63,15 +71,31 @@ class ResultType:
 
         if result.dtype.kind in "iu" and result.dtype.name == self.dtype:
             return result
-        missing = ~np.isfinite(result)
+        converted = result if result.dtype.name == self.dtype else np.empty(result.shape, self.dtype)
         if not self.dtype.startswith("float"):
-            self._check_range(result[~missing])
-            rounded = result.round()
-            if self.mark == 0 and not self.zero_is_depth:
-                rounded = np.where(np.abs(result) < 1, np.where(result < 0, -1.0, 1.0), rounded)
-            result = rounded
-        with np.errstate(invalid="ignore"):  # nan, which is replaced
-            return np.where(missing, np.array(self.mark, self.dtype), result.astype(self.dtype))
+            self._check_range(result)
+        for rows in tile_slices(len(result), ROWS):
+            values = result[rows]
+            missing = ~np.isfinite(values)
+            if not self.dtype.startswith("float"):
+                rounded = values.round()
+                if self.mark == 0 and not self.zero_is_depth:
+                    rounded = np.where(np.abs(values) < 1, np.where(values < 0, -1.0, 1.0), rounded)
+                values = rounded
+            if converted is not result:
+                with np.errstate(invalid="ignore"):  # nan, which is replaced
+                    converted[rows] = values
+            if missing.any():  # a depth map that is its own result may not allow writing
+                converted[rows][missing] = self.mark
+        return converted
+
+    def unmarked(self, converted: Array) -> Array:
+        """Return a converted result with nan in place of a value that is declared to mean missing."""
+        import numpy as np
+
+        if self.source.missing is None or converted.dtype.kind != "f":
+            return converted
+        return np.where(converted == self.mark, np.array(np.nan, converted.dtype), converted)
 
     def notes(self, result: Array) -> list[str]:
         """Return what is lost in the type, for a result of the depth tool."""
@@ -79,16 +103,19 @@ class ResultType:
 
         found = []
         unmarked = self.mark == 0 and self.zero_is_depth
-        if unmarked and result.dtype.kind == "f" and not np.isfinite(result).all():
+        parts = (result[rows] for rows in tile_slices(len(result), ROWS))
+        if unmarked and result.dtype.kind == "f" and not all(np.isfinite(part).all() for part in parts):
             found.append(f"missing pixels are 0 in {self.dtype}, as is the depth 0; give --fill, or write floats")
         return found
 
-    def _check_range(self, values: Array) -> None:
+    def _check_range(self, result: Array) -> None:
         import numpy as np
 
-        if not values.size:
+        parts = (result[rows] for rows in tile_slices(len(result), ROWS))
+        ends = [(valid.min(), valid.max()) for part in parts if (valid := part[np.isfinite(part)]).size]
+        if not ends:
             return
-        limits, least, most = np.iinfo(self.dtype), values.min(), values.max()
+        limits, least, most = np.iinfo(self.dtype), min(low for low, _ in ends), max(high for _, high in ends)
         if least < limits.min or most > limits.max:
             raise UserError(
                 f"{self.dtype} holds {limits.min} to {limits.max}, depth is {least:g} to {most:g}; give --dtype float32"

@@ -1,4 +1,4 @@
-"""Sizes of a depth map and its guide: whether both can show the same view."""
+"""Sizes of a depth map and its guide: whether both can show the same view, and the parts that are worked on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 
 ASPECT_TOLERANCE = 0.02  # share; calibrated cameras and networks' multiples of 14 or 32 pixels miss by up to it
+
+ROWS = 64
+"""Rows of a map of the guide's size that are converted at once, for a map of float64 is larger than all else."""
 
 
 def covers(guide_size: Sequence[int], depth_size: Sequence[int]) -> bool:
@@ -40,3 +43,13 @@ def shows_same_view(guide_size: Sequence[int], depth_size: Sequence[int]) -> boo
     if not covers(guide_size, depth_size):
         return False
     return same_aspect_ratio(guide_size, depth_size) or aspect_error(guide_size, depth_size) <= ASPECT_TOLERANCE
+
+
+def tile_slices(size: int, step: int) -> list[slice]:
+    """Return slices of ``step`` that cover an axis of this size.
+
+    Example:
+        >>> tile_slices(5, 3)
+        [slice(0, 3, None), slice(3, 5, None)]
+    """
+    return [slice(start, min(start + step, size)) for start in range(0, size, step)]

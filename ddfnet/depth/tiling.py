@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,14 @@ from ddfnet.depth.grid import Reading, UpsampleGrid, grid_factor, pick, read, re
 from ddfnet.depth.network import GuidedUpsampler, typical_range
 from ddfnet.depth.planes import Planes
 from ddfnet.depth.progress import track
+from ddfnet.depth.sizes import ROWS, tile_slices
+
+Rows = tuple[Tensor, Tensor]
+"""Rows of an upsampled map: depth (n, W), float64, and where it is valid, bool. The next rows may overwrite them."""
 
 _RADIUS = 2  # samples: every sample that an output is made of lies this near to the one nearest to the output
 _POOLED = 128  # samples per side whose features are summed at once: the same for any tile, and so is the sum
 _LARGEST = 1e30  # scaled depth: sums of such, and of their slopes, stay in float32
-_ROWS = 64  # rows of the guide that are held to their range at once
 
 
 def upsample_tiled(
@@ -32,8 +36,8 @@ def upsample_tiled(
     *,
     ensemble: bool,
     outline: bool,
-) -> tuple[Tensor, Tensor]:
-    """Return the upsampled depth (H, W), float64, and its validity, held to the range of the samples nearby.
+) -> Iterator[Rows]:
+    """Yield the upsampled map (H, W) from top to bottom, held to the range of the samples nearby.
 
     A pixel is valid where a valid sample is near, within two of its own. With ``outline`` the validity is upsampled as
     a depth map of ones and zeros is, so that its outline follows the guide: a pixel is valid where the result is at
@@ -55,13 +59,15 @@ def upsample_tiled(
     """
     lowest = depth[valid].min()  # subtracted, for far from 0 each view would be rounded
     relative = torch.where(valid, depth - lowest, 0)
-    result, reached = _upsample_views(relative, valid, guide, axes, network, tile, ensemble=ensemble)
+    streams = [_upsample_views(relative, valid, guide, axes, network, tile, ensemble=ensemble)]
     if outline and not valid.all():
         everywhere = torch.ones_like(valid)
-        share, _ = _upsample_views(valid.double(), everywhere, guide, axes, network, tile, ensemble=ensemble)
-        reached &= share >= 0.5
-    result += lowest
-    return result, reached
+        streams.append(_upsample_views(valid.double(), everywhere, guide, axes, network, tile, ensemble=ensemble))
+    for (result, reached), *shares in _in_step(streams):
+        for share, _ in shares:
+            reached &= share >= 0.5
+        result += lowest
+        yield result, reached
 
 
 def _upsample_views(
@@ -73,26 +79,42 @@ def _upsample_views(
     tile: int,
     *,
     ensemble: bool,
-) -> tuple[Tensor, Tensor]:
+) -> Iterator[Rows]:
     """Upsample the map, and with ``ensemble`` the map transposed, and hold the average to the range nearby.
 
     The range is needed where a network does not carry the depth by 3x3 filters, and for planes, which would go on
     beyond the outermost samples.
     """
-    result, reached = _upsample_recursive(depth, valid, guide, axes, network, tile, up=False)
+    views = [_upsample_recursive(depth, valid, guide, axes, network, tile, transposed=False)]
     if ensemble:
-        other, other_reached = _upsample_recursive(
-            depth.T, valid.T, guide.transpose(0, 1), axes[::-1], network, tile, up=True
-        )
-        result += (other.T - result) / 2  # their sum could overflow
-        reached &= other_reached.T
-    low, high = _local_range(depth, valid)
+        swapped = depth.T, valid.T, guide.transpose(0, 1), axes[::-1]
+        views.append(_upsample_recursive(*swapped, network, tile, transposed=True))
     rows, columns = (axis.nearest_sample(depth.device) for axis in axes)
-    for part in tile_slices(len(rows), _ROWS):
-        below, above = (bound[rows[part]][:, columns] for bound in (low, high))
-        result[part] = torch.minimum(torch.maximum(result[part], below), above)
-        reached[part] &= below <= above
-    return result, reached
+    for found, *others in _in_step(views):
+        for part in tile_slices(len(found[0]), ROWS):
+            result, reached = (each[part] for each in found)
+            for other, other_reached in others:
+                result += (other[part] - result) / 2  # their sum could overflow
+                reached &= other_reached[part]
+            own, rows = rows[: len(result)], rows[len(result) :]
+            near = pad_slice(slice(int(own[0]), int(own[-1]) + 1), _RADIUS, len(depth))
+            below, above = (bound[own - near.start][:, columns] for bound in _local_range(depth[near], valid[near]))
+            result.copy_(torch.minimum(torch.maximum(result, below), above))
+            reached &= below <= above
+        yield found
+
+
+def _in_step(streams: Sequence[Iterator[Rows]]) -> Iterator[list[Rows]]:
+    """Yield the rows of several maps together, as far down as all have come: their tiles can end a row apart."""
+    left: list[Rows | None] = [None] * len(streams)
+    while True:
+        left = [next(stream, None) if rows is None else rows for stream, rows in zip(streams, left, strict=True)]
+        given = [rows for rows in left if rows is not None]
+        if len(given) < len(streams):
+            return
+        count = min(len(depth) for depth, _ in given)
+        yield [(depth[:count], reached[:count]) for depth, reached in given]
+        left = [(depth[count:], reached[count:]) if len(depth) > count else None for depth, reached in given]
 
 
 def _upsample_recursive(
@@ -103,22 +125,33 @@ def _upsample_recursive(
     network: GuidedUpsampler,
     tile: int,
     *,
-    up: bool,
-) -> tuple[Tensor, Tensor]:
-    """Upsample in as many passes as it takes where the ratio is above the network's factor."""
+    transposed: bool,
+) -> Iterator[Rows]:
+    """Upsample in as many passes as it takes where the ratio is above the network's factor.
+
+    The rows are those of the map itself also where all arguments are those of the map ``transposed``.
+    """
     factor, last = grid_factor(max(axis.ratio for axis in axes), network.scale_factor)
-    grids = [UpsampleGrid(axis, factor, up) for axis in axes]
+    grids = [UpsampleGrid(axis, factor, up=transposed) for axis in axes]
     if last:
         wanted = [grid.guide_pixels() for grid in grids]
         colourwise = any(axis.ratio != factor for axis in axes)
-        return _run_tiles(depth, valid, guide, grids, wanted, network, tile, colourwise=colourwise)
-    depth, valid = _run_tiles(depth, valid, guide, grids, [grid.every_pixel() for grid in grids], network, tile)
+        options = {"colourwise": colourwise, "transposed": transposed}
+        yield from _run_tiles(depth, valid, guide, grids, wanted, network, tile, **options)
+        return
+    parts = _run_tiles(depth, valid, guide, grids, [grid.every_pixel() for grid in grids], network, tile)
+    size = [samples * factor for samples in depth.shape]
+    depth, valid = (torch.empty(size, dtype=dtype, device=depth.device) for dtype in (torch.float64, torch.bool))
+    start = 0
+    for part, reached in parts:
+        rows = slice(start, start + len(part))
+        depth[rows], valid[rows], start = part, reached, rows.stop
     finer = [
-        AxisAlignment(size, grid.axis.pixels, step, grid.offset - grid.first * step)
-        for size, grid in zip(depth.shape, grids, strict=True)
+        AxisAlignment(samples, grid.axis.pixels, step, grid.offset - grid.first * step)
+        for samples, grid in zip(size, grids, strict=True)
         for step in [grid.axis.ratio / factor]
     ]
-    return _upsample_recursive(depth, valid, guide, finer, network, tile, up=up)
+    yield from _upsample_recursive(depth, valid, guide, finer, network, tile, transposed=transposed)
 
 
 def _run_tiles(
@@ -131,46 +164,48 @@ def _run_tiles(
     tile: int,
     *,
     colourwise: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Return the network's output at the wanted rows and columns of its grid, computed one tile at a time.
+    transposed: bool = False,
+) -> Iterator[Rows]:
+    """Yield the network's output at the wanted rows and columns of its grid, computed one tile at a time.
 
     With ``colourwise`` these are the guide's, which lie between the grid's, and the most alike of those around is read.
+    With ``transposed`` the output is transposed.
 
     Each tile is given as many samples around it as can change its outputs. Two things depend on the whole map, the
     range of the depth and the mean of its features, and are found first.
     """
     factor, device = grids[0].factor, depth.device
     lowest, span = (each[0] for each in typical_range(depth[None], valid[None]))
-    # Sentinels that were not marked can be beyond float32.
-    scaled = torch.where(valid, (depth - lowest) / span, 0).clamp(-_LARGEST, _LARGEST).float()[None, None]
-    mask = valid.float()[None, None]
-    context = _context(scaled, mask, network)
+
+    def scaled(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        """Return samples as the network takes them, (1, 1, rows, columns), and 1 where they are valid."""
+        own = valid[rows, columns]
+        # Sentinels that were not marked can be beyond float32.
+        found = torch.where(own, (depth[rows, columns] - lowest) / span, 0).clamp(-_LARGEST, _LARGEST)
+        return found.float()[None, None], own.float()[None, None]
+
+    context = _context(scaled, valid.shape, network)
 
     # In pixels of the network, which are finer than the guide's where the ratio is below the factor.
     step = max(1, tile // factor)
-    result = torch.empty([len(each.pixels) for each in wanted], dtype=torch.float64, device=device)
-    reached = torch.empty(result.shape, dtype=torch.bool, device=device)
-    for inner in track([*itertools.product(*(tile_slices(size, step) for size in valid.shape))]):
-        outer = [pad_slice(own, network.receptive_radius, size) for own, size in zip(inner, valid.shape, strict=True)]
-        # The wanted pixels among those of this tile; they ascend.
-        parts = [
-            slice(*torch.searchsorted(each.pixels, torch.tensor([own.start * factor, own.stop * factor])).tolist())
-            for each, own in zip(wanted, inner, strict=True)
-        ]
-        readings = [
-            Reading((each.pixels[part] - padded.start * factor).to(device), each.distance[part].to(device))
-            for each, part, padded in zip(wanted, parts, outer, strict=True)
-        ]
-        known, there = scaled[..., outer[0], outer[1]], mask[..., outer[0], outer[1]]
+    y_spans, x_spans = (
+        [_Span.cut(own, grid, places, network.receptive_radius, device) for own in tile_slices(size, step)]
+        for size, grid, places in zip(valid.shape, grids, wanted, strict=True)
+    )
+    down, across = (x_spans, y_spans) if transposed else (y_spans, x_spans)
+    # Written anew for each row of tiles, for who has taken one needs it no longer.
+    height, width = max(len(span.reading.pixels) for span in down), across[-1].places.stop
+    result = torch.empty(height, width, dtype=torch.float64, device=device)
+    reached = torch.empty(height, width, dtype=torch.bool, device=device)
+
+    def run(y: _Span, x: _Span) -> tuple[Tensor, Tensor]:
+        """Return the output of one tile, and whether it is valid."""
+        known, there = scaled(y.padded, x.padded)
         if there.all() and (known == known[..., :1, :1]).all():
             # The average of what is constant: most of a map of ones and zeros.
-            result[parts[0], parts[1]], reached[parts[0], parts[1]] = depth[inner[0].start, inner[1].start], True
-            continue
-        positions = [
-            grid.guide_positions(padded.start * factor, padded.stop * factor)
-            for grid, padded in zip(grids, outer, strict=True)
-        ]
-        maps = known, there, sample_guide(guide, *positions), context, factor
+            size = len(y.reading.pixels), len(x.reading.pixels)
+            return depth[y.own.start, x.own.start].expand(size), valid[y.own.start, x.own.start].expand(size)
+        maps = known, there, sample_guide(guide, y.positions, x.positions), context, factor
         planes: Planes | None = None
         if network.carries_depth:
             planes, near = network.scaled_planes(*maps)
@@ -179,29 +214,65 @@ def _run_tiles(
             *_, (found, near) = network.scaled_levels(*maps)
         slope = None if planes is None else planes.slope
         if colourwise:
-            colours = guide[parts[0], parts[1]].permute(2, 0, 1) / 255
+            colours = guide[y.places, x.places].permute(2, 0, 1) / 255
             coarse = any(grid.axis.ratio > factor for grid in grids)
-            values = read_by_colour(found, slope, maps[2], colours, *readings, coarse=coarse)
+            values = read_by_colour(found, slope, maps[2], colours, y.reading, x.reading, coarse=coarse)
         else:
-            values = read(found, slope, *readings)
-        result[parts[0], parts[1]] = values * span + lowest
-        reached[parts[0], parts[1]] = pick(near, *readings)[0] > 0
-    return result, reached
+            values = read(found, slope, y.reading, x.reading)
+        return values * span + lowest, pick(near, y.reading, x.reading)[0] > 0
+
+    for first, second in track([*itertools.product(down, across)]):
+        values, near = run(second, first) if transposed else run(first, second)
+        rows = slice(len(first.reading.pixels))
+        result[rows, second.places] = values.T if transposed else values
+        reached[rows, second.places] = near.T if transposed else near
+        if second is across[-1] and rows.stop:
+            yield result[rows], reached[rows]
 
 
-def _context(scaled: Tensor, mask: Tensor, network: GuidedUpsampler) -> Tensor:
+class _Span(NamedTuple):
+    """One axis of a tile.
+
+    Attributes:
+        own: samples of the tile.
+        padded: samples that can change its outputs.
+        positions: positions of their pixels, of the network's grid, on the guide.
+        places: the tile's places among the wanted ones.
+        reading: reading of these places from the pixels of ``padded``.
+    """
+
+    own: slice
+    padded: slice
+    positions: Tensor
+    places: slice
+    reading: Reading
+
+    @staticmethod
+    def cut(own: slice, grid: UpsampleGrid, wanted: Reading, radius: int, device: torch.device) -> _Span:
+        """Return the span of the samples ``own``, with as many samples around as a radius of the network."""
+        factor, padded = grid.factor, pad_slice(own, radius, grid.axis.samples)
+        ends = torch.tensor([own.start * factor, own.stop * factor])
+        places = slice(*torch.searchsorted(wanted.pixels, ends).tolist())  # they ascend
+        reading = Reading(
+            (wanted.pixels[places] - padded.start * factor).to(device), wanted.distance[places].to(device)
+        )
+        positions = grid.guide_positions(padded.start * factor, padded.stop * factor)
+        return _Span(own, padded, positions, places, reading)
+
+
+def _context(
+    scaled: Callable[[slice, slice], tuple[Tensor, Tensor]], size: Sequence[int], network: GuidedUpsampler
+) -> Tensor:
     """Return `GuidedUpsampler.context` of a map of any size: the mean of its features, (1, C, 1, 1)."""
-    height, width = mask.shape[2:]
     total = torch.zeros((), dtype=torch.float64)
-    for inner in itertools.product(tile_slices(height, _POOLED), tile_slices(width, _POOLED)):
+    for inner in itertools.product(*(tile_slices(length, _POOLED) for length in size)):
         outer = [
-            pad_slice(own, network.target_receptive_radius, size)
-            for own, size in zip(inner, (height, width), strict=True)
+            pad_slice(own, network.target_receptive_radius, length) for own, length in zip(inner, size, strict=True)
         ]
-        features = network.features(scaled[..., outer[0], outer[1]], mask[..., outer[0], outer[1]])
+        features = network.features(*scaled(*outer))
         rows, columns = (relative_slice(own, padded) for own, padded in zip(inner, outer, strict=True))
         total = total + features[..., rows, columns].sum((2, 3), keepdim=True, dtype=torch.float64)
-    return (total / mask.numel()).float()
+    return (total / math.prod(size)).float()
 
 
 def _local_range(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,16 +281,6 @@ def _local_range(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     high = F.max_pool2d(depth[None].masked_fill(~valid, -math.inf), *window)
     low = -F.max_pool2d((-depth[None]).masked_fill(~valid, -math.inf), *window)
     return low[0], high[0]
-
-
-def tile_slices(size: int, step: int) -> list[slice]:
-    """Return slices of ``step`` that cover an axis of this size.
-
-    Example:
-        >>> tile_slices(5, 3)
-        [slice(0, 3, None), slice(3, 5, None)]
-    """
-    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
 
 
 def pad_slice(inner: slice, by: int, size: int) -> slice:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from ddfnet.depth.alignment import align, nearest_valid
+from ddfnet.depth.alignment import AxisAlignment, align, nearest_valid
 from ddfnet.depth.filling import fill_guided, guide_at_samples, near_valid
 from ddfnet.depth.missing import FILLS
-from ddfnet.depth.sizes import covers
-from ddfnet.depth.tiling import upsample_tiled
+from ddfnet.depth.sizes import ROWS, covers, tile_slices
+from ddfnet.depth.tiling import Rows, upsample_tiled
 from ddfnet.depth.valid import valid_depth
 
 if TYPE_CHECKING:
@@ -119,29 +120,53 @@ def upsample_depth(
     same_size = depth.shape == guide.shape[:2]
     if fill is None:
         fill = "guided" if same_size else "none"
+    result = torch.empty(guide.shape[:2], dtype=depth.dtype, device=depth.device)
     with torch.inference_mode():
         if fill in ("guided", True) and not mask.all():
             filled = fill_guided(values, mask, guide if same_size else guide_at_samples(guide, axes))
             # The network itself closes what is next to a valid sample, and better than with filled ones at its side.
             values, mask = torch.where(mask, values, filled), mask | (same_size | ~near_valid(mask))
-        result, reached = torch.where(mask, values, 0), mask
-        if not same_size:
+        known = torch.where(mask, values, 0)
+        if same_size:
+            parts: Iterator[Rows] = ((known[rows], mask[rows]) for rows in tile_slices(len(known), ROWS))
+        else:
             network = _network(model, depth.device)
-            result, reached = upsample_tiled(
-                result, mask, guide, axes, network, tile or _TILE, ensemble=ensemble, outline=fill in ("none", False)
-            )
-        if fill == "nearest" and not reached.all():
-            nearest = nearest_valid(values, mask, spacing=(axes[0].ratio, axes[1].ratio))
-            rows, columns = (axis.nearest_sample(depth.device) for axis in axes)
-            result = torch.where(reached, result, nearest[rows][:, columns])
-            reached = torch.ones_like(reached)
-        if not depth.is_floating_point():
-            rounded = result.round()
-            if not (mask & (values == 0)).any():
-                # An average of depths of both signs can round to 0, which would say that it is not valid.
-                rounded = torch.where(result.abs() < 1, torch.where(result < 0, -1.0, 1.0), rounded)
-            result = rounded
-    return torch.where(reached, result, math.nan if depth.is_floating_point() else 0).to(depth.dtype)
+            outline = fill in ("none", False)
+            parts = upsample_tiled(known, mask, guide, axes, network, tile or _TILE, ensemble=ensemble, outline=outline)
+        if fill == "nearest":
+            parts = _fill_nearest(parts, values, mask, axes)
+        zero_is_depth = bool((mask & (values == 0)).any())
+        start = 0
+        for part, reached in parts:
+            rows = slice(start, start + len(part))
+            result[rows], start = _convert(part, reached, depth.dtype, zero_is_depth=zero_is_depth), rows.stop
+    return result
+
+
+def _fill_nearest(
+    parts: Iterable[Rows], values: Tensor, valid: Tensor, axes: Sequence[AxisAlignment]
+) -> Iterator[Rows]:
+    """Yield the rows with the depth of the nearest valid sample where they are not valid."""
+    rows, columns = (axis.nearest_sample(values.device) for axis in axes)
+    nearest = None
+    for part, reached in parts:
+        own, rows = rows[: len(part)], rows[len(part) :]
+        if not reached.all():
+            if nearest is None:
+                nearest = nearest_valid(values, valid, spacing=(axes[0].ratio, axes[1].ratio))
+            part, reached = torch.where(reached, part, nearest[own][:, columns]), torch.ones_like(reached)
+        yield part, reached
+
+
+def _convert(values: Tensor, valid: Tensor, dtype: torch.dtype, *, zero_is_depth: bool) -> Tensor:
+    """Return rows of the result in its dtype, integers rounded, and marked where they are not valid."""
+    if not dtype.is_floating_point:
+        rounded = values.round()
+        if not zero_is_depth:
+            # An average of depths of both signs can round to 0, which would say that it is not valid.
+            rounded = torch.where(values.abs() < 1, torch.where(values < 0, -1.0, 1.0), rounded)
+        values = rounded
+    return torch.where(valid, values, math.nan if dtype.is_floating_point else 0).to(dtype)
 
 
 def _check(depth: Tensor, guide: Tensor, valid: Tensor | None, tile: int | None) -> None:

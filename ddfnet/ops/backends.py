@@ -41,9 +41,13 @@ _override: torch.library.Library | None = None  # holds the Python kernels befor
 _overridden: set[str] = set()  # the operators whose Python kernel it holds
 
 
+class BackendError(NotImplementedError, ValueError):
+    """Choice of a backend that is none, or that cannot serve a device: `ddfnet` answers it in one line."""
+
+
 def _check(name: str, source: str) -> str:
     if name not in NAMES:
-        raise ValueError(f"{source} must be one of {', '.join(map(repr, NAMES))}, got {name!r}")
+        raise BackendError(f"{source} must be one of {', '.join(map(repr, NAMES))}, got {name!r}")
     return name
 
 
@@ -118,7 +122,7 @@ def resolve(device: torch.device) -> tuple[str, str]:
     if name != "auto":
         ok, reason = can_run(name, device)
         if not ok:
-            raise NotImplementedError(
+            raise BackendError(
                 f"the backend {name!r} was asked for and cannot serve a tensor on {device}: {reason}. "
                 f'Use backend("auto"), or see `ddfnet env`'
             )

@@ -204,6 +204,17 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     assert torch.load(output / "checkpoints" / "last.ckpt")["global_step"] == 3
     assert main(["train", "depth", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
     assert same(output / "model.safetensors", unbroken.output / "model.safetensors")
+    assert not list(output.rglob(".*.part"))
+
+
+def test_sigterm_ends_it_after_the_step_with_143(unbroken: SimpleNamespace, tmp_path: Path) -> None:
+    """By Lightning's own handler, so that its callbacks are told and nothing is half done."""
+    output = tmp_path / "run"
+    assert killing.run(arguments(output, data__workers=0), killing.terminate_at_step, 4) == 143
+    assert torch.load(output / "checkpoints" / "last.ckpt")["global_step"] == 3
+    assert not list(output.rglob(".*.part"))
+    assert main(["train", "depth", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]) == 0
+    assert same(output / "model.safetensors", unbroken.output / "model.safetensors")
 
 
 def test_a_loss_that_is_not_a_number_stops_and_says_how_to_go_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 from ddfnet.cli import upsample
 from ddfnet.depth import batch, pairing
 from ddfnet.errors import UserError
-from tests.upsampling import Run, depth_map, pair, refused
+from tests.upsampling import Run, arguments, depth_map, pair, refused
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_bad_outputs(tmp_path: Path, calls: list, run: Run, monkeypatch: pytest.
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "touch", denied)
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
     refused(run(depth, "--guide", guide, "-o", tmp_path / "out.png"), tmp_path / "out.png", "Permission denied")
     assert not calls
 
@@ -104,7 +105,7 @@ def test_sizes_that_do_not_fit(small: tuple[int, int]) -> None:
     ("error", "said"),
     [
         (ValueError("offset must be positive"), "a.png: offset must be positive"),
-        (MemoryError(), "a.png: not enough memory; give a --tile"),
+        (MemoryError(), "a.png: not enough memory; give --tile 512"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "a.png: not enough memory"),
     ],
 )
@@ -117,6 +118,41 @@ def test_errors_of_the_function(
     monkeypatch.setattr("ddfnet.depth.upsample.upsample_depth", fails)
     depth, guide = pair(tmp_path)
     refused(run(depth, "--guide", guide, "-o", tmp_path / "out.png"), said)
+
+
+@pytest.mark.parametrize(
+    ("given", "mend"),
+    [
+        ((), "give --tile 512"),
+        (("--tile", 1024, "--jobs", 2), "give --tile 512"),
+        (("--tile", 512, "--jobs", 2), "give fewer --jobs than 2"),
+        (("--tile", 256), "the guide, the result and about 1 GiB are needed"),
+    ],
+)
+def test_where_memory_is_short_what_helps_is_said(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, given: tuple[object, ...], mend: str
+) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("ddfnet.depth.upsample.upsample_depth", short)
+    done = run(*arguments(folder, *given))
+    assert done.status == 1 and done.err.count(f": not enough memory; {mend}") == 4
+
+
+def test_a_file_that_memory_is_too_short_for_is_not_called_broken(
+    folder: Path, calls: list, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ddfnet.depth.io.pillow import Png
+
+    def short(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Png, "read", short)
+    done = run(*arguments(folder))
+    said = [line.rpartition(".png: ")[2] for line in done.err.splitlines()[1:]]
+    assert done.status == 1 and len(said) == 4
+    assert all("memory" in line and not {"broken", "bug", "MemoryError"} & set(line.split()) for line in said)
 
 
 def test_samples_beside_the_photograph(tmp_path: Path, run: Run, network: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ddfnet.depth.io.claims import map_shape
 from ddfnet.depth.io.registry import DepthFormat, DepthMap, register_format
+from ddfnet.depth.io.rows import write_rows
 from ddfnet.errors import DataError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Pgm(DepthFormat):
         if not max(int(values.max()), largest // 256 + 1) <= maxval <= largest:
             maxval = largest
         stream.write(b"P5\n%d %d\n%d\n" % (values.shape[1], values.shape[0], maxval))
-        stream.write(values.astype(">u1" if values.dtype.itemsize == 1 else ">u2").tobytes())
+        write_rows(stream, values, f">u{values.dtype.itemsize}")
 
     def _is_swapped(self, values: Array) -> bool:
         """Return whether no value is above the largest of a Kinect's raw ones only if its bytes are swapped."""
@@ -79,7 +80,8 @@ class Dpt(DepthFormat):
         return _read_floats(stream, height, width)
 
     def write(self, stream: BinaryIO, values: Array) -> None:
-        stream.write(self._HEADER.pack(self._TAG, values.shape[1], values.shape[0]) + values.astype("<f4").tobytes())
+        stream.write(self._HEADER.pack(self._TAG, values.shape[1], values.shape[0]))
+        write_rows(stream, values, "<f4")
 
 
 @register_format
@@ -100,7 +102,8 @@ class Colmap(DepthFormat):
         return _read_floats(stream, height, width)
 
     def write(self, stream: BinaryIO, values: Array) -> None:
-        stream.write(b"%d&%d&1&" % (values.shape[1], values.shape[0]) + values.astype("<f4").tobytes())
+        stream.write(b"%d&%d&1&" % (values.shape[1], values.shape[0]))
+        write_rows(stream, values, "<f4")
 
 
 def _read_floats(stream: BinaryIO, height: int, width: int) -> Array:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ddfnet.depth.io.registry import DepthFormat, DepthMap, register_format
+from ddfnet.depth.io.rows import write_rows
 from ddfnet.errors import DataError
 from ddfnet.images import decode
 
@@ -77,7 +78,7 @@ class Pfm(DepthFormat):
         scale = scale if math.isfinite(scale) and scale > 0 else 1.0
         # Pillow's own writer has no scale. A negative one means that the low byte is first.
         stream.write(b"Pf\n%d %d\n%s\n" % (values.shape[1], values.shape[0], repr(-float(scale)).encode()))
-        stream.write(values[::-1].astype("<f4").tobytes())
+        write_rows(stream, values[::-1], "<f4")
 
 
 def to_channel(image: Image.Image) -> Array:
