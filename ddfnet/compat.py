@@ -26,7 +26,7 @@ from ddfnet.nn.branches import ChannelBranch, SpatialBranch, check_channels, che
 from ddfnet.nn.filter_norm import filter_norm
 from ddfnet.nn.upsample import resize
 from ddfnet.ops.recording import recordable
-from ddfnet.pretrained import load_state_dict_checked, parse_checkpoint, read, reading
+from ddfnet.pretrained import load_state_dict_checked, parse_checkpoint, read, reading_weights
 
 __all__ = ["DDFPack", "DDFUpPack", "FilterNorm", "ddf", "load_official"]
 
@@ -369,7 +369,7 @@ def load_official(
     if isinstance(checkpoint, Mapping):
         state = parse_checkpoint(checkpoint).weights
     else:
-        with reading(Path(checkpoint)):
+        with reading_weights(Path(checkpoint)):
             state = read(Path(checkpoint)).weights
     if not is_official(state):
         raise ValueError(

@@ -80,17 +80,17 @@ def run(options: argparse.Namespace) -> int:
 def _read(file: Path, name: str | None) -> tuple[nn.Module, Header, str, str | None]:
     """Return the network of a file, its header, what gave the weights their names, and a note."""
     from ddfnet.models.classifier import classifier_of, complete_preprocessing
-    from ddfnet.pretrained import header_of, network_of, read, reading
+    from ddfnet.pretrained import header_of, network_of, read, reading_weights
 
     name = None if name is None else _network_name(file, name)  # before the file is opened
     try:
-        with reading(file):
+        with reading_weights(file):
             content = read(file)
         if content.program == "ddfnet" and name is not None:
             raise UserError(f"--network is for weights that do not say it, and {file} is of `ddfnet train`")
         if content.header is None:
             name = name or _network_name(file, None)
-        with reading(file):
+        with reading_weights(file):
             if content.header is None or name is not None:
                 network = classifier_of(content.weights, str(name))
                 header = header_of(network)

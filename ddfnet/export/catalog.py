@@ -14,7 +14,7 @@ from ddfnet.export.inputs import Inputs, images, sample_inputs
 from ddfnet.family import CARAFE
 from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm
 from ddfnet.ops import ddf, ddf_upsample
-from ddfnet.pretrained import Header, header_of, load_with_header, reading
+from ddfnet.pretrained import Header, header_of, load_with_header, reading_weights
 
 _WEIGHTS = (".safetensors", ".ckpt", ".pth", ".tar")  # suffixes of files; .tar is that of *.pth.tar
 
@@ -159,7 +159,7 @@ def subject(name: str, checkpoint: Path | None = None) -> Subject:
     file = Path(name)
     if file.suffix in _WEIGHTS:
         loaded = load_with_header(file)
-        with reading(file):
+        with reading_weights(file):
             made = _subject_of(loaded.network, loaded.header)
         notes = [note for note in (loaded.note, made.note) if note is not None]
         made = replace(made, note="; ".join(notes) or None)

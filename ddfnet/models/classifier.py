@@ -18,12 +18,12 @@ from ddfnet.pretrained import (
     check_header,
     load_state_dict_checked,
     read,
-    reading,
+    reading_weights,
     register_kind,
 )
 from ddfnet.pretrained.fitting import Budget
 from ddfnet.pretrained.options import check_option, choice, integer, number, several, shown
-from ddfnet.pretrained.reader import one_line
+from ddfnet.pretrained.reader import first_line
 
 # Keys of timm's configuration: the inputs that a network expects, and the names of its parts.
 _PRETRAINED_CFG = ("pool_size", "crop_pct", "interpolation", "mean", "std", "first_conv", "classifier", "label_names")
@@ -74,7 +74,7 @@ def create_classifier(name: str, num_classes: int, options: dict[str, Any] | Non
     try:
         network: nn.Module = timm.create_model(name, num_classes=num_classes, **(options or {}))
     except _TIMM_ERRORS as error:
-        raise ValueError(f"network {name} with {options}: {one_line(error)}") from None
+        raise ValueError(f"network {name} with {options}: {first_line(error)}") from None
     if not hasattr(type(network), "init_args"):
         own: Any = network
         own.init_args = {"name": name, "num_classes": num_classes, "options": building_options(options or {})}
@@ -93,7 +93,7 @@ def load_classifier(file: Path, name: str) -> nn.Module:
     Raises:
         ValueError: the file is broken, or its weights are of another network.
     """
-    with reading(file):
+    with reading_weights(file):
         return classifier_of(read(file).weights, name)
 
 

@@ -17,7 +17,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxP
 from ddfnet.models.upsamplers import upsampler as build_upsampler
 from ddfnet.nn.starts import keep_start
 from ddfnet.ops.recording import recordable
-from ddfnet.pretrained import reading
+from ddfnet.pretrained import reading_weights
 
 REDUCTIONS = [4, 8, 16, 32]
 """Strides of the maps in pixels of the image."""
@@ -128,7 +128,7 @@ class PyramidBackbone(nn.Module):
             raise ValueError(f"norm must be {' or '.join(map(repr, _NORMS))}, got {norm!r}")
         if not timm.is_model(timm.models.split_model_name_tag(name)[0]):
             raise ValueError(f"backbone must be the name of a network of timm (timm.list_models()), got {name!r}")
-        with reading(Path(pretrained)) if isinstance(pretrained, str) else contextlib.nullcontext():
+        with reading_weights(Path(pretrained)) if isinstance(pretrained, str) else contextlib.nullcontext():
             if isinstance(pretrained, str):
                 options = {**options, "pretrained_cfg_overlay": {"file": pretrained}}
             body = timm.create_model(

@@ -12,7 +12,7 @@ after which `save`, `load`, ``ddfnet convert`` and ``ddfnet export`` know it, an
 
 from ddfnet.pretrained.fitting import Weights, load_state_dict_checked
 from ddfnet.pretrained.hub import PretrainedMixin
-from ddfnet.pretrained.reader import Content, parse_checkpoint, read, reading, strip_prefix
+from ddfnet.pretrained.reader import Content, parse_checkpoint, read, reading_weights, strip_prefix
 from ddfnet.pretrained.registry import _KINDS as _KINDS
 from ddfnet.pretrained.registry import Header, build, check_header, header_of, register_kind
 from ddfnet.pretrained.saving import (
@@ -40,7 +40,7 @@ __all__ = [
     "read",
     "read_card",
     "read_header",
-    "reading",
+    "reading_weights",
     "register_kind",
     "save",
     "strip_prefix",

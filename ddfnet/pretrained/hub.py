@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from ddfnet.files import atomic_write
 from ddfnet.pretrained.extras import import_extra
 from ddfnet.pretrained.fitting import Budget, Weights, load_state_dict_checked
-from ddfnet.pretrained.reader import one_line, read
+from ddfnet.pretrained.reader import first_line, read
 from ddfnet.pretrained.registry import Header, check_header, kind_of
 from ddfnet.pretrained.saving import load, save
 
@@ -135,7 +135,7 @@ class PretrainedMixin:
         except ModuleNotFoundError:
             raise
         except Exception as error:  # broken folders raise errors of many types
-            reason = f"{type(error).__name__}: {one_line(error)}"
+            reason = f"{type(error).__name__}: {first_line(error)}"
             raise ValueError(
                 f"{source}: a folder or hub id that {cls.__name__}.save_pretrained wrote is required ({reason})"
             ) from None

@@ -110,7 +110,7 @@ def parse_header(header: Any) -> Header | None:
 
 
 @contextmanager
-def reading(file: Path, wanted: str | None = None) -> Iterator[None]:
+def reading_weights(file: Path, wanted: str | None = None) -> Iterator[None]:
     """Turn any error of reading a file, or of building its network, into a ValueError of one line.
 
     Args:
@@ -124,14 +124,14 @@ def reading(file: Path, wanted: str | None = None) -> Iterator[None]:
     except ModuleNotFoundError:
         raise
     except Exception as error:  # broken files raise errors of many types
-        text = one_line(error)
+        text = first_line(error)
         if wanted is None:
             raise ValueError(f"{file}: {text}") from None
         reason = f"{type(error).__name__}: {text}"
         raise ValueError(f"{file}: {wanted} is required, *.safetensors or *.ckpt ({reason})") from None
 
 
-def one_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error, or its type.
 
     Torch's advice to run the code in a file is left out. A damaged file may put characters into it that steer a

@@ -12,7 +12,7 @@ from torch import nn
 from ddfnet.files import atomic_write
 from ddfnet.pretrained.fitting import Weights, load_state_dict_checked
 from ddfnet.pretrained.options import shown
-from ddfnet.pretrained.reader import Content, read, reading
+from ddfnet.pretrained.reader import Content, read, reading_weights
 from ddfnet.pretrained.registry import _KINDS, Header, build, check_header, header_of, kind_of
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -100,7 +100,7 @@ class Loaded(NamedTuple):
 def load_with_header(file: str | PathLike[str], kind: Any = None) -> Loaded:
     """Load the network of a file, as `load` does, and return its header too."""
     name = _name_of(kind)
-    with reading(Path(file), _left_by(name)):
+    with reading_weights(Path(file), _left_by(name)):
         content = read(Path(file))
         header = _header(content, name)
         return Loaded(network_of(header, content.weights), header, content.note)
@@ -128,7 +128,7 @@ def read_header(file: str | PathLike[str], kind: str | None = None) -> Header:
     Raises:
         ValueError, ModuleNotFoundError: as `load`.
     """
-    with reading(Path(file), _left_by(kind)):
+    with reading_weights(Path(file), _left_by(kind)):
         return _header(read(Path(file)), kind)
 
 

@@ -12,7 +12,7 @@ import lightning
 from torch import nn
 
 from ddfnet.models.classifier import complete_preprocessing
-from ddfnet.pretrained import load_with_header, read_card, reading
+from ddfnet.pretrained import load_with_header, read_card, reading_weights
 from ddfnet.pretrained.options import shown
 from ddfnet.tasks.classification.data import ClassificationData
 from ddfnet.tasks.classification.module import Classifier
@@ -88,7 +88,7 @@ def evaluate(
         network, header, note = load_with_header(file, "classification")
         if note is not None:
             notes.append(f"{file}: {note}")
-        with reading(file):
+        with reading_weights(file):
             preprocessing = complete_preprocessing(header.extra.get("preprocessing"), network)
         model_args: Any = header.init_args
         data = ClassificationData(
