@@ -184,11 +184,9 @@ def test_compiled_training_serves_other_sizes(case):
     check_training_at_other_sizes(case.layer.train(), case.inputs)
 
 
-@pytest.mark.parametrize("norm", ["filter", "batch", "sigmoid", "softmax", "none"])
-def test_compiled_training_of_every_norm_serves_other_sizes(norm):
-    """With one head and with several; the convolution between them chooses the format of its map."""
-    layers = DDF2d(8, norm=norm), nn.Conv2d(8, 8, 3, padding=1), DDF2d(8, heads=2, norm=norm)
-    check_training_at_other_sizes(nn.Sequential(*layers), lambda *size: (torch.randn(size[0], 8, *size[1:]),))
+@pytest.mark.parametrize("norm", ["batch", "sigmoid", "none"])
+def test_compiled_training_of_several_heads_serves_other_sizes(norm):
+    check_training_at_other_sizes(DDF2d(8, heads=2, norm=norm), lambda n, h, w: (torch.randn(n, 8, h, w),))
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
