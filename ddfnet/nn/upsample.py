@@ -231,6 +231,10 @@ def to_subpixel_major(x: Tensor, scale: tuple[int, int]) -> Tensor:
     """Reorder (N, C, sh*H, sw*W) to (N, sh*sw*C, H, W), sub-pixel major as `ddf_upsample` takes it."""
     n, c, height, width = x.shape
     sh, sw = scale
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        # By slices, whose derivatives are slower in eager mode: a convolution saves the permuted view, and Inductor
+        # (torch 2.14.1) cannot lower a saved view with symbolic strides.
+        return torch.cat([x[:, :, row::sh, column::sw] for row in range(sh) for column in range(sw)], 1)
     subpixels = x.reshape(n, c, height // sh, sh, width // sw, sw).permute(0, 3, 5, 1, 2, 4)
     return subpixels.reshape(n, sh * sw * c, height // sh, width // sw)
 
