@@ -118,6 +118,6 @@ def _is_alive(process: int, started: str) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # of another user
+    except OSError:  # another user has it
         pass
     return _start_of(process) in (started, None)

@@ -119,7 +119,7 @@ def left_by_a_dead_process(folder: Path) -> Path:
 def test_parts_of_dead_processes_are_removed(tmp_path: Path) -> None:
     part = left_by_a_dead_process(tmp_path)
     (tmp_path / "mine.part").touch()
-    (tmp_path / ".0123456789abcdef.part").touch()  # of an earlier version, which did not say whose it is
+    (tmp_path / ".0123456789abcdef.part").touch()  # an earlier version did not say whose it is
     files.remove_dead_parts(tmp_path)
     assert not part.exists() and len(list(tmp_path.iterdir())) == 2
 

@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         status = _TERMINATED
     except BrokenPipeError:
-        for stream in filter(None, (sys.stdout, sys.stderr)):  # what is left in them goes nowhere
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # the rest of their output goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         status = _PIPE_CLOSED
     finally:

@@ -63,7 +63,7 @@ def upsample_tiled(
     if outline and not valid.all():
         everywhere = torch.ones_like(valid)
         streams.append(_upsample_views(valid.double(), everywhere, guide, axes, network, tile, ensemble=ensemble))
-    for (result, reached), *shares in _in_step(streams):
+    for (result, reached), *shares in _together(streams):
         for share, _ in shares:
             reached &= share >= 0.5
         result += lowest
@@ -90,7 +90,7 @@ def _upsample_views(
         swapped = depth.T, valid.T, guide.transpose(0, 1), axes[::-1]
         views.append(_upsample_recursive(*swapped, network, tile, transposed=True))
     rows, columns = (axis.nearest_sample(depth.device) for axis in axes)
-    for found, *others in _in_step(views):
+    for found, *others in _together(views):
         for part in tile_slices(len(found[0]), ROWS):
             result, reached = (each[part] for each in found)
             for other, other_reached in others:
@@ -104,7 +104,7 @@ def _upsample_views(
         yield found
 
 
-def _in_step(streams: Sequence[Iterator[Rows]]) -> Iterator[list[Rows]]:
+def _together(streams: Sequence[Iterator[Rows]]) -> Iterator[list[Rows]]:
     """Yield the rows of several maps together, as far down as all have come: their tiles can end a row apart."""
     left: list[Rows | None] = [None] * len(streams)
     while True:

@@ -111,7 +111,7 @@ def test_what_a_killed_command_left_is_removed_by_the_next(tmp_path: Path, comma
 
 @unix
 def test_sigterm_ends_jobs_of_a_folder_at_their_next_tile(folder: Path, network: Path, command: Command) -> None:
-    """Which is long before the end of these maps, of 240 thousand tiles each."""
+    """These maps have 240 thousand tiles each, so the next one is long before their end."""
     for name in "abcd":
         Image.new("RGB", (1600, 1200)).save(folder / "rgb" / f"{name}.jpg")
         io.write(folder / "depth" / f"{name}.png", depth_map((300, 400)) % 999 + 1)
