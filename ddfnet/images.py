@@ -113,6 +113,9 @@ def to_colour(image: Image.Image) -> Image.Image:
     ):
         # Pillow takes each byte of a plane for a pixel.
         raise DataError("colours of 16 bits in a TIFF must not be in planes of their own; save them pixel by pixel")
+    if image.mode == "RGB" and "transparency" not in image.info:
+        image.load()
+        return image  # convert() would copy it
     if not image.mode.startswith("I"):
         return image.convert("RGB")
     grey = stretch(np.array(image, dtype=np.float32))

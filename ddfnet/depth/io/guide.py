@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddfnet.depth.sizes import ROWS, tile_slices
 from ddfnet.images import read_image
 
 if TYPE_CHECKING:
@@ -33,4 +34,8 @@ def read_guide(path: str | Path) -> Array:
     """
     import numpy as np
 
-    return np.array(read_image(path))
+    image = read_image(path)
+    values = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for rows in tile_slices(image.height, ROWS):  # an array of all rows would be copied two times more on its way
+        values[rows] = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
+    return values
