@@ -108,7 +108,6 @@ class FilterNorm(nn.Module):
             nn.init.zeros_(self.shift)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_dense("the input of FilterNorm", x)
         return filter_norm(x, self.filters, self.taps, self.kind, self.scale, self.shift, self.eps)
 
     def extra_repr(self) -> str:
@@ -141,6 +140,7 @@ def filter_norm(
     if not isinstance(x, Tensor) and is_recorded(x):
         normalized: Tensor = record_call(filter_norm, x, filters, taps, kind, scale, shift, eps)
         return normalized
+    check_dense("the input of FilterNorm", x)
     held = x.shape[1:].numel() if kind == "channel" else x.shape[1:2].numel()
     if held != filters * taps:
         layout = "filters*K values per sample" if kind == "channel" else "(N, filters*K, ...)"

@@ -107,7 +107,7 @@ def test_a_table_of_tiles_that_cannot_be_written(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("ddfnet.ops.backends.can_run", lambda name, device: (True, "made up"))
     missing = tmp_path / "missing" / "tiles.json"
     line = fails(1, "bench", "op", "--tune", str(missing))
-    assert line == f"ddfnet: error: cannot write {missing}: No such file or directory"
+    assert line == f"ddfnet: error: cannot write {missing}: there is no folder {missing.parent}"
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -154,7 +154,7 @@ class TestEveryCommand:
     ) -> None:
         file = tmp_path / "missing" / "results.json"
         line = fails(1, "bench", what, "--json", str(file))
-        assert line == f"ddfnet: error: cannot write {file}: No such file or directory"
+        assert line == f"ddfnet: error: cannot write {file}: there is no folder {file.parent}"
         line = fails(1, "bench", what, "--json", str(tmp_path))
         assert line == f"ddfnet: error: cannot write {tmp_path}: Is a directory"
 

@@ -133,7 +133,10 @@ def test_plots_that_cannot_be(committed: Path, tmp_path: Path, fails: Fails, mon
     assert line == f"ddfnet: error: {committed} would replace an input; write to another name"
     assert committed.read_bytes() == before
     missing = tmp_path / "missing" / "roofline.svg"
-    assert fails(1, *command, str(missing)) == f"ddfnet: error: cannot write {missing}: No such file or directory"
+    assert (
+        fails(1, *command, str(missing))
+        == f"ddfnet: error: cannot write {missing}: there is no folder {missing.parent}"
+    )
     assert "cannot draw" in fails(1, *command, str(tmp_path / "roofline.song"))
     file = changed(committed, tmp_path / "layer.json", lambda fields: [r.update(limit=None) for r in fields["results"]])
     assert "none of the results has a limit" in fails(1, "bench", "plot", file, "--out", str(tmp_path / "r.svg"))

@@ -238,7 +238,7 @@ def test_a_broken_card(pairs: Path, network: Path, fails: Fails) -> None:
 def test_an_unwritable_results_file(pairs: Path, tmp_path: Path, fails: Fails) -> None:
     file = tmp_path / "nowhere" / "results.json"
     line = fails(1, *evaluate("--data", pairs, "--methods", "nearest", "--json", file))
-    assert line == f"ddfnet: error: cannot write {file}: No such file or directory"
+    assert line == f"ddfnet: error: cannot write {file}: there is no folder {file.parent}"
 
 
 @pytest.mark.parametrize("words", [("--factor", "0"), ("--protocol", "dkn"), ("--factor", "x")])

@@ -487,15 +487,14 @@ def test_a_file_of_weights_says_nothing_about_the_data(
     saved = torch.load(unbroken / "checkpoints" / "last.ckpt")
     file = tmp_path / "other.ckpt"
     for preprocessing, message in (
-        ({**saved["header"]["preprocessing"], "allow_pipe": True}, "preprocessing must have size, crop_pct, "),
-        ({**saved["header"]["preprocessing"], "path": "/"}, "preprocessing must have size, crop_pct, "),
-        ({**saved["header"]["preprocessing"], "size": "x"}, f"{file}: its header must say how images are prepared, "),
-        (None, f"{file}: its header must say how images are prepared, "),
-        ([], f"{file}: its header must say how images are prepared, "),
+        ({**saved["header"]["preprocessing"], "allow_pipe": True}, "its preprocessing allow_pipe is none that"),
+        ({**saved["header"]["preprocessing"], "path": "/"}, "its preprocessing path is none that a file may have"),
+        ({**saved["header"]["preprocessing"], "size": "x"}, "its preprocessing size must be a whole number"),
+        ([], "its preprocessing must be a dictionary, got []"),
     ):
         torch.save({**saved, "header": {**saved["header"], "preprocessing": preprocessing}}, file)
         line = fails(1, "evaluate", "classification", "--checkpoint", str(file), "--data", str(images))
-        assert line.startswith(f"ddfnet: error: {message}")
+        assert line.startswith(f"ddfnet: error: {file}: {message}")
 
 
 @pytest.mark.parametrize(
@@ -648,7 +647,7 @@ def test_an_input_is_not_replaced_by_the_scores(
         ({"card": [1]}, "must hold a dictionary, got list"),
         ({"card": {"classes": "ab"}}, "must have classes that are a list of names, got 'ab'"),
         ({"card": {"classes": ["a", 3]}}, "must have classes that are a list of names, got ['a', 3]"),
-        ({"card": {"classes": ["a"]}}, "must have the classes that "),
+        ({"card": {"classes": ["a"]}}, "the class 'b' is none of those that the network is trained with, a"),
     ],
     ids=str,
 )

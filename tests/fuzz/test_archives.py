@@ -47,9 +47,9 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
 @contextmanager
 def bounded() -> Iterator[None]:
     """Check the time of a case, and the memory that the process has come to need."""
-    start, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start, memory = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < MEBIBYTES * 1024
 
 
