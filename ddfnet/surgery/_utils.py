@@ -26,7 +26,7 @@ def is_hooked(module: nn.Module) -> bool:
 
 def replaced_method(module: nn.Module) -> str | None:
     """Return the name of a method that the instance has in the place of its class's, as offloading sets ``forward``."""
-    names = (name for name in vars(module) if name != "reset_parameters")  # which no call of the layer needs
+    names = (name for name in vars(module) if name != "reset_parameters")  # no call needs it
     return next((name for name in names if callable(getattr(type(module), name, None))), None)
 
 
