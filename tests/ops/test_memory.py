@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from ddfnet.bench import memory
-from ddfnet.ops import library
+from ddfnet.ops import backends, library
 from tests.ops.cases import Case
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured on Linux only"),
-    pytest.mark.skipif(not library.can_run(torch.device("cpu"))[0], reason="no compiled kernel here"),
+    pytest.mark.skipif(
+        backends.chosen() != "auto" or not library.can_run(torch.device("cpu"))[0],
+        reason="the compiled kernel does not serve",
+    ),
 ]
 
 CASES = [
