@@ -147,7 +147,7 @@ class PyramidBackbone(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         own = next(self.parameters()).dtype
         levels: dict[str, Tensor] = self.fpn({str(level): each for level, each in enumerate(self.body(x.to(own)))})
-        if own == x.dtype:
+        if not isinstance(x, Tensor) or own == x.dtype:  # the stand-in of a tracer has no type to compare
             return levels
         return {name: each.to(x.dtype) for name, each in levels.items()}  # the heads compute with corners of boxes
 
