@@ -244,3 +244,11 @@ def test_a_compression_that_is_not_read_is_named(tmp_path: Path) -> None:
         else "requires the 'imagecodecs' package; run: pip install imagecodecs"
     )
     assert said in message(tmp_path / "a.tif")
+
+
+def test_the_number_of_pages_is_bounded(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for _ in range(100):
+            writer.write(np.ones((2, 2), np.uint16), contiguous=False)
+    with pytest.raises(ValueError, match="one depth map is required, the file has more than 64 pages"):
+        io.read(tmp_path / "a.tif")

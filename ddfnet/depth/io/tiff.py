@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from ddfnet.depth.io.claims import check_inflated, map_shape
@@ -28,6 +29,7 @@ _RASTER_TYPE, _POINT = 1025, 2  # key in the directory of keys, and its value wh
 _WHOLE = (1, 8, 32946, 32773)  # compressions that tifffile reads by itself: none, deflate (two numbers), PackBits
 _DEFLATE = (8, 32946)
 _BITS = (1, 8, 16, 32, 64)  # Pillow scales others, and tifffile has them only with a large package
+_MOST_PAGES = 64  # a map and its overviews are fewer; the pages of a damaged file can share bytes, and fill any memory
 _WHITE_IS_ZERO, _FLOAT_PREDICTOR = 0, 3  # values of PhotometricInterpretation and of Predictor
 _PILLOW = ("uint8", "uint16", "int16", "int32", "uint32", "float32")
 
@@ -113,9 +115,11 @@ def _page(stream: BinaryIO) -> Any:
     try:
         with _quiet():
             opened = tifffile.TiffFile(stream)
-            pages = [page.aspage() for page in opened.pages]
+            pages = [page.aspage() for page in islice(opened.pages, _MOST_PAGES + 1)]
     except tifffile.TiffFileError:
         raise DataError("not a TIFF file that can be read, or a broken one") from None
+    if len(pages) > _MOST_PAGES:
+        raise DataError(f"one depth map is required, the file has more than {_MOST_PAGES} pages")
     wanted = [page for page in pages if not (page.is_reduced or page.is_mask)]  # GDAL writes overviews behind it
     if len(wanted) != 1:
         raise DataError(f"one depth map is required, the file has {len(wanted)}")
