@@ -31,7 +31,7 @@ from ddfnet.pretrained import load_state_dict_checked, parse_checkpoint, read, r
 __all__ = ["DDFPack", "DDFUpPack", "FilterNorm", "ddf", "load_official"]
 
 EPS = 1e-10
-"""What the official code adds to the deviation of a filter."""
+"""Number that the official code adds to the deviation of a filter."""
 
 
 @recordable

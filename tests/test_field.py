@@ -17,6 +17,9 @@ ROWS = [
 def test_a_situation_names_its_test(row: list[str]) -> None:
     situation, right, since, test = row
     assert right.startswith(("yes", "no")) and since and situation
+    if test.strip(" |") == "none":
+        assert right.startswith("no") or "by hand" in right, "what is right has a test, or was tried by hand"
+        return
     file, _, function = test.strip(" `|").partition("::")
     assert (ROOT / file).is_file(), f"{file} is not there"
     assert not function or f"def {function}(" in (ROOT / file).read_text(), f"{file} has no {function}"

@@ -45,7 +45,9 @@ def _masked(gradients: Sequence[OptTensor], input: Tensor) -> tuple[Tensor, ...]
 def _kernel(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, *flat: Any) -> Tensor:
     tensors = input, channel_filter, spatial_filter
     geometry = check_call(*tensors, *flat)
-    output: Tensor = backends.kernels(input.device).ddf(*tensors, geometry)
+    kernels = backends.kernels(input.device)
+    # An empty batch may have any number of taps, since its filters take no memory: no loop over them.
+    output: Tensor = kernels.ddf(*tensors, geometry) if len(input) else empty_result(input, geometry)
     return output
 
 
@@ -60,7 +62,10 @@ def _backward_kernel(
     tensors = input, channel_filter, spatial_filter
     geometry = check_call(*tensors, *flat)
     check_backward(grad_output, input, geometry, mask)
-    return _masked(backends.kernels(input.device).ddf_backward(grad_output, *tensors, geometry, mask), input)
+    kernels = backends.kernels(input.device)
+    if not len(input):
+        return _masked(empty_gradients(tensors, mask), input)
+    return _masked(kernels.ddf_backward(grad_output, *tensors, geometry, mask), input)
 
 
 def _fake(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, *flat: Any) -> Tensor:

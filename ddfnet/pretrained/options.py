@@ -84,7 +84,7 @@ def check_plain(name: str, value: Any, depth: int = 0) -> None:
 # --- rules for the options of a kind ----------------------------------------------------------------------------------
 
 Rule = tuple[Callable[[Any], bool], str]
-"""What is required of an option, in code and in words."""
+"""Requirement of an option, in code and in words."""
 
 
 def integer(low: int, high: int) -> Rule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import ddfnet
 from ddfnet.ops import registration
 from tests.ops.cases import FORMATS, Case, assert_close, kernel, kernels, values
 
@@ -92,3 +93,13 @@ def test_floats_are_rounded_to_the_nearest_half(name: str, dtype: torch.dtype) -
                 x.contiguous(memory_format=memory_format), filter, None
             )
         assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("name", kernels())
+def test_an_empty_batch_takes_no_time_for_its_taps(name: str) -> None:
+    x, channel = torch.zeros(0, 4, 3, 3, requires_grad=True), torch.zeros(0, 4, 32767, 32767, requires_grad=True)
+    with kernel(name):
+        result = ddfnet.ddf(x, channel, None)
+        result.sum().backward()
+    assert result.shape == (0, 4, 3, 3)
+    assert x.grad.shape == x.shape and channel.grad.shape == channel.shape
