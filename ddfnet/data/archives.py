@@ -9,12 +9,14 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, BinaryIO
 
 from ddfnet.data.hidden import is_hidden
 from ddfnet.errors import DataError
+from ddfnet.reading import read_file
 
 _OPENERS: dict[bytes, Callable[..., Any]] = {  # by the first bytes
     b"\x1f\x8b": gzip.open,
@@ -67,14 +69,7 @@ def members(stream: IO[bytes], name: str, *, ahead: bool = False) -> Iterator[tu
         content = _decompressed(stream, ahead)
         with tarfile.open(fileobj=content, mode="r|", tarinfo=_Header) as archive:
             for header in archive:
-                if header.issym() or header.islnk() or header.isdev():
-                    raise DataError(
-                        f"{name}/{header.name} must be a file, got a link or a device; archive the files themselves "
-                        "(tar --dereference --hard-dereference)"
-                    )
-                if header.isreg() and not is_hidden(PurePosixPath(header.name)):
-                    if header.size > _LARGEST:
-                        raise DataError(f"{name}/{header.name} must have at most {_LARGEST} bytes, got {header.size}")
+                if _is_content(header, f"{name}/{header.name}"):
                     yield header.name, archive.extractfile(header).read()  # type: ignore[union-attr]
         _read_out(content)
     except DataError:
@@ -82,6 +77,93 @@ def members(stream: IO[bytes], name: str, *, ahead: bool = False) -> Iterator[tu
     except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name} is no tar archive, or a damaged one: {reason}") from None
+
+
+@dataclass(frozen=True)
+class TarIndex:
+    """Files of an uncompressed tar archive by the last parts of their names, each read where it lies.
+
+    It can be pickled, and be read by several processes: the archive is opened for each file.
+
+    Args:
+        path: the archive.
+        spans: the first byte of each file and the number of its bytes.
+    """
+
+    path: Path
+    spans: Mapping[str, tuple[int, int]]
+
+    @classmethod
+    def of(cls, path: Path, parts: int) -> TarIndex:
+        """Read the headers of an archive, and nothing else.
+
+        Args:
+            path: the archive.
+            parts: how many parts of the names count, from the last on. So folders around the files do not matter.
+
+        Raises:
+            DataError: the file is missing, is no tar archive, or a compressed or damaged one; it holds a link, a
+                device, or a file above 256 MiB.
+
+        Example:
+            >>> import io, tarfile, tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = Path(folder) / "images.tar"
+            ...     with tarfile.open(path, "w") as archive:
+            ...         header = tarfile.TarInfo("all/images/0.jpg")
+            ...         header.size = 4
+            ...         archive.addfile(header, io.BytesIO(b"JPEG"))
+            ...     TarIndex.of(path, 2).content("images/0.jpg")
+            b'JPEG'
+        """
+
+        def spans(stream: BinaryIO) -> dict[str, tuple[int, int]]:
+            head = stream.read(6)
+            if any(head.startswith(magic) for magic in _OPENERS):
+                raise DataError("an uncompressed tar archive is required, this one is compressed; decompress it first")
+            found = {}
+            end = stream.seek(0, 2)
+            stream.seek(0)
+            with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as archive:
+                for header in archive:
+                    if _is_content(header, header.name):
+                        if header.issparse():
+                            raise DataError(f"{header.name} must be stored as it is, got a sparse file")
+                        if header.offset_data + header.size > end:
+                            raise DataError(f"the archive ends within {header.name}; copy it again")
+                        found["/".join(PurePosixPath(header.name).parts[-parts:])] = header.offset_data, header.size
+            return found
+
+        return cls(path, read_file(path, spans, broken=" is no tar archive, or a damaged one"))
+
+    def content(self, name: str) -> bytes:
+        """Return a file of the archive.
+
+        Raises:
+            DataError: the archive cannot be read any more.
+            KeyError: there is no such file in it.
+        """
+        first, size = self.spans[name]
+
+        def part(stream: BinaryIO) -> bytes:
+            stream.seek(first)
+            return stream.read(size)
+
+        return read_file(self.path, part)
+
+
+def _is_content(header: tarfile.TarInfo, name: str) -> bool:
+    """Return whether a header is that of a file which counts; raise a `DataError` for what no archive may hold."""
+    if header.issym() or header.islnk() or header.isdev():
+        raise DataError(
+            f"{name} must be a file, got a link or a device; archive the files themselves "
+            "(tar --dereference --hard-dereference)"
+        )
+    if not header.isreg() or is_hidden(PurePosixPath(header.name)):
+        return False
+    if header.size > _LARGEST:
+        raise DataError(f"{name} must have at most {_LARGEST} bytes, got {header.size}")
+    return True
 
 
 class _Header(tarfile.TarInfo):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,9 @@ class Scene:
         guide: image (3, H, W), uint8.
         depth: (H, W), float32, in ``unit``; 0 where not valid.
         valid: (H, W), bool: whether the depth was measured.
-        unit: "m", "px" for disparities, "" where it is not known.
+        unit: "m", "px" for disparities, "levels" for those in grey levels of a file, "" where it is not known.
         origin: source of the scene, a sentence for readers of a result.
+        limits: least and largest value that a map of its kind can hold, such as (0, 255) for 8 bits; None for any.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Scene:
     valid: Tensor
     unit: str
     origin: str
+    limits: tuple[float, float] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -38,7 +41,16 @@ class Scene:
         return height, width
 
 
-def from_arrays(name: str, guide: Any, depth: Any, unit: str, origin: str) -> Scene:
+def from_arrays(
+    name: str,
+    guide: Any,
+    depth: Any,
+    unit: str,
+    origin: str,
+    *,
+    missing: Sequence[float] | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Scene:
     """Return the scene of NumPy arrays, valid where `ddfnet.depth.valid.valid_depth` says so.
 
     Args:
@@ -47,6 +59,8 @@ def from_arrays(name: str, guide: Any, depth: Any, unit: str, origin: str) -> Sc
         depth: (H, W), any real dtype.
         unit: unit of the depth.
         origin: source, a sentence.
+        missing: values that mean "no depth" besides nan and inf, as for `valid_depth`: None for 0, () for none.
+        limits: see `Scene`.
 
     Returns:
         The scene.
@@ -66,7 +80,7 @@ def from_arrays(name: str, guide: Any, depth: Any, unit: str, origin: str) -> Sc
             f"got {tuple(guide.shape)} and {tuple(depth.shape)}; resize the image to the depth map"
         )
     values = torch.tensor(depth.astype("float32"))
-    valid = valid_depth(values)
+    valid = valid_depth(values, missing=missing)
     if not valid.any():
         raise DataError(f"{name}: a depth map with a valid pixel is required, got only 0, nan and inf")
     return Scene(
@@ -76,4 +90,5 @@ def from_arrays(name: str, guide: Any, depth: Any, unit: str, origin: str) -> Sc
         valid=valid,
         unit=unit,
         origin=origin,
+        limits=limits,
     )

@@ -72,3 +72,12 @@ def test_aloe_from_a_folder_of_your_own(tmp_path):
 def test_aloe_is_not_there(tmp_path):
     with pytest.raises(DataError, match="aloeL.jpg.*install Debian's opencv-doc"):
         middlebury.aloe(tmp_path)
+
+
+def test_what_is_missing_can_be_told():
+    guide, depth = np.zeros((1, 3, 3), np.uint8), np.array([[0, 255, 7]], np.uint8)
+    assert from_arrays("a", guide, depth, "", "", missing=()).valid.all()
+    told = from_arrays("a", guide, depth, "", "", missing=(0, 255), limits=(0, 255))
+    assert told.valid.tolist() == [[False, False, True]]
+    assert told.depth.tolist() == [[0, 0, 7]]
+    assert told.limits == (0, 255)
