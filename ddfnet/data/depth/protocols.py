@@ -1,8 +1,9 @@
 """Evaluation protocols of the field: downsampling of a test map, and scoring of a result.
 
 `PAC` (PAC-Net, DDF-Up-Net) takes every f-th pixel; `BICUBIC` (DKN, SGNet, DORNet) averages with Pillow's bicubic
-filter, an easier input. Both leave out 6 pixels at the border, take the RMSE of each image, and average those; metres
-are reported as centimetres. `ddfnet.depth.alignment.aligned_bilinear` is the reference of both. No table may mix them.
+filter, an easier input. Both leave out 6 pixels at the border. `GDSR`, of guided depth super-resolution, has the input
+of `BICUBIC` and leaves out none. All take the RMSE of each image, and average those; metres are reported as
+centimetres. `ddfnet.depth.alignment.aligned_bilinear` is the reference of all. No table may mix them.
 """
 
 from __future__ import annotations
@@ -70,12 +71,14 @@ class Protocol(ABC):
             DataError: none is.
         """
         inside = torch.zeros_like(scene.valid)
-        inside[self.border : -self.border, self.border : -self.border] = True
+        rows, columns = (slice(self.border, max(0, size - self.border)) for size in scene.size)
+        inside[rows, columns] = True
         scored = scene.valid & inside
         if not scored.any():
+            place = f" further than {self.border} from the border" if self.border else ""
             raise DataError(
-                f"{scene.name}: a valid pixel further than {self.border} from the border is required to score a "
-                f"result, got none in {scene.size[0]}x{scene.size[1]} pixels"
+                f"{scene.name}: a valid pixel{place} is required to score a result, "
+                f"got none in {scene.size[0]}x{scene.size[1]} pixels"
             )
         return scored
 
@@ -95,11 +98,16 @@ class Protocol(ABC):
         if prediction.shape != scene.depth.shape:
             raise ValueError(f"{scene.name}: a map {scene.size} is required, got {tuple(prediction.shape)}")
         scored = self.scored(scene)
-        error = prediction[scored].double() - scene.depth[scored].double()
-        if not error.isfinite().all():
-            missing = int((~error.isfinite()).sum())
+        values = prediction[scored].double()
+        if not values.isfinite().all():
+            missing = int((~values.isfinite()).sum())
             raise ValueError(f"{scene.name}: a value at every scored pixel is required, got nan or inf at {missing}")
+        error = self.limited(values, scene) - scene.depth[scored].double()
         return error.square().mean().sqrt().item() * (100 if scene.unit == "m" else 1)
+
+    def limited(self, values: Tensor, scene: Scene) -> Tensor:
+        """Return the values of a result as they are scored, of any shape."""
+        return values
 
     def unit(self, scene: Scene) -> str:
         """Return the unit of `rmse`: cm for metres, else the scene's own."""
@@ -158,6 +166,17 @@ class _Bicubic(Protocol):
         return LowRes(_masked(known, torch.from_numpy(small).to(depth.device)), known, (factor - 1) / 2)
 
 
+class _Gdsr(_Bicubic):
+    """Holes are handled as `BICUBIC` does: the data of guided depth super-resolution has none."""
+
+    name = "gdsr"
+    border = 0
+
+    def limited(self, values: Tensor, scene: Scene) -> Tensor:
+        """Return the values clipped to the scene's limits, such as 0 to 255: a file of its type holds no others."""
+        return values if scene.limits is None else values.clamp(*scene.limits)
+
+
 def _check(depth: Tensor, valid: Tensor, factor: int) -> None:
     if depth.ndim != 2 or valid.shape != depth.shape or valid.dtype != torch.bool:
         raise ValueError(
@@ -173,4 +192,5 @@ def _masked(valid: Tensor, depth: Tensor) -> Tensor:
 
 PAC: Protocol = _Pac()
 BICUBIC: Protocol = _Bicubic()
-PROTOCOLS = {protocol.name: protocol for protocol in (PAC, BICUBIC)}
+GDSR: Protocol = _Gdsr()
+PROTOCOLS = {protocol.name: protocol for protocol in (PAC, BICUBIC, GDSR)}

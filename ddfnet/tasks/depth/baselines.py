@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -69,6 +70,22 @@ def bicubic(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offse
     return functional.grid_sample(samples, grid[None], "bicubic", "border", align_corners=True)[0, 0] + mean
 
 
+def bicubic_pillow(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:
+    """Upsample by Pillow's bicubic filter (a = -0.5), without the guide: the bicubic row of published `gdsr` tables.
+
+    The samples lie in the middle of their blocks, wherever they were taken. It overshoots at edges. Samples that are
+    not valid are first filled with their nearest valid ones.
+    """
+    from PIL import Image
+
+    height, width = _size(guide)
+    rows, columns = (samples * factor for samples in low.shape)
+    small = Image.fromarray(nearest_valid(low, low_valid).numpy())
+    blocks = torch.from_numpy(np.array(small.resize((columns, rows), Image.Resampling.BICUBIC)))
+    # The last pixels can lie behind the last block, where every f-th pixel was taken.
+    return blocks[torch.arange(height).clamp(max=rows - 1)][:, torch.arange(width).clamp(max=columns - 1)]
+
+
 def joint_bilateral(low: Tensor, low_valid: Tensor, guide: Tensor, *, factor: int, offset: float) -> Tensor:
     """Apply OpenCV's joint bilateral filter to the aligned bilinear map, with weights from the guide.
 
@@ -125,6 +142,7 @@ METHODS: dict[str, Method] = {
     "bilinear-half-pixel": bilinear_half_pixel,
     "nearest": nearest,
     "bicubic": bicubic,
+    "bicubic-pillow": bicubic_pillow,
     "joint-bilateral": joint_bilateral,
     "guided-filter": guided_filter,
     "ddfnet": ddfnet(),

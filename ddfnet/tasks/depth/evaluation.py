@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddfnet.data.depth.middlebury15 import BICUBIC_LEVELS
 from ddfnet.data.depth.nyu import HALF_PIXEL_BILINEAR_CM
 from ddfnet.data.depth.protocols import Protocol
 from ddfnet.data.depth.scenes import Scene
@@ -65,7 +66,7 @@ def evaluate(
     Args:
         methods: methods by their names in the rows; see `ddfnet.tasks.depth.baselines.METHODS`.
         scenes: scenes, read one at a time.
-        protocol: `PAC` or `BICUBIC`.
+        protocol: one of `ddfnet.data.depth.protocols.PROTOCOLS`.
         factor: pixels per sample.
         repeats: calls of each method; its time is that of the fastest.
 
@@ -73,7 +74,8 @@ def evaluate(
         One row per scene and method, in that order.
 
     Raises:
-        DataError: a scene has no pixel to score, or no valid sample at this factor.
+        DataError: a scene has no pixel to score, or no valid sample at this factor; a method raised it, and the message
+            names both.
         ValueError: a method returned a wrong size, or nan or inf at a scored pixel; the message names it.
 
     Example:
@@ -93,7 +95,10 @@ def evaluate(
         flying = FlyingPixels(scene.depth, scene.valid, scored)
         reference: float | None = None
         for name, method in {REFERENCE: bilinear, **methods}.items():
-            prediction, seconds = _timed(method, low.depth, low.valid, scene.guide, factor, low.offset, repeats)
+            try:
+                prediction, seconds = _timed(method, low.depth, low.valid, scene.guide, factor, low.offset, repeats)
+            except DataError as error:
+                raise DataError(f"{name}: {scene.name}: {error}") from None
             try:
                 rmse = protocol.rmse(prediction, scene)
             except ValueError as error:
@@ -214,6 +219,26 @@ def check_nyu(rows: Sequence[Row]) -> None:
         raise ValueError("bilinear-half-pixel under pac at 4x, 8x or 16x is required to check the protocol on NYU")
     if abs(mine.rmse - expected) > 0.01:
         raise DataError(f"bilinear on NYU at {mine.factor}x must come to {expected} cm, got {mine.rmse:.3f}")
+
+
+def check_middlebury15(rows: Sequence[Row]) -> None:
+    """Check that the fifteen Middlebury pairs under `gdsr` give the known bicubic error.
+
+    Args:
+        rows: rows of all scenes at one factor, ``bicubic-pillow`` among the methods.
+
+    Raises:
+        DataError: the error differs by more than 0.01 grey levels.
+        ValueError: rows without that method, protocol or factor.
+    """
+    mine = next((row for row in average(rows) if row.method == "bicubic-pillow"), None)
+    expected = None if mine is None else BICUBIC_LEVELS.get(mine.factor)
+    if mine is None or expected is None or mine.protocol != "gdsr":
+        raise ValueError("bicubic-pillow under gdsr at 4x, 8x or 16x is required to check the protocol on Middlebury")
+    if abs(mine.rmse - expected) > 0.01:
+        raise DataError(
+            f"bicubic on middlebury15 at {mine.factor}x must come to {expected} levels, got {mine.rmse:.3f}"
+        )
 
 
 def _timed(

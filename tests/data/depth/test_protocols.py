@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddfnet.data.depth.protocols import BICUBIC, PAC, PROTOCOLS
+from ddfnet.data.depth.protocols import BICUBIC, GDSR, PAC, PROTOCOLS
 from ddfnet.data.depth.scenes import Scene
 from ddfnet.depth.alignment import aligned_bilinear
 from ddfnet.errors import DataError
@@ -21,8 +21,8 @@ def scene(height=32, width=40, unit="m"):
 
 
 def test_by_name():
-    assert {"pac": PAC, "bicubic": BICUBIC} == PROTOCOLS
-    assert all(protocol.border == 6 for protocol in PROTOCOLS.values())
+    assert {"pac": PAC, "bicubic": BICUBIC, "gdsr": GDSR} == PROTOCOLS
+    assert [protocol.border for protocol in PROTOCOLS.values()] == [6, 6, 0]
 
 
 @pytest.mark.parametrize(("factor", "first"), [(1, 0), (2, 0), (3, 1), (4, 1), (8, 3), (16, 7)])
@@ -90,6 +90,56 @@ def test_bad_maps(protocol):
     for factor in (0, -4, 32):
         with pytest.raises(ValueError, match=f"a factor from 1 up to the map's size is required, got {factor}"):
             protocol.lowres(torch.ones(8, 8), valid, factor)
+
+
+def step(low, high, height=8, width=16):
+    """Return a scene with an edge between two blocks, (H, W)."""
+    values = torch.full((height, width), float(low))
+    values[:, width // 2 :] = high
+    guide = torch.zeros(3, height, width, dtype=torch.uint8)
+    return Scene("step", guide, values, torch.ones(height, width, dtype=torch.bool), "levels", "Two values.")
+
+
+def test_gdsr_samples_a_step_as_the_filter_says():
+    """A cubic filter (a = -0.5) as wide as four blocks, which reads two pixels of each."""
+    edge = step(0, 256)
+    low, known, offset = GDSR.lowres(edge.depth, edge.valid, 2)
+    assert low.tolist() == 4 * [[0, 0, -3, 17, 239, 259, 256, 256]]
+    assert known.all()
+    assert offset == GDSR.offset(2) == 0.5
+
+
+def test_gdsr_has_the_input_of_bicubic():
+    whole = scene(37, 43)
+    holed = replace(whole, valid=torch.rand(37, 43) < 0.8)
+    for own in (whole, holed):
+        cropped = GDSR.crop(own, 8)
+        assert cropped.size == (32, 40)
+        a, b = (protocol.lowres(cropped.depth, cropped.valid, 8) for protocol in (GDSR, BICUBIC))
+        assert torch.equal(a.depth, b.depth) and torch.equal(a.valid, b.valid)
+
+
+def test_gdsr_scores_every_pixel():
+    truth = scene(10, 12, unit="levels")
+    prediction = truth.depth.clone()
+    prediction[0, 0] += 3
+    prediction[-1, -1] -= 4
+    assert GDSR.scored(truth).all()
+    assert GDSR.rmse(prediction, truth) == pytest.approx(math.sqrt(25 / 120), rel=1e-5)
+    nothing = replace(truth, valid=torch.zeros(10, 12, dtype=torch.bool))
+    with pytest.raises(DataError, match="room: a valid pixel is required to score a result, got none in 10x12 pixels"):
+        GDSR.scored(nothing)
+
+
+def test_gdsr_clips_a_result_to_what_its_file_could_hold():
+    truth = replace(step(0, 255), limits=(0, 255))
+    prediction = truth.depth + torch.where(truth.depth > 0, 300.0, -7.0)
+    prediction[0, 0] = 4
+    assert GDSR.rmse(prediction, truth) == pytest.approx(math.sqrt(16 / 128))
+    assert GDSR.rmse(prediction, replace(truth, limits=None)) > 100
+    prediction[0, 0] = math.inf
+    with pytest.raises(ValueError, match="step: a value at every scored pixel is required, got nan or inf at 1"):
+        GDSR.rmse(prediction, truth)
 
 
 def test_rmse_by_hand():

@@ -1,7 +1,9 @@
 """Methods: the positions of their samples, filling, and filters that follow the guide."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ddfnet.data.depth.protocols import PAC, PROTOCOLS
 from ddfnet.tasks.depth.baselines import METHODS, ddfnet
@@ -68,6 +70,16 @@ def test_bicubic_is_torchs_where_the_samples_lie_in_the_middle_of_their_blocks()
     expected = torch.nn.functional.interpolate(low[None, None], scale_factor=4, mode="bicubic", align_corners=False)
     result = METHODS["bicubic"](low, low > 0, torch.zeros(3, 36, 40), factor=4, offset=1.5)
     torch.testing.assert_close(result[8:-8, 8:-8], expected[0, 0, 8:-8, 8:-8])
+
+
+def test_pillows_bicubic_is_pillows():
+    low = torch.rand(9, 10) + 1
+    expected = Image.fromarray(low.numpy()).resize((40, 36), Image.Resampling.BICUBIC)
+    result = METHODS["bicubic-pillow"](low, low > 0, torch.zeros(3, 36, 40), factor=4, offset=1)
+    assert np.array_equal(result, np.array(expected))
+    behind = METHODS["bicubic-pillow"](low, low > 0, torch.zeros(3, 35, 41), factor=4, offset=1)
+    assert torch.equal(behind[:, :40], result[:35])
+    assert torch.equal(behind[:, 40], result[:35, 39])
 
 
 @pytest.mark.parametrize("name", ["joint-bilateral", "guided-filter"])

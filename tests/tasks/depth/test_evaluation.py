@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ddfnet.data.depth.protocols import BICUBIC, PAC, PROTOCOLS
+from ddfnet.data.depth.protocols import BICUBIC, GDSR, PAC, PROTOCOLS
 from ddfnet.data.depth.scenes import Scene
 from ddfnet.errors import DataError
 from ddfnet.tasks.depth.baselines import METHODS, bilinear
-from ddfnet.tasks.depth.evaluation import as_table, average, check_nyu, evaluate
+from ddfnet.tasks.depth.evaluation import as_table, average, check_middlebury15, check_nyu, evaluate
 
 
 def scene(name="room", height=45, width=53, unit="m"):
@@ -139,6 +139,38 @@ def test_on_nyu_the_published_bilinear_must_come_out():
     for other in (evaluate(half, [scene()], BICUBIC, 4), evaluate(half, [scene()], PAC, 2), rows[::2], []):
         with pytest.raises(ValueError, match="bilinear-half-pixel under pac at 4x, 8x or 16x is required"):
             check_nyu(other)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "limits", "expected"),
+    [(40, 200, (0, 255), 160 * 0.087510240), (0, 255, None, 255 * 0.087510240), (0, 255, (0, 255), 255 * 0.087050951)],
+)
+def test_bicubic_under_gdsr_by_hand(low, high, limits, expected):
+    """An edge between blocks at 2x: the filter's weights as fractions, down and up again, and no border left out."""
+    values = torch.full((8, 16), float(low))
+    values[:, 8:] = high
+    edge = Scene("edge", torch.zeros(3, 8, 16), values, values > -1, "levels", "Two values.", limits)
+    rows = evaluate({"bicubic-pillow": METHODS["bicubic-pillow"]}, [edge], GDSR, 2)
+    assert rows[1].rmse == pytest.approx(expected, rel=1e-6)
+
+
+def test_on_middlebury15_the_known_bicubic_must_come_out():
+    pillow = {"bicubic-pillow": METHODS["bicubic-pillow"]}
+    rows = evaluate(pillow, [scene("middlebury 01"), scene("middlebury 03")], GDSR, 8)
+    with pytest.raises(DataError, match=r"bicubic on middlebury15 at 8x must come to 3.766 levels, got "):
+        check_middlebury15(rows)
+    check_middlebury15([replace(row, rmse=rmse) for row, rmse in zip(rows, (5.0, 3.766, 5.0, 3.784), strict=True)])
+    for other in (evaluate(pillow, [scene()], BICUBIC, 8), evaluate(pillow, [scene()], GDSR, 2), rows[::2], []):
+        with pytest.raises(ValueError, match="bicubic-pillow under gdsr at 4x, 8x or 16x is required"):
+            check_middlebury15(other)
+
+
+def test_what_a_method_cannot_do_names_it_and_the_scene():
+    def broken(low, low_valid, guide, *, factor, offset):
+        raise DataError("raised KeyError: 'a'")
+
+    with pytest.raises(DataError, match="^broken: room: raised KeyError: 'a'$"):
+        evaluate({"broken": broken}, [scene()], PAC, 4)
 
 
 @pytest.mark.parametrize("factor", [4, 8, 16])
