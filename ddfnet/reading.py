@@ -58,7 +58,7 @@ def reading(name: str | Path, *, broken: str = BROKEN) -> Iterator[None]:
         raise DataError(f"{name}{broken}: {one_line(error)}") from None
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return the text of an error in one line of at most 400 characters, all of them printable.
 
     Files have names in them, of channels for example, which may be anything.

@@ -69,6 +69,8 @@ def _inputs(options: argparse.Namespace) -> Iterator[Path]:
                 yield Path(each)
                 if Path(each).suffix:
                     yield Path(each).with_suffix(".json")
+                if program := str(each).rpartition(":")[0]:
+                    yield Path(program)  # FILE.py of FILE.py:FUNCTION
 
 
 def _write(file: Path, tables: Sequence[EvaluationTable]) -> None:

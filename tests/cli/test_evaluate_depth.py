@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +18,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ddfnet.cli.main import main
+from ddfnet.data.depth import nyu8
+from ddfnet.data.depth.middlebury15 import BICUBIC_LEVELS, NAMES
 from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.pretrained import header_of, load, save
 from ddfnet.tasks.depth import baselines
+from tests.depth_archives import disparity, middlebury, nyu, write_tar
 
 Fails = Callable[..., str]
 
@@ -160,6 +164,150 @@ def test_motorcycle(capsys: pytest.CaptureFixture[str]) -> None:
     assert "motorcycle" in text.lower() and "1.000" in text
 
 
+# --- gdsr, and data in archives -------------------------------------------------------------------------------------
+
+
+def test_gdsr_on_data_of_a_folder(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every table has aligned bilinear and Pillow's bicubic, whose error is that of Pillow down and up again."""
+    results = tmp_path / "results.json"
+    options = ("--data", pairs, "--factor", "8", "--methods", "nearest", "--protocol", "gdsr", "--json", results)
+    assert main(evaluate(*options)) == 0
+    assert capsys.readouterr().out.startswith("protocol gdsr\n")
+    rows = json.loads(results.read_text())["rows"]
+    assert [row["method"] for row in rows] == 3 * ["bilinear", "bicubic-pillow", "nearest"]
+    for row, file in zip(rows[1:6:3], sorted((pairs / "depth").iterdir()), strict=True):
+        truth = np.asarray(Image.open(file), np.float32)
+        small = Image.fromarray(truth).resize((8, 6), Image.Resampling.BICUBIC)
+        error = np.asarray(small.resize((64, 48), Image.Resampling.BICUBIC), np.float64) - truth
+        assert row["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-6)
+    assert rows[7]["scene"] == "mean of 2"
+    assert rows[7]["rmse"] == pytest.approx((rows[1]["rmse"] + rows[4]["rmse"]) / 2)
+
+
+def test_middlebury15(tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Fails) -> None:
+    """Other pairs than the fifteen are found out, where an error of those is known."""
+    file = write_tar(tmp_path / "middlebury15.tar", middlebury())
+    options = ("--data", "middlebury15", "--root", file, "--methods", "--protocol", "gdsr")
+    line = fails(1, *evaluate(*options, "--factor", "4"))
+    assert line.startswith("ddfnet: error: bicubic on middlebury15 at 4x must come to 2.176 levels, got ")
+    capsys.readouterr()
+    assert main(evaluate(*options, "--factor", "2")) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[3:6] for line in lines if line[:2] == ["mean", "of"]] == [
+        ["bilinear", "2x", lines[-2][5]],
+        ["bicubic-pillow", "2x", lines[-1][5]],
+    ]
+    assert lines[-1][6] == "levels"
+    assert main(evaluate("--data", "middlebury15", "--root", file, "--methods", "nearest", "--factor", "2")) == 0
+
+
+def test_the_fifteen_have_the_known_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maps of 18x21 pixels, which count as 16x20: the mean error of Pillow's bicubic filter is compared."""
+    file = write_tar(tmp_path / "middlebury15.tar", middlebury())
+    errors = []
+    for name in NAMES:
+        truth = disparity(name)[:16, :20].astype(np.float32)
+        small = Image.fromarray(truth).resize((5, 4), Image.Resampling.BICUBIC)
+        large = np.asarray(small.resize((20, 16), Image.Resampling.BICUBIC), np.float64).clip(0, 255)
+        errors.append(np.sqrt(((large - truth) ** 2).mean()))
+    monkeypatch.setitem(BICUBIC_LEVELS, 4, float(np.mean(errors)))
+    options = ("--data", "middlebury15", "--root", file, "--methods", "--protocol", "gdsr", "--factor", "4")
+    assert main(evaluate(*options)) == 0
+    assert f"{np.mean(errors):.3f} levels" in capsys.readouterr().out
+
+
+def test_nyu8_is_measured_on_its_test_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nyu8, "COUNT", 1003)
+    file = write_tar(tmp_path / "nyu8.tar", nyu(range(1000, 1003)))
+    options = ("--data", "nyu8", "--root", file, "--methods", "--protocol", "gdsr", "--factor", "4")
+    assert main(evaluate(*options)) == 0
+    text = capsys.readouterr().out
+    assert "nyu8 1000" in text and "nyu8 1002" in text and "mean of 3" in text and " cm " in text
+
+
+@pytest.mark.parametrize(("name", "file"), [("nyu8", "nyu8.tar"), ("middlebury15", "middlebury15.tar")])
+def test_archives_that_are_not_there_or_others(tmp_path: Path, fails: Fails, name: str, file: str) -> None:
+    options = ("--data", name, "--methods", "nearest")
+    assert fails(1, *evaluate(*options)) == f"ddfnet: error: --data {name} requires --root with the path of {file}"
+    missing = tmp_path / file
+    assert fails(1, *evaluate(*options, "--root", missing)) == (
+        f"ddfnet: error: {missing}: cannot be read: No such file or directory"
+    )
+    other = write_tar(tmp_path / "other.tar", {"a/b.txt": b"words"})
+    line = fails(1, *evaluate(*options, "--root", other))
+    assert line.startswith(f"ddfnet: error: {other}: ") and "is required in the archive, there is none" in line
+    other.write_bytes(b"no archive")
+    line = fails(1, *evaluate(*options, "--root", other))
+    assert line.startswith(f"ddfnet: error: {other} is no tar archive, or a damaged one: ")
+
+
+# --- functions of the user ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a file of functions."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import numpy as np\n"
+        "def repeat(low, guide, factor):\n"
+        "    height, width = guide.shape[:2]\n"
+        "    return low.repeat(factor, 0).repeat(factor, 1)[:height, :width]\n"
+        "def fails(low, guide, factor):\n"
+        "    raise RuntimeError('out of ideas')\n"
+        "def turned(low, guide, factor):\n"
+        "    return repeat(low, guide, factor).T\n"
+        "def holed(low, guide, factor):\n"
+        "    return np.where(guide[..., 0] > 100, repeat(low, guide, factor), np.nan)\n"
+    )
+    return file
+
+
+def test_a_function_beside_the_others(
+    pairs: Path, mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.json"
+    options = ("--data", pairs, "--factor", "4", "--methods", "nearest", "--beside", f"{mine}:repeat")
+    assert main(evaluate(*options, "--protocol", "gdsr", "--json", results)) == 0
+    assert f"{mine}:repeat" in capsys.readouterr().out
+    rows = json.loads(results.read_text())["rows"]
+    errors = {(row["scene"], row["method"]): row["rmse"] for row in rows}
+    assert len(errors) == 3 * 4
+    for scene in ("0", "1", "mean of 2"):
+        assert errors[scene, f"{mine}:repeat"] == errors[scene, "nearest"]
+
+
+def test_functions_that_fail(pairs: Path, mine: Path, fails: Fails) -> None:
+    for name, reason in (
+        ("fails", f"raised RuntimeError: out of ideas ({mine}, line 6)"),
+        ("turned", "an array (48, 64) must be returned, got (64, 48)"),
+        ("holed", "a depth must be returned for every pixel, got nan or inf at "),
+    ):
+        line = fails(1, *evaluate("--data", pairs, "--factor", "4", "--methods", "--beside", f"{mine}:{name}"))
+        assert line.startswith(f"ddfnet: error: {mine}:{name}: 0: {reason}")
+
+
+def test_functions_that_there_are_not(pairs: Path, mine: Path, tmp_path: Path, fails: Fails) -> None:
+    for name, reason in (
+        (f"{mine}:missing", f"--beside {mine}:missing: a function missing is required in {mine}, there is none"),
+        (f"{tmp_path}/no.py:f", f"--beside {tmp_path}/no.py:f: {tmp_path}/no.py: no such file"),
+        ("repeat", "--beside must be FILE.py:FUNCTION, got 'repeat'"),
+    ):
+        assert fails(1, *evaluate("--data", pairs, "--beside", name)) == f"ddfnet: error: {reason}"
+
+
+def test_the_file_of_a_function_is_no_results_file(pairs: Path, mine: Path, fails: Fails) -> None:
+    before = mine.read_text()
+    line = fails(1, *evaluate("--data", pairs, "--beside", f"{mine}:repeat", "--json", mine))
+    assert line == f"ddfnet: error: {mine} would replace an input; write to another name"
+    assert mine.read_text() == before
+
+
 # --- wrong use ----------------------------------------------------------------------------------------------------
 
 
@@ -170,7 +318,8 @@ def test_an_unknown_method(pairs: Path, fails: Fails) -> None:
 
 def test_unknown_data(fails: Fails) -> None:
     assert fails(1, *evaluate("--data", "nowhere", "--methods", "nearest")) == (
-        "ddfnet: error: --data must be some of motorcycle, aloe, nyu, or a folder with rgb/ and depth/, got 'nowhere'"
+        "ddfnet: error: --data must be some of motorcycle, aloe, nyu, nyu8, middlebury15, or a folder with rgb/ and "
+        "depth/, got 'nowhere'"
     )
 
 
@@ -185,11 +334,11 @@ def test_nyu_without_its_file(tmp_path: Path, fails: Fails) -> None:
 
 def test_the_place_of_two_data_sets_or_of_none(tmp_path: Path, fails: Fails) -> None:
     assert fails(1, *evaluate("--data", "nyu", "motorcycle", "aloe", "--root", tmp_path)) == (
-        "ddfnet: error: --root is the place of one of aloe and nyu, got --data nyu motorcycle aloe; evaluate them one "
-        "by one"
+        "ddfnet: error: --root is the place of aloe, nyu, nyu8 or middlebury15, got --data nyu motorcycle aloe; "
+        "evaluate them one by one"
     )
     assert fails(1, *evaluate("--root", tmp_path)) == (
-        "ddfnet: error: --root is the place of one of aloe and nyu, got --data motorcycle; leave it out"
+        "ddfnet: error: --root is the place of aloe, nyu, nyu8 or middlebury15, got --data motorcycle; leave it out"
     )
 
 

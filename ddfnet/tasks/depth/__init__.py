@@ -26,19 +26,20 @@ def _training() -> Training:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--protocol", choices=("pac", "bicubic"), default="pac", help="(%(default)s)")
+    parser.add_argument("--protocol", choices=("pac", "bicubic", "gdsr"), default="pac", help="(%(default)s)")
     parser.add_argument(
         "--data",
         nargs="+",
         default=["motorcycle"],
         metavar="NAME|DIR",
-        help="motorcycle, aloe, nyu, or a folder with rgb/ and depth/ (%(default)s)",
+        help="motorcycle, aloe, nyu, nyu8, middlebury15, or a folder with rgb/ and depth/ (%(default)s)",
     )
     parser.add_argument(
         "--root",
         type=Path,
         metavar="FILE",
-        help="nyu_depth_v2_labeled.mat for nyu; the folder with aloeL.jpg and aloeGT.png for aloe",
+        help="nyu_depth_v2_labeled.mat for nyu; nyu8.tar and middlebury15.tar for those; the folder with aloeL.jpg and "
+        "aloeGT.png for aloe",
     )
     parser.add_argument("--unit", default="", help="unit of a folder's depth; m is reported in cm")
     parser.add_argument("--factor", nargs="+", type=positive_int, default=[4, 8, 16], metavar="N", help="(4 8 16)")
@@ -53,6 +54,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--methods", nargs="*", metavar="NAME", help="methods to compare with; the error for a wrong name lists them"
+    )
+    parser.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="FILE.py:FUNCTION",
+        help="a function of a Python file of yours, which is run: a method beside the others; may be repeated. It is "
+        "called as function(low, guide, factor) with the small map (h, w), float32, 0 where its depth is missing, the "
+        "image (H, W, 3), uint8, and the factor, and returns the depth (H, W), all NumPy arrays. A parameter called "
+        "offset is given the pixel of sample 0, one called valid the mask (h, w) of the samples",
     )
     parser.add_argument(
         "--probe",

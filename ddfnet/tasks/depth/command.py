@@ -11,20 +11,23 @@ from typing import Any
 
 import cv2
 
-from ddfnet.data.depth import folder, middlebury, nyu
+from ddfnet.data.depth import folder, middlebury, middlebury15, nyu, nyu8
+from ddfnet.data.depth.middlebury15 import BICUBIC_LEVELS
 from ddfnet.data.depth.nyu import HALF_PIXEL_BILINEAR_CM
 from ddfnet.data.depth.protocols import PROTOCOLS
 from ddfnet.data.depth.scenes import Scene
 from ddfnet.depth.network import GuidedUpsampler
-from ddfnet.errors import UserError
+from ddfnet.errors import UserError, listed
 from ddfnet.pretrained import load, read_card
-from ddfnet.tasks.depth import baselines, evaluation, probes
+from ddfnet.tasks.depth import baselines, beside, evaluation, probes
 from ddfnet.tasks.depth.baselines import METHODS, Method
 from ddfnet.tasks.depth.evaluation import Row
 from ddfnet.tasks.evaluation import EvaluationTable, short_names
 
-_NAMED = ("motorcycle", "aloe", "nyu")
-_ROOTED = ("aloe", "nyu")  # the scenes that --root is for
+_FILES = {"nyu": "nyu_depth_v2_labeled.mat", "nyu8": "nyu8.tar", "middlebury15": "middlebury15.tar"}  # for --root
+_NAMED = ("motorcycle", "aloe", *_FILES)
+_ROOTED = ("aloe", *_FILES)  # the scenes that --root is for
+_REFERENCES = ("bilinear", "bilinear-half-pixel", "bicubic-pillow")  # not measured unless asked for, or where they must
 _LISTED = 20  # scenes that a table lists; with more it has only the averages
 
 
@@ -47,7 +50,7 @@ def run(options: argparse.Namespace) -> Iterator[EvaluationTable]:
     rooted = [name for name in _ROOTED if name in options.data]
     if options.root is not None and len(rooted) != 1:
         raise UserError(
-            f"--root is the place of one of {' and '.join(_ROOTED)}, got --data {' '.join(options.data)}; "
+            f"--root is the place of {listed(_ROOTED)}, got --data {' '.join(options.data)}; "
             + ("evaluate them one by one" if rooted else "leave it out")
         )
     if options.threads is not None:
@@ -55,8 +58,9 @@ def run(options: argparse.Namespace) -> Iterator[EvaluationTable]:
     protocol = PROTOCOLS[options.protocol]
     data: list[dict[str, Any]] = []
     names = _method_names(options)
+    functions = beside.load(options.beside)
     networks = _networks(options.checkpoint, names)
-    methods = _methods(names, networks, options.probe)
+    methods = {**_methods(names, networks, options.probe), **functions}
     facts = {"protocol": options.protocol, "data": data, "networks": [own.as_dict() for own in networks]}
     for name in options.data:
         scenes = _scenes(name, options)
@@ -78,14 +82,15 @@ def _method_names(options: argparse.Namespace) -> list[str]:
         raise UserError("--probe requires --checkpoint with the networks to probe")
     names = options.methods
     if names is None:
-        names = [name for name in METHODS if name not in ("bilinear", "bilinear-half-pixel")]
+        names = [name for name in METHODS if name not in _REFERENCES]
         if options.checkpoint:
             names.remove("ddfnet")  # the checkpoints take the place of the package's network
     for name in names:
         if name not in METHODS:
             raise UserError(f"--methods must be some of {', '.join(METHODS)}, got {name!r}")
-    # The published figures of NYU are checked by this method.
-    return ["bilinear-half-pixel", *names] if "nyu" in options.data else names
+    # By these the known figures of NYU and of middlebury15 are checked; every table of gdsr has the second.
+    first = {"bilinear-half-pixel": "nyu" in options.data, "bicubic-pillow": options.protocol == "gdsr"}
+    return [*(name for name, must in first.items() if must), *names]
 
 
 def _networks(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[_Network]:
@@ -122,10 +127,12 @@ def _scenes(name: str, options: argparse.Namespace) -> Sequence[Scene]:
         return [middlebury.motorcycle()]
     if name == "aloe":
         return [middlebury.aloe(options.root) if options.root is not None else middlebury.aloe()]
-    if name == "nyu":
+    if name in _FILES:
         if options.root is None:
-            raise UserError("--data nyu requires --root with the path of nyu_depth_v2_labeled.mat")
-        return nyu.load(options.root, "test")
+            raise UserError(f"--data {name} requires --root with the path of {_FILES[name]}")
+        if name == "middlebury15":
+            return middlebury15.load(options.root)
+        return nyu8.load(options.root) if name == "nyu8" else nyu.load(options.root)
     if not Path(name).is_dir():
         raise UserError(f"--data must be some of {', '.join(_NAMED)}, or a folder with rgb/ and depth/, got {name!r}")
     return folder.load(name, options.unit)
@@ -138,7 +145,10 @@ def _bar(scenes: Sequence[Scene], title: str) -> Iterable[Scene]:
 
 
 def _check(name: str, rows: Sequence[Row], factor: int) -> None:
-    """Check the published error on NYU where there is one."""
+    """Check the known error on NYU and on middlebury15 where there is one."""
 
-    if name == "nyu" and rows[0].protocol == "pac" and factor in HALF_PIXEL_BILINEAR_CM:
+    protocol = rows[0].protocol
+    if name == "nyu" and protocol == "pac" and factor in HALF_PIXEL_BILINEAR_CM:
         evaluation.check_nyu(rows)
+    if name == "middlebury15" and protocol == "gdsr" and factor in BICUBIC_LEVELS:
+        evaluation.check_middlebury15(rows)
