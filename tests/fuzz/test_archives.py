@@ -28,8 +28,10 @@ from PIL import Image
 from ddfnet.data.archives import members
 from ddfnet.data.classification import cifar10, fashion_mnist
 from ddfnet.data.classification.webdataset import EncodedImage, samples
+from ddfnet.data.depth import middlebury15
 from ddfnet.data.detection import coco, voc
 from ddfnet.errors import DataError
+from tests.depth_archives import disparity, middlebury
 from tests.detection_folders import coco as make_coco
 from tests.detection_folders import voc as make_voc
 from tests.detection_folders import voc_xml
@@ -133,6 +135,24 @@ def test_archives_of_cifar10(cases: Cases, tmp_path: Path) -> None:
         if found is not None and len(found.train) == len(expected.train) and broken != whole:
             assert found.train.images.shape == expected.train.images.shape
             assert found.train.labels.max() < len(found.classes)
+
+
+def test_archives_that_are_read_in_place(cases: Cases, tmp_path: Path) -> None:
+    """Damage headers more often than their share of the bytes: a wrong place must not pass for a depth map."""
+    file = tmp_path / "m.tar"
+    for rng in cases:
+        form = int(rng.choice([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
+        broken = bytearray(tar(middlebury(), form))
+        if rng.random() < 0.5:
+            starts = [place for place in range(0, len(broken), 512) if broken[place + 257 : place + 262] == b"ustar"]
+            place = int(rng.choice(starts)) + int(rng.integers(512))
+            broken[place] = int(rng.choice(list(b"0179 \0\xff\x80-")))
+        else:
+            broken = bytearray(damage(bytes(broken), rng))
+        file.write_bytes(broken)
+        for index, name in enumerate(middlebury15.NAMES):
+            scene = refuses(lambda: middlebury15.load(file)[index])  # noqa: B023
+            assert scene is None or np.array_equal(scene.depth.numpy(), disparity(name))
 
 
 def test_shards(cases: Cases, tmp_path: Path) -> None:
