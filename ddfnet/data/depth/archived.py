@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-Pair = tuple[str, str]  # names of an image and of its depth map in the archive, FOLDER/FILE
-Make = Callable[[str, "Array", "Array"], Scene]
+_Pair = tuple[str, str]  # names of an image and of its depth map in the archive, FOLDER/FILE
+_Make = Callable[[str, "Array", "Array"], Scene]
 
 
-def load(file: str | Path, pairs: Sequence[Pair], make: Make, size: tuple[int, int] | None = None) -> ArchivedScenes:
+def load(file: str | Path, pairs: Sequence[_Pair], make: _Make, size: tuple[int, int] | None = None) -> ArchivedScenes:
     """Return the scenes of an archive, which are read on access.
 
     Args:
@@ -51,7 +51,7 @@ def load(file: str | Path, pairs: Sequence[Pair], make: Make, size: tuple[int, i
 class ArchivedScenes(Sequence[Scene]):
     """Scenes by the names of their images and depth maps in an archive; see `load`."""
 
-    def __init__(self, archive: TarIndex, pairs: Sequence[Pair], make: Make, size: tuple[int, int] | None) -> None:
+    def __init__(self, archive: TarIndex, pairs: Sequence[_Pair], make: _Make, size: tuple[int, int] | None) -> None:
         self.archive, self.pairs, self.make, self.size = archive, pairs, make, size
 
     def __len__(self) -> int:

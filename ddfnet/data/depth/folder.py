@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
+import numpy as np
+
 from ddfnet.data.depth.scenes import Scene, from_arrays
 from ddfnet.depth.io import FORMATS, GUIDES, read, read_guide
 from ddfnet.depth.known_layouts import files_by_stem
@@ -65,12 +67,14 @@ class FolderScenes(Sequence[Scene]):
         values = found.values
         if found.missing is not None:
             values = values * valid_depth(values, missing=(found.missing,))
+        whole = np.iinfo(values.dtype) if values.dtype.kind in "iu" else None
         scene = from_arrays(
             str(depth),  # messages name the file
             read_guide(guide),
             values,
             self.unit,
             f"{guide} and {depth}.",
+            limits=(whole.min, whole.max) if whole else None,
         )
         return replace(scene, name=depth.stem)
 

@@ -34,6 +34,14 @@ def test_files_of_one_name_are_a_scene(folder):
     assert scenes[1:][0].name == "b"
 
 
+def test_the_type_of_a_map_limits_its_values(folder):
+    np.save(folder / "depth" / "a.npy", np.full((4, 6), 1.5, np.float32))
+    Image.fromarray(np.full((4, 6), 9, np.uint8)).save(folder / "depth" / "b.png")
+    assert [scene.limits for scene in folders.load(folder)] == [None, (0, 255)]
+    np.save(folder / "depth" / "a.npy", np.full((4, 6), 15, np.int16))
+    assert folders.load(folder)[0].limits == (-(2**15), 2**15 - 1)
+
+
 @pytest.mark.parametrize(("lonely", "where"), [("rgb/c.png", "depth"), ("depth/c.png", "rgb")])
 def test_a_file_without_partner(folder, lonely, where):
     (folder / lonely).touch()
