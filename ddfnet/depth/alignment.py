@@ -36,7 +36,7 @@ class AxisAlignment:
     offset: float
 
     @property
-    def centred(self) -> bool:
+    def is_centered(self) -> bool:
         """True where each sample lies in the middle of its block of ``ratio`` pixels."""
         return abs(self.offset - (self.ratio - 1) / 2) < 1e-6
 

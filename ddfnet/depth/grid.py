@@ -33,18 +33,18 @@ class UpsampleGrid(NamedTuple):
 
     Where the two grids have the same step, the grid's pixels are laid on whole pixels of the guide: half a pixel of
     displacement is less than what interpolating the guide would blur. A half is rounded down, or with ``up`` up; the
-    two err to opposite sides. With ``centred`` the sample lies in the middle of its block, between two pixels: the
+    two err to opposite sides. With ``centered`` the sample lies in the middle of its block, between two pixels: the
     blocks of averages then are blocks of the guide.
     """
 
     axis: AxisAlignment
     factor: int
     up: bool = False
-    centred: bool = False
+    centered: bool = False
 
     @property
     def first(self) -> float:
-        return (self.factor - 1) / 2 if self.centred else (self.factor - 1) // 2
+        return (self.factor - 1) / 2 if self.centered else (self.factor - 1) // 2
 
     @property
     def offset(self) -> float:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 SAMPLES = ("point", "average", "bicubic")
 """Ways to take a sample from its block: the value at one place, the mean, or an antialiased bicubic reduction."""
 
-_FLAT = 0.1  # share of an edge's height by which the surfaces beside it may change from sample to sample
+_FLAT = 0.1  # largest change of a surface beside an edge, from sample to sample, in shares of the edge's height
 _HEIGHT = 0.1  # share of the map's range: smaller steps are relief and noise
 _BETWEEN = (0.2, 0.8)  # where a sample is mixed: between the two sides of an edge, in shares of its height
 # Shares of the edges with a mixed sample, from which on the samples are averages, and bicubic ones. On 30 real maps at

@@ -138,7 +138,7 @@ def _upsample_recursive(
     The rows are those of the map itself also where all arguments are those of the map ``transposed``.
     """
     factor, last = grid_factor(max(axis.ratio for axis in axes), network.scale_factor)
-    grids = [UpsampleGrid(axis, factor, up=transposed, centred=samples != "point") for axis in axes]
+    grids = [UpsampleGrid(axis, factor, up=transposed, centered=samples != "point") for axis in axes]
     if last:
         wanted = [grid.guide_pixels() for grid in grids]
         colourwise = any(axis.ratio != factor for axis in axes)

@@ -50,8 +50,8 @@ def upsample_depth(
         out_p = \sum_i w_{p,i}\, \bigl(depth_i + g_i (p - p_i)\bigr), \qquad w_{p,i} \ge 0, \quad \sum_i w_{p,i} = 1
 
     over the valid samples i near pixel p, with weights w that the network predicts and the slope g of each sample's own
-    surface (half of it as the slope of the average; see `ddfnet.depth.planes`). Where the samples are averages, the result
-    is then brought to give them again, see ``samples``. So for every input:
+    surface (half of it as the slope of the average; see `ddfnet.depth.planes`). Where the samples are averages, the
+    result is then brought to give them again, see ``samples``. So for every input:
 
     - a plane is upsampled as the plane, at any ratio and offset;
     - an output lies between the smallest and the largest valid sample of the 5x5 around it, and is set to the nearer
@@ -141,7 +141,7 @@ def upsample_depth(
         else:
             options = {"ensemble": ensemble, "outline": fill in ("none", False)}
             if samples == "auto":
-                samples = find_samples(known, mask) if all(axis.centred for axis in axes) else "point"
+                samples = find_samples(known, mask) if all(axis.is_centered for axis in axes) else "point"
             network = _network(model, depth.device)
             parts = upsample_tiled(known, mask, guide, axes, network, tile or _TILE, samples=samples, **options)
         if fill == "nearest":
@@ -214,7 +214,7 @@ def _check_samples(samples: str, axes: Sequence[AxisAlignment]) -> None:
     if samples not in ("auto", *SAMPLES):
         ways = ", ".join(map(repr, SAMPLES))
         raise ValueError(f"samples must be 'auto', {ways}, got {samples!r}")
-    if samples in ("average", "bicubic") and not all(axis.centred for axis in axes):
+    if samples in ("average", "bicubic") and not all(axis.is_centered for axis in axes):
         offsets = ", ".join(f"{axis.offset:g} at ratio {axis.ratio:g}" for axis in axes)
         raise ValueError(
             f"samples={samples!r} needs each sample in the middle of its block, offset (ratio - 1) / 2, got offset "

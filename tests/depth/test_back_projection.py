@@ -61,7 +61,7 @@ def test_auto_takes_the_offset_of_points_for_what_it_is() -> None:
 
 @pytest.mark.parametrize("ratio", [2, 3, 4, 5.25, 8, 16, 24])
 def test_a_plane_of_averages_is_upsampled_as_the_plane(ratio: float) -> None:
-    """The mean of a block of a plane is its value in the middle of the block."""
+    """On a plane the mean of a block is the depth in its middle."""
     size = 14
     pixels = round(size * ratio)
     ratio = pixels / size
