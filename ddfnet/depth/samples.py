@@ -57,8 +57,8 @@ def find_samples(depth: Tensor, valid: Tensor) -> str:
 
     At an edge between two surfaces a point sample mostly lies on one of the two, an average anywhere between them, and
     a bicubic reduction, whose kernel is wider than a block, has a mixed sample at nearly every edge. Looked at are the
-    edges along rows and columns between flat surfaces. Where fewer than 10 are found it is ``"point"``, for then little
-    can be won.
+    edges along rows and columns between flat surfaces. Where fewer than 10 are found it is ``"average"``: a sensor's
+    sample is a mean over what its pixel sees, and noise hides its edges.
 
     Args:
         depth: (h, w), floating.
@@ -78,11 +78,11 @@ def find_samples(depth: Tensor, valid: Tensor) -> str:
 
     known = depth[valid]
     if known.numel() < 2:
-        return "point"
+        return "average"
     least = _HEIGHT * float(known.max() - known.min())
     places = torch.cat([_edge_places(depth, valid, least), _edge_places(depth.T, valid.T, least)])
     if len(places) < _EDGES:
-        return "point"
+        return "average"
     low, high = _BETWEEN
     mixed = float(((places > low) & (places < high)).double().mean())
     return "point" if mixed < _AVERAGE else "average" if mixed < _BICUBIC else "bicubic"

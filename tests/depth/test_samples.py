@@ -68,12 +68,12 @@ def test_what_is_not_valid_is_not_looked_at() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 3), (1, 40), (40, 1), (0, 0)])
-def test_of_too_few_samples_nothing_is_told(shape: tuple[int, int]) -> None:
-    assert find_samples(torch.rand(shape), torch.ones(shape, dtype=torch.bool)) == "point"
+def test_too_few_samples_are_averages(shape: tuple[int, int]) -> None:
+    assert find_samples(torch.rand(shape), torch.ones(shape, dtype=torch.bool)) == "average"
 
 
-def test_a_plane_and_noise_have_no_edges() -> None:
+def test_without_edges_they_are_averages() -> None:
     everywhere = torch.ones(64, 64, dtype=torch.bool)
     plane = torch.arange(64.0).expand(64, 64)
-    assert find_samples(plane, everywhere) == "point"
-    assert find_samples(torch.rand(64, 64, generator=torch.Generator().manual_seed(0)), everywhere) == "point"
+    assert find_samples(plane, everywhere) == "average"
+    assert find_samples(torch.full((64, 64), 7.0), everywhere) == "average"
