@@ -22,7 +22,7 @@ Run = Callable[..., "Outcome"]
 Outcome = SimpleNamespace  # status, out, err
 
 
-def nearest(depth, guide, *, valid=None, ratio=None, offset=None, model="auto", tile=None, fill=False, ensemble=True):
+def nearest(depth, guide, *, valid=None, **options):
     """Give each pixel, in place of the network, the sample of its block, 0 or nan where that is not valid."""
     rows, columns = (np.arange(new) * old // new for new, old in zip(guide.shape, depth.shape, strict=False))
     missing = 0 if depth.dtype.kind in "iu" else np.nan

@@ -18,6 +18,7 @@ from ddfnet.depth.missing import FILLS
 from ddfnet.depth.orientation import ORIENTATIONS
 from ddfnet.depth.progress import progress_bar
 from ddfnet.depth.result_type import DTYPES
+from ddfnet.depth.samples import SAMPLES
 from ddfnet.errors import UserError, require
 
 _MODULES = ("numpy", "PIL", "pyamg", "safetensors", "scipy", "tqdm")
@@ -109,6 +110,13 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--ratio", type=numbers, metavar="N|Y,X", help="pixels of the guide per depth sample (by the sizes)"
+    )
+    parser.add_argument(
+        "--samples",
+        choices=("auto", *SAMPLES),
+        default="auto",
+        help="the way each depth sample was taken: the depth at one place (point), the mean of its block (average), or "
+        "an antialiased bicubic reduction (bicubic); %(default)s tells by the edges",
     )
     parser.add_argument(
         "--stretch", action="store_true", help="allow a guide of another aspect ratio, if it shows the same view"

@@ -35,6 +35,11 @@ class AxisAlignment:
     ratio: float
     offset: float
 
+    @property
+    def is_centered(self) -> bool:
+        """True where each sample lies in the middle of its block of ``ratio`` pixels."""
+        return abs(self.offset - (self.ratio - 1) / 2) < 1e-6
+
     def positions(self, device: torch.device | str = "cpu") -> Tensor:
         """Return the position of each pixel in samples, (pixels,), float64, held between the outermost samples."""
         pixels = torch.arange(self.pixels, dtype=torch.float64, device=device)

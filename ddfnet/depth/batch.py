@@ -40,7 +40,7 @@ class Settings:
     """Settings of a batch: those of `ddfnet.upsample_depth`, and those of its files.
 
     Attributes:
-        ratio, offset, model, tile, fill, ensemble: see `ddfnet.upsample_depth`.
+        ratio, offset, samples, model, tile, fill, ensemble: see `ddfnet.upsample_depth`.
         invalid: values that mean missing besides nan and inf, in place of 0.
         zero: "valid" where 0 is a depth, "missing" where it is none whatever ``invalid`` and the file say.
         least: smallest value of a mask that counts, for a map of confidences; None where all but 0 do.
@@ -57,6 +57,7 @@ class Settings:
 
     ratio: float | tuple[float, float] | None = None
     offset: float | tuple[float, float] | None = None
+    samples: str = "auto"
     model: str | Path | GuidedUpsampler = "auto"
     tile: int | None = None
     fill: str | None = None
@@ -213,7 +214,7 @@ def _upsample(job: Job, depth: Array, guide: Array, valid: Array, settings: Sett
     from ddfnet.depth.upsample import upsample_depth
 
     options: dict[str, Any] = {
-        name: getattr(settings, name) for name in ("ratio", "offset", "model", "tile", "fill", "ensemble")
+        name: getattr(settings, name) for name in ("ratio", "offset", "samples", "model", "tile", "fill", "ensemble")
     }
     try:
         return upsample_depth(depth, guide, valid=valid, **options)

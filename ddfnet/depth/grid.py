@@ -33,16 +33,18 @@ class UpsampleGrid(NamedTuple):
 
     Where the two grids have the same step, the grid's pixels are laid on whole pixels of the guide: half a pixel of
     displacement is less than what interpolating the guide would blur. A half is rounded down, or with ``up`` up; the
-    two err to opposite sides.
+    two err to opposite sides. With ``centered`` the sample lies in the middle of its block, between two pixels: the
+    blocks of averages then are blocks of the guide.
     """
 
     axis: AxisAlignment
     factor: int
     up: bool = False
+    centered: bool = False
 
     @property
-    def first(self) -> int:
-        return (self.factor - 1) // 2
+    def first(self) -> float:
+        return (self.factor - 1) / 2 if self.centered else (self.factor - 1) // 2
 
     @property
     def offset(self) -> float:
@@ -67,7 +69,7 @@ class UpsampleGrid(NamedTuple):
         It is read there or at another one beside it, for interpolating would put points between two surfaces.
         """
         steps = torch.arange(self.axis.pixels, dtype=torch.float64) - self.offset
-        pixels = (steps * (self.factor / self.axis.ratio) - 1e-9).round().long() + self.first
+        pixels = (steps * (self.factor / self.axis.ratio) + self.first - 1e-9).round().long()
         return self._reading(pixels.clamp(0, self.axis.samples * self.factor - 1), None, 1.0)
 
     def _reading(self, pixels: Tensor, offset: float | None, step: float) -> Reading:
@@ -77,7 +79,8 @@ class UpsampleGrid(NamedTuple):
             places = offset + (places - self.first) * step
         # Sample i is in the middle of its block: of the pixels from i*factor on.
         exact = (places - self.axis.offset) * (self.factor / self.axis.ratio) + (self.factor - 1) / 2
-        return Reading(pixels, exact - pixels)
+        # The guide is seen as far from the middle of a pixel as the sample from that of its block.
+        return Reading(pixels, exact - pixels, (self.factor - 1) / 2 - self.first)
 
 
 class Reading(NamedTuple):
@@ -86,16 +89,17 @@ class Reading(NamedTuple):
     Args:
         pixels: (n,), int64, ascending: the grid's pixel of each.
         distance: (n,), float64: from that pixel's middle to the place, in pixels of the grid.
+        seen: where the guide is seen at a pixel, from its middle, in pixels of the grid.
     """
 
     pixels: Tensor
     distance: Tensor
+    seen: float
 
     def other(self, size: int) -> Reading:
         """Return the same places at the pixels on their other side, of a grid of this size."""
-        # The guide is seen half a pixel of the grid from the middle, see `UpsampleGrid.first`.
-        pixels = (self.pixels + torch.where(self.distance < 0.5, -1, 1)).clamp(0, size - 1)
-        return Reading(pixels, self.distance + (self.pixels - pixels))
+        pixels = (self.pixels + torch.where(self.distance < self.seen, -1, 1)).clamp(0, size - 1)
+        return Reading(pixels, self.distance + (self.pixels - pixels), self.seen)
 
 
 def sample_guide(guide: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddfnet.depth.back_projection import ROUNDS, SAMPLES_PER_ROUND, back_project
 from ddfnet.depth.planes import Planes
 from ddfnet.depth.stage import Carried, Stage, channels_last, convs
 from ddfnet.depth.valid import valid_depth
@@ -33,6 +34,20 @@ class Level(NamedTuple):
     """Depth (N, 1, H, W) after a stage, and its validity, bool."""
 
     depth: Tensor
+    valid: Tensor
+
+
+class Pixels(NamedTuple):
+    """Depth (N, 1, H, W) at pixels, its slope (N, 2, H, W) along y and x or None, and its validity (N, 1, H, W), bool.
+
+    Args:
+        depth: depth.
+        slope: slope per pixel, where the network carries planes.
+        valid: validity.
+    """
+
+    depth: Tensor
+    slope: Tensor | None
     valid: Tensor
 
 
@@ -203,42 +218,58 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
         self, scaled: Tensor, mask: Tensor, guide: Tensor, context: Tensor, scale_factor: int
     ) -> Iterator[Level]:
         """Yield the depth after each stage, for callers that work in tiles: nothing here depends on the whole map."""
-        step = None if self.heads is None else _nearby(scaled, mask, radius=1)[1]
         numbers = reversed(range(scale_factor.bit_length() - 1))
         after = self._after_stages(scaled, scaled, mask, guide, context, scale_factor)
-        for number, (carried, valid, features) in zip(numbers, after, strict=True):
+        for number, (carried, valid, features, _) in zip(numbers, after, strict=True):
             assert not isinstance(carried, Planes)
-            if self.heads is not None and step is not None:
-                step = F.interpolate(step, scale_factor=2, mode="nearest")
-                yield Level(carried + (self.heads[number](features) * step).to(carried.dtype), valid > 0)
-            else:
-                yield Level(carried, valid > 0)
+            yield Level(self._corrected(number, carried, features, scaled, mask), valid > 0)
 
-    def scaled_planes(
-        self, scaled: Tensor, mask: Tensor, guide: Tensor, context: Tensor, scale_factor: int
-    ) -> tuple[Planes, Tensor]:
-        """Return the planes of the samples carried through all stages, and their validity, (N, 1, H, W), bool.
+    def scaled_pixels(
+        self, scaled: Tensor, mask: Tensor, guide: Tensor, context: Tensor, scale_factor: int, samples: str = "point"
+    ) -> Pixels:
+        """Return the depth at the pixels of the finest stage, for callers that work in tiles.
 
-        In them each sample lies in the middle of its block, and a plane is the plane, see `ddfnet.depth.planes`. Only
-        for a network that `carries_depth`; the arguments are those of `scaled_levels`.
+        Each sample lies in the middle of its block. A network that `carries_depth` carries its plane, so that a plane
+        is upsampled as the plane, see `ddfnet.depth.planes`. Where the samples are averages, the map is brought to give
+        them again, see `ddfnet.depth.back_projection`.
+
+        Args:
+            scaled, mask, guide, context, scale_factor: those of `scaled_levels`.
+            samples: one of `ddfnet.depth.samples.SAMPLES`.
         """
-        planes = Planes.at_samples(scaled, mask)
-        *_, (carried, valid, _) = self._after_stages(planes, scaled, mask, guide, context, scale_factor)
-        assert isinstance(carried, Planes)
-        return carried, valid > 0
+        first: Carried = Planes.at_samples(scaled, mask) if self.carries_depth else scaled
+        filters = []
+        for after in self._after_stages(first, scaled, mask, guide, context, scale_factor):
+            carried, valid, features, taps = after
+            filters.append(taps)
+        if isinstance(carried, Planes):
+            depth, slope = carried.at_pixels(), carried.slope
+        else:
+            depth, slope = self._corrected(0, carried, features, scaled, mask), None
+        if samples != "point":
+            depth = back_project(depth, valid > 0, scaled, mask, filters, self.init_args["kernel_size"], samples)
+        return Pixels(depth, slope, valid > 0)
+
+    def _corrected(self, number: int, depth: Tensor, features: Tensor, scaled: Tensor, mask: Tensor) -> Tensor:
+        """Return the depth after a stage with the correction of its head, if the network has heads."""
+        if self.heads is None:
+            return depth
+        step = _nearby(scaled, mask, radius=1)[1]
+        step = F.interpolate(step, size=depth.shape[2:], mode="nearest")
+        return depth + (self.heads[number](features) * step).to(depth.dtype)
 
     def _after_stages(
         self, carried: Carried, scaled: Tensor, mask: Tensor, guide: Tensor, context: Tensor, scale_factor: int
-    ) -> Iterator[tuple[Carried, Tensor, Tensor]]:
-        """Yield what each stage hands to the next: what its filters carry, its validity, and features."""
+    ) -> Iterator[tuple[Carried, Tensor, Tensor, Tensor]]:
+        """Yield what each stage hands to the next, what its filters carry, its validity, features; and the filters."""
         stages = scale_factor.bit_length() - 1
         maps = [self.guidance[0](channels_last(F.pixel_unshuffle(guide - 0.5, 2)).to(self._dtype))]
         for number in range(1, stages):
             maps.append(self.guidance[number](maps[-1]))
         features = self.features(scaled, mask)
         for number in reversed(range(stages)):
-            carried, mask, features = self.stages[number](carried, mask, features, maps[number], context)
-            yield carried, mask, features
+            carried, mask, features, taps = self.stages[number](carried, mask, features, maps[number], context)
+            yield carried, mask, features, taps
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -261,6 +292,10 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
         own = 2 * self.init_args["blocks"] + 1 + self.init_args["kernel_size"] // 2  # the trunk and the filters
         stages = sum(own * 2.0**-number for number in range(len(self.stages)))
         return self.target_receptive_radius + math.ceil(stages) + 1
+
+    def receptive_radius_for(self, samples: str) -> int:
+        """Return the receptive radius of `scaled_pixels`, in low-resolution pixels."""
+        return self.receptive_radius + (0 if samples == "point" else ROUNDS * SAMPLES_PER_ROUND)
 
     def _check(self, depth: Tensor, guide: Tensor, valid: Tensor | None, scale_factor: int) -> None:
         if not isinstance(scale_factor, int) or scale_factor not in (2**n for n in range(1, len(self.stages) + 1)):

@@ -54,7 +54,7 @@ class Planes(NamedTuple):
         ones = torch.ones_like(self.depth)
         # Depth and slopes are averaged; slopes and ones once more, times the distance from the tap to the sub-pixel.
         maps = torch.cat([self.depth, self.tangent, self.slope, self.distance, self.slope, ones, ones], 1)
-        filters = _distance_filters(kernel_size, taps)
+        filters = _distance_filters(kernel_size, taps).expand(len(taps), -1, -1, -1, -1)
         maps = ddf_upsample(maps, filters, taps, scale_factor=2, kernel_size=kernel_size)
         depth, tangent, slope, distance, rise, way = maps.split([1, 1, 2, 2, 2, 2], 1)
         # A pixel of the new grid is half as wide.

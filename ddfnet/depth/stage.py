@@ -107,7 +107,8 @@ class Stage(nn.Module):
 
     def forward(
         self, carried: Carried, mask: Tensor, features: Tensor, guide: Tensor, context: Tensor
-    ) -> tuple[Carried, Tensor, Tensor]:
+    ) -> tuple[Carried, Tensor, Tensor, Tensor]:
+        """Return what the filters carry, its validity, features, all of twice the size, and the filters themselves."""
         trunk = self.blocks(self.entry(torch.cat([features, guide], 1)))
         taps = self._taps(trunk, mask)
         carried, mask = self._average(carried, mask, taps)
@@ -116,7 +117,7 @@ class Stage(nn.Module):
             carried = carried + F.pixel_shuffle(self.correction(trunk), 2).to(carried.dtype)
         if self.enlarge is not None and self.mix is not None:
             features = self.mix(self.enlarge(trunk, context, taps))
-        return carried, mask, features
+        return carried, mask, features, taps
 
     def _taps(self, trunk: Tensor, mask: Tensor) -> Tensor:
         """Return the filters that carry the depth, (N, 4*K, h, w): a softmax over the valid samples of a window.

@@ -14,7 +14,6 @@ from torch import Tensor
 from ddfnet.depth.alignment import AxisAlignment
 from ddfnet.depth.grid import Reading, UpsampleGrid, grid_factor, pick, read, read_by_colour, sample_guide
 from ddfnet.depth.network import GuidedUpsampler, typical_range
-from ddfnet.depth.planes import Planes
 from ddfnet.depth.progress import track
 from ddfnet.depth.sizes import ROWS, tile_slices
 
@@ -34,6 +33,7 @@ def upsample_tiled(
     network: GuidedUpsampler,
     tile: int,
     *,
+    samples: str,
     ensemble: bool,
     outline: bool,
 ) -> Iterator[Rows]:
@@ -54,15 +54,19 @@ def upsample_tiled(
         axes: y and x.
         network: in evaluation mode, in float32, on depth's device.
         tile: pixels of the guide per side that are worked on at once.
+        samples: way in which the samples were taken, see `ddfnet.depth.samples`.
         ensemble: average two views.
         outline: upsample the validity too.
     """
     lowest = depth[valid].min()  # subtracted, for far from 0 each view would be rounded
     relative = torch.where(valid, depth - lowest, 0)
-    streams = [_upsample_views(relative, valid, guide, axes, network, tile, ensemble=ensemble)]
+    streams = [_upsample_views(relative, valid, guide, axes, network, tile, samples=samples, ensemble=ensemble)]
     if outline and not valid.all():
-        everywhere = torch.ones_like(valid)
-        streams.append(_upsample_views(valid.double(), everywhere, guide, axes, network, tile, ensemble=ensemble))
+        ones, everywhere = valid.double(), torch.ones_like(valid)
+        # A sample is valid or not: averages too are not valid in part.
+        streams.append(
+            _upsample_views(ones, everywhere, guide, axes, network, tile, samples="point", ensemble=ensemble)
+        )
     for (result, reached), *shares in _together(streams):
         for share, _ in shares:
             reached &= share >= 0.5
@@ -78,6 +82,7 @@ def _upsample_views(
     network: GuidedUpsampler,
     tile: int,
     *,
+    samples: str,
     ensemble: bool,
 ) -> Iterator[Rows]:
     """Upsample the map, and with ``ensemble`` the map transposed, and hold the average to the range nearby.
@@ -85,10 +90,10 @@ def _upsample_views(
     The range is needed where a network does not carry the depth by 3x3 filters, and for planes, which would go on
     beyond the outermost samples.
     """
-    views = [_upsample_recursive(depth, valid, guide, axes, network, tile, transposed=False)]
+    views = [_upsample_recursive(depth, valid, guide, axes, network, tile, samples=samples, transposed=False)]
     if ensemble:
         swapped = depth.T, valid.T, guide.transpose(0, 1), axes[::-1]
-        views.append(_upsample_recursive(*swapped, network, tile, transposed=True))
+        views.append(_upsample_recursive(*swapped, network, tile, samples=samples, transposed=True))
     rows, columns = (axis.nearest_sample(depth.device) for axis in axes)
     for found, *others in _together(views):
         for part in tile_slices(len(found[0]), ROWS):
@@ -125,6 +130,7 @@ def _upsample_recursive(
     network: GuidedUpsampler,
     tile: int,
     *,
+    samples: str,
     transposed: bool,
 ) -> Iterator[Rows]:
     """Upsample in as many passes as it takes where the ratio is above the network's factor.
@@ -132,14 +138,15 @@ def _upsample_recursive(
     The rows are those of the map itself also where all arguments are those of the map ``transposed``.
     """
     factor, last = grid_factor(max(axis.ratio for axis in axes), network.scale_factor)
-    grids = [UpsampleGrid(axis, factor, up=transposed) for axis in axes]
+    grids = [UpsampleGrid(axis, factor, up=transposed, centered=samples != "point") for axis in axes]
     if last:
         wanted = [grid.guide_pixels() for grid in grids]
         colourwise = any(axis.ratio != factor for axis in axes)
-        options = {"colourwise": colourwise, "transposed": transposed}
-        yield from _run_tiles(depth, valid, guide, grids, wanted, network, tile, **options)
+        yield from _run_tiles(
+            depth, valid, guide, grids, wanted, network, tile, samples, colourwise=colourwise, transposed=transposed
+        )
         return
-    parts = _run_tiles(depth, valid, guide, grids, [grid.every_pixel() for grid in grids], network, tile)
+    parts = _run_tiles(depth, valid, guide, grids, [grid.every_pixel() for grid in grids], network, tile, samples)
     size = [samples * factor for samples in depth.shape]
     depth, valid = (torch.empty(size, dtype=dtype, device=depth.device) for dtype in (torch.float64, torch.bool))
     start = 0
@@ -151,7 +158,8 @@ def _upsample_recursive(
         for samples, grid in zip(size, grids, strict=True)
         for step in [grid.axis.ratio / factor]
     ]
-    yield from _upsample_recursive(depth, valid, guide, finer, network, tile, transposed=transposed)
+    # The pixels of this pass are the next one's samples, each a depth at its place.
+    yield from _upsample_recursive(depth, valid, guide, finer, network, tile, samples="point", transposed=transposed)
 
 
 def _run_tiles(
@@ -162,6 +170,7 @@ def _run_tiles(
     wanted: list[Reading],
     network: GuidedUpsampler,
     tile: int,
+    samples: str,
     *,
     colourwise: bool = False,
     transposed: bool = False,
@@ -187,9 +196,9 @@ def _run_tiles(
     context = _context(scaled, valid.shape, network)
 
     # In pixels of the network, which are finer than the guide's where the ratio is below the factor.
-    step = max(1, tile // factor)
+    step, radius = max(1, tile // factor), network.receptive_radius_for(samples)
     y_spans, x_spans = (
-        [_Span.cut(own, grid, places, network.receptive_radius, device) for own in tile_slices(size, step)]
+        [_Span.cut(own, grid, places, radius, device) for own in tile_slices(size, step)]
         for size, grid, places in zip(valid.shape, grids, wanted, strict=True)
     )
     down, across = (x_spans, y_spans) if transposed else (y_spans, x_spans)
@@ -206,13 +215,7 @@ def _run_tiles(
             size = len(y.reading.pixels), len(x.reading.pixels)
             return depth[y.own.start, x.own.start].expand(size), valid[y.own.start, x.own.start].expand(size)
         maps = known, there, sample_guide(guide, y.positions, x.positions), context, factor
-        planes: Planes | None = None
-        if network.carries_depth:
-            planes, near = network.scaled_planes(*maps)
-            found = planes.at_pixels()
-        else:
-            *_, (found, near) = network.scaled_levels(*maps)
-        slope = None if planes is None else planes.slope
+        found, slope, near = network.scaled_pixels(*maps, samples)
         if colourwise:
             colours = guide[y.places, x.places].permute(2, 0, 1) / 255
             coarse = any(grid.axis.ratio > factor for grid in grids)
@@ -254,7 +257,9 @@ class _Span(NamedTuple):
         ends = torch.tensor([own.start * factor, own.stop * factor])
         places = slice(*torch.searchsorted(wanted.pixels, ends).tolist())  # they ascend
         reading = Reading(
-            (wanted.pixels[places] - padded.start * factor).to(device), wanted.distance[places].to(device)
+            (wanted.pixels[places] - padded.start * factor).to(device),
+            wanted.distance[places].to(device),
+            wanted.seen,
         )
         positions = grid.guide_positions(padded.start * factor, padded.stop * factor)
         return _Span(own, padded, positions, places, reading)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ddfnet.depth.alignment import AxisAlignment, align, nearest_valid
 from ddfnet.depth.filling import fill_guided, guide_at_samples, near_valid
 from ddfnet.depth.missing import FILLS
+from ddfnet.depth.samples import SAMPLES, find_samples
 from ddfnet.depth.sizes import ROWS, covers, tile_slices
 from ddfnet.depth.tiling import Rows, upsample_tiled
 from ddfnet.depth.valid import valid_depth
@@ -37,6 +38,7 @@ def upsample_depth(
     valid: Map | None = None,
     ratio: float | tuple[float, float] | None = None,
     offset: float | tuple[float, float] | None = None,
+    samples: str = "auto",
     model: str | Path | GuidedUpsampler = "auto",
     tile: int | None = None,
     fill: str | bool | None = None,
@@ -48,7 +50,8 @@ def upsample_depth(
         out_p = \sum_i w_{p,i}\, \bigl(depth_i + g_i (p - p_i)\bigr), \qquad w_{p,i} \ge 0, \quad \sum_i w_{p,i} = 1
 
     over the valid samples i near pixel p, with weights w that the network predicts and the slope g of each sample's own
-    surface (half of it as the slope of the average; see `ddfnet.depth.planes`). So for every input:
+    surface (half of it as the slope of the average; see `ddfnet.depth.planes`). Where the samples are averages, the
+    result is then brought to give them again, see ``samples``. So for every input:
 
     - a plane is upsampled as the plane, at any ratio and offset;
     - an output lies between the smallest and the largest valid sample of the 5x5 around it, and is set to the nearer
@@ -74,6 +77,11 @@ def upsample_depth(
             map of the guide's size.
         offset: pixel of the guide on which the first sample lies, for both axes or (y, x). None: the middle of its
             block, (ratio - 1) / 2. With both, every sample must lie within half a ratio of the guide's pixels.
+        samples: way in which the samples were taken from their blocks: ``"point"``, the depth at one place, as taking
+            every r-th pixel and many sensors give it; ``"average"``, the mean of the block; ``"bicubic"``, an
+            antialiased bicubic reduction, as of Pillow. For the last two the result is brought to give the samples when
+            it is reduced again, see `ddfnet.depth.back_projection`, and ``offset`` must be left alone. ``"auto"`` looks
+            at the samples beside edges, see `ddfnet.depth.samples.find_samples`; with an offset it is ``"point"``.
         model: ``"auto"`` for the weights that come with the package, a safetensors file of ``ddfnet train depth``, or
             a network.
         tile: pixels of the guide per side that are worked on at once; None is 1024. It bounds the memory.
@@ -108,12 +116,13 @@ def upsample_depth(
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6; see `ddfnet.depth.network`.
     """
     if not isinstance(depth, Tensor):
-        options = {"ratio": ratio, "offset": offset, "model": model, "tile": tile, "fill": fill, "ensemble": ensemble}
-        return _upsample_arrays(depth, guide, valid=valid, **options)
+        options = {"samples": samples, "model": model, "tile": tile, "fill": fill, "ensemble": ensemble}
+        return _upsample_arrays(depth, guide, valid=valid, ratio=ratio, offset=offset, **options)
     _check(depth, guide, valid, tile)
     if fill not in (*FILLS, True, False, None):
         raise ValueError(f"fill must be 'guided', 'nearest' or 'none', or True or False, got {fill!r}")
     axes = align(depth.shape, guide.shape, ratio, offset)
+    _check_samples(samples, axes)
     values = depth.double()
     mask = valid_depth(values, valid)
     _check_values(depth, values[mask])
@@ -130,9 +139,11 @@ def upsample_depth(
         if same_size:
             parts: Iterator[Rows] = ((known[rows], mask[rows]) for rows in tile_slices(len(known), ROWS))
         else:
+            options = {"ensemble": ensemble, "outline": fill in ("none", False)}
+            if samples == "auto":
+                samples = find_samples(known, mask) if all(axis.is_centered for axis in axes) else "point"
             network = _network(model, depth.device)
-            outline = fill in ("none", False)
-            parts = upsample_tiled(known, mask, guide, axes, network, tile or _TILE, ensemble=ensemble, outline=outline)
+            parts = upsample_tiled(known, mask, guide, axes, network, tile or _TILE, samples=samples, **options)
         if fill == "nearest":
             parts = _fill_nearest(parts, values, mask, axes)
         zero_is_depth = bool((mask & (values == 0)).any())
@@ -197,6 +208,18 @@ def _check(depth: Tensor, guide: Tensor, valid: Tensor | None, tile: int | None)
         raise ValueError(f"valid must be of depth's shape {tuple(depth.shape)}, got {tuple(valid.shape)}")
     if tile is not None and (not isinstance(tile, Integral) or tile < 1):
         raise ValueError(f"tile must be None or a whole number of pixels from 1 on, got {tile!r}")
+
+
+def _check_samples(samples: str, axes: Sequence[AxisAlignment]) -> None:
+    if samples not in ("auto", *SAMPLES):
+        ways = ", ".join(map(repr, SAMPLES))
+        raise ValueError(f"samples must be 'auto', {ways}, got {samples!r}")
+    if samples in ("average", "bicubic") and not all(axis.is_centered for axis in axes):
+        offsets = ", ".join(f"{axis.offset:g} at ratio {axis.ratio:g}" for axis in axes)
+        raise ValueError(
+            f"samples={samples!r} needs each sample in the middle of its block, offset (ratio - 1) / 2, got offset "
+            f"{offsets} (y, x); leave offset out, or give samples='point'"
+        )
 
 
 def _check_dtypes(guide: Any, valid: Any) -> None:

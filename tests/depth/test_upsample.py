@@ -1,4 +1,4 @@
-"""Promises of `ddfnet.upsample_depth`, for all that hypothesis draws: sizes, ratios, offsets, dtypes, holes, tiles.
+"""Promises of `ddfnet.upsample_depth`, for all that hypothesis draws: sizes, ratios, offsets, samples, dtypes, holes.
 
 The promises hold by construction, so the networks here were never trained. Where a sample lies and what is near it is
 computed in this file, from the docstring.
@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import ddfnet
+from ddfnet.depth.samples import SAMPLES
 from tests.guided_networks import network
 
 NETWORKS = {
@@ -55,10 +56,16 @@ class Case:
     offset: Any  # as it is given to the function
     model: str
     seed: int
+    samples: str = "auto"
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.y.samples, self.x.samples
+
+    @property
+    def placement(self) -> dict[str, Any]:
+        """Return the options that say where and how the samples were taken."""
+        return {"offset": self.offset, "samples": self.samples}
 
     def guide(self, again: int = 0) -> np.ndarray:
         rng = np.random.default_rng((self.seed, again))
@@ -74,7 +81,7 @@ class Case:
 
     def upsample(self, depth: np.ndarray, *, again: int = 0, fill: Any = "none", **options: Any) -> np.ndarray:
         result = ddfnet.upsample_depth(
-            depth, self.guide(again), offset=self.offset, model=NETWORKS[self.model], fill=fill, **options
+            depth, self.guide(again), model=NETWORKS[self.model], fill=fill, **self.placement, **options
         )
         assert result.shape == (self.y.pixels, self.x.pixels)
         assert result.dtype == depth.dtype
@@ -119,7 +126,8 @@ def cases(draw: st.DrawFn) -> Case:
         offset = axes[0].start, axes[1].start
         if offset[0] == offset[1] and draw(st.booleans()):
             offset = offset[0]
-    return Case(*axes, offset, draw(st.sampled_from(list(NETWORKS))), draw(st.integers(0, 2**16)))
+    samples = draw(st.sampled_from(SAMPLES)) if kind == "middle" else "auto"
+    return Case(*axes, offset, draw(st.sampled_from(list(NETWORKS))), draw(st.integers(0, 2**16)), samples)
 
 
 @st.composite
@@ -278,7 +286,7 @@ def test_tensors_are_as_arrays(case_and_valid: tuple[Case, np.ndarray], dtype: s
     case, valid = case_and_valid
     depth = case.depth(dtype)
     given_depth, guide, mask = (torch.from_numpy(array) for array in (depth, case.guide(), valid))
-    options: dict[str, Any] = {"offset": case.offset, "model": NETWORKS[case.model], "fill": "none"}
+    options: dict[str, Any] = {"model": NETWORKS[case.model], "fill": "none", **case.placement}
     result = ddfnet.upsample_depth(given_depth, guide, valid=mask, **options)
     assert result.dtype == given_depth.dtype
     # Torch rounds to float16 by way of float32, which can be a last digit off.

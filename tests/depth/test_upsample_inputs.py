@@ -96,15 +96,16 @@ def test_on_a_gpu(tile: int | None) -> None:
 
 
 def call_directly(model: GuidedUpsampler, depth: torch.Tensor, guide: np.ndarray) -> torch.Tensor:
-    """Return the planes that the network carries, read where samples lie on pixels, (H, W)."""
+    """Return the network's depth, read on its planes where samples lie on pixels, (H, W)."""
     image = torch.from_numpy(guide.copy()).permute(2, 0, 1)[None] / 255
     mask = (depth != 0).float()
     low, span = typical_range(depth[:, 0], depth[:, 0] != 0)
     scaled = ((depth - low) / span * mask).float()
     factor = image.shape[2] // depth.shape[2]
     with torch.no_grad():
-        planes, _ = model.scaled_planes(scaled, mask, image, model.context(scaled, mask), factor)
-    return ((planes.at_pixels() + planes.slope.sum(1, keepdim=True) / 2) * span + low)[0, 0]
+        pixels = model.scaled_pixels(scaled, mask, image, model.context(scaled, mask), factor)
+    assert pixels.slope is not None
+    return ((pixels.depth + pixels.slope.sum(1, keepdim=True) / 2) * span + low)[0, 0]
 
 
 def hold(result: torch.Tensor, depth: np.ndarray, factor: int) -> np.ndarray:

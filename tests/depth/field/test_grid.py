@@ -19,16 +19,16 @@ MOST = {1: 0, 2: 1, 3: 1.8, 4: 1, 4.5: 1, 5.25: 1.3, 6.5: 1.6, 7.5: 1.3, 8: 1, 9
 @pytest.mark.parametrize(("ratio", "most"), MOST.items())
 def test_pixels_of_the_grid_per_pixel_of_the_guide(ratio: float, most: float) -> None:
     pixels = 0
-    run = GuidedUpsampler.scaled_planes
+    run = GuidedUpsampler.scaled_pixels
 
-    def counted(self: GuidedUpsampler, scaled: Any, mask: Any, guide: Any, context: Any, factor: int) -> Any:
+    def counted(self: GuidedUpsampler, scaled: Any, mask: Any, guide: Any, *others: Any) -> Any:
         nonlocal pixels
         pixels += guide.shape[2] * guide.shape[3]
-        return run(self, scaled, mask, guide, context, factor)
+        return run(self, scaled, mask, guide, *others)
 
     depth = np.random.default_rng(0).random((8, 8)) + 1
     guide = np.zeros((round(8 * ratio), round(8 * ratio), 3), np.uint8)
-    with mock.patch.object(GuidedUpsampler, "scaled_planes", counted):
+    with mock.patch.object(GuidedUpsampler, "scaled_pixels", counted):
         ddfnet.upsample_depth(depth, guide, model=network(16, channels=4, guide_channels=4), ensemble=False)
     assert pixels <= most * guide.shape[0] * guide.shape[1] + 1e-6
     assert pixels or ratio == 1

@@ -33,7 +33,8 @@ def upsample(surface: Surface, ratio: float, offset: float, *, ensemble: bool) -
     pixels = [round(size * ratio) for size in samples]
     depth = surface(*(np.arange(size, dtype=float) for size in samples)).astype(np.float32)
     guide = RNG.integers(0, 256, (*pixels, 3), dtype=np.uint8)
-    result = ddfnet.upsample_depth(depth, guide, ratio=ratio, offset=offset, ensemble=ensemble).astype(float)
+    options = {"ratio": ratio, "offset": offset, "samples": "point", "ensemble": ensemble}
+    result = ddfnet.upsample_depth(depth, guide, **options).astype(float)
     positions = [(np.arange(size) - offset) / ratio for size in pixels]
     inside = [(each >= 3) & (each <= size - 4) for each, size in zip(positions, samples, strict=True)]
     return result[np.ix_(*inside)], surface(*positions)[np.ix_(*inside)]

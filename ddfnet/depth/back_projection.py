@@ -1,0 +1,70 @@
+"""Back-projection: a depth map that gives its samples when it is reduced as they were."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddfnet.depth.samples import reduce_maps
+from ddfnet.ops import ddf_upsample
+
+ROUNDS = 3
+SAMPLES_PER_ROUND = 4  # samples that a round reaches: two by the reduction, two by the filters
+_STEP = 1.6  # over-relaxation: three rounds come as near as five of step 1
+_SEEN = 0.5  # share of a sample's kernel that must lie on pixels with a depth
+_RADIUS = 2  # samples: every sample that a pixel is made of lies this near
+
+
+def back_project(
+    depth: Tensor, known: Tensor, samples: Tensor, mask: Tensor, filters: Sequence[Tensor], kernel_size: int, way: str
+) -> Tensor:
+    r"""Return the map moved towards one that is reduced to its samples, along the filters that made it.
+
+    .. math::
+        d \leftarrow \mathrm{clamp}_{range}\bigl(d + 1.6\, U (s - R\, d)\bigr), \quad \text{three times}
+
+    with the reduction R of `reduce_maps` and the chain U of the DDF-Ups that carried the samples s to the pixels. So a
+    sample that mixes two surfaces hands what it misses to the pixels that have chosen it, each on its own side of the
+    edge. A pixel stays within the range of the valid samples of the 5x5 around it, or where the map was beyond that
+    before, as the plane of a sample can be.
+
+    Args:
+        depth: (N, 1, s*h, s*w), float32; 0 where it is not known.
+        known: (N, 1, s*h, s*w), bool.
+        samples: (N, 1, h, w), float32.
+        mask: (N, 1, h, w), 0 where the sample is not valid: such a one asks for nothing.
+        filters: per stage (N, 4*K, h', w'), from coarse to fine.
+        kernel_size: k, K = k*k.
+        way: ``"average"`` or ``"bicubic"``, see `ddfnet.depth.samples`.
+
+    Returns:
+        (N, 1, s*h, s*w).
+
+    Source: Irani and Peleg, Improving resolution by image registration, CVGIP 53, 1991, whose kernel is fixed; here it
+    is the network's filters.
+    """
+    factor = depth.shape[2] // samples.shape[2]
+    ones = known.to(depth.dtype)
+    share = reduce_maps(ones, factor, way)
+    counts = (mask > 0) & (share >= _SEEN)
+    share = share.clamp(min=_SEEN)
+    below, above = (torch.where(known, bound, depth) for bound in _bounds(depth, samples, mask, factor))
+    for _ in range(ROUNDS):
+        missed = torch.where(counts, samples - reduce_maps(depth * ones, factor, way) / share, 0)
+        for taps in filters:
+            missed = ddf_upsample(missed, None, taps, scale_factor=2, kernel_size=kernel_size)
+        depth = torch.minimum(torch.maximum(depth + _STEP * missed, below), above)
+    return depth
+
+
+def _bounds(depth: Tensor, samples: Tensor, mask: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Return the least and the largest depth that a pixel may get."""
+    window = (2 * _RADIUS + 1, 1, _RADIUS)
+    high = F.max_pool2d(samples.masked_fill(mask <= 0, -math.inf), *window)
+    low = -F.max_pool2d((-samples).masked_fill(mask <= 0, -math.inf), *window)
+    low, high = (F.interpolate(bound, scale_factor=factor, mode="nearest") for bound in (low, high))
+    return torch.minimum(low, depth), torch.maximum(high, depth)
