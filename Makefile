@@ -15,6 +15,8 @@ BIN := $(VENV)/bin
 # Build with the environment's own tools: an isolated build would fetch another torch.
 INSTALL := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation
 CXX_FILES := $(wildcard $(foreach suffix,cpp h inl,csrc/*/*.$(suffix) csrc/*/*/*.$(suffix) tests/cpp/*.$(suffix)))
+# Two test processes; the one that has finished takes tests of the other.
+TWO := -n 2 --dist worksteal
 SOURCES := pyproject.toml setup.py $(filter csrc/%,$(CXX_FILES))
 
 .PHONY: demo test lint types docs docs-serve images unit reference triton neon gpu-report other-torch fuzz bench bench-check format clean
@@ -43,17 +45,17 @@ docs-serve: $(VENV)/dev.stamp
 images: $(VENV)/dev.stamp
 	for script in docs/images/*.py; do $(BIN)/python $$script || exit 1; done
 
-# Two test processes with one thread each; tests of threading set the number of threads themselves.
+# One thread for each process; tests of threading set the number of threads themselves.
 unit: $(VENV)/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --support-table=docs/support.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO) --support-table=docs/support.md
 
 # Run the tests that reach a kernel again, without the compiled kernel.
 reference: $(VENV)/dev.stamp
-	OMP_NUM_THREADS=1 DDFNET_BACKEND=reference $(BIN)/python -m pytest -n 2 tests/ops tests/nn tests/test_compat.py
+	OMP_NUM_THREADS=1 DDFNET_BACKEND=reference $(BIN)/python -m pytest $(TWO) tests/ops tests/nn tests/test_compat.py
 
 # Test the GPU kernels in Triton's interpreter on the CPU, and count the bytes that they touch.
 triton: $(VENV)/dev.stamp
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/ops tests/tools -k triton --support-table=docs/support.md
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO) tests/ops tests/tools -k triton --support-table=docs/support.md
 
 # Compile the GPU kernels for GPUs that are not present, and compute their shortest possible times.
 gpu-report: $(VENV)/dev.stamp
@@ -71,14 +73,14 @@ other-torch: $(addsuffix /stamp,$(OTHER_VENVS)) $(VENV)/dev.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 	for venv in $(OTHER_VENVS); do \
 		$$venv/bin/python -m pip install --quiet --no-deps --force-reinstall dist/ddfnet-*.whl && \
-		(cd build/other-torch && OMP_NUM_THREADS=1 $(CURDIR)/$$venv/bin/python -m pytest -n 2 tests/ops) || exit 1; \
+		(cd build/other-torch && OMP_NUM_THREADS=1 $(CURDIR)/$$venv/bin/python -m pytest $(TWO) tests/ops) || exit 1; \
 	done
 
 # Random operator calls and damaged files for SECONDS; `make unit` does it for two minutes.
 SECONDS ?= 600
 SEED ?= 0
 fuzz: $(VENV)/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/fuzz --fuzz-seconds=$(SECONDS) --fuzz-seed=$(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO) tests/fuzz --fuzz-seconds=$(SECONDS) --fuzz-seed=$(SEED)
 
 bench: $(VENV)/demo.stamp
 	$(BIN)/ddfnet bench op
