@@ -1,4 +1,4 @@
-"""How well `ddfnet.depth.samples.find_samples` tells the way in which the samples of a map were taken.
+"""Share of maps for which `ddfnet.depth.samples.find_samples` tells how the samples were taken.
 
     python reproduce/field/samples.py middlebury15.tar nyu8.tar
 
