@@ -12,8 +12,8 @@ from torch import Tensor
 from ddfnet.depth.samples import reduce_maps
 from ddfnet.ops import ddf_upsample
 
-ROUNDS = 3
-SAMPLES_PER_ROUND = 4  # samples that a round reaches: two by the reduction, two by the filters
+_ROUNDS = 3
+_REACH = {"average": 2, "bicubic": 4}  # samples on each side that a round sees: two of the filters, two of the kernel
 _STEP = 1.6  # over-relaxation: three rounds come as near as five of step 1
 _SEEN = 0.5  # share of a sample's kernel that must lie on pixels with a depth
 _RADIUS = 2  # samples: every sample that a pixel is made of lies this near
@@ -53,12 +53,17 @@ def back_project(
     counts = (mask > 0) & (share >= _SEEN)
     share = share.clamp(min=_SEEN)
     below, above = (torch.where(known, bound, depth) for bound in _bounds(depth, samples, mask, factor))
-    for _ in range(ROUNDS):
+    for _ in range(_ROUNDS):
         missed = torch.where(counts, samples - reduce_maps(depth * ones, factor, way) / share, 0)
         for taps in filters:
             missed = ddf_upsample(missed, None, taps, scale_factor=2, kernel_size=kernel_size)
         depth = torch.minimum(torch.maximum(depth + _STEP * missed, below), above)
     return depth
+
+
+def receptive_radius(way: str) -> int:
+    """Return the receptive radius of `back_project` in samples; 0 for ``"point"``."""
+    return _ROUNDS * _REACH.get(way, 0)
 
 
 def _bounds(depth: Tensor, samples: Tensor, mask: Tensor, factor: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddfnet.depth.back_projection import ROUNDS, SAMPLES_PER_ROUND, back_project
+from ddfnet.depth import back_projection
 from ddfnet.depth.planes import Planes
 from ddfnet.depth.stage import Carried, Stage, channels_last, convs
 from ddfnet.depth.valid import valid_depth
@@ -247,7 +247,8 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
         else:
             depth, slope = self._corrected(0, carried, features, scaled, mask), None
         if samples != "point":
-            depth = back_project(depth, valid > 0, scaled, mask, filters, self.init_args["kernel_size"], samples)
+            kernel_size = self.init_args["kernel_size"]
+            depth = back_projection.back_project(depth, valid > 0, scaled, mask, filters, kernel_size, samples)
         return Pixels(depth, slope, valid > 0)
 
     def _corrected(self, number: int, depth: Tensor, features: Tensor, scaled: Tensor, mask: Tensor) -> Tensor:
@@ -295,7 +296,7 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
 
     def receptive_radius_for(self, samples: str) -> int:
         """Return the receptive radius of `scaled_pixels`, in low-resolution pixels."""
-        return self.receptive_radius + (0 if samples == "point" else ROUNDS * SAMPLES_PER_ROUND)
+        return self.receptive_radius + back_projection.receptive_radius(samples)
 
     def _check(self, depth: Tensor, guide: Tensor, valid: Tensor | None, scale_factor: int) -> None:
         if not isinstance(scale_factor, int) or scale_factor not in (2**n for n in range(1, len(self.stages) + 1)):
