@@ -189,15 +189,32 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
     ) -> list[Level]:
         """Return the depth after each stage, from coarse to fine; the last is what `forward` returns."""
         scale_factor = self.scale_factor if scale_factor is None else scale_factor
-        self._check(depth, guide, valid, scale_factor)
-        depth = depth.float()
-        mask = valid_depth(depth, valid, missing=()).to(depth.dtype)
-        lowest, span = (each[:, None] for each in typical_range(depth[:, 0], mask[:, 0] > 0))
-        scaled = torch.where(mask > 0, (depth - lowest) / span, 0)
+        scaled, mask, lowest, span = self._scaled(depth, guide, valid, scale_factor)
         return [
             Level(torch.where(level.valid, level.depth * span + lowest, 0), level.valid)
             for level in self.scaled_levels(scaled, mask, guide, self.context(scaled, mask), scale_factor)
         ]
+
+    def upsample(
+        self,
+        depth: Tensor,
+        guide: Tensor,
+        valid: Tensor | None = None,
+        *,
+        scale_factor: int | None = None,
+        samples: str = "point",
+    ) -> Level:
+        """Return the depth of the finest stage as `ddfnet.upsample_depth` makes it: of planes, and fitted to averages.
+
+        Args:
+            depth, guide, valid, scale_factor: those of ``forward``.
+            samples: way in which the samples were taken, see `ddfnet.depth.samples`. Of averages, sample i lies in the
+                middle of its block.
+        """
+        scale_factor = self.scale_factor if scale_factor is None else scale_factor
+        scaled, mask, lowest, span = self._scaled(depth, guide, valid, scale_factor)
+        found = self.scaled_pixels(scaled, mask, guide, self.context(scaled, mask), scale_factor, samples)
+        return Level(torch.where(found.valid, found.depth * span + lowest, 0), found.valid)
 
     def context(self, scaled: Tensor, mask: Tensor) -> Tensor:
         """Return the mean of the target features, (N, C, 1, 1), from which the channel filters are predicted.
@@ -297,6 +314,16 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
     def receptive_radius_for(self, samples: str) -> int:
         """Return the receptive radius of `scaled_pixels`, in low-resolution pixels."""
         return self.receptive_radius + back_projection.receptive_radius(samples)
+
+    def _scaled(
+        self, depth: Tensor, guide: Tensor, valid: Tensor | None, scale_factor: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the depth from 0 to 1 and its mask, see `context`, and the range that it was scaled by."""
+        self._check(depth, guide, valid, scale_factor)
+        depth = depth.float()
+        mask = valid_depth(depth, valid, missing=()).to(depth.dtype)
+        lowest, span = (each[:, None] for each in typical_range(depth[:, 0], mask[:, 0] > 0))
+        return torch.where(mask > 0, (depth - lowest) / span, 0), mask, lowest, span
 
     def _check(self, depth: Tensor, guide: Tensor, valid: Tensor | None, scale_factor: int) -> None:
         if not isinstance(scale_factor, int) or scale_factor not in (2**n for n in range(1, len(self.stages) + 1)):

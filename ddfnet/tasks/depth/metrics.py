@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from ddfnet.depth.alignment import aligned_bilinear
+from ddfnet.depth.samples import reduce_maps
 
 # Shares of the squared range and of the range of the truth: least bilinear error that the network's is divided by, so
 # that easy images do not count more than others.
 _SQUARED_FLOOR, _ABSOLUTE_FLOOR = 1e-6, 1e-3
+_LEAST_KNOWN = 0.5  # share of a sample's block that is valid, where the sample is
 
 
 def every(maps: Tensor, factor: int) -> Tensor:
@@ -21,10 +23,23 @@ def every(maps: Tensor, factor: int) -> Tensor:
     return maps[..., first::factor, first::factor]
 
 
-def bilinear(low: Tensor, valid: Tensor, factor: int) -> Tensor:
+def take(maps: Tensor, valid: Tensor, factor: int, samples: str) -> tuple[Tensor, Tensor]:
+    """Take the samples of maps (N, 1, H, W) in one of the ways of `ddfnet.depth.samples`, and say which are valid.
+
+    Points are taken as `every` does. An average is that of the valid pixels of its block, of which at least half must
+    be valid.
+    """
+    if samples == "point":
+        return every(maps, factor), every(valid, factor)
+    share = reduce_maps(valid.to(maps.dtype), factor, samples)
+    total = reduce_maps(torch.where(valid, maps, 0), factor, samples)
+    return total / share.clamp(min=_LEAST_KNOWN), share >= _LEAST_KNOWN
+
+
+def bilinear(low: Tensor, valid: Tensor, factor: int, samples: str = "point") -> Tensor:
     """Upsample each map of a batch (N, 1, h, w) by `aligned_bilinear`; a map without a valid sample gives 0."""
     size = low.shape[-2] * factor, low.shape[-1] * factor
-    first = (factor - 1) // 2
+    first = (factor - 1) // 2 if samples == "point" else (factor - 1) / 2
     maps = [
         aligned_bilinear(own, size, valid=known, ratio=factor, offset=first) if known.any() else own.new_zeros(size)
         for own, known in zip(low[:, 0], valid[:, 0], strict=True)
@@ -78,12 +93,15 @@ class Errors:
         return root + absolute_weight * self.absolute / self.floored_absolute
 
 
-def sample_grid(batch: dict[str, Tensor], depth: Tensor, baseline: Tensor, factor: int, count: int) -> Tensor:
+def sample_grid(
+    batch: dict[str, Tensor], depth: Tensor, baseline: Tensor, factor: int, count: int, samples: str = "point"
+) -> Tensor:
     """Draw scenes in rows, (3, H, W), from 0 to 1: guide, low-resolution depth, bilinear, prediction, truth."""
     rows = []
+    lows, _ = take(batch["measured"][:count], batch["valid"][:count], factor, samples)
     for index in range(min(count, len(depth))):
         truth, valid = batch["depth"][index], batch["valid"][index]
-        low = every(batch["measured"][index], factor).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+        low = lows[index].repeat_interleave(factor, 1).repeat_interleave(factor, 2)
         known = truth[valid]
         floor, span = (known.min(), (known.max() - known.min()).clamp_min(1e-12)) if len(known) else (0.0, 1.0)
         maps = [((values - floor) / span).clamp(0, 1) for values in (low, baseline[index], depth[index], truth)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,10 @@ from torchmetrics import MeanMetric
 
 from ddfnet.arguments import check_range
 from ddfnet.data.depth.synthetic import check_seed
-from ddfnet.depth.network import GuidedUpsampler
-from ddfnet.pretrained import header_of
+from ddfnet.depth.network import GuidedUpsampler, default_model
+from ddfnet.depth.samples import SAMPLES
+from ddfnet.errors import DataError
+from ddfnet.pretrained import header_of, load
 from ddfnet.tasks.depth import metrics
 from ddfnet.tasks.depth.data import Batch
 from ddfnet.tasks.depth.metrics import Errors
@@ -34,12 +37,15 @@ class GuidedDepth(lightning.LightningModule):
         L = \frac1N \sum_i \sqrt{\frac{mse_i}{mse^{bilinear}_i} + 10^{-6}} + a\, \frac{mae_i}{mae^{bilinear}_i}
 
     at full size, plus ``stage_weight`` times the same after each earlier stage. The errors of aligned bilinear
-    interpolation have a small floor, so that images of any unit and difficulty count alike. Each step has one factor,
-    drawn by seed and step.
+    interpolation have a small floor, so that images of any unit and difficulty count alike. Each step has one factor
+    and one way of sampling, drawn by seed and step. Averages are upsampled as `ddfnet.upsample_depth` does, whose
+    back-projection is a part of what is trained; then the last stage alone counts.
 
     Args:
         network: network whose ``levels`` are trained; checkpoints keep its ``init_args``.
         factors: powers of two that the network serves.
+        samples: ways in which samples are taken, see `ddfnet.depth.samples`.
+        initial: weights to begin with, a file of the same network or "auto" for those of the package; None for new ones.
         learning_rate: peak learning rate of AdamW; it falls to zero along a cosine.
         warmup_steps: steps over which the learning rate rises.
         weight_decay: weight decay of AdamW.
@@ -53,12 +59,14 @@ class GuidedDepth(lightning.LightningModule):
         ValueError: no factors, or one that is no power of two; a weight or a rate out of range.
     """
 
-    forward_methods = ("levels",)  # methods of the network that are called instead of `forward`
+    forward_methods = ("levels", "upsample")  # methods of the network that are called instead of `forward`
 
     def __init__(
         self,
         network: GuidedUpsampler,
         factors: Sequence[int] = (4, 8, 16),
+        samples: Sequence[str] = ("point",),
+        initial: str | None = None,
         learning_rate: NonNegativeFloat = 1e-3,
         warmup_steps: NonNegativeInt = 100,
         weight_decay: NonNegativeFloat = 1e-4,
@@ -74,6 +82,8 @@ class GuidedDepth(lightning.LightningModule):
         largest = network.scale_factor
         if max(factors) > largest:
             raise ValueError(f"factors must be at most the network's scale_factor, {largest}, got {list(factors)}")
+        if not samples or not set(samples) <= set(SAMPLES):
+            raise ValueError(f"samples must be some of {', '.join(SAMPLES)}, got {list(samples)}")
         learning_rate = check_range("learning_rate", learning_rate, 0)
         warmup_steps = check_range("warmup_steps", warmup_steps, 0)
         weight_decay = check_range("weight_decay", weight_decay, 0)
@@ -82,22 +92,29 @@ class GuidedDepth(lightning.LightningModule):
         for beta in betas:
             check_range("betas", beta, 0, 1, open_high=True)
         check_seed("seed", seed)
+        if initial is not None:
+            _begin_with(network, initial)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(memory_format=self.format)  # type: ignore[call-overload]
-        self.factors = tuple(factors)
+        self.factors, self.samples = tuple(factors), tuple(samples)
         self.learning_rate, self.warmup_steps = learning_rate, warmup_steps
         self.weight_decay, self.betas = weight_decay, betas
         self.absolute_weight, self.stage_weight = absolute_weight, stage_weight
         self.seed = seed
-        self.ratios = nn.ModuleDict({f"x{factor}": MeanMetric() for factor in self.factors})
+        self.ratios = nn.ModuleDict(
+            {_name(factor, way): MeanMetric() for factor in self.factors for way in self.samples}
+        )
 
-    def levels(self, batch: Batch, factor: int) -> tuple[list[Errors], Tensor, Tensor]:
+    def levels(self, batch: Batch, factor: int, samples: str = "point") -> tuple[list[Errors], Tensor, Tensor]:
         """Return the errors after each stage, the upsampled depth and the bilinear one (N, 1, H, W)."""
         truth, valid = batch["depth"], batch["valid"]
         guide = batch["guide"].to(truth.dtype).div_(255).contiguous(memory_format=self.format)
-        low, low_valid = (metrics.every(x, factor) for x in (batch["measured"], valid))
-        levels = self.network.levels(low, guide, low_valid, scale_factor=factor)
-        bilinear = metrics.bilinear(low, low_valid, factor)
+        low, low_valid = metrics.take(batch["measured"], valid, factor, samples)
+        if samples == "point":
+            levels = self.network.levels(low, guide, low_valid, scale_factor=factor)
+        else:
+            levels = [self.network.upsample(low, guide, low_valid, scale_factor=factor, samples=samples)]
+        bilinear = metrics.bilinear(low, low_valid, factor, samples)
         some = low_valid.any(3, keepdim=True).any(2, keepdim=True)  # an image without a valid sample has no prediction
         errors = []
         for depth, known in levels:
@@ -106,37 +123,40 @@ class GuidedDepth(lightning.LightningModule):
             errors.append(Errors.measure(depth.float(), own_bilinear, own_truth, own_valid & some, known))
         return errors, levels[-1][0].float(), bilinear
 
-    def factor(self, step: int) -> int:
-        """Draw the factor of a training step, by seed and step alone."""
-        return self.factors[int(np.random.default_rng((self.seed, step)).integers(len(self.factors)))]
+    def draw(self, step: int) -> tuple[int, str]:
+        """Draw the factor and the way of sampling of a training step, by seed and step alone."""
+        rng = np.random.default_rng((self.seed, step))
+        factor = self.factors[int(rng.integers(len(self.factors)))]
+        return factor, self.samples[int(rng.integers(len(self.samples)))]
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        factor = self.factor(self.global_step)
-        errors, *_ = self.levels(batch, factor)
+        factor, samples = self.draw(self.global_step)
+        errors, *_ = self.levels(batch, factor, samples)
         losses = [e.loss(self.absolute_weight).mean() for e in errors]
         loss = losses[-1] + self.stage_weight * sum(losses[:-1])
         ratio = errors[-1].ratio().detach().mean()
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         self.log("train_ratio", ratio, prog_bar=True, sync_dist=True)
-        self.log(f"train_ratio_x{factor}", ratio, sync_dist=True)
+        self.log(f"train_ratio_{_name(factor, samples)}", ratio, sync_dist=True)
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        for factor in self.factors:
+        for factor, samples in itertools.product(self.factors, self.samples):
             with DeadUnits(self.network) as units:
-                errors, depth, bilinear = self.levels(batch, factor)
-            metric = self.ratios[f"x{factor}"]
+                errors, depth, bilinear = self.levels(batch, factor, samples)
+            name = _name(factor, samples)
+            metric = self.ratios[name]
             metric(errors[-1].ratio())
-            self.log(f"ratio_x{factor}", metric, on_epoch=True, on_step=False)
+            self.log(f"ratio_{name}", metric, on_epoch=True, on_step=False)
             if batch_index == 0:
-                self._show(factor, batch, depth, bilinear)
+                self._show(factor, samples, batch, depth, bilinear)
                 if factor == max(self.factors):  # all stages run
                     self.log("dead_units", units.share(), on_epoch=True, on_step=False)
 
     def on_validation_epoch_end(self) -> None:
         metrics = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
-        names = [*(f"ratio_x{factor}" for factor in self.factors), "dead_units"]
+        names = [*(f"ratio_{name}" for name in self.ratios), "dead_units"]
         values = ", ".join(f"{name} {metrics[name]:.3f}" for name in names if name in metrics)
         if self.trainer.state.fn == "fit":
             self.print(f"step {self.global_step}: {values}")
@@ -154,11 +174,29 @@ class GuidedDepth(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["header"] = header_of(self.network).as_dict()
 
-    def _show(self, factor: int, batch: Batch, depth: Tensor, bilinear: Tensor) -> None:
+    def _show(self, factor: int, samples: str, batch: Batch, depth: Tensor, bilinear: Tensor) -> None:
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
-                image = metrics.sample_grid(batch, depth, bilinear, factor, _SHOWN)
-                logger.experiment.add_image(f"x{factor}: guide, low, bilinear, network, truth", image, self.global_step)
+                image = metrics.sample_grid(batch, depth, bilinear, factor, _SHOWN, samples)
+                title = f"{_name(factor, samples)}: guide, low, bilinear, network, truth"
+                logger.experiment.add_image(title, image, self.global_step)
+
+
+def _begin_with(network: GuidedUpsampler, initial: str) -> None:
+    """Copy the weights of a file into a network of the same options."""
+    trained = default_model() if initial == "auto" else load(initial, GuidedUpsampler)
+    own, theirs = network.init_args, trained.init_args
+    if different := [f"{name} = {theirs[name]!r}" for name in theirs if theirs[name] != own[name]]:
+        raise DataError(
+            f"{initial}: the network must have the options of its weights, {', '.join(different)}; give "
+            "model.network.init_args these values"
+        )
+    network.load_state_dict(trained.state_dict())
+
+
+def _name(factor: int, samples: str) -> str:
+    """Return the name of a factor and a way of sampling in logs: points have none of their own."""
+    return f"x{factor}" if samples == "point" else f"x{factor}_{samples}"
 
 
 def card(trainer: lightning.Trainer) -> dict[str, Any]:
@@ -168,4 +206,5 @@ def card(trainer: lightning.Trainer) -> dict[str, Any]:
         "network": model.network.init_args,
         "data": "scenes composed on the fly of photographs (ddfnet.data.depth.synthetic.ComposedScenes)",
         "factors": list(model.factors),
+        "samples": list(model.samples),
     }

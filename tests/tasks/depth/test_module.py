@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.depth.samples import SAMPLES, reduce_maps
 from ddfnet.errors import DataError
+from ddfnet.pretrained import save
 from ddfnet.tasks.depth import metrics
 from ddfnet.tasks.depth.data import GuidedDepthData
 from ddfnet.tasks.depth.metrics import Errors, bilinear, every
@@ -169,7 +171,7 @@ def test_processes_and_accumulated_batches_share_a_step(ranks: int, accumulated:
 
 def test_factors_are_drawn_by_seed_and_step() -> None:
     modules = [GuidedDepth(network(16), seed=seed) for seed in (0, 0, 1)]
-    first, again, other = ([module.factor(step) for step in range(300)] for module in modules)
+    first, again, other = ([module.draw(step)[0] for step in range(300)] for module in modules)
     assert first == again != other
     assert all(70 < first.count(factor) < 130 for factor in (4, 8, 16))
 
@@ -340,3 +342,75 @@ def test_wrong_options_of_the_data(options: dict[str, Any], message: str) -> Non
 def test_a_wrong_decay(decay: float) -> None:
     with pytest.raises(ValueError, match="decay must be from 0 to below 1"):
         MovingAverage(decay)
+
+
+# --- ways of sampling -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", SAMPLES)
+def test_samples_are_taken_as_they_are_in_use(way: str) -> None:
+    truth = torch.rand(2, 1, 32, 48) + 0.5
+    low, valid = metrics.take(truth, torch.ones_like(truth, dtype=torch.bool), 4, way)
+    expected = every(truth, 4) if way == "point" else reduce_maps(truth, 4, way)
+    torch.testing.assert_close(low, expected)
+    assert valid.all()
+
+
+def test_an_average_is_that_of_the_valid_pixels_of_its_block() -> None:
+    truth, valid = torch.rand(1, 1, 8, 8), torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    valid[..., :2, :4] = False  # half of the first block
+    valid[..., :3, 4:] = False  # more than that of the second
+    low, known = metrics.take(torch.where(valid, truth, torch.nan), valid, 4, "average")
+    assert known.flatten().tolist() == [True, False, True, True]
+    torch.testing.assert_close(low[0, 0, 0, 0], truth[0, 0, 2:4, :4].mean())
+
+
+@pytest.mark.parametrize("way", SAMPLES[1:])
+def test_bilinear_of_averages_puts_them_in_the_middle_of_their_blocks(way: str) -> None:
+    ramp = torch.arange(64.0).expand(1, 1, 64, 64)
+    low, valid = metrics.take(ramp, torch.ones_like(ramp, dtype=torch.bool), 8, way)
+    inside = slice(24, 40)
+    result = bilinear(low, valid, 8, way)
+    torch.testing.assert_close(result[..., inside, inside], ramp[..., inside, inside])
+
+
+def test_each_step_draws_a_way() -> None:
+    module = GuidedDepth(network(), (2, 4), SAMPLES)
+    drawn = [module.draw(step) for step in range(300)]
+    assert {way for _, way in drawn} == set(SAMPLES)
+    assert [factor for factor, _ in drawn] == [GuidedDepth(network(), (2, 4)).draw(step)[0] for step in range(300)]
+
+
+@pytest.mark.parametrize("way", SAMPLES[1:])
+def test_it_learns_averages_by_heart(way: str) -> None:
+    """Through the back-projection, whose errors are those of what the tool makes."""
+    module = GuidedDepth(network(), (4,), (way,), learning_rate=1e-2)
+    batch = next(iter(GuidedDepthData(**SMALL).val_dataloader()))
+    optimizer = torch.optim.Adam(module.parameters(), 1e-2)
+    losses = []
+    for _ in range(25):
+        errors, depth, _ = module.levels(batch, 4, way)
+        assert len(errors) == 1 and depth.shape == batch["depth"].shape
+        losses.append(errors[-1].loss(0.5).mean())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_training_begins_with_given_weights(tmp_path: Path) -> None:
+    trained = network()
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(1)
+    save(trained, tmp_path / "a.safetensors")
+    own = network()
+    GuidedDepth(own, (4,), initial=str(tmp_path / "a.safetensors"))
+    assert all(torch.equal(a, b) for a, b in zip(own.parameters(), trained.parameters(), strict=True))
+    with pytest.raises(DataError, match="must have the options of its weights, scale_factor = 4"):
+        GuidedDepth(network(8), (4,), initial=str(tmp_path / "a.safetensors"))
+
+
+def test_an_unknown_way_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"samples must be some of point, average, bicubic, got \['mean'\]"):
+        GuidedDepth(network(), (4,), ("mean",))
