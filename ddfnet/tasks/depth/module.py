@@ -45,7 +45,7 @@ class GuidedDepth(lightning.LightningModule):
         network: network whose ``levels`` are trained; checkpoints keep its ``init_args``.
         factors: powers of two that the network serves.
         samples: ways in which samples are taken, see `ddfnet.depth.samples`.
-        initial: weights to begin with, a file of the same network or "auto" for those of the package; None for new ones.
+        initial: weights to begin with: a file of the same network, "auto" for those of the package, None for new ones.
         learning_rate: peak learning rate of AdamW; it falls to zero along a cosine.
         warmup_steps: steps over which the learning rate rises.
         weight_decay: weight decay of AdamW.
