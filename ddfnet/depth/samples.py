@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ddfnet.depth.sizes import ROWS, tile_slices
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -76,15 +78,21 @@ def find_samples(depth: Tensor, valid: Tensor) -> str:
     """
     import torch
 
-    known = depth[valid]
-    if known.numel() < 2:
+    if not valid.any():
         return "average"
-    least = _HEIGHT * float(known.max() - known.min())
-    places = torch.cat([_edge_places(depth, valid, least), _edge_places(depth.T, valid.T, least)])
+    low, high = depth[valid].aminmax()
+    least = _HEIGHT * float(high - low)
+    maps = ((depth, valid), (depth.T, valid.T))
+    places = torch.cat(
+        [
+            _edge_places(values[rows], known[rows], least)
+            for values, known in maps
+            for rows in tile_slices(len(values), ROWS)  # what is held besides the map is small
+        ]
+    )
     if len(places) < _EDGES:
         return "average"
-    low, high = _BETWEEN
-    mixed = float(((places > low) & (places < high)).double().mean())
+    mixed = float(((places > _BETWEEN[0]) & (places < _BETWEEN[1])).double().mean())
     return "point" if mixed < _AVERAGE else "average" if mixed < _BICUBIC else "bicubic"
 
 

@@ -48,7 +48,7 @@ def upsample_tiled(
     the guide, each of the two has it on another one.
 
     Args:
-        depth: (h, w), float64, 0 where it is not valid.
+        depth: (h, w), float64, 0 where it is not valid; it is written over.
         valid: (h, w), bool, somewhere true.
         guide: (H, W, 3), uint8.
         axes: y and x.
@@ -59,10 +59,10 @@ def upsample_tiled(
         outline: upsample the validity too.
     """
     lowest = depth[valid].min()  # subtracted, for far from 0 each view would be rounded
-    relative = torch.where(valid, depth - lowest, 0)
-    streams = [_upsample_views(relative, valid, guide, axes, network, tile, samples=samples, ensemble=ensemble)]
+    depth.sub_(lowest).masked_fill_(~valid, 0)  # in place, for the map can be large
+    streams = [_upsample_views(depth, valid, guide, axes, network, tile, samples=samples, ensemble=ensemble)]
     if outline and not valid.all():
-        ones, everywhere = valid.double(), torch.ones_like(valid)
+        ones, everywhere = valid.float(), torch.ones_like(valid)
         # A sample is valid or not: averages too are not valid in part.
         streams.append(
             _upsample_views(ones, everywhere, guide, axes, network, tile, samples="point", ensemble=ensemble)

@@ -136,8 +136,9 @@ def upsample_depth(
             # The network itself closes what is next to a valid sample, and better than with filled ones at its side.
             values, mask = torch.where(mask, values, filled), mask | (same_size | ~near_valid(mask))
         known = torch.where(mask, values, 0)
+        zero_is_depth = bool((mask & (values == 0)).any())
         if same_size:
-            parts: Iterator[Rows] = ((known[rows], mask[rows]) for rows in tile_slices(len(known), ROWS))
+            parts = _own_rows(known, mask)
         else:
             options = {"ensemble": ensemble, "outline": fill in ("none", False)}
             if samples == "auto":
@@ -146,12 +147,18 @@ def upsample_depth(
             parts = upsample_tiled(known, mask, guide, axes, network, tile or _TILE, samples=samples, **options)
         if fill == "nearest":
             parts = _fill_nearest(parts, values, mask, axes)
-        zero_is_depth = bool((mask & (values == 0)).any())
+        del known, values  # as large as the depth map, and no longer needed by what comes
         start = 0
         for part, reached in parts:
             rows = slice(start, start + len(part))
             result[rows], start = _convert(part, reached, depth.dtype, zero_is_depth=zero_is_depth), rows.stop
     return result
+
+
+def _own_rows(depth: Tensor, valid: Tensor) -> Iterator[Rows]:
+    """Yield the rows of a map that is not enlarged."""
+    for rows in tile_slices(len(depth), ROWS):
+        yield depth[rows], valid[rows]
 
 
 def _fill_nearest(
