@@ -44,7 +44,7 @@ class GuidedDepth(lightning.LightningModule):
     Args:
         network: network whose ``levels`` are trained; checkpoints keep its ``init_args``.
         factors: powers of two that the network serves.
-        samples: ways in which samples are taken, see `ddfnet.depth.samples`.
+        samples: ways in which samples are taken, see `ddfnet.depth.samples`; one named twice is drawn twice as often.
         initial: weights to begin with: a file of the same network, "auto" for those of the package, None for new ones.
         learning_rate: peak learning rate of AdamW; it falls to zero along a cosine.
         warmup_steps: steps over which the learning rate rises.
@@ -142,7 +142,7 @@ class GuidedDepth(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        for factor, samples in itertools.product(self.factors, self.samples):
+        for factor, samples in itertools.product(self.factors, dict.fromkeys(self.samples)):
             with DeadUnits(self.network) as units:
                 errors, depth, bilinear = self.levels(batch, factor, samples)
             name = _name(factor, samples)
