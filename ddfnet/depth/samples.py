@@ -87,7 +87,7 @@ def find_samples(depth: Tensor, valid: Tensor) -> str:
         [
             _edge_places(values[rows], known[rows], least)
             for values, known in maps
-            for rows in tile_slices(len(values), ROWS)  # what is held besides the map is small
+            for rows in tile_slices(len(values), ROWS)  # little is held besides the map
         ]
     )
     if len(places) < _EDGES:
