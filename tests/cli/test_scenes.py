@@ -18,8 +18,8 @@ pytest.importorskip("skimage")
 from ddfnet.cli.main import main
 from ddfnet.data.depth import folder as folders
 from ddfnet.data.depth.rooms import rendered
-from ddfnet.data.depth.rooms.dataset import RenderedRooms
 from ddfnet.data.depth.rooms.render import Rendered
+from ddfnet.data.depth.rooms.windows import RenderedRooms
 from tests.furniture_catalogues import write_catalogue
 
 Fails = Callable[..., str]

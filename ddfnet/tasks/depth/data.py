@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ddfnet.arguments import check_range
 from ddfnet.data.depth.mixture import Mixture
-from ddfnet.data.depth.rooms.dataset import RenderedRooms
+from ddfnet.data.depth.rooms.windows import RenderedRooms
 from ddfnet.data.depth.synthetic import ComposedScenes, check_seed
 from ddfnet.training.samplers import ResumableBatchSampler
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddfnet.data.depth.rooms.plan import Plan, Thing, Window, at, length_of
-from ddfnet.data.depth.rooms.shapes import Array, Material, Shape
+from ddfnet.data.depth.rooms.shapes import Array, Material, ModelMesh
 from ddfnet.data.depth.rooms.surfaces import covering, repainted
 from ddfnet.data.depth.rooms.tracer import Triangles
 
@@ -153,7 +153,7 @@ class Builder:
             cover = covering(rng, self.photographs, plain=0.05 if thin else 0.5, gloss=0.2 * thin)
             self.box(low, high, self.add_material(cover), 0 if thin else rng.uniform(0.5, 2))
 
-    def thing(self, thing: Thing, shape: Shape) -> None:
+    def thing(self, thing: Thing, shape: ModelMesh) -> None:
         """Add a model at its place, some of its surfaces in other colours or with other textures."""
         rng = self.rng
         c, s = math.cos(thing.angle), math.sin(thing.angle)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ddfnet.data.depth.rooms import camera, light, mesh, plan
 from ddfnet.data.depth.rooms.furniture import Model
-from ddfnet.data.depth.rooms.shapes import Array, Shape
+from ddfnet.data.depth.rooms.shapes import Array, ModelMesh
 from ddfnet.data.depth.rooms.shapes import load as load_shape
 from ddfnet.data.depth.rooms.tracer import Hits, Solid, Tracer, dot, unit
 from ddfnet.errors import DataError
@@ -63,7 +63,7 @@ class Renderer:
         tracer, view = self._built(rng, room)
         return self._photograph(rng, room, tracer, view)
 
-    def _load(self, model: Model) -> Shape | None:
+    def _load(self, model: Model) -> ModelMesh | None:
         try:
             return load_shape(model)
         except DataError as error:

@@ -40,7 +40,7 @@ class Material(NamedTuple):
     glow: float = 0.0
 
 
-class Shape(NamedTuple):
+class ModelMesh(NamedTuple):
     """Triangles with the middle of their base at 0: x to the right, y up, z to the front; metres.
 
     Args:
@@ -58,7 +58,7 @@ class Shape(NamedTuple):
     materials: tuple[Material, ...]
 
 
-def load(model: Model) -> Shape:
+def load(model: Model) -> ModelMesh:
     """Read the mesh of a model, turned as its catalogue says and scaled to its size.
 
     Surfaces of glass are left out: both a camera and the depth that is wanted see through them.
@@ -164,7 +164,7 @@ def _texture(image: Any) -> Array:
     return np.asarray(image)
 
 
-def _joined(parts: list[tuple[Array, Array, Array, Material]], model: Model) -> Shape:
+def _joined(parts: list[tuple[Array, Array, Array, Material]], model: Model) -> ModelMesh:
     """Return the parts as one shape, turned, scaled and moved to its base."""
     if not parts:
         raise ValueError("it has no face that can be seen")
@@ -185,7 +185,7 @@ def _joined(parts: list[tuple[Array, Array, Array, Material]], model: Model) -> 
     normals = normals / scale
     lengths = np.linalg.norm(normals, axis=-1, keepdims=True)
     normals = np.where(lengths > 1e-12, normals / np.maximum(lengths, 1e-12), np.array([0, 1, 0], np.float32))
-    return Shape(
+    return ModelMesh(
         points.astype(np.float32),
         normals.astype(np.float32),
         np.nan_to_num(texels).astype(np.float32),

@@ -15,7 +15,7 @@ _PASSES = 6  # surfaces with a hole in their texture, such as leaves, that one r
 
 
 class Triangles(NamedTuple):
-    """Triangles of a scene; the arrays have one row per triangle, see `ddfnet.data.depth.rooms.shapes.Shape`.
+    """Triangles of a scene; the arrays have one row per triangle, see `ddfnet.data.depth.rooms.shapes.ModelMesh`.
 
     Args:
         points: (M, 3, 3), float32.

@@ -16,7 +16,7 @@ from tests.furniture_catalogues import MODELS, box_mesh, write_catalogue
 
 def load(
     folder: Path, name: str = "table", entry: dict[str, object] | None = None, **files: str | bytes
-) -> shapes.Shape:
+) -> shapes.ModelMesh:
     changed = {f"test/{name}/{file.replace('_', '.')}": content for file, content in files.items()}
     write_catalogue(folder / "a.sh3f", {name: {**MODELS[name], **(entry or {})}}, files=changed)
     [model] = furniture.load(folder).models

@@ -11,7 +11,7 @@ from PIL import Image
 
 pytest.importorskip("cv2")
 
-from ddfnet.data.depth.rooms.dataset import RenderedRooms
+from ddfnet.data.depth.rooms.windows import RenderedRooms
 from ddfnet.errors import DataError
 
 

@@ -1,4 +1,4 @@
-"""Data set of rendered rooms: random windows of a folder's images and depth maps."""
+"""Windows of rendered rooms: a data set of random parts of a folder's images and depth maps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RenderedRooms(Dataset[dict[str, Tensor]]):
         DataError: the folder has no scenes; on access: a scene is broken or smaller than a window.
 
     Example:
-        >>> from ddfnet.data.depth.rooms.dataset import RenderedRooms
+        >>> from ddfnet.data.depth.rooms.windows import RenderedRooms
         >>> RenderedRooms("rooms", length=1000, size=256)  # doctest: +SKIP
     """
 
