@@ -108,6 +108,14 @@ def test_missing_furniture(tmp_path: Path, fails: Fails) -> None:
     )
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_missing_photographs(tmp_path: Path, furniture: Path, fails: Fails, jobs: str) -> None:
+    options = ("--photographs", str(tmp_path / "none"), "--jobs", jobs)
+    line = fails(1, *arguments(tmp_path / "out", furniture, *options))
+    assert line == f"ddfnet: error: {tmp_path / 'none'}: no such photograph or folder of photographs"
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_full_disk(tmp_path: Path, furniture: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
     write, output = rendered.atomic_write, tmp_path / "out"
 

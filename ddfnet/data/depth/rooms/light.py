@@ -128,7 +128,7 @@ def shade(
             spots = rng.uniform(-1, 1, (len(points), 3)).astype(np.float32) if samples else 0 * points
             way = (lamp.centre + spots @ lamp.extent - start).astype(np.float32)
             square = dot(way, way)
-            to_lamp = way / np.sqrt(square)[:, None]
+            to_lamp = unit(way)
             cosine = dot(to_lamp, normals).clip(0) * (dot(to_lamp, faces) > 0)
             received = cosine / (square + 0.05)
             if lamp.facing.any():

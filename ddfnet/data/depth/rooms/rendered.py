@@ -42,8 +42,14 @@ class Recipe:
     furniture: Path
     more_photographs: tuple[Path, ...]
 
-    def renderer(self, catalogue: catalogues.Catalogue) -> Renderer:
-        return Renderer(catalogue.models, photographs(self.more_photographs), self.size, seed=self.seed)
+    def renderer(self) -> Renderer:
+        """Return the renderer of the set.
+
+        Raises:
+            DataError: the furniture or the photographs are missing or broken.
+        """
+        models = catalogues.load(self.furniture).models
+        return Renderer(models, photographs(self.more_photographs), self.size, seed=self.seed)
 
 
 def make(output: Path, recipe: Recipe, count: int, jobs: int = 1) -> Iterator[int]:
@@ -66,8 +72,8 @@ def make(output: Path, recipe: Recipe, count: int, jobs: int = 1) -> Iterator[in
         DataError: the furniture or the photographs are missing or broken.
         UserError: the folder has rooms of another recipe, or cannot be written to.
     """
-    catalogue = catalogues.load(recipe.furniture)
-    facts = _facts(recipe, catalogue)
+    facts = _facts(recipe, catalogues.load(recipe.furniture))
+    recipe.renderer()  # now: what is missing is found here, not by the processes
     for folder in (output, output / "rgb", output / "depth"):
         writable_folder(folder)
     broken = _broken_before(output / FACTS, facts)
@@ -152,7 +158,7 @@ def _start(output: Path, recipe: Recipe) -> None:
     cv2.setNumThreads(1)
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
-    _own.update(output=output, renderer=recipe.renderer(catalogues.load(recipe.furniture)))
+    _own.update(output=output, renderer=recipe.renderer())
 
 
 def _one(index: int) -> tuple[int, dict[str, str]]:
