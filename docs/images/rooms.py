@@ -11,7 +11,7 @@ from ddfnet.data.depth.rooms import furniture
 from ddfnet.data.depth.rooms.render import Renderer
 from ddfnet.data.depth.textures import photographs
 
-ROOMS = (1, 3, 4, 8, 11, 14, 17, 19)
+ROOMS = (2, 6, 10, 15, 16, 19, 20, 23)
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
         warnings.warn("rooms.jpg stays as it is; run: apt-get install sweethome3d-furniture", stacklevel=2)
         return
     renderer = Renderer(furniture.load().models, photographs())
-    figure = Figure(figsize=(16, 6.1), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(11, 8.3), facecolor="white", layout="constrained")
     axes = figure.subplots(2, len(ROOMS) // 2).ravel()
     for axis, index in zip(axes, ROOMS, strict=True):
         room = renderer(index)
