@@ -9,6 +9,7 @@ import warnings
 SUMMARIES = {
     "demo": "upsample a depth map, train three small networks, and see both on a page, in three minutes",
     "upsample": "make a depth map as large and as sharp as an image of the same view",
+    "scenes": "render rooms with exact depth, to train guided depth upsampling on",
     "train": "train a network",
     "evaluate": "measure trained networks beside their competitors",
     "export": "write a network or a layer as ONNX or as a program of torch.export, and check it",

@@ -27,6 +27,7 @@ SAME = {  # file name: the one thing that it means in each folder
     "module": "a task's Lightning module",
     "network": "the benchmark of networks, and its command",
     "op": "the benchmark of the operator, and its command",
+    "scenes": "images with depth maps, and the command that renders them",
     "upsample": "DDF-Up: the layer, the depth tool, its command",
 }
 

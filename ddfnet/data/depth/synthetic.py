@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ddfnet.data.depth.measurement import Measurement
 from ddfnet.data.depth.outlines import outline, rotated
 from ddfnet.data.depth.textures import Pixels, photographs, texture
 
@@ -75,13 +75,8 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
         if length < 1 or size < 32:
             raise ValueError(f"length must be at least 1 and size at least 32, got {length=} and {size=}")
         check_seed("seed", seed)
-        for name, share in (("noise", noise), ("holes", holes)):
-            if not 0 <= share < 1:
-                raise ValueError(f"{name} must be a share from 0 to below 1, got {share}")
-        if not 0 <= misalignment <= size:
-            raise ValueError(f"misalignment must be pixels from 0 to the size, {size}, got {misalignment}")
+        self.measurement = Measurement(size, noise=noise, holes=holes, misalignment=misalignment)
         self.length, self.size, self.seed = length, size, seed
-        self.noise, self.holes, self.misalignment = noise, holes, misalignment
         self.photographs = photographs(more_photographs)
 
     def __len__(self) -> int:
@@ -90,25 +85,9 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         if not 0 <= index < self.length:
             raise IndexError(f"scene {index} of {self.length}")
-        import cv2
-
         rng = np.random.default_rng((self.seed, index))
         canvas = _Composition(rng, self.photographs, self.size)
-        guide, depth = canvas.guide(), canvas.depth()
-        if self.misalignment:
-            depth = _displaced(rng, depth, rng.uniform(0, self.misalignment))
-        valid = _holes(rng, depth, self.holes)
-        depth = depth.clip(1e-3).astype(np.float32)
-        measured = depth
-        if self.noise:
-            deviation = rng.uniform(0, self.noise) * np.ptp(depth)
-            measured = (depth + rng.normal(0, deviation, depth.shape)).clip(1e-3).astype(np.float32)
-        return {
-            "guide": torch.from_numpy(np.stack(cv2.split(guide))),
-            "depth": torch.from_numpy(depth)[None],
-            "measured": torch.from_numpy(measured)[None],
-            "valid": torch.from_numpy(valid)[None],
-        }
+        return self.measurement.sample(rng, canvas.guide(), canvas.depth())
 
 
 def check_seed(name: str, seed: int) -> None:
@@ -282,37 +261,3 @@ class _Composition:
             return [curve + step * (i - number / 2) for i in range(number)]
         spread = radius * rng.uniform(1, 3.5)
         return [rotated(curve, rng.uniform(0, 2 * math.pi)) + rng.normal(0, spread, 2) for _ in range(number)]
-
-
-def _displaced(rng: np.random.Generator, depth: Pixels, deviation: float) -> Pixels:
-    """Return the depth with its edges moved a little, by a smooth displacement; its values stay as they are."""
-    import cv2
-
-    size, points = len(depth), int(rng.integers(4, 24))
-    moves = rng.normal(0, deviation, (2, points, points)).astype(np.float32)
-    across, down = (cv2.resize(move, (size, size), interpolation=cv2.INTER_CUBIC) for move in moves)
-    own = np.arange(size, dtype=np.float32)
-    return cv2.remap(depth, own[None] + across, own[:, None] + down, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _holes(rng: np.random.Generator, depth: Pixels, share: float) -> Any:
-    """Draw where the depth is valid: not in a few blobs, nor behind some depth edges, as with a stereo camera."""
-    import cv2
-
-    size = len(depth)
-    valid = np.ones(depth.shape, np.uint8)
-    most = rng.uniform(0, share) * depth.size
-    if not share or most < 1:
-        return valid.astype(bool)
-    step = np.abs(np.diff(depth, axis=1, prepend=depth[:, :1])) > 0.1 * np.ptp(depth)
-    wide = cv2.dilate(step.astype(np.uint8), np.ones((3, int(rng.integers(3, 12))), np.uint8), anchor=(0, 1))
-    if 0 < wide.sum() < most:
-        valid[wide > 0] = 0
-    while (valid == 0).sum() < most:
-        radius = min(size * math.exp(rng.uniform(math.log(0.01), math.log(0.1))), math.sqrt(most / 3))
-        points = np.round((outline(rng, max(radius, 1)) + rng.uniform(0, size, 2)) * 16).astype(np.int32)
-        before = int((valid == 0).sum())
-        cv2.fillPoly(valid, [points], 0, shift=4)
-        if int((valid == 0).sum()) == before:
-            break
-    return valid.astype(bool)

@@ -9,9 +9,11 @@ from typing import Any
 import lightning
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ddfnet.arguments import check_range
+from ddfnet.data.depth.mixture import Mixture
+from ddfnet.data.depth.rooms.windows import RenderedRooms
 from ddfnet.data.depth.synthetic import ComposedScenes, check_seed
 from ddfnet.training.samplers import ResumableBatchSampler
 
@@ -20,7 +22,9 @@ _PREFETCHED = 4  # batches that a worker may be ahead, for the scenes differ in 
 
 
 class GuidedDepthData(lightning.LightningDataModule):
-    """Batches of synthetic scenes. Batch t of a run is the same on every worker and after every resumption.
+    """Batches of composed scenes and rendered rooms.
+
+    Batch t of a run is the same on every worker and after every resumption.
 
     Args:
         batch_size: scenes per step, over all processes and accumulated batches.
@@ -34,13 +38,18 @@ class GuidedDepthData(lightning.LightningDataModule):
         validation_scenes: number of validation scenes.
         validation_seed: seed of the validation scenes, the same for all runs.
         seed: seed of the training scenes.
+        rooms: folder of `ddfnet scenes render`, whose rooms are trained on besides composed scenes; None for composed
+            scenes alone. Validation scenes are composed in both cases.
+        composed: share of composed scenes where there are rooms.
 
     Returns:
         Batches of `ComposedScenes`: ``guide`` (N, 3, S, S), ``depth``, ``measured`` and ``valid`` (N, 1, S, S).
 
     Raises:
-        ValueError: a count or a size below 1; the same seed for both sets; an option that `ComposedScenes` refuses.
-        DataError: at the start of a run: a batch cannot be divided among the processes.
+        ValueError: a count or a size below 1; the same seed for both sets; a share that is none; an option that
+            `ComposedScenes` refuses.
+        DataError: the folder of rooms has no scenes; at the start of a run: a batch cannot be divided among the
+            processes.
     """
 
     def __init__(
@@ -56,6 +65,8 @@ class GuidedDepthData(lightning.LightningDataModule):
         validation_scenes: PositiveInt = 64,
         validation_seed: int = 1_000_003,
         seed: int = 0,
+        rooms: str | None = None,
+        composed: float = 0.25,
     ) -> None:
         super().__init__()
         batch_size = check_range("batch_size", batch_size, 1)
@@ -68,7 +79,8 @@ class GuidedDepthData(lightning.LightningDataModule):
         check_seed("validation_seed", validation_seed)
         if seed == validation_seed:
             raise ValueError(f"validation_seed must differ from seed, or training would see its scenes, got {seed}")
-        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        composed = check_range("composed", composed, 0, 1)
+        self.batch_size, self.workers, self.seed, self.composed = batch_size, workers, seed, composed
         self.scenes = partial(
             ComposedScenes,
             size=size,
@@ -77,14 +89,31 @@ class GuidedDepthData(lightning.LightningDataModule):
             holes=holes,
             misalignment=misalignment,
         )
+        self.rooms = None
+        if rooms is not None:
+            self.rooms = partial(RenderedRooms, rooms, size=size, noise=noise, holes=holes, misalignment=misalignment)
+            self.rooms(1)  # now: a folder that is missing is found before the run begins
         self.validation_set = self.scenes(validation_scenes, seed=validation_seed)
+
+    @property
+    def description(self) -> str:
+        """Say where the training scenes come from, for the model card."""
+        composed = "scenes composed on the fly of photographs (ddfnet.data.depth.synthetic.ComposedScenes)"
+        if self.rooms is None:
+            return composed
+        return (
+            f"{self.composed:.0%} {composed}, the others rooms rendered of the furniture models that the scenes.json "
+            "of their folder credits (ddfnet.data.depth.rooms)"
+        )
 
     def setup(self, stage: str) -> None:
         trainer = self.trainer
         if trainer is not None and stage == "fit":
-            self.train_set = self.scenes(
-                ResumableBatchSampler.from_trainer(trainer, self.batch_size).num_items, seed=self.seed
-            )
+            length = ResumableBatchSampler.from_trainer(trainer, self.batch_size).num_items
+            self.train_set: Dataset[Batch] = self.scenes(length, seed=self.seed)
+            if self.rooms is not None:
+                rooms = self.rooms(length, seed=self.seed)
+                self.train_set = Mixture(self.train_set, rooms, length, share=self.composed, seed=self.seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
@@ -94,7 +123,7 @@ class GuidedDepthData(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.validation_set, batch_size=self.batch_size)
 
-    def _loader(self, scenes: ComposedScenes, **order: Any) -> DataLoader[Batch]:
+    def _loader(self, scenes: Dataset[Batch], **order: Any) -> DataLoader[Batch]:
         import cv2
 
         # Before the workers are forked: in them, OpenCV would wait for ever for threads that did not survive the fork,

@@ -202,9 +202,10 @@ def _name(factor: int, samples: str) -> str:
 def card(trainer: lightning.Trainer) -> dict[str, Any]:
     """Return the task's entries of the model card, see `ddfnet.tasks.Training`."""
     model: Any = trainer.lightning_module
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
     return {
         "network": model.network.init_args,
-        "data": "scenes composed on the fly of photographs (ddfnet.data.depth.synthetic.ComposedScenes)",
+        "data": data.description,
         "factors": list(model.factors),
         "samples": list(model.samples),
     }

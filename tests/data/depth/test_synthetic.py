@@ -17,7 +17,8 @@ pytest.importorskip("skimage")
 
 import cv2
 
-from ddfnet.data.depth.synthetic import ComposedScenes, _displaced
+from ddfnet.data.depth.measurement import _displaced
+from ddfnet.data.depth.synthetic import ComposedScenes
 from ddfnet.errors import DataError
 
 FLAWS = {"noise": 0.05, "holes": 0.2, "misalignment": 2.0}

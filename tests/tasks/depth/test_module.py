@@ -16,7 +16,9 @@ pytest.importorskip("cv2")
 pytest.importorskip("skimage")
 
 import lightning
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -194,6 +196,29 @@ def test_batches_depend_on_the_seed_and_the_step_alone() -> None:
     assert not any(torch.equal(validation, batch) for batch in whole)
 
 
+def test_rooms_and_composed_scenes_are_mixed(tmp_path: Path) -> None:
+    for name, pixels in (("rgb", np.full((40, 50, 3), 77, np.uint8)), ("depth", np.full((40, 50), 2500, np.uint16))):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / "0.png")
+
+    def guides(composed: float) -> list[bool]:
+        """Return for each sample of a run whether it is of the room, which is grey."""
+        data = GuidedDepthData(**SMALL, rooms=str(tmp_path), composed=composed)
+        assert f"{composed:.0%} scenes composed" in data.description and "scenes.json" in data.description
+        data.trainer = SimpleNamespace(  # type: ignore[assignment]
+            max_steps=8, accumulate_grad_batches=1, world_size=1, global_rank=0, global_step=0
+        )
+        data.setup("fit")
+        assert not (next(iter(data.val_dataloader()))["guide"] == 77).all()
+        return [bool((guide == 77).all()) for batch in data.train_dataloader() for guide in batch["guide"]]
+
+    assert all(guides(0.0)) and not any(guides(1.0))
+    assert 3 < sum(guides(0.5)) < 13
+    assert "scenes.json" not in GuidedDepthData(**SMALL).description
+    with pytest.raises(DataError, match="this folder is required beside depth/"):
+        GuidedDepthData(**SMALL, rooms=str(tmp_path / "none"))
+
+
 def test_workers_are_forked_where_opencv_has_had_threads() -> None:
     code = f"""
 import cv2, numpy
@@ -325,6 +350,7 @@ def test_wrong_options_of_the_module(options: dict[str, Any], message: str) -> N
         ({"workers": -1}, "workers must be at least 0, got -1"),
         ({"seed": 2**32}, "seed must be from 0 to 4294967295, got 4294967296"),
         ({"validation_seed": -1}, "validation_seed must be from 0 to 4294967295, got -1"),
+        ({"composed": 1.5}, "composed must be from 0 to 1, got 1.5"),
         ({"holes": math.nan}, "holes must be a share from 0 to below 1, got nan"),
         (
             {"seed": 7, "validation_seed": 7},

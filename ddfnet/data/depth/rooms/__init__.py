@@ -1,0 +1,1 @@
+"""Rendered rooms: indoor scenes of real furniture models with exact depth."""

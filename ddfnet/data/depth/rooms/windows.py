@@ -1,0 +1,92 @@
+"""Windows of rendered rooms: a data set of random parts of a folder's images and depth maps."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ddfnet.data.depth.folder import load
+from ddfnet.data.depth.measurement import Measurement
+from ddfnet.data.depth.synthetic import check_seed
+from ddfnet.errors import DataError
+
+
+class RenderedRooms(Dataset[dict[str, Tensor]]):
+    """Windows of the scenes that `ddfnet scenes render` has made, in the layout of `ddfnet.data.depth.folder`.
+
+    Some windows are mirrored, and some have disparities in place of depths, 1 / depth: the unit means nothing, as in
+    `ddfnet.data.depth.synthetic.ComposedScenes`. Window i is the same in every process: it depends on the folder,
+    ``seed`` and i alone. Any folder of that layout serves whose depth is valid everywhere.
+
+    Args:
+        folder: has ``rgb/`` and ``depth/``, the maps in millimetres.
+        length: number of windows.
+        size: pixels per side.
+        seed: seed of the windows, below 2**32.
+        disparities: share of windows with disparities.
+        noise: see `ddfnet.data.depth.measurement.Measurement`.
+        holes: see there.
+        misalignment: see there.
+
+    Returns:
+        From ``[i]``: ``guide`` (3, size, size), uint8; ``depth`` (1, size, size), float32, in metres or 1 / metres;
+        ``measured``, the same with noise; ``valid`` (1, size, size), bool.
+
+    Raises:
+        ValueError: a length or a size below 1; a seed, a share or misalignment out of range.
+        TypeError: a length, a size or a seed that is no whole number.
+        DataError: the folder has no scenes; on access: a scene is broken or smaller than a window.
+
+    Example:
+        >>> from ddfnet.data.depth.rooms.windows import RenderedRooms
+        >>> RenderedRooms("rooms", length=1000, size=256)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        length: int,
+        size: int = 256,
+        *,
+        seed: int = 0,
+        disparities: float = 0.35,
+        noise: float = 0.0,
+        holes: float = 0.0,
+        misalignment: float = 0.0,
+    ) -> None:
+        if not all(isinstance(number, Integral) for number in (length, size, seed)):
+            raise TypeError(f"length, size and seed must be whole numbers, got {length=}, {size=} and {seed=}")
+        if length < 1 or size < 1:
+            raise ValueError(f"length and size must be at least 1, got {length=} and {size=}")
+        check_seed("seed", seed)
+        if not 0 <= disparities <= 1:
+            raise ValueError(f"disparities must be a share from 0 to 1, got {disparities}")
+        self.measurement = Measurement(size, noise=noise, holes=holes, misalignment=misalignment)
+        self.scenes = load(folder)
+        self.length, self.size, self.seed, self.disparities = length, size, seed, disparities
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if not 0 <= index < self.length:
+            raise IndexError(f"window {index} of {self.length}")
+        rng = np.random.default_rng((self.seed, index))
+        scene = self.scenes[int(rng.integers(len(self.scenes)))]
+        height, width = scene.size
+        if min(height, width) < self.size:
+            raise DataError(f"{scene.origin} A window of {self.size} pixels is required, got {width} x {height}")
+        top, left = (int(rng.integers(side - self.size + 1)) for side in (height, width))
+        window = (slice(top, top + self.size), slice(left, left + self.size))
+        guide, depth = scene.guide.permute(1, 2, 0)[window].numpy(), scene.depth[window].numpy() / np.float32(1000)
+        if not depth.all():
+            raise DataError(f"{scene.origin} A depth that is valid everywhere is required, got 0 in it")
+        if rng.random() < 0.5:
+            guide, depth = guide[:, ::-1], depth[:, ::-1]
+        if rng.random() < self.disparities:
+            depth = 1 / depth
+        return self.measurement.sample(rng, np.ascontiguousarray(guide), np.ascontiguousarray(depth))
