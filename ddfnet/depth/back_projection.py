@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddfnet.depth.samples import reduce_maps
-from ddfnet.ops import ddf_upsample
+from ddfnet.depth.stage import Carried, enlarge
 
 _ROUNDS = 3
 _REACH = {"average": 2, "bicubic": 4}  # samples on each side that a round sees: two of the filters, two of the kernel
@@ -54,9 +54,10 @@ def back_project(
     share = share.clamp(min=_SEEN)
     below, above = (torch.where(known, bound, depth) for bound in _bounds(depth, samples, mask, factor))
     for _ in range(_ROUNDS):
-        missed = torch.where(counts, samples - reduce_maps(depth * ones, factor, way) / share, 0)
+        missed: Carried = torch.where(counts, samples - reduce_maps(depth * ones, factor, way) / share, 0)
         for taps in filters:
-            missed = ddf_upsample(missed, None, taps, scale_factor=2, kernel_size=kernel_size)
+            missed = enlarge(missed, taps, kernel_size)
+        assert isinstance(missed, Tensor)
         depth = torch.minimum(torch.maximum(depth + _STEP * missed, below), above)
     return depth
 

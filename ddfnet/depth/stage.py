@@ -134,14 +134,14 @@ class Stage(nn.Module):
 
     def _average(self, carried: Carried, mask: Tensor, taps: Tensor) -> tuple[Carried, Tensor]:
         """Return the depths or planes in each window, weighted by its filter, and whether any of them is valid."""
-        carried = _enlarge(carried, taps, self.kernel_size)
+        carried = enlarge(carried, taps, self.kernel_size)
         near = F.max_pool2d(mask, self.kernel_size, 1, self.kernel_size // 2)
         return carried, F.interpolate(near, scale_factor=2, mode="nearest")
 
 
 @recordable
-def _enlarge(carried: Carried, taps: Tensor, kernel_size: int) -> Carried:
-    """Filter depth or planes; in float32 under autocast too."""
+def enlarge(carried: Carried, taps: Tensor, kernel_size: int) -> Carried:
+    """Return depth or planes on the grid of twice the size, filtered by a stage; in float32 under autocast too."""
     with torch.autocast(taps.device.type, enabled=False):
         if isinstance(carried, Planes):
             return carried.enlarge(taps, kernel_size)

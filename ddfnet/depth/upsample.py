@@ -81,7 +81,7 @@ def upsample_depth(
             every r-th pixel and many sensors give it; ``"average"``, the mean of the block; ``"bicubic"``, an
             antialiased bicubic reduction, as of Pillow. For the last two the result is brought to give the samples when
             it is reduced again, see `ddfnet.depth.back_projection`, and ``offset`` must be left alone. ``"auto"`` looks
-            at the samples beside edges, see `ddfnet.depth.samples.find_samples`; with an offset it is ``"point"``.
+            at the samples beside edges, see `ddfnet.depth.samples.find_samples`; with another offset it is ``"point"``.
         model: ``"auto"`` for the weights that come with the package, a safetensors file of ``ddfnet train depth``, or
             a network.
         tile: pixels of the guide per side that are worked on at once; None is 1024. It bounds the memory.

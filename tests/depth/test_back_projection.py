@@ -99,6 +99,17 @@ def test_gradients_reach_the_network(way: str) -> None:
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
+def test_under_autocast_it_is_computed_in_float32() -> None:
+    """As the carried depth is: bfloat16 has three digits."""
+    filters = [torch.rand(1, 36, 8, 8).unflatten(1, (4, 9)).softmax(2).flatten(1, 2)]
+    samples, mask = torch.rand(1, 1, 8, 8), torch.ones(1, 1, 8, 8)
+    inputs = torch.rand(1, 1, 16, 16), torch.ones(1, 1, 16, 16, dtype=torch.bool), samples, mask, filters, 3, "average"
+    with torch.autocast("cpu", torch.bfloat16):
+        result = back_project(*inputs)
+    assert result.dtype == torch.float32
+    assert torch.equal(result, back_project(*inputs))
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_outputs_beyond_the_receptive_radius_do_not_change(way: str) -> None:
     model, size = network(4), 64
