@@ -224,11 +224,11 @@ def test_a_loss_that_is_not_a_number_stops_and_says_how_to_go_on(
 
     levels = GuidedDepth.levels
 
-    def broken(self: GuidedDepth, batch: Any, *drawn: Any) -> Any:
+    def broken(self: GuidedDepth, batch: Any, *others: Any) -> Any:
         if self.trainer.training and self.global_step == 4 and self.seed == 0:
             with torch.no_grad():
                 self.network.target[0].weight.fill_(torch.nan)
-        return levels(self, batch, *drawn)
+        return levels(self, batch, *others)
 
     monkeypatch.setattr(GuidedDepth, "levels", broken)
     output = tmp_path / "run"
