@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddfnet.depth.samples import reduce_maps
+from ddfnet.depth.local_range import local_range
+from ddfnet.depth.samples import reduce_known
 from ddfnet.depth.stage import Carried, enlarge
 
 _ROUNDS = 3
 _REACH = {"average": 2, "bicubic": 4}  # samples on each side that a round sees: two of the filters, two of the kernel
 _STEP = 1.6  # over-relaxation: three rounds come as near as five of step 1
-_SEEN = 0.5  # share of a sample's kernel that must lie on pixels with a depth
-_RADIUS = 2  # samples: every sample that a pixel is made of lies this near
 
 
 def back_project(
@@ -27,7 +25,7 @@ def back_project(
     .. math::
         d \leftarrow \mathrm{clamp}_{range}\bigl(d + 1.6\, U (s - R\, d)\bigr), \quad \text{three times}
 
-    with the reduction R of `reduce_maps` and the chain U of the DDF-Ups that carried the samples s to the pixels. So a
+    with the reduction R of `reduce_known` and the chain U of the DDF-Ups that carried the samples s to the pixels. So a
     sample that mixes two surfaces hands what it misses to the pixels that have chosen it, each on its own side of the
     edge. A pixel stays within the range of the valid samples of the 5x5 around it, or where the map was beyond that
     before, as the plane of a sample can be.
@@ -48,13 +46,10 @@ def back_project(
     is the network's filters.
     """
     factor = depth.shape[2] // samples.shape[2]
-    ones = known.to(depth.dtype)
-    share = reduce_maps(ones, factor, way)
-    counts = (mask > 0) & (share >= _SEEN)
-    share = share.clamp(min=_SEEN)
     below, above = (torch.where(known, bound, depth) for bound in _bounds(depth, samples, mask, factor))
     for _ in range(_ROUNDS):
-        missed: Carried = torch.where(counts, samples - reduce_maps(depth * ones, factor, way) / share, 0)
+        own, seen = reduce_known(depth, known, factor, way)
+        missed: Carried = torch.where(seen & (mask > 0), samples - own, 0)
         for taps in filters:
             missed = enlarge(missed, taps, kernel_size)
         assert isinstance(missed, Tensor)
@@ -69,8 +64,6 @@ def receptive_radius(way: str) -> int:
 
 def _bounds(depth: Tensor, samples: Tensor, mask: Tensor, factor: int) -> tuple[Tensor, Tensor]:
     """Return the least and the largest depth that a pixel may get."""
-    window = (2 * _RADIUS + 1, 1, _RADIUS)
-    high = F.max_pool2d(samples.masked_fill(mask <= 0, -math.inf), *window)
-    low = -F.max_pool2d((-samples).masked_fill(mask <= 0, -math.inf), *window)
-    low, high = (F.interpolate(bound, scale_factor=factor, mode="nearest") for bound in (low, high))
+    around = local_range(samples, mask > 0)
+    low, high = (F.interpolate(bound, scale_factor=factor, mode="nearest") for bound in around)
     return torch.minimum(low, depth), torch.maximum(high, depth)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddfnet.depth import back_projection
+from ddfnet.depth.local_range import local_range
 from ddfnet.depth.planes import Planes
 from ddfnet.depth.stage import Carried, Stage, channels_last, convs
 from ddfnet.depth.valid import valid_depth
@@ -412,8 +413,7 @@ def _describe(scaled: Tensor, mask: Tensor) -> Tensor:
 def _nearby(scaled: Tensor, mask: Tensor, radius: int) -> tuple[Tensor, Tensor]:
     """Return the lowest valid depth around each sample, and the range of the valid depths there; 0 where none is."""
     valid = mask > 0
-    highest = F.max_pool2d(scaled.masked_fill(~valid, -math.inf), 2 * radius + 1, 1, radius)
-    lowest = -F.max_pool2d((-scaled).masked_fill(~valid, -math.inf), 2 * radius + 1, 1, radius)
+    lowest, highest = local_range(scaled, valid, radius)
     return lowest, torch.where(valid, highest - lowest, 0)
 
 

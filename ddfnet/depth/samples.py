@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 SAMPLES = ("point", "average", "bicubic")
 """Ways to take a sample from its block: the value at one place, the mean, or an antialiased bicubic reduction."""
 
+_KNOWN = 0.5  # share of a sample's kernel on valid pixels, from which on the sample is valid
 _FLAT = 0.1  # largest change of a surface beside an edge, from sample to sample, in shares of the edge's height
 _HEIGHT = 0.1  # share of the map's range: smaller steps are relief and noise
 _BETWEEN = (0.2, 0.8)  # where a sample is mixed: between the two sides of an edge, in shares of its height
@@ -52,6 +53,24 @@ def reduce_maps(maps: Tensor, factor: int, samples: str) -> Tensor:
         return F.avg_pool2d(maps, factor)
     size = maps.shape[2] // factor, maps.shape[3] // factor
     return F.interpolate(maps, size=size, mode="bicubic", align_corners=False, antialias=True)
+
+
+def reduce_known(maps: Tensor, valid: Tensor, factor: int, samples: str) -> tuple[Tensor, Tensor]:
+    """Reduce what is valid of maps as `reduce_maps` does: the kernel counts on valid pixels alone.
+
+    Args:
+        maps: (N, 1, H, W), float32 or float64; what is not valid may hold anything.
+        valid: (N, 1, H, W), bool.
+        factor, samples: those of `reduce_maps`.
+
+    Returns:
+        The samples (N, 1, H / factor, W / factor), and which of them have half of their kernel on valid pixels, bool.
+    """
+    import torch
+
+    share = reduce_maps(valid.to(maps.dtype), factor, samples)
+    total = reduce_maps(torch.where(valid, maps, 0), factor, samples)
+    return total / share.clamp(min=_KNOWN), share >= _KNOWN
 
 
 def find_samples(depth: Tensor, valid: Tensor) -> str:

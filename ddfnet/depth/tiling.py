@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ddfnet.depth.alignment import AxisAlignment
 from ddfnet.depth.grid import Reading, UpsampleGrid, grid_factor, pick, read, read_by_colour, sample_guide
+from ddfnet.depth.local_range import RADIUS, local_range
 from ddfnet.depth.network import GuidedUpsampler, typical_range
 from ddfnet.depth.progress import track
 from ddfnet.depth.sizes import ROWS, tile_slices
@@ -20,7 +20,6 @@ from ddfnet.depth.sizes import ROWS, tile_slices
 Rows = tuple[Tensor, Tensor]
 """Rows of an upsampled map: depth (n, W), float64, and where it is valid, bool. The next rows may overwrite them."""
 
-_RADIUS = 2  # samples: every sample that an output is made of lies this near to the one nearest to the output
 _POOLED = 128  # samples per side whose features are summed at once: the same for any tile, and so is the sum
 _LARGEST = 1e30  # scaled depth: sums of such, and of their slopes, stay in float32
 
@@ -102,8 +101,10 @@ def _upsample_views(
                 result += (other[part] - result) / 2  # their sum could overflow
                 reached &= other_reached[part]
             own, rows = rows[: len(result)], rows[len(result) :]
-            near = pad_slice(slice(int(own[0]), int(own[-1]) + 1), _RADIUS, len(depth))
-            below, above = (bound[own - near.start][:, columns] for bound in _local_range(depth[near], valid[near]))
+            near = pad_slice(slice(int(own[0]), int(own[-1]) + 1), RADIUS, len(depth))
+            below, above = (
+                bound[own - near.start][:, columns] for [bound] in local_range(depth[None, near], valid[None, near])
+            )
             result.copy_(torch.minimum(torch.maximum(result, below), above))
             reached &= below <= above
         yield found
@@ -278,14 +279,6 @@ def _context(
         rows, columns = (relative_slice(own, padded) for own, padded in zip(inner, outer, strict=True))
         total = total + features[..., rows, columns].sum((2, 3), keepdim=True, dtype=torch.float64)
     return (total / math.prod(size)).float()
-
-
-def _local_range(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the smallest and the largest valid sample of the 5x5 around each."""
-    window = (2 * _RADIUS + 1, 1, _RADIUS)
-    high = F.max_pool2d(depth[None].masked_fill(~valid, -math.inf), *window)
-    low = -F.max_pool2d((-depth[None]).masked_fill(~valid, -math.inf), *window)
-    return low[0], high[0]
 
 
 def pad_slice(inner: slice, by: int, size: int) -> slice:

@@ -189,7 +189,7 @@ def test_middlebury15(tmp_path: Path, capsys: pytest.CaptureFixture[str], fails:
     file = write_tar(tmp_path / "middlebury15.tar", middlebury())
     options = ("--data", "middlebury15", "--root", file, "--methods", "--protocol", "gdsr")
     line = fails(1, *evaluate(*options, "--factor", "4"))
-    assert line.startswith("ddfnet: error: bicubic on middlebury15 at 4x must come to 2.176 levels, got ")
+    assert line.startswith("ddfnet: error: bicubic-pillow on middlebury15 at 4x must come to 2.176 levels, got ")
     capsys.readouterr()
     assert main(evaluate(*options, "--factor", "2")) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -78,7 +78,7 @@ def test_a_block_that_is_hardly_known_asks_for_nothing() -> None:
     """A sample beside which nothing is known would otherwise be given what its few pixels miss, many times over."""
     filters = [torch.full((1, 36, 4, 4), 1 / 9)]
     samples, mask = torch.full((1, 1, 4, 4), 2.0), torch.ones(1, 1, 4, 4)
-    samples[..., 1, 1] = 1.0
+    samples[..., 1, 1] = 0.5
     known = torch.ones(1, 1, 8, 8, dtype=torch.bool)
     known[..., :4, :4] = False
     known[..., 3, 3] = True

@@ -70,11 +70,7 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
         holes: float = 0.0,
         misalignment: float = 0.0,
     ) -> None:
-        if not all(isinstance(number, Integral) for number in (length, size, seed)):
-            raise TypeError(f"length, size and seed must be whole numbers, got {length=}, {size=} and {seed=}")
-        if length < 1 or size < 32:
-            raise ValueError(f"length must be at least 1 and size at least 32, got {length=} and {size=}")
-        check_seed("seed", seed)
+        check_numbers(length, size, seed, least=32)
         self.measurement = Measurement(size, noise=noise, holes=holes, misalignment=misalignment)
         self.length, self.size, self.seed = length, size, seed
         self.photographs = photographs(more_photographs)
@@ -88,6 +84,15 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng((self.seed, index))
         canvas = _Composition(rng, self.photographs, self.size)
         return self.measurement.sample(rng, canvas.guide(), canvas.depth())
+
+
+def check_numbers(length: int, size: int, seed: int, *, least: int) -> None:
+    """Check the length of a set of scenes, their pixels per side, at least ``least``, and its seed."""
+    if not all(isinstance(number, Integral) for number in (length, size, seed)):
+        raise TypeError(f"length, size and seed must be whole numbers, got {length=}, {size=} and {seed=}")
+    if length < 1 or size < least:
+        raise ValueError(f"length must be at least 1 and size at least {least}, got {length=} and {size=}")
+    check_seed("seed", seed)
 
 
 def check_seed(name: str, seed: int) -> None:

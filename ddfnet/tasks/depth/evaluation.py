@@ -213,12 +213,7 @@ def check_nyu(rows: Sequence[Row]) -> None:
         DataError: the error differs by more than 0.01 cm.
         ValueError: rows without that method, protocol or factor.
     """
-    mine = next((row for row in average(rows) if row.method == "bilinear-half-pixel"), None)
-    expected = None if mine is None else HALF_PIXEL_BILINEAR_CM.get(mine.factor)
-    if mine is None or expected is None or mine.protocol != "pac":
-        raise ValueError("bilinear-half-pixel under pac at 4x, 8x or 16x is required to check the protocol on NYU")
-    if abs(mine.rmse - expected) > 0.01:
-        raise DataError(f"bilinear on NYU at {mine.factor}x must come to {expected} cm, got {mine.rmse:.3f}")
+    _check_known(rows, "pac", "bilinear-half-pixel", HALF_PIXEL_BILINEAR_CM, "NYU", "cm")
 
 
 def check_middlebury15(rows: Sequence[Row]) -> None:
@@ -231,14 +226,19 @@ def check_middlebury15(rows: Sequence[Row]) -> None:
         DataError: the error differs by more than 0.01 grey levels.
         ValueError: rows without that method, protocol or factor.
     """
-    mine = next((row for row in average(rows) if row.method == "bicubic-pillow"), None)
-    expected = None if mine is None else BICUBIC_LEVELS.get(mine.factor)
-    if mine is None or expected is None or mine.protocol != "gdsr":
-        raise ValueError("bicubic-pillow under gdsr at 4x, 8x or 16x is required to check the protocol on Middlebury")
+    _check_known(rows, "gdsr", "bicubic-pillow", BICUBIC_LEVELS, "middlebury15", "levels")
+
+
+def _check_known(
+    rows: Sequence[Row], protocol: str, method: str, known: Mapping[int, float], data: str, unit: str
+) -> None:
+    """Check that a method has its known error, by factor, to 0.01."""
+    mine = next((row for row in average(rows) if row.method == method), None)
+    expected = None if mine is None else known.get(mine.factor)
+    if mine is None or expected is None or mine.protocol != protocol:
+        raise ValueError(f"{method} under {protocol} at 4x, 8x or 16x is required to check the protocol on {data}")
     if abs(mine.rmse - expected) > 0.01:
-        raise DataError(
-            f"bicubic on middlebury15 at {mine.factor}x must come to {expected} levels, got {mine.rmse:.3f}"
-        )
+        raise DataError(f"{method} on {data} at {mine.factor}x must come to {expected} {unit}, got {mine.rmse:.3f}")
 
 
 def _timed(

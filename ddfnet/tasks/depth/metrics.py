@@ -9,12 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ddfnet.depth.alignment import aligned_bilinear
-from ddfnet.depth.samples import reduce_maps
+from ddfnet.depth.samples import reduce_known
 
 # Shares of the squared range and of the range of the truth: least bilinear error that the network's is divided by, so
 # that easy images do not count more than others.
 _SQUARED_FLOOR, _ABSOLUTE_FLOOR = 1e-6, 1e-3
-_LEAST_KNOWN = 0.5  # share of a sample's block that is valid, where the sample is
 
 
 def every(maps: Tensor, factor: int) -> Tensor:
@@ -31,9 +30,7 @@ def take(maps: Tensor, valid: Tensor, factor: int, samples: str) -> tuple[Tensor
     """
     if samples == "point":
         return every(maps, factor), every(valid, factor)
-    share = reduce_maps(valid.to(maps.dtype), factor, samples)
-    total = reduce_maps(torch.where(valid, maps, 0), factor, samples)
-    return total / share.clamp(min=_LEAST_KNOWN), share >= _LEAST_KNOWN
+    return reduce_known(maps, valid, factor, samples)
 
 
 def bilinear(low: Tensor, valid: Tensor, factor: int, samples: str = "point") -> Tensor:

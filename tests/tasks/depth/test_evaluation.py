@@ -133,7 +133,7 @@ def test_a_table_names_its_protocol_and_mixes_none():
 def test_on_nyu_the_published_bilinear_must_come_out():
     half = {"bilinear-half-pixel": METHODS["bilinear-half-pixel"]}
     rows = evaluate(half, [scene("nyu 1001"), scene("nyu 1002")], PAC, 4)
-    with pytest.raises(DataError, match=r"bilinear on NYU at 4x must come to 5.43 cm, got "):
+    with pytest.raises(DataError, match=r"bilinear-half-pixel on NYU at 4x must come to 5.43 cm, got "):
         check_nyu(rows)
     check_nyu([replace(row, rmse=rmse) for row, rmse in zip(rows, (5.0, 5.43, 5.0, 5.436), strict=True)])
     for other in (evaluate(half, [scene()], BICUBIC, 4), evaluate(half, [scene()], PAC, 2), rows[::2], []):
@@ -157,7 +157,7 @@ def test_bicubic_under_gdsr_by_hand(low, high, limits, expected):
 def test_on_middlebury15_the_known_bicubic_must_come_out():
     pillow = {"bicubic-pillow": METHODS["bicubic-pillow"]}
     rows = evaluate(pillow, [scene("middlebury 01"), scene("middlebury 03")], GDSR, 8)
-    with pytest.raises(DataError, match=r"bicubic on middlebury15 at 8x must come to 3.766 levels, got "):
+    with pytest.raises(DataError, match=r"bicubic-pillow on middlebury15 at 8x must come to 3.766 levels, got "):
         check_middlebury15(rows)
     check_middlebury15([replace(row, rmse=rmse) for row, rmse in zip(rows, (5.0, 3.766, 5.0, 3.784), strict=True)])
     for other in (evaluate(pillow, [scene()], BICUBIC, 8), evaluate(pillow, [scene()], GDSR, 2), rows[::2], []):

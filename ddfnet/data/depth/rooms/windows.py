@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch.utils.data import Dataset
 
 from ddfnet.data.depth.folder import load
 from ddfnet.data.depth.measurement import Measurement
-from ddfnet.data.depth.synthetic import check_seed
+from ddfnet.data.depth.synthetic import check_numbers
 from ddfnet.errors import DataError
 
 
@@ -58,11 +57,7 @@ class RenderedRooms(Dataset[dict[str, Tensor]]):
         holes: float = 0.0,
         misalignment: float = 0.0,
     ) -> None:
-        if not all(isinstance(number, Integral) for number in (length, size, seed)):
-            raise TypeError(f"length, size and seed must be whole numbers, got {length=}, {size=} and {seed=}")
-        if length < 1 or size < 1:
-            raise ValueError(f"length and size must be at least 1, got {length=} and {size=}")
-        check_seed("seed", seed)
+        check_numbers(length, size, seed, least=1)
         if not 0 <= disparities <= 1:
             raise ValueError(f"disparities must be a share from 0 to 1, got {disparities}")
         self.measurement = Measurement(size, noise=noise, holes=holes, misalignment=misalignment)

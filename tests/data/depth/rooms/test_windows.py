@@ -64,7 +64,7 @@ def test_flaws_of_the_measurement(folder: Path) -> None:
 def test_what_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="disparities must be a share from 0 to 1, got 2"):
         RenderedRooms(folder, 5, 16, disparities=2)
-    with pytest.raises(ValueError, match="length and size must be at least 1"):
+    with pytest.raises(ValueError, match="length must be at least 1 and size at least 1"):
         RenderedRooms(folder, 0, 16)
     with pytest.raises(TypeError, match="must be whole numbers"):
         RenderedRooms(folder, 5, 16.0)  # type: ignore[arg-type]
