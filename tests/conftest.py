@@ -44,6 +44,25 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """Take back what a test registers: the test that comes after it in the process may be any other."""
+    import ddfnet.depth.network
+    import ddfnet.models.classifier
+    import ddfnet.models.faster_rcnn  # noqa: F401  (the kinds of pretrained networks: imported later, they would be lost)
+    from ddfnet.data.classification.sources import SOURCES
+    from ddfnet.depth.io import FORMATS
+    from ddfnet.models.upsamplers import UPSAMPLERS
+    from ddfnet.pretrained import _KINDS
+    from ddfnet.tasks import TASKS
+
+    before = [(registry, registry.copy()) for registry in (_KINDS, FORMATS, SOURCES, TASKS, UPSAMPLERS)]
+    yield
+    for registry, entries in before:
+        registry.clear()
+        registry.update(entries)
+
+
 # --- the support table ------------------------------------------------------------------------------------
 
 

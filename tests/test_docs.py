@@ -17,18 +17,7 @@ PRINTED = re.compile(r"^ *print\(.*\)\n# (.+)$", re.MULTILINE)  # "..." at the e
 PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if SNIPPET.search(page.read_text())]
 
 
-@pytest.fixture
-def formats():
-    """Take back the depth formats that a page registers."""
-    from ddfnet.depth.io import FORMATS
-
-    before = dict(FORMATS)
-    yield
-    FORMATS.clear()
-    FORMATS.update(before)
-
-
-@pytest.mark.usefixtures("formats")
+@pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_snippet_runs(page, tmp_path, monkeypatch, capsys):
     pytest.importorskip("timm")

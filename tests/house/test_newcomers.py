@@ -19,24 +19,17 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-import ddfnet.depth.network
-import ddfnet.models.classifier
-import ddfnet.models.faster_rcnn  # their kinds must be in the registry that is restored
 from ddfnet.cli.main import main
-from ddfnet.data.classification.sources import SOURCES
-from ddfnet.depth.io import FORMATS
-from ddfnet.models.upsamplers import UPSAMPLERS
-from ddfnet.pretrained import _KINDS
-from ddfnet.tasks import TASKS
 from tests.detection_folders import voc
 
 Ddfnet = Callable[..., str]
 
 
 @pytest.fixture
-def ddfnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Ddfnet]:
-    """Yield a function that writes the newcomer's file and runs a command with it; the registries are restored."""
-    registries = [(registry, registry.copy()) for registry in (_KINDS, FORMATS, SOURCES, TASKS, UPSAMPLERS)]
+def ddfnet(
+    registries: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Ddfnet]:
+    """Yield a function that writes the newcomer's file and runs a command with it."""
     threads = torch.get_num_threads()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -50,9 +43,6 @@ def ddfnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
     yield run
     torch.set_num_threads(threads)
-    for registry, before in registries:
-        registry.clear()
-        registry.update(before)
     sys.modules.pop("newcomer", None)
 
 

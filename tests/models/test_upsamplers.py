@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ddfnet.models import upsamplers
 from ddfnet.models.faster_rcnn import Detector
 from ddfnet.models.upsamplers import UPSAMPLERS, register_upsampler, upsampler
 from ddfnet.tasks.detection.evaluation import upsampler_macs
@@ -51,9 +50,8 @@ def test_the_others_begin_as_in_mmdetection(name: str) -> None:
     assert layer.bias is not None and not layer.bias.any()
 
 
-def test_a_registered_upsampler_is_in_the_detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upsamplers, "UPSAMPLERS", dict(UPSAMPLERS))
-
+@pytest.mark.usefixtures("registries")
+def test_a_registered_upsampler_is_in_the_detector() -> None:
     @register_upsampler("bicubic")
     def bicubic(channels: int) -> nn.Module:
         return nn.Upsample(scale_factor=2, mode="bicubic")
