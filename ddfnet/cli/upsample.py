@@ -14,11 +14,11 @@ from typing import Any
 from ddfnet.arguments import positive_int
 from ddfnet.cli._common import SUMMARIES, mallopt
 from ddfnet.depth import batch, io, known_layouts, pairing
-from ddfnet.depth.missing import FILLS
 from ddfnet.depth.orientation import ORIENTATIONS
 from ddfnet.depth.progress import progress_bar
 from ddfnet.depth.result_type import DTYPES
 from ddfnet.depth.samples import SAMPLES
+from ddfnet.depth.valid import FILLS
 from ddfnet.errors import UserError, require
 
 _MODULES = ("numpy", "PIL", "pyamg", "safetensors", "scipy", "tqdm")

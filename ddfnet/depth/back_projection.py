@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddfnet.depth.local_range import local_range
-from ddfnet.depth.samples import reduce_known
+from ddfnet.depth.samples import local_range, reduce_known
 from ddfnet.depth.stage import Carried, enlarge
 
 _ROUNDS = 3

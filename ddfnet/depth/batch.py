@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from ddfnet.depth import io
 from ddfnet.depth.enlarged import even_blocks, find_blocks
-from ddfnet.depth.missing import check_negative, missing_values, seeming
 from ddfnet.depth.orientation import as_stored, choose_orientation, exif_orientation
 from ddfnet.depth.pairing import Job
 from ddfnet.depth.progress import stop_by
 from ddfnet.depth.result_type import ResultType, result_type
 from ddfnet.depth.sizes import ASPECT_TOLERANCE, ROWS, aspect_error, covers, same_aspect_ratio, tile_slices
-from ddfnet.depth.valid import valid_depth
+from ddfnet.depth.valid import check_negative, missing_values, seeming, valid_depth
 from ddfnet.errors import DataError, UserError, out_of_memory
 from ddfnet.files import atomic_open
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddfnet.depth import back_projection
-from ddfnet.depth.local_range import local_range
 from ddfnet.depth.planes import Planes
+from ddfnet.depth.samples import local_range
 from ddfnet.depth.stage import Carried, Stage, channels_last, convs
 from ddfnet.depth.valid import valid_depth
 from ddfnet.nn.branches import check_map, check_norm

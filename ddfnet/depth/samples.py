@@ -1,7 +1,8 @@
-"""Samples of a depth map: the ways to take them from a surface, and the one in which a map's seem to be taken."""
+"""Samples of a depth map: the ways to take them, the one in which a map's seem to be taken, and the range nearby."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ddfnet.depth.sizes import ROWS, tile_slices
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
 SAMPLES = ("point", "average", "bicubic")
 """Ways to take a sample from its block: the value at one place, the mean, or an antialiased bicubic reduction."""
+
+RADIUS = 2
+"""Samples on each side in which every sample lies that an output is made of."""
 
 _KNOWN = 0.5  # share of a sample's kernel on valid pixels, from which on the sample is valid
 _FLAT = 0.1  # largest change of a surface beside an edge, from sample to sample, in shares of the edge's height
@@ -113,6 +117,28 @@ def find_samples(depth: Tensor, valid: Tensor) -> str:
         return "average"
     mixed = float(((places > _BETWEEN[0]) & (places < _BETWEEN[1])).double().mean())
     return "point" if mixed < _AVERAGE else "average" if mixed < _BICUBIC else "bicubic"
+
+
+def local_range(depth: Tensor, valid: Tensor, radius: int = RADIUS) -> tuple[Tensor, Tensor]:
+    """Return the least and the largest valid depth around each sample; inf and -inf where none is.
+
+    Args:
+        depth: (N, C, h, w) or (C, h, w), floating.
+        valid: bool, of that shape.
+        radius: samples on each side.
+
+    Example:
+        >>> import torch
+        >>> depth = torch.tensor([[[1.0, 2.0, 5.0, 9.0]]])
+        >>> [values[0, 0].tolist() for values in local_range(depth, depth < 9, 1)]
+        [[1.0, 1.0, 2.0, 5.0], [2.0, 5.0, 5.0, 5.0]]
+    """
+    import torch.nn.functional as F
+
+    window = (2 * radius + 1, 1, radius)
+    high = F.max_pool2d(depth.masked_fill(~valid, -math.inf), *window)
+    low = -F.max_pool2d((-depth).masked_fill(~valid, -math.inf), *window)
+    return low, high
 
 
 def _edge_places(depth: Tensor, valid: Tensor, least: float) -> Tensor:

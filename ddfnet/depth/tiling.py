@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ddfnet.depth.alignment import AxisAlignment
 from ddfnet.depth.grid import Reading, UpsampleGrid, grid_factor, pick, read, read_by_colour, sample_guide
-from ddfnet.depth.local_range import RADIUS, local_range
 from ddfnet.depth.network import GuidedUpsampler, typical_range
 from ddfnet.depth.progress import track
+from ddfnet.depth.samples import RADIUS, local_range
 from ddfnet.depth.sizes import ROWS, tile_slices
 
 Rows = tuple[Tensor, Tensor]

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from ddfnet.depth.alignment import AxisAlignment, align, nearest_valid
 from ddfnet.depth.filling import fill_guided, guide_at_samples, near_valid
-from ddfnet.depth.missing import FILLS
 from ddfnet.depth.samples import SAMPLES, find_samples
 from ddfnet.depth.sizes import ROWS, covers, tile_slices
 from ddfnet.depth.tiling import Rows, upsample_tiled
-from ddfnet.depth.valid import valid_depth
+from ddfnet.depth.valid import FILLS, valid_depth
 
 if TYPE_CHECKING:
     import numpy as np

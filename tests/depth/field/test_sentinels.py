@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddfnet.depth import io
-from ddfnet.depth.missing import missing_values, seeming
+from ddfnet.depth.valid import missing_values, seeming
 from tests.upsampling import Run, depth_map, pair, refused
 
 
