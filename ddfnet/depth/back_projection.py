@@ -12,7 +12,7 @@ from ddfnet.depth.samples import local_range, reduce_known
 from ddfnet.depth.stage import Carried, enlarge
 
 _ROUNDS = 3
-_REACH = {"average": 2, "bicubic": 4}  # samples on each side that a round sees: two of the filters, two of the kernel
+_REACH = {"average": 0, "bicubic": 2}  # samples on each side of a block that its sample is made of
 _STEP = 1.6  # over-relaxation: three rounds come as near as five of step 1
 
 
@@ -56,9 +56,12 @@ def back_project(
     return depth
 
 
-def receptive_radius(way: str) -> int:
+def receptive_radius(way: str, kernel_size: int) -> int:
     """Return the receptive radius of `back_project` in samples; 0 for ``"point"``."""
-    return _ROUNDS * _REACH.get(way, 0)
+    if way == "point":
+        return 0
+    chain = 2 * (kernel_size // 2)  # of the filters: one, half of one, and so on
+    return _ROUNDS * (chain + _REACH[way])
 
 
 def _bounds(depth: Tensor, samples: Tensor, mask: Tensor, factor: int) -> tuple[Tensor, Tensor]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from ddfnet.depth import back_projection
 from ddfnet.depth.planes import Planes
 from ddfnet.depth.samples import local_range
-from ddfnet.depth.stage import Carried, Stage, channels_last, convs
+from ddfnet.depth.sizes import Window, pad_window, relative_window, scale_window
+from ddfnet.depth.stage import Block, Carried, Stage, channels_last, convs, cut
 from ddfnet.depth.valid import valid_depth
 from ddfnet.nn.branches import check_map, check_norm
 from ddfnet.nn.starts import with_start
@@ -58,6 +60,7 @@ _FILE_OPTIONS = {  # numbers that a file may have
     "guide_channels": integer(2, 2**12),
     "kernel_size": integer(3, 31),
     "blocks": integer(0, 2**8),
+    "coarse_blocks": integer(0, 2**8),
 }
 
 
@@ -93,6 +96,8 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
         guide_channels: channels of the guidance branch.
         kernel_size: kernel size of all filters, odd.
         blocks: residual blocks per trunk.
+        coarse_blocks: residual blocks per trunk of the stages before the last, where they cost a quarter and less; None
+            for as many as ``blocks``.
         filters: filters of the features' DDF-Up, ``"both"``, ``"spatial"`` or ``"channel"``.
         combine: combine mode of the two, ``"mul"`` or ``"add"``.
         norm: normalisation of the features' spatial filters, see `DDF2d`. With ``"softmax"`` they are those that carry
@@ -137,6 +142,7 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
         guide_channels: int = 32,
         kernel_size: int = 3,
         blocks: int = 1,
+        coarse_blocks: int | None = None,
         filters: str = "both",
         combine: str = "mul",
         norm: str = "softmax",
@@ -158,8 +164,9 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
         for name, value in (("channels", channels), ("guide_channels", guide_channels)):
             if value < 2:
                 raise ValueError(f"{name} must be at least 2, got {value}")
-        if blocks < 0:
-            raise ValueError(f"blocks must not be negative, got {blocks}")
+        for name, count in (("blocks", blocks), ("coarse_blocks", coarse_blocks)):
+            if count is not None and count < 0:
+                raise ValueError(f"{name} must not be negative, got {count}")
         if upsampler == "bilinear" and (filters, combine, norm, carry) != ("both", Combine.mul, "softmax", True):
             raise ValueError(
                 "upsampler='bilinear' has no filters: leave filters, combine, norm and carry as they are, "
@@ -172,10 +179,11 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
             self.guidance.append(nn.Sequential(*convs(guide_channels, guide_channels, guide_channels, stride=2)))
         head = not carry and upsampler == "ddf"
         options: dict[str, Any] = {"filters": filters, "combine": combine, "norm": norm, "kernel_size": kernel_size}
+        counts = [blocks] + [blocks if coarse_blocks is None else coarse_blocks] * (stages - 1)
         self.stages = nn.ModuleList(
             # The last stage returns the depth itself, or the features that its head reads.
-            Stage(channels, guide_channels, blocks, carry, upsampler, features_too=number > 0 or head, **options)
-            for number in range(stages)
+            Stage(channels, guide_channels, count, carry, upsampler, features_too=number > 0 or head, **options)
+            for number, count in enumerate(counts)
         )
         # The heads of the coarse stages serve the training alone: their outputs are not handed on.
         self.heads = nn.ModuleList([_head(channels) for _ in range(stages)]) if head else None
@@ -210,12 +218,44 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
         Args:
             depth, guide, valid, scale_factor: those of ``forward``.
             samples: way in which the samples were taken, see `ddfnet.depth.samples`. Of averages, sample i lies in the
-                middle of its block.
+                middle of its block; points lie where ``forward`` has them.
         """
         scale_factor = self.scale_factor if scale_factor is None else scale_factor
         scaled, mask, lowest, span = self._scaled(depth, guide, valid, scale_factor)
         found = self.scaled_pixels(scaled, mask, guide, self.context(scaled, mask), scale_factor, samples)
-        return Level(torch.where(found.valid, found.depth * span + lowest, 0), found.valid)
+        upsampled = found.depth
+        if samples == "point" and found.slope is not None:
+            # The planes have the sample in the middle of its block, half a pixel below and right of its pixel.
+            upsampled = upsampled + found.slope.sum(1, keepdim=True) / 2
+        return Level(torch.where(found.valid, upsampled * span + lowest, 0), found.valid)
+
+    def begin_with(self, trained: GuidedUpsampler) -> None:
+        """Copy the weights of a network of the same options, which may have fewer coarse blocks.
+
+        The blocks that it lacks come first in their trunks and begin without a residual.
+
+        Raises:
+            ValueError: the options differ.
+        """
+        own, theirs = self.init_args, trained.init_args
+        blocks, others = ([cast(Stage, stage).blocks for stage in each.stages] for each in (self, trained))
+        more = [len(mine) - len(other) for mine, other in zip(blocks, others, strict=False)]
+        free = ("coarse_blocks",) if min(more) >= 0 else ()
+        if different := [
+            f"{name} = {theirs[name]!r}" for name in theirs if name not in free and theirs[name] != own[name]
+        ]:
+            raise ValueError(f"the network must have the options of its weights, {', '.join(different)}")
+        weights = {}
+        for name, weight in trained.state_dict().items():
+            if (found := re.fullmatch(r"stages\.(\d+)\.blocks\.(\d+)\.(.*)", name)) is not None:
+                number, block = int(found[1]), int(found[2])
+                name = f"stages.{number}.blocks.{block + more[number]}.{found[3]}"
+            weights[name] = weight
+        self.load_state_dict(weights, strict=False)
+        with torch.no_grad():
+            for trunk, new in zip(blocks, more, strict=True):
+                for each in trunk[:new]:
+                    cast(Block, each).second.weight.zero_()
 
     def context(self, scaled: Tensor, mask: Tensor) -> Tensor:
         """Return the mean of the target features, (N, C, 1, 1), from which the channel filters are predicted.
@@ -243,7 +283,14 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
             yield Level(self._corrected(number, carried, features, scaled, mask), valid > 0)
 
     def scaled_pixels(
-        self, scaled: Tensor, mask: Tensor, guide: Tensor, context: Tensor, scale_factor: int, samples: str = "point"
+        self,
+        scaled: Tensor,
+        mask: Tensor,
+        guide: Tensor,
+        context: Tensor,
+        scale_factor: int,
+        samples: str = "point",
+        wanted: Window | None = None,
     ) -> Pixels:
         """Return the depth at the pixels of the finest stage, for callers that work in tiles.
 
@@ -254,41 +301,85 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
         Args:
             scaled, mask, guide, context, scale_factor: those of `scaled_levels`.
             samples: one of `ddfnet.depth.samples.SAMPLES`.
+            wanted: samples at whose pixels the depth is wanted, the whole map by default. The result has these alone,
+                and each stage computes no more than they need: the surroundings of a tile cost little.
         """
+        size = mask.shape[2:]
+        if wanted is None:
+            wanted = slice(0, size[0]), slice(0, size[1])
+        kernel_size = self.init_args["kernel_size"]
+        # What the wanted depends on after the stages.
+        reach = back_projection.receptive_radius(samples, kernel_size) + (self.heads is not None)
+        near = pad_window(wanted, reach, size)
         first: Carried = Planes.at_samples(scaled, mask) if self.carries_depth else scaled
         filters = []
-        for after in self._after_stages(first, scaled, mask, guide, context, scale_factor):
+        for after in self._after_stages(first, scaled, mask, guide, context, scale_factor, near):
             carried, valid, features, taps = after
             filters.append(taps)
+        slope = None
         if isinstance(carried, Planes):
             depth, slope = carried.at_pixels(), carried.slope
         else:
-            depth, slope = self._corrected(0, carried, features, scaled, mask), None
+            depth = self._corrected(0, carried, features, scaled, mask, near)
+        known = valid > 0
         if samples != "point":
-            kernel_size = self.init_args["kernel_size"]
-            depth = back_projection.back_project(depth, valid > 0, scaled, mask, filters, kernel_size, samples)
-        return Pixels(depth, slope, valid > 0)
+            own = scaled[(..., *near)], mask[(..., *near)]
+            depth = back_projection.back_project(depth, known, *own, filters, kernel_size, samples)
+        inner = (..., *scale_window(relative_window(wanted, near), scale_factor))
+        return Pixels(depth[inner], None if slope is None else slope[inner], known[inner])
 
-    def _corrected(self, number: int, depth: Tensor, features: Tensor, scaled: Tensor, mask: Tensor) -> Tensor:
-        """Return the depth after a stage with the correction of its head, if the network has heads."""
+    def _corrected(
+        self, number: int, depth: Tensor, features: Tensor, scaled: Tensor, mask: Tensor, window: Window | None = None
+    ) -> Tensor:
+        """Return the depth after a stage, of all samples or a window's, with the correction of its head, if any."""
         if self.heads is None:
             return depth
         step = _nearby(scaled, mask, radius=1)[1]
+        step = step if window is None else step[(..., *window)]
         step = F.interpolate(step, size=depth.shape[2:], mode="nearest")
         return depth + (self.heads[number](features) * step).to(depth.dtype)
 
     def _after_stages(
-        self, carried: Carried, scaled: Tensor, mask: Tensor, guide: Tensor, context: Tensor, scale_factor: int
+        self,
+        carried: Carried,
+        scaled: Tensor,
+        mask: Tensor,
+        guide: Tensor,
+        context: Tensor,
+        scale_factor: int,
+        wanted: Window | None = None,
     ) -> Iterator[tuple[Carried, Tensor, Tensor, Tensor]]:
-        """Yield what each stage hands to the next, what its filters carry, its validity, features; and the filters."""
+        """Yield what each stage hands to the next, what its filters carry, its validity, features; and the filters.
+
+        With ``wanted`` that of these samples alone. A stage is given what they depend on from there on, which is less
+        and less: the finest stage, which costs most, sees few pixels around.
+        """
         stages = scale_factor.bit_length() - 1
         maps = [self.guidance[0](channels_last(F.pixel_unshuffle(guide - 0.5, 2)).to(self._dtype))]
         for number in range(1, stages):
             maps.append(self.guidance[number](maps[-1]))
         features = self.features(scaled, mask)
+        if wanted is None:
+            for number in reversed(range(stages)):
+                carried, mask, features, taps = self.stages[number](carried, mask, features, maps[number], context)
+                yield carried, mask, features, taps
+            return
+        held: Window = (slice(0, mask.shape[2]), slice(0, mask.shape[3]))  # in pixels of the stage's grid
         for number in reversed(range(stages)):
-            carried, mask, features, taps = self.stages[number](carried, mask, features, maps[number], context)
-            yield carried, mask, features, taps
+            size = [length << (stages - 1 - number) for length in scaled.shape[2:]]
+            seen = pad_window(wanted, self._stage_radius(number), size)
+            inputs = cut((carried, mask, features), relative_window(seen, held))
+            carried, mask, features, taps = self.stages[number](*inputs, maps.pop()[(..., *seen)], context)
+            own = relative_window(wanted, seen)
+            held, wanted = scale_window(seen, 2), scale_window(wanted, 2)
+            yield *cut((carried, mask, features), scale_window(own, 2)), taps[(..., *own)]
+
+    def _stage_radius(self, number: int) -> int:
+        """Return the receptive radius of the output from this stage on, in pixels of its grid."""
+        radius = 0
+        for own in self._stage_radii[: number + 1]:
+            radius = -(-radius // 2) + own
+        return radius
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -308,13 +399,16 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
     @property
     def receptive_radius(self) -> int:
         """Receptive radius of an output at any factor, in low-resolution pixels."""
-        own = 2 * self.init_args["blocks"] + 1 + self.init_args["kernel_size"] // 2  # the trunk and the filters
-        stages = sum(own * 2.0**-number for number in range(len(self.stages)))
+        stages = sum(own * 2.0**-number for number, own in enumerate(reversed(self._stage_radii)))
         return self.target_receptive_radius + math.ceil(stages) + 1
+
+    @property
+    def _stage_radii(self) -> list[int]:
+        return [cast(Stage, stage).receptive_radius for stage in self.stages]
 
     def receptive_radius_for(self, samples: str) -> int:
         """Return the receptive radius of `scaled_pixels`, in low-resolution pixels."""
-        return self.receptive_radius + back_projection.receptive_radius(samples)
+        return self.receptive_radius + back_projection.receptive_radius(samples, self.init_args["kernel_size"])
 
     def _scaled(
         self, depth: Tensor, guide: Tensor, valid: Tensor | None, scale_factor: int

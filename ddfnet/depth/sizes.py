@@ -53,3 +53,35 @@ def tile_slices(size: int, step: int) -> list[slice]:
         [slice(0, 3, None), slice(3, 5, None)]
     """
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def pad_slice(inner: slice, by: int, size: int) -> slice:
+    """Return a slice that is wider at both ends, as far as the axis goes."""
+    return slice(max(inner.start - by, 0), min(inner.stop + by, size))
+
+
+def relative_slice(inner: slice, outer: slice) -> slice:
+    """Return the inner slice in what the outer one cuts out."""
+    return slice(inner.start - outer.start, inner.stop - outer.start)
+
+
+Window = tuple[slice, slice]
+"""Rows and columns of a grid."""
+
+
+def scale_window(window: Window, factor: int) -> Window:
+    """Return the pixels of a window's samples, ``factor`` per sample."""
+    rows, columns = (slice(each.start * factor, each.stop * factor) for each in window)
+    return rows, columns
+
+
+def pad_window(inner: Window, by: int, size: Sequence[int]) -> Window:
+    """Return what `pad_slice` does of both axes."""
+    rows, columns = (pad_slice(each, by, length) for each, length in zip(inner, size, strict=True))
+    return rows, columns
+
+
+def relative_window(inner: Window, outer: Window) -> Window:
+    """Return what `relative_slice` does of both axes."""
+    rows, columns = (relative_slice(*each) for each in zip(inner, outer, strict=True))
+    return rows, columns

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddfnet.depth.planes import Planes
+from ddfnet.depth.sizes import Window
 from ddfnet.nn.branches import SpatialBranch
 from ddfnet.nn.filter_norm import FilterNorm
 from ddfnet.nn.starts import fill, with_start
@@ -105,6 +106,11 @@ class Stage(nn.Module):
         if self.logits is None:
             fill(self.bilinear, _bilinear(self.kernel_size, least=1e-13))
 
+    @property
+    def receptive_radius(self) -> int:
+        """Receptive radius of a pixel in pixels of the input: of the entry, the blocks, and the filters."""
+        return 1 + 2 * len(self.blocks) + self.kernel_size // 2
+
     def forward(
         self, carried: Carried, mask: Tensor, features: Tensor, guide: Tensor, context: Tensor
     ) -> tuple[Carried, Tensor, Tensor, Tensor]:
@@ -146,6 +152,14 @@ def enlarge(carried: Carried, taps: Tensor, kernel_size: int) -> Carried:
         if isinstance(carried, Planes):
             return carried.enlarge(taps, kernel_size)
         return ddf_upsample(carried, None, taps, scale_factor=2, kernel_size=kernel_size)
+
+
+def cut(maps: tuple[Carried, Tensor, Tensor], window: Window) -> tuple[Carried, Tensor, Tensor]:
+    """Return the part of depth or planes, mask and features that lies in a window of their grid."""
+    inner = (..., *window)
+    carried, mask, features = maps
+    carried = Planes(*(each[inner] for each in carried)) if isinstance(carried, Planes) else carried[inner]
+    return carried, mask[inner], features[inner]
 
 
 class _DDFUp(nn.Module):

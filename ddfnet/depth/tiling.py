@@ -15,7 +15,7 @@ from ddfnet.depth.grid import Reading, UpsampleGrid, grid_factor, pick, read, re
 from ddfnet.depth.network import GuidedUpsampler, typical_range
 from ddfnet.depth.progress import track
 from ddfnet.depth.samples import RADIUS, local_range
-from ddfnet.depth.sizes import ROWS, tile_slices
+from ddfnet.depth.sizes import ROWS, pad_slice, relative_slice, scale_window, tile_slices
 
 Rows = tuple[Tensor, Tensor]
 """Rows of an upsampled map: depth (n, W), float64, and where it is valid, bool. The next rows may overwrite them."""
@@ -216,11 +216,12 @@ def _run_tiles(
             size = len(y.reading.pixels), len(x.reading.pixels)
             return depth[y.own.start, x.own.start].expand(size), valid[y.own.start, x.own.start].expand(size)
         maps = known, there, sample_guide(guide, y.positions, x.positions), context, factor
-        found, slope, near = network.scaled_pixels(*maps, samples)
+        found, slope, near = network.scaled_pixels(*maps, samples, (y.read, x.read))
         if colourwise:
             colours = guide[y.places, x.places].permute(2, 0, 1) / 255
             coarse = any(grid.axis.ratio > factor for grid in grids)
-            values = read_by_colour(found, slope, maps[2], colours, y.reading, x.reading, coarse=coarse)
+            image = maps[2][(..., *scale_window((y.read, x.read), factor))]
+            values = read_by_colour(found, slope, image, colours, y.reading, x.reading, coarse=coarse)
         else:
             values = read(found, slope, y.reading, x.reading)
         return values * span + lowest, pick(near, y.reading, x.reading)[0] > 0
@@ -240,13 +241,15 @@ class _Span(NamedTuple):
     Attributes:
         own: samples of the tile.
         padded: samples that can change its outputs.
+        read: samples whose pixels are read, among the padded: its own and the next ones, for `read_by_colour`.
         positions: positions of their pixels, of the network's grid, on the guide.
         places: the tile's places among the wanted ones.
-        reading: reading of these places from the pixels of ``padded``.
+        reading: reading of these places from the pixels of ``read``.
     """
 
     own: slice
     padded: slice
+    read: slice
     positions: Tensor
     places: slice
     reading: Reading
@@ -254,16 +257,17 @@ class _Span(NamedTuple):
     @staticmethod
     def cut(own: slice, grid: UpsampleGrid, wanted: Reading, radius: int, device: torch.device) -> _Span:
         """Return the span of the samples ``own``, with as many samples around as a radius of the network."""
-        factor, padded = grid.factor, pad_slice(own, radius, grid.axis.samples)
+        factor = grid.factor
+        padded, read = (pad_slice(own, by, grid.axis.samples) for by in (radius, 1))
         ends = torch.tensor([own.start * factor, own.stop * factor])
         places = slice(*torch.searchsorted(wanted.pixels, ends).tolist())  # they ascend
         reading = Reading(
-            (wanted.pixels[places] - padded.start * factor).to(device),
+            (wanted.pixels[places] - read.start * factor).to(device),
             wanted.distance[places].to(device),
             wanted.seen,
         )
         positions = grid.guide_positions(padded.start * factor, padded.stop * factor)
-        return _Span(own, padded, positions, places, reading)
+        return _Span(own, padded, relative_slice(read, padded), positions, places, reading)
 
 
 def _context(
@@ -279,13 +283,3 @@ def _context(
         rows, columns = (relative_slice(own, padded) for own, padded in zip(inner, outer, strict=True))
         total = total + features[..., rows, columns].sum((2, 3), keepdim=True, dtype=torch.float64)
     return (total / math.prod(size)).float()
-
-
-def pad_slice(inner: slice, by: int, size: int) -> slice:
-    """Return a slice that is wider at both ends, as far as the axis goes."""
-    return slice(max(inner.start - by, 0), min(inner.stop + by, size))
-
-
-def relative_slice(inner: slice, outer: slice) -> slice:
-    """Return the inner slice in what the outer one cuts out."""
-    return slice(inner.start - outer.start, inner.stop - outer.start)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddfnet.depth.network import GuidedUpsampler, Level
+from ddfnet.depth.samples import SAMPLES
 from tests.guided_networks import check_threads, network
 from tests.meta_device import check_reset_statistics
 
@@ -25,6 +26,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "carry, 5x5": {"kernel_size": 5},
     "carry, other filters for the features": {"norm": "filter"},
     "carry, two blocks": {"blocks": 2},
+    "carry, coarse blocks": {"coarse_blocks": 2},
     "paper": {"carry": False},
     "plain": {"upsampler": "bilinear"},
 }
@@ -332,7 +334,14 @@ def test_the_plain_network_is_as_large(scale_factor: int, ours: dict[str, int], 
 
 # --- receptive radius ---------------------------------------------------------------------------------------
 
-REACHES = [{}, {"kernel_size": 5}, {"blocks": 2}, {"carry": False}, {"upsampler": "bilinear"}]
+REACHES = [
+    {},
+    {"kernel_size": 5},
+    {"blocks": 2},
+    {"coarse_blocks": 3},
+    {"carry": False},
+    {"upsampler": "bilinear"},
+]
 
 
 def columns(array: Tensor, samples: int) -> Tensor:
@@ -392,6 +401,57 @@ def test_beyond_the_receptive_radius_nothing_changes_a_bit(options: dict[str, An
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("way", SAMPLES)
+@pytest.mark.parametrize("options", REACHES, ids=str)
+@torch.no_grad()
+def test_a_window_has_what_the_whole_map_has(options: dict[str, Any], way: str) -> None:
+    """Wherever it lies: each stage computes what the window needs, and no more."""
+    model, factor, size = network(8, **options), 8, (40, 36)
+    scaled, guide = torch.rand(1, 1, *size), torch.rand(1, 3, *(factor * length for length in size))
+    known = (torch.rand_like(scaled) < 0.9).float()
+    maps = scaled * known, known, guide, model.context(scaled * known, known), factor
+    whole = model.scaled_pixels(*maps, way)
+    pixels = []
+    for stage in model.stages:
+        stage.entry.register_forward_hook(lambda *call: pixels.append(call[-1][0, 0].numel()))
+    for rows, columns in ((slice(0, 5), slice(30, 36)), (slice(20, 22), slice(17, 20)), (slice(0, 40), slice(0, 36))):
+        found = model.scaled_pixels(*maps, way, (rows, columns))
+        inner = (..., slice(rows.start * 8, rows.stop * 8), slice(columns.start * 8, columns.stop * 8))
+        assert torch.equal(found.valid, whole.valid[inner])
+        torch.testing.assert_close(found.depth, whole.depth[inner], rtol=1e-5, atol=1e-5)
+        if whole.slope is not None:
+            assert found.slope is not None
+            torch.testing.assert_close(found.slope, whole.slope[inner], rtol=1e-5, atol=1e-5)
+    if way == "point":
+        assert pixels[5] < 0.2 * pixels[-1], "the finest stage sees a part of the map for a part"
+
+
+@torch.no_grad()
+def test_points_are_upsampled_on_their_planes() -> None:
+    """Each point on its pixel of the block, which is not its middle."""
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(80.0), indexing="ij")
+    truth = (2 * x + 3 * y + 1)[None, None]
+    model, inside = network(8), (..., slice(16, -16), slice(16, -16))
+    low, guide = truth[..., 3::8, 3::8], torch.rand(1, 3, 64, 80)
+    torch.testing.assert_close(model.upsample(low, guide).depth[inside], truth[inside], rtol=1e-5, atol=1e-3)
+    averages = torch.nn.functional.avg_pool2d(truth, 8)
+    found = model.upsample(averages, guide, samples="average").depth
+    torch.testing.assert_close(found[inside], truth[inside], rtol=1e-5, atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_network_of_more_coarse_blocks_begins_with_the_weights_of_one_of_fewer() -> None:
+    trained, own = network(8), network(8, coarse_blocks=3, seed=1)
+    own.begin_with(trained)
+    maps = torch.rand(1, 1, 12, 12), torch.rand(1, 3, 96, 96)
+    near, far = trained(*maps).depth, network(8, coarse_blocks=3)(*maps).depth
+    assert (own(*maps).depth - near).square().mean() < (far - near).square().mean() / 4
+    maps = maps[0], maps[1][..., :24, :24]
+    assert torch.equal(own(*maps, scale_factor=2).depth, trained(*maps, scale_factor=2).depth), "the last stage alone"
+    with pytest.raises(ValueError, match="must have the options of its weights, coarse_blocks = 3$"):
+        trained.begin_with(own)
+
+
 def test_target_receptive_radius() -> None:
     model = network(4)
     radius, at = model.target_receptive_radius, 10
@@ -470,6 +530,7 @@ def test_the_same_bits_for_any_threads(options: dict[str, Any]) -> None:
         ({"channels": 1}, "channels must be at least 2, got 1"),
         ({"guide_channels": 0}, "guide_channels must be at least 2, got 0"),
         ({"blocks": -1}, "blocks must not be negative, got -1"),
+        ({"coarse_blocks": -2}, "coarse_blocks must not be negative, got -2"),
         (
             {"upsampler": "bilinear", "combine": "add"},
             "upsampler='bilinear' has no filters: leave filters, combine, norm and carry as they are, got "

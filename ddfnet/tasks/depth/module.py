@@ -38,14 +38,18 @@ class GuidedDepth(lightning.LightningModule):
 
     at full size, plus ``stage_weight`` times the same after each earlier stage. The errors of aligned bilinear
     interpolation have a small floor, so that images of any unit and difficulty count alike. Each step has one factor
-    and one way of sampling, drawn by seed and step. Averages are upsampled as `ddfnet.upsample_depth` does, whose
-    back-projection is a part of what is trained; then the last stage alone counts.
+    and one way of sampling, drawn by seed and step.
+
+    A network learns fastest where each stage carries the depth alone and counts. `ddfnet.upsample_depth` carries planes
+    and fits the map to averages, and both are a part of what is trained where the last stage alone counts: for averages
+    always, for points with a ``stage_weight`` of 0.
 
     Args:
         network: network whose ``levels`` are trained; checkpoints keep its ``init_args``.
         factors: powers of two that the network serves.
         samples: ways in which samples are taken, see `ddfnet.depth.samples`; one named twice is drawn twice as often.
-        initial: weights to begin with: a file of the same network, "auto" for those of the package, None for new ones.
+        initial: weights to begin with: a file of the same network, whose coarse trunks may have fewer blocks; "auto"
+            for those of the package; None for new ones.
         learning_rate: peak learning rate of AdamW; it falls to zero along a cosine.
         warmup_steps: steps over which the learning rate rises.
         weight_decay: weight decay of AdamW.
@@ -110,7 +114,7 @@ class GuidedDepth(lightning.LightningModule):
         truth, valid = batch["depth"], batch["valid"]
         guide = batch["guide"].to(truth.dtype).div_(255).contiguous(memory_format=self.format)
         low, low_valid = metrics.take(batch["measured"], valid, factor, samples)
-        if samples == "point":
+        if samples == "point" and self.stage_weight:
             levels = self.network.levels(low, guide, low_valid, scale_factor=factor)
         else:
             levels = [self.network.upsample(low, guide, low_valid, scale_factor=factor, samples=samples)]
@@ -183,15 +187,12 @@ class GuidedDepth(lightning.LightningModule):
 
 
 def _begin_with(network: GuidedUpsampler, initial: str) -> None:
-    """Copy the weights of a file into a network of the same options."""
+    """Copy the weights of a file into a network of the same options, see `GuidedUpsampler.begin_with`."""
     trained = default_model() if initial == "auto" else load(initial, GuidedUpsampler)
-    own, theirs = network.init_args, trained.init_args
-    if different := [f"{name} = {theirs[name]!r}" for name in theirs if theirs[name] != own[name]]:
-        raise DataError(
-            f"{initial}: the network must have the options of its weights, {', '.join(different)}; give "
-            "model.network.init_args these values"
-        )
-    network.load_state_dict(trained.state_dict())
+    try:
+        network.begin_with(trained)
+    except ValueError as error:
+        raise DataError(f"{initial}: {error}; give model.network.init_args these values") from None
 
 
 def _name(factor: int, samples: str) -> str:
