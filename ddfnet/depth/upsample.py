@@ -41,7 +41,7 @@ def upsample_depth(
     model: str | Path | GuidedUpsampler = "auto",
     tile: int | None = None,
     fill: str | bool | None = None,
-    ensemble: bool = True,
+    quality: str = "best",
 ) -> Map:
     r"""Upsample a depth map to the size of an image of the same scene, with its edges where the image's are.
 
@@ -89,8 +89,8 @@ def upsample_depth(
             ``"nearest"``: the network's where a valid sample is near, and elsewhere the depth of the nearest one.
             ``"none"``, or False: they stay not valid. None: ``"guided"`` for a map of the guide's
             size, which has nothing else to gain, and ``"none"`` for others. Filling is done on the CPU.
-        ensemble: average the network's results for the maps and for the maps transposed. The error falls by one to four
-            percent, and the time doubles.
+        quality: ``"best"``, the average of the network's results for the maps and for the maps transposed, or ``"fast"``,
+            the former alone: in half the time, with an error that is one to four percent larger.
 
     Returns:
         (H, W) as ``depth`` is, in its unit and dtype. Integers are rounded, to 1 or -1 where that would be 0 and 0 is
@@ -115,11 +115,13 @@ def upsample_depth(
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6; see `ddfnet.depth.network`.
     """
     if not isinstance(depth, Tensor):
-        options = {"samples": samples, "model": model, "tile": tile, "fill": fill, "ensemble": ensemble}
+        options = {"samples": samples, "model": model, "tile": tile, "fill": fill, "quality": quality}
         return _upsample_arrays(depth, guide, valid=valid, ratio=ratio, offset=offset, **options)
     _check(depth, guide, valid, tile)
     if fill not in (*FILLS, True, False, None):
         raise ValueError(f"fill must be 'guided', 'nearest' or 'none', or True or False, got {fill!r}")
+    if quality not in ("best", "fast"):
+        raise ValueError(f"quality must be 'best' or 'fast', got {quality!r}")
     axes = align(depth.shape, guide.shape, ratio, offset)
     _check_samples(samples, axes)
     values = depth.double()
@@ -139,7 +141,7 @@ def upsample_depth(
         if same_size:
             parts = _own_rows(known, mask)
         else:
-            options = {"ensemble": ensemble, "outline": fill in ("none", False)}
+            options = {"ensemble": quality == "best", "outline": fill in ("none", False)}
             if samples == "auto":
                 samples = find_samples(known, mask) if all(axis.is_centered for axis in axes) else "point"
             network = _network(model, depth.device)

@@ -130,6 +130,7 @@ def test_outputs_beyond_the_receptive_radius_do_not_change(way: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"quality": "good"}, "quality must be 'best' or 'fast', got 'good'"),
         ({"samples": "mean"}, "samples must be 'auto', 'point', 'average', 'bicubic', got 'mean'"),
         (
             {"samples": "average", "offset": 0},

@@ -128,8 +128,8 @@ def test_at_its_own_factor_it_is_the_network(factor: int, size: tuple[int, int],
     model, rng = network(factor, sharp=60.0), np.random.default_rng(0)
     depth = np.where(rng.random(size) < 0.8, rng.random(size) + 1, 0)
     guide = rng.integers(0, 256, (size[0] * factor, size[1] * factor, 3), dtype=np.uint8)
-    result = upsample(depth, guide, model=model, offset=(factor - 1) // 2, tile=tile, ensemble=False)
-    share = upsample((depth != 0) + 1.0, guide, model=model, offset=(factor - 1) // 2, ensemble=False) - 1
+    result = upsample(depth, guide, model=model, offset=(factor - 1) // 2, tile=tile, quality="fast")
+    share = upsample((depth != 0) + 1.0, guide, model=model, offset=(factor - 1) // 2, quality="fast") - 1
     assert 0.02 < np.isnan(result).mean() < 0.5
     assert np.array_equal(np.isnan(result), share < 0.5)
     expected = hold(call_directly(model, torch.from_numpy(depth)[None, None], guide), depth, factor)
@@ -138,14 +138,14 @@ def test_at_its_own_factor_it_is_the_network(factor: int, size: tuple[int, int],
 
 
 @pytest.mark.parametrize("tile", [None, 40])
-def test_the_ensemble_is_the_average_with_the_maps_transposed(tile: int | None) -> None:
+def test_the_best_quality_is_the_average_with_the_maps_transposed(tile: int | None) -> None:
     model, rng = network(8, sharp=60.0), np.random.default_rng(0)
     depth = rng.random((9, 12)) + 1
     guide = rng.integers(0, 256, (63, 100, 3), dtype=np.uint8)
-    alone = {"model": model, "tile": tile, "ensemble": False}
+    alone = {"model": model, "tile": tile, "quality": "fast"}
     one = upsample(depth, guide, offset=(2, 3.5), **alone)
     other = upsample(depth.T, guide.transpose(1, 0, 2), offset=(3.5, 2), **alone).T
-    result = upsample(depth, guide, offset=(2, 3.5), **{**alone, "ensemble": True})
+    result = upsample(depth, guide, offset=(2, 3.5), **{**alone, "quality": "best"})
     # Each is held to the range of the samples nearby, and the average is before that.
     near = np.abs(result - (one + other) / 2) < 1e-6
     assert near.mean() > 0.9
@@ -155,7 +155,7 @@ def test_the_ensemble_is_the_average_with_the_maps_transposed(tile: int | None) 
 @pytest.mark.parametrize(
     ("offset", "down", "up"), [(1.5, 1, 2), (1, 1, 1), (1.4, 1, 1), (0.6, 1, 1), (-0.5, -1, 0), (2.5, 2, 3)]
 )
-def test_of_two_pixels_as_near_each_half_of_the_ensemble_sees_one(offset: float, down: int, up: int) -> None:
+def test_of_two_pixels_as_near_each_view_sees_one(offset: float, down: int, up: int) -> None:
     axis = AxisAlignment(9, 36, 4, offset)
     assert (UpsampleGrid(axis, 4).offset, UpsampleGrid(axis, 4, up=True).offset) == (down, up)
     other = AxisAlignment(9, 27, 3, offset)  # another step than the grid's: the guide is interpolated
@@ -174,7 +174,7 @@ def test_where_the_ratio_is_above_the_networks_it_is_the_network_twice() -> None
     model, rng = network(4, sharp=60.0), np.random.default_rng(0)
     depth = rng.random((5, 6)) + 1
     guide = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
-    options = {"model": model, "ensemble": False}
+    options = {"model": model, "quality": "fast"}
     coarse = upsample(depth, guide[1::4, 1::4], offset=1, **options)
     result = upsample(depth, guide, offset=5, **options)
     expected = upsample(coarse, guide, offset=1, **options)

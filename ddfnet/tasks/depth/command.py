@@ -115,7 +115,7 @@ def _methods(names: Sequence[str], networks: Sequence[_Network], probe: bool) ->
     for own in networks:
         chosen[own.name] = baselines.ddfnet(own.network)
         if probe:
-            chosen[f"{own.name}, one view"] = baselines.ddfnet(own.network, ensemble=False)
+            chosen[f"{own.name}, one view"] = baselines.ddfnet(own.network, quality="fast")
             chosen[f"{own.name}, guide moved"] = probes.with_moved_guide(own.network)
             chosen[f"{own.name}, no features"] = probes.without_features(own.network)
     return chosen

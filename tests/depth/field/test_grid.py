@@ -29,6 +29,6 @@ def test_pixels_of_the_grid_per_pixel_of_the_guide(ratio: float, most: float) ->
     depth = np.random.default_rng(0).random((8, 8)) + 1
     guide = np.zeros((round(8 * ratio), round(8 * ratio), 3), np.uint8)
     with mock.patch.object(GuidedUpsampler, "scaled_pixels", counted):
-        ddfnet.upsample_depth(depth, guide, model=network(16, channels=4, guide_channels=4), ensemble=False)
+        ddfnet.upsample_depth(depth, guide, model=network(16, channels=4, guide_channels=4), quality="fast")
     assert pixels <= most * guide.shape[0] * guide.shape[1] + 1e-6
     assert pixels or ratio == 1

@@ -27,13 +27,13 @@ def paraboloid(y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return plane(y, x) + 0.004 * ((y[:, None] - 5) ** 2 + x[None] ** 2 - y[:, None] * x[None])
 
 
-def upsample(surface: Surface, ratio: float, offset: float, *, ensemble: bool) -> tuple[np.ndarray, np.ndarray]:
+def upsample(surface: Surface, ratio: float, offset: float, *, quality: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the result and the true surface, both float64, further than three samples from the border."""
     samples = (13, 15)
     pixels = [round(size * ratio) for size in samples]
     depth = surface(*(np.arange(size, dtype=float) for size in samples)).astype(np.float32)
     guide = RNG.integers(0, 256, (*pixels, 3), dtype=np.uint8)
-    options = {"ratio": ratio, "offset": offset, "samples": "point", "ensemble": ensemble}
+    options = {"ratio": ratio, "offset": offset, "samples": "point", "quality": quality}
     result = ddfnet.upsample_depth(depth, guide, **options).astype(float)
     positions = [(np.arange(size) - offset) / ratio for size in pixels]
     inside = [(each >= 3) & (each <= size - 4) for each, size in zip(positions, samples, strict=True)]
@@ -41,13 +41,13 @@ def upsample(surface: Surface, ratio: float, offset: float, *, ensemble: bool) -
 
 
 @pytest.mark.parametrize("surface", [plane, paraboloid])
-@pytest.mark.parametrize("ensemble", [True, False], ids=["ensemble", "alone"])
+@pytest.mark.parametrize("quality", ["best", "fast"])
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_surfaces(ratio: float, ensemble: bool, surface: Surface) -> None:
+def test_surfaces(ratio: float, quality: str, surface: Surface) -> None:
     """Errors in pixels of the guide, that is, over the smaller slope per pixel."""
     middle = (ratio - 1) / 2
     for offset in (middle, math.floor(middle), 0.0, middle + 0.3, middle - 0.45):
-        result, true = upsample(surface, ratio, offset, ensemble=ensemble)
+        result, true = upsample(surface, ratio, offset, quality=quality)
         error = (result - true) / (min(SLOPES) / ratio)
         assert abs(error.mean()) < 0.01
         assert np.abs(error - error.mean()).max() < 0.02
@@ -56,7 +56,7 @@ def test_surfaces(ratio: float, ensemble: bool, surface: Surface) -> None:
 @pytest.mark.parametrize("ratio", [2, 2.25, 3, 4, 5.25, 7.5, 8, 16])
 def test_normals(ratio: float) -> None:
     """Depth in pixels, so that the plane is steep and steps of a pixel tilt its normals."""
-    result, true = upsample(lambda y, x: plane(y * ratio, x * ratio), ratio, (ratio - 1) / 2, ensemble=True)
+    result, true = upsample(lambda y, x: plane(y * ratio, x * ratio), ratio, (ratio - 1) / 2, quality="best")
     normals = [np.stack([*np.gradient(each), np.full(each.shape, -1.0)]) for each in (result, true)]
     cosines = (normals[0] * normals[1]).sum(0) / np.prod([np.linalg.norm(each, axis=0) for each in normals], 0)
     assert np.degrees(np.arccos(cosines.clip(-1, 1))).mean() < 0.3

@@ -25,13 +25,13 @@ def iou(found: np.ndarray, true: np.ndarray) -> float:
     return float((found & true).sum() / (found | true).sum())
 
 
-@pytest.mark.parametrize("ensemble", [True, False], ids=["ensemble", "alone"])
+@pytest.mark.parametrize("quality", ["best", "fast"])
 @pytest.mark.parametrize("ratio", [4, 8, 16])
-def test_a_disc_on_an_empty_background(ratio: int, ensemble: bool) -> None:
+def test_a_disc_on_an_empty_background(ratio: int, quality: str) -> None:
     inside, image = disc()
     start = (ratio - 1) // 2
     depth = np.where(inside, 2.0, 0)[start::ratio, start::ratio]
-    result = ddfnet.upsample_depth(depth, image, offset=start, ensemble=ensemble)
+    result = ddfnet.upsample_depth(depth, image, offset=start, quality=quality)
     rows, columns = (axis.nearest_sample().numpy() for axis in align(depth.shape, image.shape, ratio, start))
     nearest = iou((depth > 0)[np.ix_(rows, columns)], inside)
     assert iou(np.isfinite(result), inside) > max(nearest, 0.99)
