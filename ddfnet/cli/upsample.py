@@ -140,7 +140,7 @@ def add(commands: Any) -> None:
         "--quality",
         choices=("best", "fast"),
         default="best",
-        help="best: average with the result for the maps transposed; fast: half the time, and a little less sharp (best)",
+        help="best: average with the result for the maps transposed; fast: half the time, a little less sharp (best)",
     )
     parser.add_argument(
         "--model", default="auto", metavar="FILE", help="weights, a .safetensors file (those of the package)"

@@ -89,8 +89,8 @@ def upsample_depth(
             ``"nearest"``: the network's where a valid sample is near, and elsewhere the depth of the nearest one.
             ``"none"``, or False: they stay not valid. None: ``"guided"`` for a map of the guide's
             size, which has nothing else to gain, and ``"none"`` for others. Filling is done on the CPU.
-        quality: ``"best"``, the average of the network's results for the maps and for the maps transposed, or ``"fast"``,
-            the former alone: in half the time, with an error that is one to four percent larger.
+        quality: ``"best"``, the average of the network's results for the maps and for the maps transposed, or
+            ``"fast"``, the former alone: in half the time, with an error that is one to four percent larger.
 
     Returns:
         (H, W) as ``depth`` is, in its unit and dtype. Integers are rounded, to 1 or -1 where that would be 0 and 0 is

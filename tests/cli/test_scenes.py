@@ -19,7 +19,7 @@ from ddfnet.cli.main import main
 from ddfnet.data.depth import folder as folders
 from ddfnet.data.depth.rooms import rendered
 from ddfnet.data.depth.rooms.render import Rendered
-from ddfnet.data.depth.rooms.windows import RenderedRooms
+from ddfnet.data.depth.rooms.windows import RoomWindows
 from tests.furniture_catalogues import write_catalogue
 
 Fails = Callable[..., str]
@@ -59,7 +59,7 @@ def test_scenes_are_rendered_and_read_as_a_folder(
     facts = json.loads((output / "scenes.json").read_text())
     assert facts["size"] == [96, 64] and facts["seed"] == 0
     assert "Test#table (Table), A. Maker, CC-BY-3.0" in facts["models"]
-    assert RenderedRooms(output, 3, 48)[2]["guide"].shape == (3, 48, 48)
+    assert RoomWindows(output, 3, 48)[2]["guide"].shape == (3, 48, 48)
 
 
 def test_several_processes_make_the_same_files(tmp_path: Path, furniture: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ddfnet.arguments import check_range
 from ddfnet.data.depth.mixture import Mixture
-from ddfnet.data.depth.rooms.windows import RenderedRooms
+from ddfnet.data.depth.rooms.windows import RoomWindows
 from ddfnet.data.depth.synthetic import ComposedScenes, check_seed
 from ddfnet.training.samplers import ResumableBatchSampler
 
@@ -38,9 +39,10 @@ class GuidedDepthData(lightning.LightningDataModule):
         validation_scenes: number of validation scenes.
         validation_seed: seed of the validation scenes, the same for all runs.
         seed: seed of the training scenes.
-        rooms: folder of `ddfnet scenes render`, whose rooms are trained on besides composed scenes; None for composed
-            scenes alone. Validation scenes are composed in both cases.
+        rooms: folder of `ddfnet scenes render`, or nyu8.tar for the training part of NYU Depth V2, whose rooms are
+            trained on besides composed scenes; None for composed scenes alone. Validation scenes are composed always.
         composed: share of composed scenes where there are rooms.
+        disparities: share of the rooms with disparities, 1 / depth, in place of depths.
 
     Returns:
         Batches of `ComposedScenes`: ``guide`` (N, 3, S, S), ``depth``, ``measured`` and ``valid`` (N, 1, S, S).
@@ -67,6 +69,7 @@ class GuidedDepthData(lightning.LightningDataModule):
         seed: int = 0,
         rooms: str | None = None,
         composed: float = 0.25,
+        disparities: float = 0.35,
     ) -> None:
         super().__init__()
         batch_size = check_range("batch_size", batch_size, 1)
@@ -91,7 +94,8 @@ class GuidedDepthData(lightning.LightningDataModule):
         )
         self.rooms = None
         if rooms is not None:
-            self.rooms = partial(RenderedRooms, rooms, size=size, noise=noise, holes=holes, misalignment=misalignment)
+            sensor = {"noise": noise, "holes": holes, "misalignment": misalignment}
+            self.rooms = partial(RoomWindows, rooms, size=size, disparities=disparities, **sensor)
             self.rooms(1)  # now: a folder that is missing is found before the run begins
         self.validation_set = self.scenes(validation_scenes, seed=validation_seed)
 
@@ -101,10 +105,10 @@ class GuidedDepthData(lightning.LightningDataModule):
         composed = "scenes composed on the fly of photographs (ddfnet.data.depth.synthetic.ComposedScenes)"
         if self.rooms is None:
             return composed
-        return (
-            f"{self.composed:.0%} {composed}, the others rooms rendered of the furniture models that the scenes.json "
-            "of their folder credits (ddfnet.data.depth.rooms)"
-        )
+        rooms = "rooms rendered of furniture models, credited in scenes.json of their folder (ddfnet.data.depth.rooms)"
+        if Path(self.rooms.args[0]).is_file():
+            rooms = "the training part of NYU Depth V2 in 8 bits, which is for research (ddfnet.data.depth.nyu8)"
+        return f"{self.composed:.0%} {composed}, the others {rooms}" if self.composed else rooms
 
     def setup(self, stage: str) -> None:
         trainer = self.trainer

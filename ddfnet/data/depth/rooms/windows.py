@@ -1,4 +1,4 @@
-"""Windows of rendered rooms: a data set of random parts of a folder's images and depth maps."""
+"""Windows of rooms, rendered or real: a data set of random parts of their images and depth maps."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ddfnet.data.depth.folder import load
+from ddfnet.data.depth import folder, nyu8
 from ddfnet.data.depth.measurement import Measurement
 from ddfnet.data.depth.synthetic import check_numbers
 from ddfnet.errors import DataError
 
 
-class RenderedRooms(Dataset[dict[str, Tensor]]):
-    """Windows of the scenes that `ddfnet scenes render` has made, in the layout of `ddfnet.data.depth.folder`.
+class RoomWindows(Dataset[dict[str, Tensor]]):
+    """Windows of the scenes that `ddfnet scenes render` has made, or of the training part of NYU Depth V2.
 
     Some windows are mirrored, and some have disparities in place of depths, 1 / depth: the unit means nothing, as in
     `ddfnet.data.depth.synthetic.ComposedScenes`. Window i is the same in every process: it depends on the folder,
-    ``seed`` and i alone. Any folder of that layout serves whose depth is valid everywhere.
+    ``seed`` and i alone. Any folder of the layout of `ddfnet.data.depth.folder` serves whose depth is valid everywhere.
 
     Args:
-        folder: has ``rgb/`` and ``depth/``, the maps in millimetres.
+        rooms: a folder with ``rgb/`` and ``depth/``, the maps in millimetres; or the file of `ddfnet.data.depth.nyu8`.
         length: number of windows.
         size: pixels per side.
         seed: seed of the windows, below 2**32.
@@ -38,16 +38,16 @@ class RenderedRooms(Dataset[dict[str, Tensor]]):
     Raises:
         ValueError: a length or a size below 1; a seed, a share or misalignment out of range.
         TypeError: a length, a size or a seed that is no whole number.
-        DataError: the folder has no scenes; on access: a scene is broken or smaller than a window.
+        DataError: the folder has no scenes, the archive is none; on access: a scene is broken or smaller than a window.
 
     Example:
-        >>> from ddfnet.data.depth.rooms.windows import RenderedRooms
-        >>> RenderedRooms("rooms", length=1000, size=256)  # doctest: +SKIP
+        >>> from ddfnet.data.depth.rooms.windows import RoomWindows
+        >>> RoomWindows("rooms", length=1000, size=256)  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        folder: str | Path,
+        rooms: str | Path,
         length: int,
         size: int = 256,
         *,
@@ -61,7 +61,7 @@ class RenderedRooms(Dataset[dict[str, Tensor]]):
         if not 0 <= disparities <= 1:
             raise ValueError(f"disparities must be a share from 0 to 1, got {disparities}")
         self.measurement = Measurement(size, noise=noise, holes=holes, misalignment=misalignment)
-        self.scenes = load(folder)
+        self.scenes = nyu8.load(rooms, "train") if Path(rooms).is_file() else folder.load(rooms)
         self.length, self.size, self.seed, self.disparities = length, size, seed, disparities
 
     def __len__(self) -> int:
@@ -77,7 +77,9 @@ class RenderedRooms(Dataset[dict[str, Tensor]]):
             raise DataError(f"{scene.origin} A window of {self.size} pixels is required, got {width} x {height}")
         top, left = (int(rng.integers(side - self.size + 1)) for side in (height, width))
         window = (slice(top, top + self.size), slice(left, left + self.size))
-        guide, depth = scene.guide.permute(1, 2, 0)[window].numpy(), scene.depth[window].numpy() / np.float32(1000)
+        guide, depth = scene.guide.permute(1, 2, 0)[window].numpy(), scene.depth[window].numpy()
+        if scene.unit != "m":
+            depth = depth / np.float32(1000)
         if not depth.all():
             raise DataError(f"{scene.origin} A depth that is valid everywhere is required, got 0 in it")
         if rng.random() < 0.5:

@@ -11,8 +11,9 @@ from PIL import Image
 
 pytest.importorskip("cv2")
 
-from ddfnet.data.depth.rooms.windows import RenderedRooms
+from ddfnet.data.depth.rooms.windows import RoomWindows
 from ddfnet.errors import DataError
+from tests.depth_archives import nyu, write_tar
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_window_of_image_and_depth_are_the_same(folder: Path) -> None:
-    rooms = RenderedRooms(folder, 20, 16, disparities=0)
+    rooms = RoomWindows(folder, 20, 16, disparities=0)
     seen = set()
     for index in range(20):
         window = rooms[index]
@@ -44,36 +45,45 @@ def test_a_window_of_image_and_depth_are_the_same(folder: Path) -> None:
 
 
 def test_some_windows_have_disparities(folder: Path) -> None:
-    far, near = (RenderedRooms(folder, 5, 16, disparities=share) for share in (0, 1))
+    far, near = (RoomWindows(folder, 5, 16, disparities=share) for share in (0, 1))
     for index in range(5):
         torch.testing.assert_close(1 / far[index]["depth"], near[index]["depth"])
 
 
 def test_windows_depend_on_seed_and_number_alone(folder: Path) -> None:
-    first, second, other = (RenderedRooms(folder, 30, 16, seed=seed) for seed in (0, 0, 1))
+    first, second, other = (RoomWindows(folder, 30, 16, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first[9]["guide"], second[9]["guide"])
     assert any(not torch.equal(first[i]["guide"], other[i]["guide"]) for i in range(5))
 
 
 def test_flaws_of_the_measurement(folder: Path) -> None:
-    window = RenderedRooms(folder, 5, 30, noise=0.1, holes=0.3, misalignment=2.0)[3]
+    window = RoomWindows(folder, 5, 30, noise=0.1, holes=0.3, misalignment=2.0)[3]
     assert not torch.equal(window["measured"], window["depth"])
     assert 0.5 < window["valid"].float().mean() < 1
 
 
+def test_windows_of_nyu8_are_of_its_training_part_in_metres(tmp_path: Path) -> None:
+    """The archive's map N has the values 20 + N % 50, and 10 more on the right."""
+    rooms = RoomWindows(write_tar(tmp_path / "nyu8.tar", nyu()), 40, 64, disparities=0)
+    assert len(rooms.scenes) == 1000
+    for index in range(10):
+        depth = rooms[index]["depth"]
+        assert depth.min() >= 20.5 / 25.5 - 1e-6 and depth.max() <= 79.5 / 25.5 + 1e-6
+
+
 def test_what_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="disparities must be a share from 0 to 1, got 2"):
-        RenderedRooms(folder, 5, 16, disparities=2)
+        RoomWindows(folder, 5, 16, disparities=2)
     with pytest.raises(ValueError, match="length must be at least 1 and size at least 1"):
-        RenderedRooms(folder, 0, 16)
+        RoomWindows(folder, 0, 16)
     with pytest.raises(TypeError, match="must be whole numbers"):
-        RenderedRooms(folder, 5, 16.0)  # type: ignore[arg-type]
+        RoomWindows(folder, 5, 16.0)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="A window of 64 pixels is required, got 40 x 30"):
-        RenderedRooms(folder, 5, 64)[0]
+        RoomWindows(folder, 5, 64)[0]
     with pytest.raises(IndexError, match="window 5 of 5"):
-        RenderedRooms(folder, 5, 16)[5]
+        RoomWindows(folder, 5, 16)[5]
     with pytest.raises(DataError, match="this folder is required"):
-        RenderedRooms(folder / "none", 5, 16)
+        RoomWindows(folder / "none", 5, 16)
 
 
 def test_depth_that_is_missing_is_refused(folder: Path) -> None:
@@ -82,4 +92,4 @@ def test_depth_that_is_missing_is_refused(folder: Path) -> None:
         depth[10:20, 10:30] = 0
         Image.fromarray(depth).save(folder / "depth" / f"{name}.png")
     with pytest.raises(DataError, match="A depth that is valid everywhere is required, got 0 in it"):
-        RenderedRooms(folder, 5, 30)[0]
+        RoomWindows(folder, 5, 30)[0]
