@@ -48,6 +48,7 @@ def test_each_map_of_a_batch_has_a_range_and_a_context_of_its_own() -> None:
 
 def test_options_make_the_same_network_again() -> None:
     options = {"channels": 6, "guide_channels": 5, "kernel_size": 5, "blocks": 2, "filters": "spatial"}
+    options["coarse_blocks"] = 3
     options |= {"combine": "add", "norm": "filter", "carry": False, "upsampler": "ddf"}
     model = network(4, **options)
     assert model.init_args == {"scale_factor": 4, **options}
