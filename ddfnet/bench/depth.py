@@ -19,10 +19,11 @@ from ddfnet.data.depth.protocols import PAC, LowRes
 from ddfnet.tasks.depth import baselines
 
 OURS, BASELINE = "ddfnet", "guided-filter"
-_TILE = 256  # pixels, a quarter of the default: shows that the tile bounds the memory, and the time for it
+_TILE = 256  # pixels, a third of the default: shows that the tile bounds the memory, and the time for it
 _SMALL_TILES = f"{OURS}-tile{_TILE}"
-_METHODS = baselines.METHODS | {_SMALL_TILES: baselines.ddfnet(tile=_TILE)}
-NAMES = (OURS, _SMALL_TILES, BASELINE, "joint-bilateral", "bilinear")
+_FAST = f"{OURS}-fast"
+_METHODS = baselines.METHODS | {_FAST: baselines.ddfnet(quality="fast"), _SMALL_TILES: baselines.ddfnet(tile=_TILE)}
+NAMES = (OURS, _FAST, _SMALL_TILES, BASELINE, "joint-bilateral", "bilinear")
 # OpenCV's filters take images as files have them, channel by channel within a pixel, and so do most calls of our tool.
 _FORMAT = "channels_last"
 _OVERSHOOT = 0.1  # tolerated beyond the samples' range, as a share of it: the guided filter does not average samples

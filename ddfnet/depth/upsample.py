@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Map = TypeVar("Map", Tensor, np.ndarray[Any, Any])
 
 _EXACT = 2**53  # below it float64 holds every integer
-_TILE = 1024  # pixels of the guide per side; a tile needs as much again for its surroundings
+_TILE = 768  # pixels of the guide per side: larger ones leave the caches, of smaller ones more is surroundings
 
 
 def upsample_depth(
@@ -83,7 +83,7 @@ def upsample_depth(
             at the samples beside edges, see `ddfnet.depth.samples.find_samples`; with another offset it is ``"point"``.
         model: ``"auto"`` for the weights that come with the package, a safetensors file of ``ddfnet train depth``, or
             a network.
-        tile: pixels of the guide per side that are worked on at once; None is 1024. It bounds the memory.
+        tile: pixels of the guide per side that are worked on at once; None is 768. It bounds the memory.
         fill: mend of outputs that are not valid. ``"guided"``, or True: holes are filled with the guide's help,
             see `ddfnet.depth.filling`, on the map's own grid; what is next to a valid sample is the network's.
             ``"nearest"``: the network's where a valid sample is near, and elsewhere the depth of the nearest one.

@@ -269,6 +269,7 @@ def test_the_depth_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     document = json.loads(file.read_text())
     assert [row["method"] for row in document["rows"]] == [
         "ddfnet",
+        "ddfnet-fast",
         "ddfnet-tile256",
         "guided-filter",
         "joint-bilateral",
