@@ -60,7 +60,7 @@ def receptive_radius(way: str, kernel_size: int) -> int:
     """Return the receptive radius of `back_project` in samples; 0 for ``"point"``."""
     if way == "point":
         return 0
-    chain = 2 * (kernel_size // 2)  # of the filters: one, half of one, and so on
+    chain = 2 * (kernel_size // 2)  # radius of the filters: that of one, half of it, and so on
     return _ROUNDS * (chain + _REACH[way])
 
 

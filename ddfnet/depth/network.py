@@ -40,6 +40,42 @@ class Level(NamedTuple):
     valid: Tensor
 
 
+class DepthNetwork(nn.Module):
+    """Base of the networks that ``ddfnet train depth`` can train: `GuidedUpsampler`, and any that it is compared with.
+
+    Attributes:
+        scale_factor: largest factor, a power of two.
+    """
+
+    scale_factor: int
+
+    def upsample(
+        self,
+        depth: Tensor,
+        guide: Tensor,
+        valid: Tensor | None = None,
+        *,
+        scale_factor: int | None = None,
+        samples: str = "point",
+    ) -> Level:
+        """Return the depth at the guide's size, for samples taken in a way of `ddfnet.depth.samples`.
+
+        Args:
+            depth: (N, 1, h, w), floating, in any unit.
+            guide: (N, 3, s*h, s*w), floating, from 0 to 1.
+            valid: (N, 1, h, w), bool; all by default.
+            scale_factor: s, a power of two up to the network's own, which is the default.
+            samples: way of sampling. Point i lies on pixel ``i*s + (s - 1)//2``; an average in the middle of its block.
+        """
+        raise NotImplementedError
+
+    def levels(
+        self, depth: Tensor, guide: Tensor, valid: Tensor | None = None, *, scale_factor: int | None = None
+    ) -> list[Level]:
+        """Return the depth of points after each stage, from coarse to fine; one that has no stages is one stage."""
+        return [self.upsample(depth, guide, valid, scale_factor=scale_factor)]
+
+
 class Pixels(NamedTuple):
     """Depth (N, 1, H, W) at pixels, its slope (N, 2, H, W) along y and x or None, and its validity (N, 1, H, W), bool.
 
@@ -71,7 +107,7 @@ def check_arguments(arguments: dict[str, Any]) -> None:
 
 
 @register_kind("depth", check_options=check_arguments)
-class GuidedUpsampler(nn.Module, PretrainedMixin):
+class GuidedUpsampler(DepthNetwork, PretrainedMixin):
     r"""Network that upsamples a depth map with filters predicted from it and from an image of the same scene.
 
     .. math::
@@ -225,7 +261,7 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
         found = self.scaled_pixels(scaled, mask, guide, self.context(scaled, mask), scale_factor, samples)
         upsampled = found.depth
         if samples == "point" and found.slope is not None:
-            # The planes have the sample in the middle of its block, half a pixel below and right of its pixel.
+            # The planes have the sample in the middle of its block, 0.5 pixels below and right of its pixel.
             upsampled = upsampled + found.slope.sum(1, keepdim=True) / 2
         return Level(torch.where(found.valid, upsampled * span + lowest, 0), found.valid)
 
@@ -308,7 +344,7 @@ class GuidedUpsampler(nn.Module, PretrainedMixin):
         if wanted is None:
             wanted = slice(0, size[0]), slice(0, size[1])
         kernel_size = self.init_args["kernel_size"]
-        # What the wanted depends on after the stages.
+        # The back-projection and the heads read around what is wanted.
         reach = back_projection.receptive_radius(samples, kernel_size) + (self.heads is not None)
         near = pad_window(wanted, reach, size)
         first: Carried = Planes.at_samples(scaled, mask) if self.carries_depth else scaled

@@ -94,8 +94,15 @@ class GuidedDepthData(lightning.LightningDataModule):
         )
         self.rooms = None
         if rooms is not None:
-            sensor = {"noise": noise, "holes": holes, "misalignment": misalignment}
-            self.rooms = partial(RoomWindows, rooms, size=size, disparities=disparities, **sensor)
+            self.rooms = partial(
+                RoomWindows,
+                rooms,
+                size=size,
+                disparities=disparities,
+                noise=noise,
+                holes=holes,
+                misalignment=misalignment,
+            )
             self.rooms(1)  # now: a folder that is missing is found before the run begins
         self.validation_set = self.scenes(validation_scenes, seed=validation_seed)
 

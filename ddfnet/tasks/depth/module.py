@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric
 
 from ddfnet.arguments import check_range
 from ddfnet.data.depth.synthetic import check_seed
-from ddfnet.depth.network import GuidedUpsampler, default_model
+from ddfnet.depth.network import DepthNetwork, GuidedUpsampler, default_model
 from ddfnet.depth.samples import SAMPLES
 from ddfnet.errors import DataError
 from ddfnet.pretrained import header_of, load
@@ -45,7 +45,8 @@ class GuidedDepth(lightning.LightningModule):
     always, for points with a ``stage_weight`` of 0.
 
     Args:
-        network: network whose ``levels`` are trained; checkpoints keep its ``init_args``.
+        network: network that is trained, `GuidedUpsampler` or another `DepthNetwork`; checkpoints keep its
+            ``init_args``.
         factors: powers of two that the network serves.
         samples: ways in which samples are taken, see `ddfnet.depth.samples`; one named twice is drawn twice as often.
         initial: weights to begin with: a file of the same network, whose coarse trunks may have fewer blocks; "auto"
@@ -67,7 +68,7 @@ class GuidedDepth(lightning.LightningModule):
 
     def __init__(
         self,
-        network: GuidedUpsampler,
+        network: DepthNetwork,
         factors: Sequence[int] = (4, 8, 16),
         samples: Sequence[str] = ("point",),
         initial: str | None = None,
@@ -186,8 +187,10 @@ class GuidedDepth(lightning.LightningModule):
                 logger.experiment.add_image(title, image, self.global_step)
 
 
-def _begin_with(network: GuidedUpsampler, initial: str) -> None:
+def _begin_with(network: DepthNetwork, initial: str) -> None:
     """Copy the weights of a file into a network of the same options, see `GuidedUpsampler.begin_with`."""
+    if not isinstance(network, GuidedUpsampler):
+        raise DataError(f"model.initial must be null for a {type(network).__name__}, got {initial!r}")
     trained = default_model() if initial == "auto" else load(initial, GuidedUpsampler)
     try:
         network.begin_with(trained)

@@ -63,7 +63,7 @@ def test_flaws_of_the_measurement(folder: Path) -> None:
 
 
 def test_windows_of_nyu8_are_of_its_training_part_in_metres(tmp_path: Path) -> None:
-    """The archive's map N has the values 20 + N % 50, and 10 more on the right."""
+    """Map N of the archive has the values 20 + N % 50, and 10 more on the right."""
     rooms = RoomWindows(write_tar(tmp_path / "nyu8.tar", nyu()), 40, 64, disparities=0)
     assert len(rooms.scenes) == 1000
     for index in range(10):
