@@ -20,6 +20,11 @@ SOURCES = [*BINDING, "csrc/kernels/dispatch.cpp", *ISAS]
 class OptionalBuild(BuildExtension):
     """A build that tells its progress, and whose failure is a warning."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        # One place for the object files of every build: of a wheel after an editable install, ninja compiles none again.
+        self.build_temp = str(Path("build", "kernel"))
+
     def build_extensions(self) -> None:
         print(f"compiling {len(SOURCES)} files of the CPU kernel, which takes some minutes", flush=True)
         os.environ.setdefault("NINJA_STATUS", "[CPU kernel: %f of %t, %e s] ")
