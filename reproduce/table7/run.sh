@@ -47,7 +47,7 @@ rooms() { # the weights that are shipped, from those of averages
 nyu() { # trained and tested on NYU: the package's form, a plain twin of its size, and a PAC-Net
     local network=--model.network.init_args
     start train nyu nyu
-    start train nyu-twin nyu "$network.upsampler" bilinear "$network.channels" 53
+    start train nyu-twin nyu "$network.upsampler" bilinear "$network.channels" 51
     finish
     [ -f runs/nyu-pacnet/model.safetensors ] || ddfnet --import "$here/pacnet.py" train depth --config "$here/nyu.yaml" \
         --output runs/nyu-pacnet --model.network pacnet.PacNet > runs/nyu-pacnet.log 2>&1
