@@ -111,7 +111,7 @@ def upsample_files(job: Job, settings: Settings) -> Outcome:
     wanted = [path for path in job.results() if settings.overwrite or not path.exists()]
     if not wanted:
         return Outcome()
-    start = time.perf_counter()
+    start, enlarged = time.perf_counter(), True
     try:
         found = io.read(job.depth, channel=settings.channel)
         missing = missing_values(invalid=settings.invalid, zero=settings.zero, declared=found.missing)
@@ -123,7 +123,8 @@ def upsample_files(job: Job, settings: Settings) -> Outcome:
         depth, valid = _undo_nearest(found.values, valid, notes, settings.undo_nearest)
         guide = _read_guide(job, depth, valid, notes, settings.orientation)
         check_sizes(job, depth.shape, guide.shape[:2], notes, stretch=settings.stretch)
-        if depth.shape == guide.shape[:2] and valid.all():
+        enlarged = depth.shape != guide.shape[:2]
+        if not enlarged and valid.all():
             notes.append("nothing is missing: it has the guide's size and no holes, so the result is a copy")
             result = kind.prepare(depth)
         else:
@@ -138,7 +139,7 @@ def upsample_files(job: Job, settings: Settings) -> Outcome:
         raise UserError(str(error)) from None
     except Exception as error:
         if out_of_memory(error):
-            raise UserError(f"{job.depth}: not enough memory; {_memory_mend(settings)}") from None
+            raise UserError(f"{job.depth}: not enough memory; {_memory_mend(settings, enlarged=enlarged)}") from None
         raise
     seconds = time.perf_counter() - start
     missing_pixels = f"{share:.1%} missing, " if share else ""
@@ -221,13 +222,14 @@ def _upsample(job: Job, depth: Array, guide: Array, valid: Array, settings: Sett
         raise UserError(f"{job.depth}: {error}") from error
 
 
-def _memory_mend(settings: Settings) -> str:
-    """Return what helps where memory was short."""
-    if settings.tile is None or settings.tile > _SMALL_TILE:
+def _memory_mend(settings: Settings, *, enlarged: bool) -> str:
+    """Return what helps where memory was short: tiles only where the map is enlarged."""
+    if enlarged and (settings.tile is None or settings.tile > _SMALL_TILE):
         return f"give --tile {_SMALL_TILE}, with which the guide, the result and about 1 GiB are enough"
     if settings.jobs > 1:
         return f"give fewer --jobs than {settings.jobs}"
-    return "the guide, the result and about 1 GiB are needed; end other programs, or cut both maps into parts"
+    needed = "the guide, the result and about 1 GiB are needed" if enlarged else "filling takes several such maps"
+    return f"{needed}; end other programs, or cut both maps into parts"
 
 
 def _undo_nearest(depth: Array, valid: Array, notes: list[str], ratio: float | None) -> tuple[Array, Array]:

@@ -15,13 +15,46 @@ from ddfnet.depth.grid import Reading, UpsampleGrid, grid_factor, pick, read, re
 from ddfnet.depth.network import GuidedUpsampler, typical_range
 from ddfnet.depth.progress import track
 from ddfnet.depth.samples import RADIUS, local_range
-from ddfnet.depth.sizes import ROWS, pad_slice, relative_slice, scale_window, tile_slices
-
-Rows = tuple[Tensor, Tensor]
-"""Rows of an upsampled map: depth (n, W), float64, and where it is valid, bool. The next rows may overwrite them."""
+from ddfnet.depth.sizes import pad_slice, relative_slice, scale_window, tile_slices
 
 _POOLED = 128  # samples per side whose features are summed at once: the same for any tile, and so is the sum
 _LARGEST = 1e30  # scaled depth: sums of such, and of their slopes, stay in float32
+
+
+class Part(NamedTuple):
+    """Part of an upsampled map.
+
+    Attributes:
+        rows, columns: its place.
+        depth: (rows, columns), float64.
+        valid: likewise, bool.
+    """
+
+    rows: slice
+    columns: slice
+    depth: Tensor
+    valid: Tensor
+
+
+class _Map(NamedTuple):
+    """Map whose depths count from an origin, for far from 0 each view would be rounded.
+
+    Attributes:
+        depth: (h, w), of any real type: as it was given, for in float64 it can be large. Anything where not valid.
+        valid: (h, w), bool.
+        origin: float64.
+    """
+
+    depth: Tensor
+    valid: Tensor
+    origin: Tensor
+
+    def part(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        """Return depth, float64, and validity."""
+        return self.depth[rows, columns].double() - self.origin, self.valid[rows, columns]
+
+    def transposed(self) -> _Map:
+        return _Map(self.depth.T, self.valid.T, self.origin)
 
 
 def upsample_tiled(
@@ -35,8 +68,8 @@ def upsample_tiled(
     samples: str,
     ensemble: bool,
     outline: bool,
-) -> Iterator[Rows]:
-    """Yield the upsampled map (H, W) from top to bottom, held to the range of the samples nearby.
+) -> Iterator[Part]:
+    """Yield the upsampled map (H, W) tile by tile, held to the range of the samples nearby.
 
     A pixel is valid where a valid sample is near, within two of its own. With ``outline`` the validity is upsampled as
     a depth map of ones and zeros is, so that its outline follows the guide: a pixel is valid where the result is at
@@ -47,7 +80,7 @@ def upsample_tiled(
     the guide, each of the two has it on another one.
 
     Args:
-        depth: (h, w), float64, 0 where it is not valid; it is written over.
+        depth: (h, w), of any real type; anything where it is not valid.
         valid: (h, w), bool, somewhere true.
         guide: (H, W, 3), uint8.
         axes: y and x.
@@ -57,25 +90,22 @@ def upsample_tiled(
         ensemble: average two views.
         outline: upsample the validity too.
     """
-    lowest = depth[valid].min()  # subtracted, for far from 0 each view would be rounded
-    depth.sub_(lowest).masked_fill_(~valid, 0)  # in place, for the map can be large
-    streams = [_upsample_views(depth, valid, guide, axes, network, tile, samples=samples, ensemble=ensemble)]
+    given = _Map(depth, valid, depth.double()[valid].min())
+    streams = [_upsample_views(given, guide, axes, network, tile, samples=samples, ensemble=ensemble)]
     if outline and not valid.all():
-        ones, everywhere = valid.float(), torch.ones_like(valid)
+        # No maps of their own: ones are the bytes of what is true.
+        ones = _Map(valid.view(torch.uint8), valid.new_ones(()).expand_as(valid), given.origin.new_zeros(()))
         # A sample is valid or not: averages too are not valid in part.
-        streams.append(
-            _upsample_views(ones, everywhere, guide, axes, network, tile, samples="point", ensemble=ensemble)
-        )
-    for (result, reached), *shares in _together(streams):
-        for share, _ in shares:
-            reached &= share >= 0.5
-        result += lowest
-        yield result, reached
+        streams.append(_upsample_views(ones, guide, axes, network, tile, samples="point", ensemble=ensemble))
+    for part, *shares in _together(streams, guide.shape[1]):
+        reached = part.valid
+        for share in shares:
+            reached = reached & (share.depth >= 0.5)
+        yield part._replace(depth=part.depth + given.origin, valid=reached)
 
 
 def _upsample_views(
-    depth: Tensor,
-    valid: Tensor,
+    given: _Map,
     guide: Tensor,
     axes: Sequence[AxisAlignment],
     network: GuidedUpsampler,
@@ -83,49 +113,81 @@ def _upsample_views(
     *,
     samples: str,
     ensemble: bool,
-) -> Iterator[Rows]:
+) -> Iterator[Part]:
     """Upsample the map, and with ``ensemble`` the map transposed, and hold the average to the range nearby.
 
     The range is needed where a network does not carry the depth by 3x3 filters, and for planes, which would go on
     beyond the outermost samples.
     """
-    views = [_upsample_recursive(depth, valid, guide, axes, network, tile, samples=samples, transposed=False)]
+    views = [_upsample_recursive(given, guide, axes, network, tile, samples=samples, transposed=False)]
     if ensemble:
-        swapped = depth.T, valid.T, guide.transpose(0, 1), axes[::-1]
+        swapped = given.transposed(), guide.transpose(0, 1), axes[::-1]
         views.append(_upsample_recursive(*swapped, network, tile, samples=samples, transposed=True))
-    rows, columns = (axis.nearest_sample(depth.device) for axis in axes)
-    for found, *others in _together(views):
-        for part in tile_slices(len(found[0]), ROWS):
-            result, reached = (each[part] for each in found)
-            for other, other_reached in others:
-                result += (other[part] - result) / 2  # their sum could overflow
-                reached &= other_reached[part]
-            own, rows = rows[: len(result)], rows[len(result) :]
-            near = pad_slice(slice(int(own[0]), int(own[-1]) + 1), RADIUS, len(depth))
+    rows, columns = (axis.nearest_sample(guide.device) for axis in axes)
+    for part, *others in _together(views, guide.shape[1]):
+        result, reached = part.depth, part.valid
+        for other in others:
+            result = result + (other.depth - result) / 2  # their sum could overflow
+            reached = reached & other.valid
+        if result.numel():
+            y, x = rows[part.rows], columns[part.columns]
+            near = [
+                pad_slice(slice(int(own[0]), int(own[-1]) + 1), RADIUS, size)
+                for own, size in zip((y, x), given.valid.shape, strict=True)
+            ]
+            depth, valid = given.part(*near)
             below, above = (
-                bound[own - near.start][:, columns] for [bound] in local_range(depth[None, near], valid[None, near])
+                bound[y - near[0].start][:, x - near[1].start] for [bound] in local_range(depth[None], valid[None])
             )
-            result.copy_(torch.minimum(torch.maximum(result, below), above))
-            reached &= below <= above
-        yield found
+            result = torch.minimum(torch.maximum(result, below), above)
+            reached = reached & (below <= above)
+        yield part._replace(depth=result, valid=reached)
 
 
-def _together(streams: Sequence[Iterator[Rows]]) -> Iterator[list[Rows]]:
-    """Yield the rows of several maps together, as far down as all have come: their tiles can end a row apart."""
-    left: list[Rows | None] = [None] * len(streams)
-    while True:
-        left = [next(stream, None) if rows is None else rows for stream, rows in zip(streams, left, strict=True)]
-        given = [rows for rows in left if rows is not None]
-        if len(given) < len(streams):
-            return
-        count = min(len(depth) for depth, _ in given)
-        yield [(depth[:count], reached[:count]) for depth, reached in given]
-        left = [(depth[count:], reached[count:]) if len(depth) > count else None for depth, reached in given]
+def _together(streams: Sequence[Iterator[Part]], columns: int) -> Iterator[list[Part]]:
+    """Yield the tiles of several maps together, as far down and across as all have come: they can end a pixel apart."""
+    seams = [_Seam(columns) for _ in streams]
+    for parts in zip(*streams, strict=True):
+        bottom, right = min(part.rows.stop for part in parts), min(part.columns.stop for part in parts)
+        yield [seam.take(part, bottom, right) for seam, part in zip(seams, parts, strict=True)]
+
+
+class _Seam:
+    """Pixels of a map that have come and were not taken: rows below, and in this row of tiles columns beside."""
+
+    def __init__(self, columns: int) -> None:
+        self._columns, self._rows = columns, slice(0, 0)
+        self._above: list[Tensor] = []  # rows that the last row of tiles left
+        self._below: list[Tensor] = []  # those that this one leaves
+        self._beside: list[Tensor] = []
+
+    def take(self, part: Part, bottom: int, right: int) -> Part:
+        """Take what has come with this tile, the next from left to right and from top to bottom, and lies before both.
+
+        Args:
+            part: the tile.
+            bottom: first row that is left, for all tiles of a row the same.
+            right: first column that is left.
+        """
+        rows, columns, maps = part.rows, part.columns, [part.depth, part.valid]
+        if rows != self._rows:
+            self._rows, self._above = rows, self._below
+            self._below = [each.new_empty(rows.stop - bottom, self._columns) for each in maps]
+        if self._above:
+            rows = slice(rows.start - len(self._above[0]), rows.stop)
+            maps = [torch.cat([left[:, columns], new]) for left, new in zip(self._above, maps, strict=True)]
+        for left, new in zip(self._below, maps, strict=True):
+            left[:, columns] = new[bottom - rows.start :]
+        if columns.start:
+            columns = slice(columns.start - self._beside[0].shape[1], columns.stop)
+            maps = [torch.cat([left, new], 1) for left, new in zip(self._beside, maps, strict=True)]
+        self._beside = [each[:, right - columns.start :].clone() for each in maps]
+        depth, valid = (each[: bottom - rows.start, : right - columns.start] for each in maps)
+        return Part(slice(rows.start, bottom), slice(columns.start, right), depth, valid)
 
 
 def _upsample_recursive(
-    depth: Tensor,
-    valid: Tensor,
+    given: _Map,
     guide: Tensor,
     axes: Sequence[AxisAlignment],
     network: GuidedUpsampler,
@@ -133,10 +195,10 @@ def _upsample_recursive(
     *,
     samples: str,
     transposed: bool,
-) -> Iterator[Rows]:
+) -> Iterator[Part]:
     """Upsample in as many passes as it takes where the ratio is above the network's factor.
 
-    The rows are those of the map itself also where all arguments are those of the map ``transposed``.
+    The parts are those of the map itself also where all arguments are those of the map ``transposed``.
     """
     factor, last = grid_factor(max(axis.ratio for axis in axes), network.scale_factor)
     grids = [UpsampleGrid(axis, factor, up=transposed, centered=samples != "point") for axis in axes]
@@ -144,28 +206,26 @@ def _upsample_recursive(
         wanted = [grid.guide_pixels() for grid in grids]
         colourwise = any(axis.ratio != factor for axis in axes)
         yield from _run_tiles(
-            depth, valid, guide, grids, wanted, network, tile, samples, colourwise=colourwise, transposed=transposed
+            given, guide, grids, wanted, network, tile, samples, colourwise=colourwise, transposed=transposed
         )
         return
-    parts = _run_tiles(depth, valid, guide, grids, [grid.every_pixel() for grid in grids], network, tile, samples)
-    size = [samples * factor for samples in depth.shape]
-    depth, valid = (torch.empty(size, dtype=dtype, device=depth.device) for dtype in (torch.float64, torch.bool))
-    start = 0
-    for part, reached in parts:
-        rows = slice(start, start + len(part))
-        depth[rows], valid[rows], start = part, reached, rows.stop
+    parts = _run_tiles(given, guide, grids, [grid.every_pixel() for grid in grids], network, tile, samples)
+    size = [samples * factor for samples in given.valid.shape]
+    depth, valid = (torch.empty(size, dtype=dtype, device=guide.device) for dtype in (torch.float64, torch.bool))
+    for part in parts:
+        depth[part.rows, part.columns], valid[part.rows, part.columns] = part.depth, part.valid
     finer = [
         AxisAlignment(samples, grid.axis.pixels, step, grid.offset - grid.first * step)
         for samples, grid in zip(size, grids, strict=True)
         for step in [grid.axis.ratio / factor]
     ]
     # The pixels of this pass are the next one's samples, each a depth at its place.
-    yield from _upsample_recursive(depth, valid, guide, finer, network, tile, samples="point", transposed=transposed)
+    given = _Map(depth, valid, torch.zeros_like(given.origin))
+    yield from _upsample_recursive(given, guide, finer, network, tile, samples="point", transposed=transposed)
 
 
 def _run_tiles(
-    depth: Tensor,
-    valid: Tensor,
+    given: _Map,
     guide: Tensor,
     grids: list[UpsampleGrid],
     wanted: list[Reading],
@@ -175,7 +235,7 @@ def _run_tiles(
     *,
     colourwise: bool = False,
     transposed: bool = False,
-) -> Iterator[Rows]:
+) -> Iterator[Part]:
     """Yield the network's output at the wanted rows and columns of its grid, computed one tile at a time.
 
     With ``colourwise`` these are the guide's, which lie between the grid's, and the most alike of those around is read.
@@ -184,37 +244,34 @@ def _run_tiles(
     Each tile is given as many samples around it as can change its outputs. Two things depend on the whole map, the
     range of the depth and the mean of its features, and are found first.
     """
-    factor, device = grids[0].factor, depth.device
-    lowest, span = (each[0] for each in typical_range(depth[None], valid[None]))
+    factor, size = grids[0].factor, given.valid.shape
+    lowest, span = (each[0] for each in typical_range(*(each[None] for each in given.part(slice(None), slice(None)))))
 
     def scaled(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
         """Return samples as the network takes them, (1, 1, rows, columns), and 1 where they are valid."""
-        own = valid[rows, columns]
+        depth, own = given.part(rows, columns)
         # Sentinels that were not marked can be beyond float32.
-        found = torch.where(own, (depth[rows, columns] - lowest) / span, 0).clamp(-_LARGEST, _LARGEST)
+        found = torch.where(own, (depth - lowest) / span, 0).clamp(-_LARGEST, _LARGEST)
         return found.float()[None, None], own.float()[None, None]
 
-    context = _context(scaled, valid.shape, network)
+    context = _context(scaled, size, network)
 
     # In pixels of the network, which are finer than the guide's where the ratio is below the factor.
     step, radius = max(1, tile // factor), network.receptive_radius_for(samples)
     y_spans, x_spans = (
-        [_Span.cut(own, grid, places, radius, device) for own in tile_slices(size, step)]
-        for size, grid, places in zip(valid.shape, grids, wanted, strict=True)
+        [_Span.cut(own, grid, places, radius, guide.device) for own in tile_slices(length, step)]
+        for length, grid, places in zip(size, grids, wanted, strict=True)
     )
     down, across = (x_spans, y_spans) if transposed else (y_spans, x_spans)
-    # Written anew for each row of tiles, for who has taken one needs it no longer.
-    height, width = max(len(span.reading.pixels) for span in down), across[-1].places.stop
-    result = torch.empty(height, width, dtype=torch.float64, device=device)
-    reached = torch.empty(height, width, dtype=torch.bool, device=device)
 
     def run(y: _Span, x: _Span) -> tuple[Tensor, Tensor]:
         """Return the output of one tile, and whether it is valid."""
         known, there = scaled(y.padded, x.padded)
         if there.all() and (known == known[..., :1, :1]).all():
             # The average of what is constant: most of a map of ones and zeros.
-            size = len(y.reading.pixels), len(x.reading.pixels)
-            return depth[y.own.start, x.own.start].expand(size), valid[y.own.start, x.own.start].expand(size)
+            first = given.part(*(slice(each.own.start, each.own.start + 1) for each in (y, x)))
+            depth, valid = (each.expand(len(y.reading.pixels), len(x.reading.pixels)) for each in first)
+            return depth, valid
         maps = known, there, sample_guide(guide, y.positions, x.positions), context, factor
         found, slope, near = network.scaled_pixels(*maps, samples, (y.read, x.read))
         if colourwise:
@@ -228,11 +285,9 @@ def _run_tiles(
 
     for first, second in track([*itertools.product(down, across)]):
         values, near = run(second, first) if transposed else run(first, second)
-        rows = slice(len(first.reading.pixels))
-        result[rows, second.places] = values.T if transposed else values
-        reached[rows, second.places] = near.T if transposed else near
-        if second is across[-1] and rows.stop:
-            yield result[rows], reached[rows]
+        if transposed:
+            values, near = values.T, near.T
+        yield Part(first.places, second.places, values, near)
 
 
 class _Span(NamedTuple):

@@ -16,7 +16,7 @@ from ddfnet.depth.alignment import AxisAlignment, align, nearest_valid
 from ddfnet.depth.filling import fill_guided, guide_at_samples, near_valid
 from ddfnet.depth.samples import SAMPLES, find_samples
 from ddfnet.depth.sizes import ROWS, covers, tile_slices
-from ddfnet.depth.tiling import Rows, upsample_tiled
+from ddfnet.depth.tiling import Part, upsample_tiled
 from ddfnet.depth.valid import FILLS, valid_depth
 
 if TYPE_CHECKING:
@@ -131,61 +131,61 @@ def upsample_depth(
     if fill is None:
         fill = "guided" if same_size else "none"
     result = torch.empty(guide.shape[:2], dtype=depth.dtype, device=depth.device)
+    known = depth
     with torch.inference_mode():
         if fill in ("guided", True) and not mask.all():
             filled = fill_guided(values, mask, guide if same_size else guide_at_samples(guide, axes))
             # The network itself closes what is next to a valid sample, and better than with filled ones at its side.
-            values, mask = torch.where(mask, values, filled), mask | (same_size | ~near_valid(mask))
-        known = torch.where(mask, values, 0)
+            known = values = torch.where(mask, values, filled)
+            mask = mask | (same_size | ~near_valid(mask))
         zero_is_depth = bool((mask & (values == 0)).any())
         if same_size:
-            parts = _own_rows(known, mask)
+            parts = _own_rows(values, mask)
         else:
             options = {"ensemble": quality == "best", "outline": fill in ("none", False)}
             if samples == "auto":
-                samples = find_samples(known, mask) if all(axis.is_centered for axis in axes) else "point"
+                samples = find_samples(values, mask) if all(axis.is_centered for axis in axes) else "point"
             network = _network(model, depth.device)
             parts = upsample_tiled(known, mask, guide, axes, network, tile or _TILE, samples=samples, **options)
         if fill == "nearest":
             parts = _fill_nearest(parts, values, mask, axes)
-        del known, values  # as large as the depth map, and no longer needed by what comes
-        start = 0
-        for part, reached in parts:
-            rows = slice(start, start + len(part))
-            result[rows], start = _convert(part, reached, depth.dtype, zero_is_depth=zero_is_depth), rows.stop
+        del values  # the largest map of what comes, where it is not needed
+        for part in parts:
+            result[part.rows, part.columns] = _convert(part, depth.dtype, zero_is_depth=zero_is_depth)
     return result
 
 
-def _own_rows(depth: Tensor, valid: Tensor) -> Iterator[Rows]:
+def _own_rows(depth: Tensor, valid: Tensor) -> Iterator[Part]:
     """Yield the rows of a map that is not enlarged."""
     for rows in tile_slices(len(depth), ROWS):
-        yield depth[rows], valid[rows]
+        yield Part(rows, slice(0, depth.shape[1]), depth[rows], valid[rows])
 
 
 def _fill_nearest(
-    parts: Iterable[Rows], values: Tensor, valid: Tensor, axes: Sequence[AxisAlignment]
-) -> Iterator[Rows]:
-    """Yield the rows with the depth of the nearest valid sample where they are not valid."""
+    parts: Iterable[Part], values: Tensor, valid: Tensor, axes: Sequence[AxisAlignment]
+) -> Iterator[Part]:
+    """Yield the parts with the depth of the nearest valid sample where they are not valid."""
     rows, columns = (axis.nearest_sample(values.device) for axis in axes)
     nearest = None
-    for part, reached in parts:
-        own, rows = rows[: len(part)], rows[len(part) :]
-        if not reached.all():
+    for part in parts:
+        if not part.valid.all():
             if nearest is None:
                 nearest = nearest_valid(values, valid, spacing=(axes[0].ratio, axes[1].ratio))
-            part, reached = torch.where(reached, part, nearest[own][:, columns]), torch.ones_like(reached)
-        yield part, reached
+            own = nearest[rows[part.rows]][:, columns[part.columns]]
+            part = part._replace(depth=torch.where(part.valid, part.depth, own), valid=torch.ones_like(part.valid))
+        yield part
 
 
-def _convert(values: Tensor, valid: Tensor, dtype: torch.dtype, *, zero_is_depth: bool) -> Tensor:
-    """Return rows of the result in its dtype, integers rounded, and marked where they are not valid."""
+def _convert(part: Part, dtype: torch.dtype, *, zero_is_depth: bool) -> Tensor:
+    """Return a part of the result in its dtype, integers rounded, and marked where it is not valid."""
+    values = part.depth
     if not dtype.is_floating_point:
         rounded = values.round()
         if not zero_is_depth:
             # An average of depths of both signs can round to 0, which would say that it is not valid.
             rounded = torch.where(values.abs() < 1, torch.where(values < 0, -1.0, 1.0), rounded)
         values = rounded
-    return torch.where(valid, values, math.nan if dtype.is_floating_point else 0).to(dtype)
+    return torch.where(part.valid, values, math.nan if dtype.is_floating_point else 0).to(dtype)
 
 
 def _check(depth: Tensor, guide: Tensor, valid: Tensor | None, tile: int | None) -> None:

@@ -140,6 +140,21 @@ def test_where_memory_is_short_what_helps_is_said(
     assert done.status == 1 and done.err.count(f": not enough memory; {mend}") == 4
 
 
+def test_tiles_are_not_advised_where_nothing_is_enlarged(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("ddfnet.depth.upsample.upsample_depth", short)
+    values = np.full((24, 32), 1000, np.uint16)
+    values[3:5, 7:9] = 0
+    depth, guide = pair(tmp_path, depth=values)
+    refused(
+        run(depth, "--guide", guide, "-o", tmp_path / "out.png"), "not enough memory; filling takes several such maps"
+    )
+
+
 def test_a_file_that_memory_is_too_short_for_is_not_called_broken(
     folder: Path, calls: list, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ddfnet.depth.io.claims import map_shape, pixel_limit
 from ddfnet.depth.io.registry import DepthMap, NamedFormat, choose, register_format
+from ddfnet.depth.sizes import ROWS, tile_slices
 from ddfnet.errors import DataError
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ class Exr(NamedFormat):
                 file.write(name)
             # A full disk is no error to OpenEXR, and an atomic file must be complete.
             with OpenEXR.File(name, separate_channels=True) as file:
-                complete = file.channels()[channel].pixels.tobytes() == values.tobytes()
+                written = file.channels()[channel].pixels
+                parts = tile_slices(len(values), ROWS)  # not all at once: bytes are copies
+                complete = all(written[rows].tobytes() == values[rows].tobytes() for rows in parts)
         except (RuntimeError, ValueError, KeyError):
             complete = False
         if not complete:

@@ -42,7 +42,7 @@ def test_tiles_of_all_passes_are_shown(shown, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(tqdm, "__init__", _eager(tqdm.__init__))
     text = shown(Terminal(), 1e-9)
-    assert "1/12" in text and "24/24" in text
+    assert "1/24" in text and "24/24" in text
 
 
 def test_nothing_is_shown_of_a_short_run(shown) -> None:
