@@ -22,7 +22,7 @@ class OptionalBuild(BuildExtension):
 
     def finalize_options(self) -> None:
         super().finalize_options()
-        # One place for the object files of every build: of a wheel after an editable install, ninja compiles none again.
+        # One place for the objects of every build: for a wheel after an editable install, ninja compiles none again.
         self.build_temp = str(Path("build", "kernel"))
 
     def build_extensions(self) -> None:

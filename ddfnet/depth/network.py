@@ -312,11 +312,9 @@ class GuidedUpsampler(DepthNetwork, PretrainedMixin):
         self, scaled: Tensor, mask: Tensor, guide: Tensor, context: Tensor, scale_factor: int
     ) -> Iterator[Level]:
         """Yield the depth after each stage, for callers that work in tiles: nothing here depends on the whole map."""
-        numbers = reversed(range(scale_factor.bit_length() - 1))
-        after = self._after_stages(scaled, scaled, mask, guide, context, scale_factor)
-        for number, (carried, valid, features, _) in zip(numbers, after, strict=True):
-            assert not isinstance(carried, Planes)
-            yield Level(self._corrected(number, carried, features, scaled, mask), valid > 0)
+        for depth, valid, _ in self._after_stages(scaled, scaled, mask, guide, context, scale_factor):
+            assert not isinstance(depth, Planes)
+            yield Level(depth, valid > 0)
 
     def scaled_pixels(
         self,
@@ -350,30 +348,15 @@ class GuidedUpsampler(DepthNetwork, PretrainedMixin):
         first: Carried = Planes.at_samples(scaled, mask) if self.carries_depth else scaled
         filters = []
         for after in self._after_stages(first, scaled, mask, guide, context, scale_factor, near):
-            carried, valid, features, taps = after
+            found, valid, taps = after
             filters.append(taps)
-        slope = None
-        if isinstance(carried, Planes):
-            depth, slope = carried.at_pixels(), carried.slope
-        else:
-            depth = self._corrected(0, carried, features, scaled, mask, near)
+        depth, slope = (found.at_pixels(), found.slope) if isinstance(found, Planes) else (found, None)
         known = valid > 0
         if samples != "point":
             own = scaled[(..., *near)], mask[(..., *near)]
             depth = back_projection.back_project(depth, known, *own, filters, kernel_size, samples)
         inner = (..., *scale_window(relative_window(wanted, near), scale_factor))
         return Pixels(depth[inner], None if slope is None else slope[inner], known[inner])
-
-    def _corrected(
-        self, number: int, depth: Tensor, features: Tensor, scaled: Tensor, mask: Tensor, window: Window | None = None
-    ) -> Tensor:
-        """Return the depth after a stage, of all samples or a window's, with the correction of its head, if any."""
-        if self.heads is None:
-            return depth
-        step = _nearby(scaled, mask, radius=1)[1]
-        step = step if window is None else step[(..., *window)]
-        step = F.interpolate(step, size=depth.shape[2:], mode="nearest")
-        return depth + (self.heads[number](features) * step).to(depth.dtype)
 
     def _after_stages(
         self,
@@ -384,10 +367,10 @@ class GuidedUpsampler(DepthNetwork, PretrainedMixin):
         context: Tensor,
         scale_factor: int,
         wanted: Window | None = None,
-    ) -> Iterator[tuple[Carried, Tensor, Tensor, Tensor]]:
-        """Yield what each stage hands to the next, what its filters carry, its validity, features; and the filters.
+    ) -> Iterator[tuple[Carried, Tensor, Tensor]]:
+        """Yield of each stage the depth or planes, their validity, and the filters.
 
-        With ``wanted`` that of these samples alone. A stage is given what they depend on from there on, which is less
+        With ``wanted`` those of these samples alone. A stage is given what they depend on from there on, which is less
         and less: the finest stage, which costs most, sees few pixels around.
         """
         stages = scale_factor.bit_length() - 1
@@ -395,20 +378,31 @@ class GuidedUpsampler(DepthNetwork, PretrainedMixin):
         for number in range(1, stages):
             maps.append(self.guidance[number](maps[-1]))
         features = self.features(scaled, mask)
-        if wanted is None:
-            for number in reversed(range(stages)):
-                carried, mask, features, taps = self.stages[number](carried, mask, features, maps[number], context)
-                yield carried, mask, features, taps
-            return
+        steps = None if self.heads is None else _nearby(scaled, mask, radius=1)[1]
         held: Window = (slice(0, mask.shape[2]), slice(0, mask.shape[3]))  # in pixels of the stage's grid
         for number in reversed(range(stages)):
-            size = [length << (stages - 1 - number) for length in scaled.shape[2:]]
-            seen = pad_window(wanted, self._stage_radius(number), size)
-            inputs = cut((carried, mask, features), relative_window(seen, held))
-            carried, mask, features, taps = self.stages[number](*inputs, maps.pop()[(..., *seen)], context)
-            own = relative_window(wanted, seen)
-            held, wanted = scale_window(seen, 2), scale_window(wanted, 2)
-            yield *cut((carried, mask, features), scale_window(own, 2)), taps[(..., *own)]
+            image = maps.pop()
+            if wanted is not None:
+                size = [length << (stages - 1 - number) for length in scaled.shape[2:]]
+                seen = pad_window(wanted, self._stage_radius(number), size)
+                inner = (..., *relative_window(seen, held))
+                carried, mask, features, image = cut(carried, inner), mask[inner], features[inner], image[(..., *seen)]
+                held = scale_window(seen, 2)
+            guided = torch.cat([features, image], 1)
+            del features, image  # in the last trunk, at the peak, they would count
+            carried, mask, features, taps = self.stages[number](carried, mask, guided, context)
+            depth = carried
+            if self.heads is not None:
+                assert steps is not None and isinstance(carried, Tensor)
+                steps = F.interpolate(steps, scale_factor=2, mode="nearest")
+                step = steps if wanted is None else steps[(..., *held)]
+                depth = carried + (self.heads[number](features) * step).to(carried.dtype)
+            if wanted is None:
+                yield depth, mask, taps
+            else:
+                own, wanted = (..., *relative_window(wanted, seen)), scale_window(wanted, 2)
+                inner = (..., *relative_window(wanted, held))
+                yield cut(depth, inner), mask[inner], taps[own]
 
     def _stage_radius(self, number: int) -> int:
         """Return the receptive radius of the output from this stage on, in pixels of its grid."""

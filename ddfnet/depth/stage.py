@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddfnet.depth.planes import Planes
-from ddfnet.depth.sizes import Window
 from ddfnet.nn.branches import SpatialBranch
 from ddfnet.nn.filter_norm import FilterNorm
 from ddfnet.nn.starts import fill, with_start
@@ -112,15 +111,23 @@ class Stage(nn.Module):
         return 1 + 2 * len(self.blocks) + self.kernel_size // 2
 
     def forward(
-        self, carried: Carried, mask: Tensor, features: Tensor, guide: Tensor, context: Tensor
+        self, carried: Carried, mask: Tensor, guided: Tensor, context: Tensor
     ) -> tuple[Carried, Tensor, Tensor, Tensor]:
-        """Return what the filters carry, its validity, features, all of twice the size, and the filters themselves."""
-        trunk = self.blocks(self.entry(torch.cat([features, guide], 1)))
+        """Return what the filters carry, its validity, features, all of twice the size, and the filters themselves.
+
+        Args:
+            carried: depth or planes.
+            mask: 1 where they are valid.
+            guided: features and guide, one after the other.
+            context: mean of the target features.
+        """
+        trunk = self.blocks(self.entry(guided))
         taps = self._taps(trunk, mask)
         carried, mask = self._average(carried, mask, taps)
         if self.correction is not None:
             assert not isinstance(carried, Planes)
             carried = carried + F.pixel_shuffle(self.correction(trunk), 2).to(carried.dtype)
+        features = trunk
         if self.enlarge is not None and self.mix is not None:
             features = self.mix(self.enlarge(trunk, context, taps))
         return carried, mask, features, taps
@@ -154,12 +161,9 @@ def enlarge(carried: Carried, taps: Tensor, kernel_size: int) -> Carried:
         return ddf_upsample(carried, None, taps, scale_factor=2, kernel_size=kernel_size)
 
 
-def cut(maps: tuple[Carried, Tensor, Tensor], window: Window) -> tuple[Carried, Tensor, Tensor]:
-    """Return the part of depth or planes, mask and features that lies in a window of their grid."""
-    inner = (..., *window)
-    carried, mask, features = maps
-    carried = Planes(*(each[inner] for each in carried)) if isinstance(carried, Planes) else carried[inner]
-    return carried, mask[inner], features[inner]
+def cut(carried: Carried, inner: tuple[Any, ...]) -> Carried:
+    """Return the part of depth or planes that an index takes."""
+    return Planes(*(each[inner] for each in carried)) if isinstance(carried, Planes) else carried[inner]
 
 
 class _DDFUp(nn.Module):
