@@ -30,7 +30,7 @@ from ddfnet.training.callbacks import (
     StopOnNonFinite,
 )
 from ddfnet.training.fsdp import FullyShardedStrategy
-from ddfnet.training.precision import set_precision
+from ddfnet.training.precision import has_bfloat16, set_precision
 
 _RESUME_KEYS = (
     "loops",
@@ -108,6 +108,9 @@ class _CLI(LightningCLI):
         # Before the run begins: a checkpoint's weights are loaded into those of the network.
         kwargs["precision"] = set_precision(self.config_init["model"], own["precision"])
         trainer = super().instantiate_trainer(**kwargs)
+        if kwargs["precision"] == "bf16-mixed" and not has_bfloat16(trainer.strategy.root_device):
+            note = "this CPU has no fast bfloat16; --trainer.precision 32-true takes a fraction of bf16-mixed's time"
+            print(f"ddfnet: note: {note}", file=sys.stderr)
         if self.training.skips_parameters and type(trainer.strategy) is DDPStrategy:
             trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         return trainer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -491,6 +491,34 @@ def typical_range(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     low, span = torch.where(span > 0, low, lowest), torch.where(span > 0, span, integer)
     low, span = torch.where(count > 0, low, 0), torch.where((count > 0) & (span > 0), span, 1)
     return low[..., None], span[..., None]
+
+
+def typical_range_of_parts(parts: Iterable[Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """Return what `typical_range` does of one map, whose valid depths come in parts: it holds a thousandth of them.
+
+    Args:
+        parts: depths (n,) of the map's parts, all valid.
+        count: how many they are together, at least 1.
+
+    Returns:
+        Lower end and width, of no dimension.
+    """
+    left_out = max(count // _TYPICAL, 1)
+    lowest: Tensor | None = None
+    for part in parts:
+        if lowest is None:
+            lowest = highest = part[:0]
+        # Both from the end outwards in: the first of each is the extreme.
+        lowest, highest = (
+            (together := torch.cat([kept, part])).topk(min(left_out + 1, len(together)), largest=largest).values
+            for kept, largest in ((lowest, False), (highest, True))
+        )
+    assert lowest is not None
+    out = min(left_out, count - 1)
+    low, span = lowest[out], highest[out] - lowest[out]
+    if not span > 0:
+        low, span = lowest[0], highest[0] - lowest[0]
+    return low, torch.where(span > 0, span, 1)
 
 
 @recordable

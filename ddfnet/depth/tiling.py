@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ddfnet.depth.alignment import AxisAlignment
 from ddfnet.depth.grid import Reading, UpsampleGrid, grid_factor, pick, read, read_by_colour, sample_guide
-from ddfnet.depth.network import GuidedUpsampler, typical_range
+from ddfnet.depth.network import GuidedUpsampler, typical_range_of_parts
 from ddfnet.depth.progress import track
 from ddfnet.depth.samples import RADIUS, local_range
-from ddfnet.depth.sizes import pad_slice, relative_slice, scale_window, tile_slices
+from ddfnet.depth.sizes import ROWS, pad_slice, relative_slice, scale_window, tile_slices
 
 _POOLED = 128  # samples per side whose features are summed at once: the same for any tile, and so is the sum
 _LARGEST = 1e30  # scaled depth: sums of such, and of their slopes, stay in float32
@@ -245,7 +245,8 @@ def _run_tiles(
     range of the depth and the mean of its features, and are found first.
     """
     factor, size = grids[0].factor, given.valid.shape
-    lowest, span = (each[0] for each in typical_range(*(each[None] for each in given.part(slice(None), slice(None)))))
+    parts = (given.part(rows, slice(None)) for rows in tile_slices(size[0], ROWS))
+    lowest, span = typical_range_of_parts((depth[own] for depth, own in parts), int(given.valid.sum()))
 
     def scaled(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
         """Return samples as the network takes them, (1, 1, rows, columns), and 1 where they are valid."""

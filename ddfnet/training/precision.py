@@ -34,6 +34,17 @@ def set_precision(model: Any, precision: str | None) -> str | None:
     return "32-true"
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether convolutions in bfloat16 are fast on a device.
+
+    On a CPU oneDNN has them for AVX-512, AMX and AVX-NE-CONVERT; without these, as on AVX2, torch 2.14.1 computes them
+    by a loop that is several times slower than float32.
+    """
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    needed = ("avx512_bw", "amx_bf16", "avx_ne_convert")
+    return capabilities.get("architecture") != "x86_64" or any(capabilities.get(name) for name in needed)
+
+
 def weights_dtype(network: nn.Module) -> torch.dtype:
     """Return the type of a network's weights, float32 if it has none."""
     return next((weights.dtype for weights in network.parameters()), torch.float32)

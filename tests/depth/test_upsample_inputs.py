@@ -16,7 +16,8 @@ import ddfnet
 from ddfnet.depth import tiling
 from ddfnet.depth.alignment import AxisAlignment
 from ddfnet.depth.grid import UpsampleGrid
-from ddfnet.depth.network import GuidedUpsampler, typical_range
+from ddfnet.depth.network import GuidedUpsampler, typical_range, typical_range_of_parts
+from ddfnet.depth.sizes import tile_slices
 from ddfnet.pretrained import save
 from tests.depth_maps import ARRAY, GUIDE, GUIDE_TENSOR, NETWORK, TENSOR, upsample
 from tests.guided_networks import check_threads, network, upsampling_call
@@ -106,6 +107,21 @@ def call_directly(model: GuidedUpsampler, depth: torch.Tensor, guide: np.ndarray
         pixels = model.scaled_pixels(scaled, mask, image, model.context(scaled, mask), factor)
     assert pixels.slope is not None
     return ((pixels.depth + pixels.slope.sum(1, keepdim=True) / 2) * span + low)[0, 0]
+
+
+@pytest.mark.parametrize("step", [1, 7, 64])
+@pytest.mark.parametrize("kind", ["random", "equal", "one", "one else"])
+def test_the_range_of_a_map_in_parts_is_that_of_the_whole(kind: str, step: int) -> None:
+    depth = torch.rand(60, 70, dtype=torch.float64) if kind == "random" else torch.full((60, 70), 0.3).double()
+    valid = torch.rand(60, 70) < 0.8
+    if kind == "one":
+        valid = torch.arange(4200).reshape(60, 70) == 777
+    if kind == "one else":
+        depth[13, 5], valid[13, 5] = 2.0, True
+    depth[~valid] = torch.nan
+    parts = (depth[rows][valid[rows]] for rows in tile_slices(60, step))
+    low, span = typical_range_of_parts(parts, int(valid.sum()))
+    assert (low, span) == tuple(each.item() for each in typical_range(depth[None], valid[None]))
 
 
 def hold(result: torch.Tensor, depth: np.ndarray, factor: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.pretrained import load
 from ddfnet.tasks import TASKS
 from ddfnet.training.callbacks import MovingAverage
-from ddfnet.training.precision import TRUE_PRECISIONS, at_least_float32, set_precision, weights_dtype
+from ddfnet.training.precision import TRUE_PRECISIONS, at_least_float32, has_bfloat16, set_precision, weights_dtype
 from tests.cli import test_train as depth
 from tests.cli import test_train_classification as classification
 from tests.cli import test_train_detection as detection
@@ -155,6 +155,32 @@ def test_the_depth_network_in_another_type(dtype: torch.dtype, options: dict[str
 def test_the_precision_that_is_left_to_lightning(precision: Any, dtype: torch.dtype, left: Any) -> None:
     holder = Holder(torch.float32)
     assert set_precision(holder, precision) == left and weights_dtype(holder.network) == dtype
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "fast"),
+    [
+        ({"architecture": "x86_64", "avx2": True, "avx512_bw": False, "amx_bf16": False}, False),
+        ({"architecture": "x86_64", "avx2": True, "avx512_bw": True}, True),
+        ({"architecture": "x86_64", "avx2": True, "avx_ne_convert": True}, True),
+        ({"architecture": "aarch64"}, True),
+        ({}, True),
+    ],
+)
+def test_a_cpu_without_bfloat16_is_named(
+    capabilities: dict[str, Any],
+    fast: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    for precision in ("bf16-mixed", "32-true"):
+        words = depth.arguments(tmp_path / precision, trainer__precision=precision, trainer__max_steps=1)
+        assert main(words) == 0
+        noted = "this CPU has no fast bfloat16; --trainer.precision 32-true" in capsys.readouterr().err
+        assert noted is (precision == "bf16-mixed" and not fast)
+    assert has_bfloat16(torch.device("meta"))
 
 
 class Holder(lightning.LightningModule):
