@@ -103,8 +103,8 @@ def find_samples(depth: Tensor, valid: Tensor) -> str:
 
     if not valid.any():
         return "average"
-    low, high = depth[valid].aminmax()
-    least = _HEIGHT * float(high - low)
+    low, high = valid_range(depth, valid)
+    least = _HEIGHT * (high - low)
     maps = ((depth, valid), (depth.T, valid.T))
     places = torch.cat(
         [
@@ -138,6 +138,24 @@ def local_range(depth: Tensor, valid: Tensor, radius: int = RADIUS) -> tuple[Ten
     window = (2 * radius + 1, 1, radius)
     high = F.max_pool2d(depth.masked_fill(~valid, -math.inf), *window)
     low = -F.max_pool2d((-depth).masked_fill(~valid, -math.inf), *window)
+    return low, high
+
+
+def valid_range(depth: Tensor, valid: Tensor) -> tuple[float, float]:
+    """Return the least and the largest valid depth; inf and -inf where none is.
+
+    By rows, for a copy of what is valid of a large map would be the largest of all that is held.
+
+    Args:
+        depth: (h, w), of any real type.
+        valid: (h, w), bool.
+    """
+    low, high = math.inf, -math.inf
+    for rows in tile_slices(len(depth), ROWS):
+        own = depth[rows][valid[rows]].double()
+        if len(own):
+            least, most = own.aminmax()
+            low, high = min(low, float(least)), max(high, float(most))
     return low, high
 
 

@@ -14,7 +14,7 @@ from ddfnet.depth.alignment import AxisAlignment
 from ddfnet.depth.grid import Reading, UpsampleGrid, grid_factor, pick, read, read_by_colour, sample_guide
 from ddfnet.depth.network import GuidedUpsampler, typical_range_of_parts
 from ddfnet.depth.progress import track
-from ddfnet.depth.samples import RADIUS, local_range
+from ddfnet.depth.samples import RADIUS, local_range, valid_range
 from ddfnet.depth.sizes import ROWS, pad_slice, relative_slice, scale_window, tile_slices
 
 _POOLED = 128  # samples per side whose features are summed at once: the same for any tile, and so is the sum
@@ -42,12 +42,12 @@ class _Map(NamedTuple):
     Attributes:
         depth: (h, w), of any real type: as it was given, for in float64 it can be large. Anything where not valid.
         valid: (h, w), bool.
-        origin: float64.
+        origin: least of the valid depths, or 0.
     """
 
     depth: Tensor
     valid: Tensor
-    origin: Tensor
+    origin: float
 
     def part(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
         """Return depth, float64, and validity."""
@@ -90,11 +90,11 @@ def upsample_tiled(
         ensemble: average two views.
         outline: upsample the validity too.
     """
-    given = _Map(depth, valid, depth.double()[valid].min())
+    given = _Map(depth, valid, valid_range(depth, valid)[0])
     streams = [_upsample_views(given, guide, axes, network, tile, samples=samples, ensemble=ensemble)]
     if outline and not valid.all():
         # No maps of their own: ones are the bytes of what is true.
-        ones = _Map(valid.view(torch.uint8), valid.new_ones(()).expand_as(valid), given.origin.new_zeros(()))
+        ones = _Map(valid.view(torch.uint8), valid.new_ones(()).expand_as(valid), 0.0)
         # A sample is valid or not: averages too are not valid in part.
         streams.append(_upsample_views(ones, guide, axes, network, tile, samples="point", ensemble=ensemble))
     for part, *shares in _together(streams, guide.shape[1]):
@@ -220,7 +220,7 @@ def _upsample_recursive(
         for step in [grid.axis.ratio / factor]
     ]
     # The pixels of this pass are the next one's samples, each a depth at its place.
-    given = _Map(depth, valid, torch.zeros_like(given.origin))
+    given = _Map(depth, valid, 0.0)
     yield from _upsample_recursive(given, guide, finer, network, tile, samples="point", transposed=transposed)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddfnet.depth.alignment import AxisAlignment, align, nearest_valid
 from ddfnet.depth.filling import fill_guided, guide_at_samples, near_valid
-from ddfnet.depth.samples import SAMPLES, find_samples
+from ddfnet.depth.samples import SAMPLES, find_samples, valid_range
 from ddfnet.depth.sizes import ROWS, covers, tile_slices
 from ddfnet.depth.tiling import Part, upsample_tiled
 from ddfnet.depth.valid import FILLS, valid_depth
@@ -126,7 +126,7 @@ def upsample_depth(
     _check_samples(samples, axes)
     values = depth.double()
     mask = valid_depth(values, valid)
-    _check_values(depth, values[mask])
+    _check_values(depth, mask)
     same_size = depth.shape == guide.shape[:2]
     if fill is None:
         fill = "guided" if same_size else "none"
@@ -240,9 +240,9 @@ def _check_dtypes(guide: Any, valid: Any) -> None:
 
 def _check_values(depth: Tensor, valid: Tensor) -> None:
     """Check that there are valid depths, and that float64 holds them exactly and their range."""
-    if not len(valid):
+    if not valid.any():
         raise ValueError(f"depth {tuple(depth.shape)} has no valid sample: all of it is 0, nan, inf or masked out")
-    low, high = valid.min().item(), valid.max().item()
+    low, high = valid_range(depth, valid)
     if not depth.is_floating_point() and max(-low, high) >= _EXACT:
         raise ValueError(
             f"depth of integers must lie between -2**53 and 2**53, got {low:.0f} to {high:.0f}; subtract what all share"
