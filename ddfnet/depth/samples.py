@@ -152,7 +152,7 @@ def valid_range(depth: Tensor, valid: Tensor) -> tuple[float, float]:
     """
     low, high = math.inf, -math.inf
     for rows in tile_slices(len(depth), ROWS):
-        own = depth[rows][valid[rows]].double()
+        own = depth[rows][valid[rows]].detach().double()
         if len(own):
             least, most = own.aminmax()
             low, high = min(low, float(least)), max(high, float(most))
