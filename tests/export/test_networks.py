@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +16,17 @@ pytest.importorskip("torchvision")
 
 import timm
 import torch
+from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
 from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.export import export, images
 from ddfnet.export.catalog import LAYERS, _classifier, _subject_of, subject
 from ddfnet.export.inputs import sample_inputs
+from ddfnet.export.verify import TOLERANCES
 from ddfnet.models.fpn import PyramidBackbone
 from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d
+from ddfnet.ops.geometry import Combine
 
 
 def alive(model: nn.Module) -> nn.Module:
@@ -124,11 +128,28 @@ def test_a_classifier_with_random_weights_keeps_its_activations_at_one(name: str
     own = _classifier(name, None)
     seen: list[float] = []
     for module in own.model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d):  # those at the ends of branches have a scale for the number of branches
+            module.register_forward_hook(lambda own, _, output: seen.append(float(output.std() / own.weight.mean())))
+        elif isinstance(module, (BasicBlock, Bottleneck)):
             module.register_forward_hook(lambda *given: seen.append(float(given[-1].std())))
     with torch.no_grad():
         own.model(*sample_inputs(own.inputs, (2, *own.size), seed=3).values())
     assert seen and min(seen) > 0.5 and max(seen) < 2
+
+
+@pytest.mark.parametrize("name", ["ddf_add_resnet18", "ddf_add_resnet152"])
+def test_a_deep_classifier_with_random_weights_rounds_as_little_as_a_shallow_one(name: str) -> None:
+    """Float32 is nearer to float64 than the check's tolerance, so that no file is excused by what its model rounds."""
+    own = subject(name)
+    image = sample_inputs(own.inputs, (1, 64, 96), seed=3)["input"]
+    with torch.no_grad():
+        single, exact = own.model(image), copy.deepcopy(own.model).double()(image.double())
+        rms = exact.square().mean().sqrt()
+        assert (single - exact).abs().max() < TOLERANCES[torch.float32] / 3 * rms
+        for layer in [module for module in own.model.modules() if isinstance(module, DDF2d)]:
+            right, layer.combine = layer.combine, Combine("mul")
+            off, layer.combine = (own.model(image) - single).abs().max(), right
+            assert off > 0.1 * rms  # a wrong layer anywhere is seen
 
 
 def test_our_networks_have_names_in_a_process_that_has_not_imported_them() -> None:
