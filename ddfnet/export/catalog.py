@@ -212,7 +212,7 @@ def _balance_norms(made: Subject) -> None:
     those at the ends of residual branches, and would hide their blocks from the check. With L such branches they become
     1/sqrt(L). A branch multiplies a relative error by some a, so that L blocks multiply its square by about
     (1 + a^2/L)^L, which is bounded; the 50 blocks of a DDF-ResNet-152 make it 50 to 80 times as large. With ones it
-    would be hundreds of thousands of times, and float32 would agree with float64 to two digits.
+    would be hundreds of thousands of times, and float32 would agree with float64 to one digit or two.
     """
     norms = {module: module.momentum for module in made.model.modules() if isinstance(module, nn.BatchNorm2d)}
     made.model.eval()
