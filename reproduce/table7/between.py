@@ -1,0 +1,38 @@
+"""Take the weights between those that a training began with and those that it ended with: run by run.sh.
+
+A training on synthetic scenes gains on such scenes to its end, and on real ones to a point: half-way between the two the
+network was best on Middlebury's 15 pairs. Source: Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+
+from ddfnet.depth.network import GuidedUpsampler
+from ddfnet.pretrained import load, read_card, save
+
+
+def main(before: str, after: str, share: str, result: str) -> None:
+    """Write ``before + share * (after - before)`` to ``result``, with the card of ``after``.
+
+    Args:
+        before: file of the weights that the training began with, see `GuidedUpsampler.begin_with`.
+        after: file that it left.
+        share: from 0 to 1.
+        result: file to write.
+    """
+    network, made = load(after, GuidedUpsampler), float(share)
+    start = GuidedUpsampler(**network.init_args)
+    start.begin_with(load(before, GuidedUpsampler))
+    first, last = start.state_dict(), network.state_dict()
+    with torch.no_grad():
+        network.load_state_dict({name: torch.lerp(first[name], last[name], made) for name in last})
+    card: dict[str, Any] = read_card(after) or {}
+    save(network, result, card={**card, "between": {"share": made, "before": before, "after": after}})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
