@@ -42,6 +42,15 @@ rooms() { # the weights that are shipped, from those of averages
     ddfnet scenes render --count 400 --output runs/rooms $photographs
     start train rooms-network rooms
     finish
+    between averages rooms-network 0.5 rooms-half
+    start train noise noise
+    finish
+    between rooms-half noise 0.25 shipped
+}
+
+between() { # BEFORE AFTER SHARE RESULT
+    mkdir -p "runs/$4"
+    python "$here/between.py" "runs/$1/model.safetensors" "runs/$2/model.safetensors" "$3" "runs/$4/model.safetensors"
 }
 
 nyu() { # trained and tested on NYU: the package's form, a plain twin of its size, and a PAC-Net
@@ -92,9 +101,9 @@ evaluate() {
         ddfnet evaluate depth --data motorcycle aloe --factor 8 --methods \
             --checkpoint runs/ablation/*/model.safetensors --json "$here/results/ablation.json"
     fi
-    ddfnet evaluate depth --data motorcycle aloe --checkpoint runs/rooms-network/model.safetensors \
+    ddfnet evaluate depth --data motorcycle aloe --checkpoint runs/shipped/model.safetensors \
         --json "$here/results/shipped.json"
-    python "$here/ship.py" runs/rooms-network/model.safetensors "$here/results/shipped.json" ddfnet
+    python "$here/ship.py" runs/shipped/model.safetensors "$here/results/shipped.json" ddfnet
     python "$here/collect.py"
 }
 
