@@ -50,10 +50,9 @@ def test_without_the_right_guide_nothing_is_gained() -> None:
 
 def test_what_each_stage_hands_to_the_next_is_used() -> None:
     cut = probes.without_features(default_model())
-    # At 8x it should be 1.03 too, and is 1.022 since the weights were trained on averages.
-    for factor, least in ((4, 1.03), (8, 1.02), (16, 1.03)):
+    for factor in (4, 8, 16):
         found = ratios(middlebury.motorcycle(), factor, ddfnet=baselines.ddfnet(), cut=cut)
-        assert found["cut"] > least * found["ddfnet"]
+        assert found["cut"] > 1.03 * found["ddfnet"]
 
 
 def test_files() -> None:
