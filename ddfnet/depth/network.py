@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ddfnet.depth import back_projection
 from ddfnet.depth.planes import Planes
 from ddfnet.depth.samples import local_range
-from ddfnet.depth.sizes import Window, pad_window, relative_window, scale_window
+from ddfnet.depth.sizes import Region, pad_region, relative_region, scale_region
 from ddfnet.depth.stage import Block, Carried, Stage, channels_last, convs, cut
 from ddfnet.depth.valid import valid_depth
 from ddfnet.nn.branches import check_map, check_norm
@@ -324,7 +324,7 @@ class GuidedUpsampler(DepthNetwork, PretrainedMixin):
         context: Tensor,
         scale_factor: int,
         samples: str = "point",
-        wanted: Window | None = None,
+        wanted: Region | None = None,
     ) -> Pixels:
         """Return the depth at the pixels of the finest stage, for callers that work in tiles.
 
@@ -344,7 +344,7 @@ class GuidedUpsampler(DepthNetwork, PretrainedMixin):
         kernel_size = self.init_args["kernel_size"]
         # The back-projection and the heads read around what is wanted.
         reach = back_projection.receptive_radius(samples, kernel_size) + (self.heads is not None)
-        near = pad_window(wanted, reach, size)
+        near = pad_region(wanted, reach, size)
         first: Carried = Planes.at_samples(scaled, mask) if self.carries_depth else scaled
         filters = []
         for after in self._after_stages(first, scaled, mask, guide, context, scale_factor, near):
@@ -355,7 +355,7 @@ class GuidedUpsampler(DepthNetwork, PretrainedMixin):
         if samples != "point":
             own = scaled[(..., *near)], mask[(..., *near)]
             depth = back_projection.back_project(depth, known, *own, filters, kernel_size, samples)
-        inner = (..., *scale_window(relative_window(wanted, near), scale_factor))
+        inner = (..., *scale_region(relative_region(wanted, near), scale_factor))
         return Pixels(depth[inner], None if slope is None else slope[inner], known[inner])
 
     def _after_stages(
@@ -366,7 +366,7 @@ class GuidedUpsampler(DepthNetwork, PretrainedMixin):
         guide: Tensor,
         context: Tensor,
         scale_factor: int,
-        wanted: Window | None = None,
+        wanted: Region | None = None,
     ) -> Iterator[tuple[Carried, Tensor, Tensor]]:
         """Yield of each stage the depth or planes, their validity, and the filters.
 
@@ -378,30 +378,29 @@ class GuidedUpsampler(DepthNetwork, PretrainedMixin):
         for number in range(1, stages):
             maps.append(self.guidance[number](maps[-1]))
         features = self.features(scaled, mask)
-        steps = None if self.heads is None else _nearby(scaled, mask, radius=1)[1]
-        held: Window = (slice(0, mask.shape[2]), slice(0, mask.shape[3]))  # in pixels of the stage's grid
+        steps = scaled if self.heads is None else _nearby(scaled, mask, radius=1)[1]  # unit of the heads
+        held: Region = (slice(0, mask.shape[2]), slice(0, mask.shape[3]))  # in pixels of the stage's grid
         for number in reversed(range(stages)):
             image = maps.pop()
             if wanted is not None:
                 size = [length << (stages - 1 - number) for length in scaled.shape[2:]]
-                seen = pad_window(wanted, self._stage_radius(number), size)
-                inner = (..., *relative_window(seen, held))
+                seen = pad_region(wanted, self._stage_radius(number), size)
+                inner = (..., *relative_region(seen, held))
                 carried, mask, features, image = cut(carried, inner), mask[inner], features[inner], image[(..., *seen)]
-                held = scale_window(seen, 2)
+                held = scale_region(seen, 2)
             guided = torch.cat([features, image], 1)
             del features, image  # in the last trunk, at the peak, they would count
             carried, mask, features, taps = self.stages[number](carried, mask, guided, context)
             depth = carried
             if self.heads is not None:
-                assert steps is not None and isinstance(carried, Tensor)
                 steps = F.interpolate(steps, scale_factor=2, mode="nearest")
                 step = steps if wanted is None else steps[(..., *held)]
-                depth = carried + (self.heads[number](features) * step).to(carried.dtype)
+                depth = cast(Tensor, carried) + (self.heads[number](features) * step).to(cast(Tensor, carried).dtype)
             if wanted is None:
                 yield depth, mask, taps
             else:
-                own, wanted = (..., *relative_window(wanted, seen)), scale_window(wanted, 2)
-                inner = (..., *relative_window(wanted, held))
+                own, wanted = (..., *relative_region(wanted, seen)), scale_region(wanted, 2)
+                inner = (..., *relative_region(wanted, held))
                 yield cut(depth, inner), mask[inner], taps[own]
 
     def _stage_radius(self, number: int) -> int:

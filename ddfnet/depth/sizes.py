@@ -65,23 +65,23 @@ def relative_slice(inner: slice, outer: slice) -> slice:
     return slice(inner.start - outer.start, inner.stop - outer.start)
 
 
-Window = tuple[slice, slice]
+Region = tuple[slice, slice]
 """Rows and columns of a grid."""
 
 
-def scale_window(window: Window, factor: int) -> Window:
-    """Return the pixels of a window's samples, ``factor`` per sample."""
+def scale_region(window: Region, factor: int) -> Region:
+    """Return the pixels of a region's samples, ``factor`` per sample."""
     rows, columns = (slice(each.start * factor, each.stop * factor) for each in window)
     return rows, columns
 
 
-def pad_window(inner: Window, by: int, size: Sequence[int]) -> Window:
+def pad_region(inner: Region, by: int, size: Sequence[int]) -> Region:
     """Return what `pad_slice` does of both axes."""
     rows, columns = (pad_slice(each, by, length) for each, length in zip(inner, size, strict=True))
     return rows, columns
 
 
-def relative_window(inner: Window, outer: Window) -> Window:
+def relative_region(inner: Region, outer: Region) -> Region:
     """Return what `relative_slice` does of both axes."""
     rows, columns = (relative_slice(*each) for each in zip(inner, outer, strict=True))
     return rows, columns

@@ -15,7 +15,7 @@ from ddfnet.depth.grid import Reading, UpsampleGrid, grid_factor, pick, read, re
 from ddfnet.depth.network import GuidedUpsampler, typical_range_of_parts
 from ddfnet.depth.progress import track
 from ddfnet.depth.samples import RADIUS, local_range, valid_range
-from ddfnet.depth.sizes import ROWS, pad_slice, relative_slice, scale_window, tile_slices
+from ddfnet.depth.sizes import ROWS, pad_slice, relative_slice, scale_region, tile_slices
 
 _POOLED = 128  # samples per side whose features are summed at once: the same for any tile, and so is the sum
 _LARGEST = 1e30  # scaled depth: sums of such, and of their slopes, stay in float32
@@ -278,7 +278,7 @@ def _run_tiles(
         if colourwise:
             colours = guide[y.places, x.places].permute(2, 0, 1) / 255
             coarse = any(grid.axis.ratio > factor for grid in grids)
-            image = maps[2][(..., *scale_window((y.read, x.read), factor))]
+            image = maps[2][(..., *scale_region((y.read, x.read), factor))]
             values = read_by_colour(found, slope, image, colours, y.reading, x.reading, coarse=coarse)
         else:
             values = read(found, slope, y.reading, x.reading)

@@ -1,7 +1,7 @@
 """Take the weights between those that a training began with and those that it ended with: run by run.sh.
 
-A training on synthetic scenes gains on such scenes to its end, and on real ones to a point, which was found on every other
-one of Middlebury's 15 pairs. Source: Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022.
+A training on synthetic scenes gains on such scenes to its end, and on real ones to a point, which was found on every
+other one of Middlebury's 15 pairs. Source: Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022.
 """
 
 from __future__ import annotations
