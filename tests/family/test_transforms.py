@@ -73,5 +73,5 @@ def test_a_trace_serves_other_sizes(name):
 # Without JBUStack, four JBUs in a row: lowering them in one graph takes Inductor a quarter of an hour.
 @pytest.mark.parametrize("name", [*OPERATORS, "CARAFE", "Involution", "JBU"])
 def test_compiled_training_has_symbols_for_sizes(name):
-    # Of two formats a norm's views differ, which operators do not have, and their graphs are the largest.
+    # The formats differ in the views of a norm, which operators do not have; their graphs are the largest.
     check_training_is_lowered(*build(name), both_formats=name not in OPERATORS)
