@@ -395,7 +395,8 @@ class GuidedUpsampler(DepthNetwork, PretrainedMixin):
             if self.heads is not None:
                 steps = F.interpolate(steps, scale_factor=2, mode="nearest")
                 step = steps if wanted is None else steps[(..., *held)]
-                depth = cast(Tensor, carried) + (self.heads[number](features) * step).to(cast(Tensor, carried).dtype)
+                before = cast(Tensor, carried)
+                depth = before + (self.heads[number](features) * step).to(before.dtype)
             if wanted is None:
                 yield depth, mask, taps
             else:

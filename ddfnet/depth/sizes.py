@@ -69,9 +69,9 @@ Region = tuple[slice, slice]
 """Rows and columns of a grid."""
 
 
-def scale_region(window: Region, factor: int) -> Region:
+def scale_region(region: Region, factor: int) -> Region:
     """Return the pixels of a region's samples, ``factor`` per sample."""
-    rows, columns = (slice(each.start * factor, each.stop * factor) for each in window)
+    rows, columns = (slice(each.start * factor, each.stop * factor) for each in region)
     return rows, columns
 
 

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from ddfnet.cli import lightning_cli
 from ddfnet.cli.main import main
 from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.pretrained import load
@@ -167,20 +168,20 @@ def test_the_precision_that_is_left_to_lightning(precision: Any, dtype: torch.dt
         ({}, True),
     ],
 )
-def test_a_cpu_without_bfloat16_is_named(
-    capabilities: dict[str, Any],
-    fast: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_which_cpus_have_bfloat16(capabilities: dict[str, Any], fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    for precision in ("bf16-mixed", "32-true"):
-        words = depth.arguments(tmp_path / precision, trainer__precision=precision, trainer__max_steps=1)
-        assert main(words) == 0
-        noted = "this CPU has no fast bfloat16; --trainer.precision 32-true" in capsys.readouterr().err
-        assert noted is (precision == "bf16-mixed" and not fast)
-    assert has_bfloat16(torch.device("meta"))
+    assert has_bfloat16(torch.device("cpu")) is fast
+    assert has_bfloat16(torch.device("meta")), "another device is not asked"
+
+
+@pytest.mark.parametrize(("precision", "fast"), [("bf16-mixed", False), ("bf16-mixed", True), ("32-true", False)])
+def test_a_cpu_without_bfloat16_is_named(
+    precision: str, fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lightning_cli, "has_bfloat16", lambda device: fast)
+    assert main(depth.arguments(tmp_path / "run", trainer__precision=precision, trainer__max_steps=1)) == 0
+    noted = "this CPU has no fast bfloat16; --trainer.precision 32-true" in capsys.readouterr().err
+    assert noted is (precision == "bf16-mixed" and not fast)
 
 
 class Holder(lightning.LightningModule):
