@@ -171,8 +171,8 @@ def check_filters(
     positions = geometry.positions(input[2:])
     _check_size("input", input)
     _check_size("output", (batch, channels, *geometry.output_size(input[2:])))
-    _check_size("channel filter", (batch, geometry.subpixels * channels, *geometry.kernel_size))
-    subpixels, unit = geometry.subpixels, geometry.subpixels * geometry.taps
+    _check_size("channel filter", (batch, geometry.subpixels() * channels, *geometry.kernel_size))
+    subpixels, unit = geometry.subpixels(), geometry.subpixels() * geometry.taps()
     if channel is not None:
         layout = "(N, s*s, C, kH, kW)" if upsamples else "(N, C, kH, kW)"
         middle = (subpixels, channels) if upsamples else (subpixels * channels,)

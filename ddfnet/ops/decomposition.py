@@ -51,7 +51,7 @@ def decompose(
         True
     """
     channels, dtype = input.shape[1], accumulate_dtype(input.dtype)
-    heads, subpixels, taps = geometry.heads(spatial_filter), geometry.subpixels, geometry.taps
+    heads, subpixels, taps = geometry.heads(spatial_filter), geometry.subpixels(), geometry.taps()
     py, px = geometry.padding
     padded = F.pad(input.to(dtype), (px, px, py, py)) if py or px else input.to(dtype)
     lead = [channels]
@@ -85,7 +85,7 @@ def decompose(
 
 def _windows(padded: Tensor, geometry: Geometry) -> Iterator[Tensor]:
     """Yield the pixels that each tap reads: the map from the tap's offset on, up to the last window."""
-    for tap in range(geometry.taps):
+    for tap in range(geometry.taps()):
         rows, columns = (
             slice(place * d, place * d - d * (k - 1) or None, s)
             for place, d, k, s in zip(

@@ -81,14 +81,13 @@ class Geometry(NamedTuple):
         pairs: Any = map(tuple, flat[:-1])
         return cls._make((*pairs, Combine(flat[-1])))
 
-    @property
+    # Methods, not properties: Dynamo of torch 2.10 cannot compute with the properties of a named tuple.
     def taps(self) -> int:
-        """Number of taps of a filter, kH*kW."""
+        """Return the number of taps of a filter, kH*kW."""
         return self.kernel_size[0] * self.kernel_size[1]
 
-    @property
     def subpixels(self) -> int:
-        """Number of filters, and of output pixels, per filter position."""
+        """Return the number of filters, and of output pixels, per filter position."""
         return self.upscale[0] * self.upscale[1]
 
     def positions(self, size: Shape) -> tuple[int, int]:
@@ -102,7 +101,7 @@ class Geometry(NamedTuple):
 
     def heads(self, spatial_filter: Tensor | None) -> int:
         """Return the number of heads of a spatial filter; 1 without one."""
-        return 1 if spatial_filter is None else spatial_filter.shape[1] // (self.subpixels * self.taps)
+        return 1 if spatial_filter is None else spatial_filter.shape[1] // (self.subpixels() * self.taps())
 
 
 # --- pairs and sizes ------------------------------------------------------------------------------------------------

@@ -41,9 +41,9 @@ class _Taps:
         self.dtype = accumulate_dtype(input.dtype)
 
         heads = geometry.heads(spatial_filter)
-        width, taps = self.channels // heads, geometry.taps
-        self.channel_shape = (self.batch, geometry.subpixels, heads, width, taps)
-        self.spatial_shape = (self.batch, geometry.subpixels, heads, taps, *self.positions)
+        width, taps = self.channels // heads, geometry.taps()
+        self.channel_shape = (self.batch, geometry.subpixels(), heads, width, taps)
+        self.spatial_shape = (self.batch, geometry.subpixels(), heads, taps, *self.positions)
         self.channel = None if channel_filter is None else channel_filter.to(self.dtype).reshape(self.channel_shape)
         self.spatial = None if spatial_filter is None else spatial_filter.to(self.dtype).reshape(self.spatial_shape)
         self.map_shape = (self.batch, heads, width)
@@ -54,7 +54,7 @@ class _Taps:
 
     def __iter__(self) -> Iterator[tuple[int, Region, Region]]:
         """Yield each tap's index, the positions where it is inside the map, and the pixels that it reads there."""
-        for tap in range(self.geometry.taps):
+        for tap in range(self.geometry.taps()):
             offsets = divmod(tap, self.geometry.kernel_size[1])
             (rows, pixel_rows), (columns, pixel_columns) = map(self._slices, (0, 1), offsets)
             yield tap, (rows, columns), (pixel_rows, pixel_columns)
@@ -93,7 +93,7 @@ def ddf(input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | N
     taps = _Taps(input, channel_filter, spatial_filter, geometry)
     pixel_map = taps.split_heads(input.to(taps.dtype))
     output = empty_result(input, geometry)
-    for subpixel in range(geometry.subpixels):
+    for subpixel in range(geometry.subpixels()):
         total = pixel_map.new_zeros(*taps.map_shape, *taps.positions)
         for tap, positions, pixels in taps:
             _at(total, positions).add_(taps.weight(subpixel, tap, positions) * _at(pixel_map, pixels))
@@ -116,7 +116,7 @@ def ddf_backward(
     grad_map = torch.zeros_like(pixel_map) if wants_input else None
     grad_channel = pixel_map.new_zeros(taps.channel_shape) if wants_channel else None
     grad_spatial = pixel_map.new_zeros(taps.spatial_shape) if wants_spatial else None
-    for subpixel in range(geometry.subpixels):
+    for subpixel in range(geometry.subpixels()):
         every_grad = taps.subpixel_map(grad_output, subpixel).to(taps.dtype)
         for tap, positions, pixels in taps:
             grad = _at(every_grad, positions)

@@ -52,6 +52,7 @@ def run_alone(load: str, file: Path, tmp_path: Path) -> Tensor:
     """Return what a file's program makes of `counting`, in a process that has loaded only the library."""
     code = (
         "import sys, torch\n"
+        "import torch._inductor.codecache\n"  # torch 2.10.0's aoti_load_package does not import it
         f"torch.ops.load_library({str(ddfnet.ops.library_path())!r})\n"
         f"x = torch.linspace(0, 1, 3 * 4 * 6 * 7).reshape(3, 4, 6, 7)\n"
         f"y = {load}({str(file)!r})\n"

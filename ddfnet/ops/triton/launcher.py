@@ -119,7 +119,7 @@ class _Launcher:
             scale_w=scale[1],
             add=combine is Combine.add,
         )
-        self.subpixels = geometry.subpixels
+        self.subpixels = geometry.subpixels()
         self.sizes = Sizes(
             heads=heads,
             channels=input.shape[1] // heads,
