@@ -1,4 +1,4 @@
-"""Depth as a sensor measures it: noisy, with holes, moved a little against the image."""
+"""Samples to train on: an image, its true depth, and the depth as it is measured."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddfnet.data.depth.outlines import outline
+from ddfnet.data.depth.sensors import observe
 from ddfnet.data.depth.textures import Pixels
 
 
@@ -22,18 +23,29 @@ class Measurement:
         holes: largest share of a scene's area in which the depth is not valid.
         misalignment: largest standard deviation of a smooth displacement between depth edges and image edges, in
             pixels, at most ``size``.
+        sensors: share of the samples whose measured depth is one of `ddfnet.data.depth.sensors`.
 
     Raises:
-        ValueError: noise, holes or misalignment out of range.
+        ValueError: noise, holes, misalignment or sensors out of range.
     """
 
-    def __init__(self, size: int, *, noise: float = 0.0, holes: float = 0.0, misalignment: float = 0.0) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        noise: float = 0.0,
+        holes: float = 0.0,
+        misalignment: float = 0.0,
+        sensors: float = 0.0,
+    ) -> None:
         for name, share in (("noise", noise), ("holes", holes)):
             if not 0 <= share < 1:
                 raise ValueError(f"{name} must be a share from 0 to below 1, got {share}")
+        if not 0 <= sensors <= 1:
+            raise ValueError(f"sensors must be a share from 0 to 1, got {sensors}")
         if not 0 <= misalignment <= size:
             raise ValueError(f"misalignment must be pixels from 0 to the size, {size}, got {misalignment}")
-        self.noise, self.holes, self.misalignment = noise, holes, misalignment
+        self.noise, self.holes, self.misalignment, self.sensors = noise, holes, misalignment, sensors
 
     def sample(self, rng: np.random.Generator, guide: Pixels, depth: Pixels) -> dict[str, Tensor]:
         """Return a sample; each draws its own noise, holes and misalignment up to the largest.
@@ -44,7 +56,7 @@ class Measurement:
             depth: (S, S), float32.
 
         Returns:
-            ``guide`` (3, S, S), uint8; ``depth`` (1, S, S), float32, above 0; ``measured``, the same with noise;
+            ``guide`` (3, S, S), uint8; ``depth`` (1, S, S), float32, above 0; ``measured``, the same as measured;
             ``valid`` (1, S, S), bool.
         """
         import cv2
@@ -57,6 +69,8 @@ class Measurement:
         if self.noise:
             deviation = rng.uniform(0, self.noise) * np.ptp(depth)
             measured = (depth + rng.normal(0, deviation, depth.shape)).clip(1e-3).astype(np.float32)
+        if self.sensors and rng.random() < self.sensors:
+            measured = observe(rng, measured)
         return {
             "guide": torch.from_numpy(np.stack(cv2.split(guide))),
             "depth": torch.from_numpy(depth)[None],

@@ -42,13 +42,15 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
         holes: largest share of a scene's area in which the depth is not valid, as behind edges. Each scene draws its
             own, and holes are cut until it is reached, or until one falls on others. So it holds roughly: the last hole
             is whole, and a scene can have a little more; shares above a quarter are seldom reached.
+        sensors: share of the scenes that are measured by one of `ddfnet.data.depth.sensors`: with mixed and wrong
+            samples, moved or blurred edges, rounded.
 
     Returns:
         From ``[i]``: ``guide`` (3, size, size), uint8; ``depth`` (1, size, size), float32, above 0; ``measured``, the
-        same with noise, from which low-resolution depth is sampled; ``valid`` (1, size, size), bool.
+        same as measured, from which low-resolution depth is sampled; ``valid`` (1, size, size), bool.
 
     Raises:
-        ValueError: a size below 32; a seed, noise, holes or misalignment out of range.
+        ValueError: a size below 32; a seed, noise, holes, misalignment or sensors out of range.
         TypeError: a length, a size or a seed that is no whole number.
         DataError: a photograph or folder is missing or has no image.
 
@@ -69,9 +71,10 @@ class ComposedScenes(Dataset[dict[str, Tensor]]):
         noise: float = 0.0,
         holes: float = 0.0,
         misalignment: float = 0.0,
+        sensors: float = 0.0,
     ) -> None:
         check_numbers(length, size, seed, least=32)
-        self.measurement = Measurement(size, noise=noise, holes=holes, misalignment=misalignment)
+        self.measurement = Measurement(size, noise=noise, holes=holes, misalignment=misalignment, sensors=sensors)
         self.length, self.size, self.seed = length, size, seed
         self.photographs = photographs(more_photographs)
 

@@ -36,13 +36,15 @@ class GuidedDepthData(lightning.LightningDataModule):
         noise: noise of the depth, see `ComposedScenes`.
         holes: holes in the depth, see `ComposedScenes`.
         misalignment: displacement between depth and image, see `ComposedScenes`.
+        sensors: share of scenes that a sensor measures, see `ComposedScenes`.
         validation_scenes: number of validation scenes.
         validation_seed: seed of the validation scenes, the same for all runs.
         seed: seed of the training scenes.
-        rooms: folder of `ddfnet scenes render`, or nyu8.tar for the training part of NYU Depth V2, whose rooms are
-            trained on besides composed scenes; None for composed scenes alone. Validation scenes are composed always.
+        rooms: folder of `ddfnet scenes render`, nyu8.tar or middlebury15.tar, see
+            `ddfnet.data.depth.rooms.windows.RoomWindows`, whose scenes are trained on besides composed ones; None for
+            composed scenes alone. Validation scenes are composed always.
         composed: share of composed scenes where there are rooms.
-        disparities: share of the rooms with disparities, 1 / depth, in place of depths.
+        disparities: share of the windows of ``rooms`` with 1 / depth in place of depth.
 
     Returns:
         Batches of `ComposedScenes`: ``guide`` (N, 3, S, S), ``depth``, ``measured`` and ``valid`` (N, 1, S, S).
@@ -64,6 +66,7 @@ class GuidedDepthData(lightning.LightningDataModule):
         noise: float = 0.0,
         holes: float = 0.0,
         misalignment: float = 0.0,
+        sensors: float = 0.0,
         validation_scenes: PositiveInt = 64,
         validation_seed: int = 1_000_003,
         seed: int = 0,
@@ -91,6 +94,7 @@ class GuidedDepthData(lightning.LightningDataModule):
             noise=noise,
             holes=holes,
             misalignment=misalignment,
+            sensors=sensors,
         )
         self.rooms = None
         if rooms is not None:
@@ -102,6 +106,7 @@ class GuidedDepthData(lightning.LightningDataModule):
                 noise=noise,
                 holes=holes,
                 misalignment=misalignment,
+                sensors=sensors,
             )
             self.rooms(1)  # now: a folder that is missing is found before the run begins
         self.validation_set = self.scenes(validation_scenes, seed=validation_seed)
@@ -112,9 +117,7 @@ class GuidedDepthData(lightning.LightningDataModule):
         composed = "scenes composed on the fly of photographs (ddfnet.data.depth.synthetic.ComposedScenes)"
         if self.rooms is None:
             return composed
-        rooms = "rooms rendered of furniture models, credited in scenes.json of their folder (ddfnet.data.depth.rooms)"
-        if Path(self.rooms.args[0]).is_file():
-            rooms = "the training part of NYU Depth V2 in 8 bits, which is for research (ddfnet.data.depth.nyu8)"
+        rooms = self.rooms(1).description
         return f"{self.composed:.0%} {composed}, the others {rooms}" if self.composed else rooms
 
     def setup(self, stage: str) -> None:

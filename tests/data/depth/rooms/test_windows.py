@@ -13,7 +13,7 @@ pytest.importorskip("cv2")
 
 from ddfnet.data.depth.rooms.windows import RoomWindows
 from ddfnet.errors import DataError
-from tests.depth_archives import nyu, write_tar
+from tests.depth_archives import middlebury, nyu, write_tar
 
 
 @pytest.fixture
@@ -69,6 +69,20 @@ def test_windows_of_nyu8_are_of_its_training_part_in_metres(tmp_path: Path) -> N
     for index in range(10):
         depth = rooms[index]["depth"]
         assert depth.min() >= 20.5 / 25.5 - 1e-6 and depth.max() <= 79.5 / 25.5 + 1e-6
+
+
+def test_windows_of_middlebury_are_of_all_pairs_but_aloe_and_above_0(tmp_path: Path) -> None:
+    rooms = RoomWindows(write_tar(tmp_path / "middlebury15.tar", middlebury()), 20, 16, disparities=0)
+    assert [scene.name for scene in rooms.scenes] == [f"middlebury {number:02}" for number in range(3, 30, 2)]
+    for index in range(20):
+        levels = rooms[index]["depth"] * 256 - 1
+        assert torch.equal(levels, levels.round()) and levels.min() >= 0
+
+
+def test_descriptions_say_where_the_scenes_come_from(folder: Path) -> None:
+    assert RoomWindows(folder, 1, 16).description == f"the scenes of the folder {folder.name}"
+    (folder / "scenes.json").write_text("{}")
+    assert RoomWindows(folder, 1, 16).description.startswith("rooms rendered of furniture models")
 
 
 def test_what_is_refused(folder: Path) -> None:
