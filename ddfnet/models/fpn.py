@@ -95,8 +95,11 @@ def _start_block(conv: nn.Conv2d) -> None:
 
 @recordable
 def _check_halves(fine: Tensor, coarse: Tensor, larger: Tensor) -> None:
-    height, width = fine.shape[2:]
-    if larger.shape[2] not in (height, height + 1) or larger.shape[3] not in (width, width + 1):
+    above, beside = larger.shape[2] - fine.shape[2], larger.shape[3] - fine.shape[3]
+    # Compared, not looked for in a tuple: for that torch.compile (2.14.1) makes a backward pass with the strides of its
+    # example, which raises at other sizes.
+    if above < 0 or above > 1 or beside < 0 or beside > 1:
+        height, width = fine.shape[2:]
         raise ValueError(
             f"each map must be half as large as the one before, rounded up, got {height}x{width} and then "
             f"{tuple(coarse.shape[2:])}"

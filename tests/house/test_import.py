@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pkgutil
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 LATER = (
     "ddfnet.bench",
@@ -56,6 +61,19 @@ def test_it_is_imported_when_it_is_first_used(module: str, loaded: set[str]) -> 
 
 def test_what_the_package_names_is_there() -> None:
     assert run("import ddfnet; print(*(name for name in ddfnet.__all__ if not hasattr(ddfnet, name)))") == "\n"
+
+
+def test_what_the_documentation_names_is_there() -> None:
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("reproduce/**/*.md")]
+    names = {name for page in pages for name in re.findall(r"`(ddfnet(?:\.\w+)+)", page.read_text())}
+    assert "ddfnet.ops.library_path" in names
+    missing = []
+    for name in sorted(names):
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            missing.append(name)
+    assert not missing
 
 
 @pytest.mark.parametrize("order", ["import ddfnet, torch", "import torch, ddfnet", "import ddfnet.nn"])

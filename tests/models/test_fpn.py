@@ -11,12 +11,13 @@ pytest.importorskip("torchvision")
 pytest.importorskip("timm")
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from ddfnet.models.fpn import UpsamplingPyramid
 from ddfnet.models.upsamplers import UPSAMPLERS
+from tests.inductor import kernels_that_do_nothing
 
 
 def maps(sizes: Sequence[tuple[int, int]] = ((25, 37), (13, 19), (7, 10))) -> dict[str, Tensor]:
@@ -51,3 +52,21 @@ def test_each_level_has_an_upsampler_of_its_own_that_is_used(upsampler: str) -> 
 def test_maps_that_do_not_halve(sizes: Sequence[tuple[int, int]]) -> None:
     with pytest.raises(ValueError, match="each map must be half as large as the one before, rounded up, got 8x8 and"):
         UpsamplingPyramid([4, 8], 6, "ddf")(maps(sizes))
+
+
+def test_compiled_training_serves_other_sizes() -> None:
+    """With a check of sizes by `in` it raised at the third size, see findings/torch-compile-size-in-tuple.sh."""
+    torch._dynamo.reset()
+    first, second = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 8, 3, 2, 1)
+    pyramid = UpsamplingPyramid([4, 8], 16, "nearest")
+
+    @torch.compile
+    def levels(x: Tensor) -> list[Tensor]:
+        fine = first(x)
+        return list(pyramid({"fine": fine, "coarse": second(fine)}).values())
+
+    with kernels_that_do_nothing():
+        for size in (16, 24, 32):
+            loss = torch.stack([level.square().mean() for level in levels(torch.randn(2, 3, size, size + 4))]).sum()
+            torch.autograd.grad(loss, list(pyramid.parameters()))
+    torch._dynamo.reset()
