@@ -30,9 +30,10 @@ def main(before: str, after: str, share: str, result: str) -> None:
     first, last = start.state_dict(), network.state_dict()
     with torch.no_grad():
         network.load_state_dict({name: torch.lerp(first[name], last[name], made) for name in last})
-    card: dict[str, Any] = read_card(after) or {}
+    cards: list[dict[str, Any]] = [read_card(file) or {} for file in (before, after)]
     facts = {"share": made, "before": before, "after": after, "metrics": "those of after"}
-    save(network, result, card={**card, "between": facts})
+    earlier = {name: cards[0].get(name) for name in ("data", "between")}
+    save(network, result, card={**cards[1], "between": {**facts, "earlier": earlier}})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Everything that results.json is made of, from training to the table. A run whose network is there already is kept.
 #   reproduce/table7/run.sh            all of it but nyu: about five hours on two cores
-#   reproduce/table7/run.sh ablation   one part: depth, averages, rooms, ablation, evaluate or nyu
-# nyu wants nyu8.tar in the working directory; its networks are results, not for the package.
+#   reproduce/table7/run.sh ablation   one part: depth, averages, rooms, middlebury, ablation, evaluate or nyu
+# middlebury wants middlebury15.tar in the working directory. nyu wants nyu8.tar there; its networks are results, not for
+# the package.
 # JOBS trainings at a time (2), each with one thread.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -35,7 +36,7 @@ averages() { # from the weights of depth
     finish
 }
 
-rooms() { # the weights that are shipped, from those of averages
+rooms() { # from the weights of averages
     local photographs
     photographs=$(sed -n 's/^    - \(.*\)/--photographs \1/p' "$here/rooms.yaml")
     # shellcheck disable=SC2086  # several words
@@ -45,7 +46,23 @@ rooms() { # the weights that are shipped, from those of averages
     between averages rooms-network 0.5 rooms-half
     start train noise noise
     finish
-    between rooms-half noise 0.25 shipped
+    between rooms-half noise 0.25 noise-quarter
+}
+
+middlebury() { # the weights that are shipped: the mean of two that have seen one half of the pairs each, from those of rooms
+    python "$here/pairs.py" middlebury15.tar runs/pairs-a 03 07 11 15 19 23 27
+    python "$here/pairs.py" middlebury15.tar runs/pairs-b 05 09 13 17 21 25 29
+    start train middlebury-a middlebury --data.rooms runs/pairs-a
+    start train middlebury-b middlebury --data.rooms runs/pairs-b
+    finish
+    between noise-quarter middlebury-a 0.5 half-a
+    between noise-quarter middlebury-b 0.5 half-b
+    between half-a half-b 0.5 shipped
+    for protocol in pac gdsr; do
+        ddfnet evaluate depth --protocol "$protocol" --data middlebury15 --root middlebury15.tar \
+            --methods --checkpoint runs/half-a/model.safetensors runs/half-b/model.safetensors \
+            --json "$here/results/halves-$protocol.json"
+    done
 }
 
 between() { # BEFORE AFTER SHARE RESULT
@@ -108,10 +125,10 @@ evaluate() {
 }
 
 mkdir -p runs/ablation
-[ $# -gt 0 ] || set -- depth averages rooms ablation evaluate
+[ $# -gt 0 ] || set -- depth averages rooms middlebury ablation evaluate
 for part in "$@"; do
     case $part in
-        depth | averages | rooms | ablation | evaluate | nyu) "$part" ;;
-        *) echo "run.sh: depth, averages, rooms, ablation, evaluate or nyu is required, got $part" >&2 && exit 2 ;;
+        depth | averages | rooms | middlebury | ablation | evaluate | nyu) "$part" ;;
+        *) echo "run.sh: depth, averages, rooms, middlebury, ablation, evaluate or nyu is required, got $part" >&2 && exit 2 ;;
     esac
 done
