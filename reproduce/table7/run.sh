@@ -58,11 +58,15 @@ middlebury() { # the weights that are shipped: the mean of two that have seen on
     between noise-quarter middlebury-a 0.5 half-a
     between noise-quarter middlebury-b 0.5 half-b
     between half-a half-b 0.5 shipped
+    local ends="runs/middlebury-a/model.safetensors runs/middlebury-b/model.safetensors" protocol
     for protocol in pac gdsr; do
-        ddfnet evaluate depth --protocol "$protocol" --data middlebury15 --root middlebury15.tar \
-            --methods --checkpoint runs/half-a/model.safetensors runs/half-b/model.safetensors \
+        # shellcheck disable=SC2086  # two words
+        ddfnet evaluate depth --protocol "$protocol" --data middlebury15 --root middlebury15.tar --methods joint-bilateral \
+            --checkpoint runs/half-a/model.safetensors runs/half-b/model.safetensors $ends \
             --json "$here/results/halves-$protocol.json"
     done
+    # shellcheck disable=SC2086
+    ddfnet evaluate depth --data motorcycle aloe --methods --checkpoint $ends --json "$here/results/ends.json"
 }
 
 between() { # BEFORE AFTER SHARE RESULT

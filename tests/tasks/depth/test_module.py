@@ -205,7 +205,7 @@ def test_rooms_and_composed_scenes_are_mixed(tmp_path: Path) -> None:
         """Return for each sample of a run whether it is of the room, which is grey."""
         data = GuidedDepthData(**SMALL, rooms=str(tmp_path), composed=composed)
         assert (f"{composed:.0%} scenes composed" in data.description) is (composed > 0)
-        assert "scenes.json" in data.description
+        assert f"the scenes of the folder {tmp_path.name}" in data.description
         data.trainer = SimpleNamespace(  # type: ignore[assignment]
             max_steps=8, accumulate_grad_batches=1, world_size=1, global_rank=0, global_step=0
         )
@@ -215,7 +215,7 @@ def test_rooms_and_composed_scenes_are_mixed(tmp_path: Path) -> None:
 
     assert all(guides(0.0)) and not any(guides(1.0))
     assert 3 < sum(guides(0.5)) < 13
-    assert "scenes.json" not in GuidedDepthData(**SMALL).description
+    assert "folder" not in GuidedDepthData(**SMALL).description
     with pytest.raises(DataError, match="this folder is required beside depth/"):
         GuidedDepthData(**SMALL, rooms=str(tmp_path / "none"))
 
