@@ -10,7 +10,7 @@ from PIL import Image
 
 from ddfnet.data.depth import middlebury15
 
-FACTOR = 250  # of a grey level, after 1 is added: the folder's maps are read in millimetres, and 0 would be missing
+MILLIMETRES = 250  # per grey level, after 1 is added: 0 would be missing
 
 
 def main(file: str, folder: str, *names: str) -> None:
@@ -21,7 +21,7 @@ def main(file: str, folder: str, *names: str) -> None:
     for name in names:
         scene = scenes[name]
         Image.fromarray(scene.guide.permute(1, 2, 0).numpy()).save(Path(folder) / "rgb" / f"{name}.png")
-        levels = (scene.depth.numpy().astype(np.uint16) + 1) * FACTOR
+        levels = (scene.depth.numpy().astype(np.uint16) + 1) * MILLIMETRES
         Image.fromarray(levels.astype(np.uint16)).save(Path(folder) / "depth" / f"{name}.png")
 
 
