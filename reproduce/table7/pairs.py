@@ -22,7 +22,7 @@ def main(file: str, folder: str, *names: str) -> None:
         scene = scenes[name]
         Image.fromarray(scene.guide.permute(1, 2, 0).numpy()).save(Path(folder) / "rgb" / f"{name}.png")
         levels = (scene.depth.numpy().astype(np.uint16) + 1) * MILLIMETRES
-        Image.fromarray(levels.astype(np.uint16)).save(Path(folder) / "depth" / f"{name}.png")
+        Image.fromarray(levels).save(Path(folder) / "depth" / f"{name}.png")
 
 
 if __name__ == "__main__":

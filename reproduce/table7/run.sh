@@ -130,6 +130,9 @@ evaluate() {
 
 mkdir -p runs/ablation
 [ $# -gt 0 ] || set -- depth averages rooms middlebury ablation evaluate
+if [[ " $* " == *" middlebury "* && ! -f middlebury15.tar ]]; then # now, not after hours
+    echo "run.sh: middlebury15.tar is required in $PWD, there is none; link it there, or name the other parts" >&2 && exit 2
+fi
 for part in "$@"; do
     case $part in
         depth | averages | rooms | middlebury | ablation | evaluate | nyu) "$part" ;;

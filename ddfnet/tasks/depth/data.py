@@ -107,7 +107,8 @@ class GuidedDepthData(lightning.LightningDataModule):
                 misalignment=misalignment,
                 sensors=sensors,
             )
-            self.rooms(1)  # now: a folder that is missing is found before the run begins
+            # Now: a folder that is missing is found before the run begins.
+            self.rooms_are = self.rooms(1).description
         self.validation_set = self.scenes(validation_scenes, seed=validation_seed)
 
     @property
@@ -116,8 +117,7 @@ class GuidedDepthData(lightning.LightningDataModule):
         composed = "scenes composed on the fly of photographs (ddfnet.data.depth.synthetic.ComposedScenes)"
         if self.rooms is None:
             return composed
-        rooms = self.rooms(1).description
-        return f"{self.composed:.0%} {composed}, the others {rooms}" if self.composed else rooms
+        return f"{self.composed:.0%} {composed}, the others {self.rooms_are}" if self.composed else self.rooms_are
 
     def setup(self, stage: str) -> None:
         trainer = self.trainer

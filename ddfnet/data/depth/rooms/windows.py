@@ -26,8 +26,8 @@ class RoomWindows(Dataset[dict[str, Tensor]]):
 
     Args:
         rooms: a folder with ``rgb/`` and ``depth/``, the maps in millimetres; the file of `ddfnet.data.depth.nyu8`, for
-            its training part; or that of `ddfnet.data.depth.middlebury15`, without the first pair, Aloe, which is a
-            test of reproduce/table7.
+            its training part; or that of `ddfnet.data.depth.middlebury15`, without the first pair, Aloe, on which
+            `ddfnet evaluate depth` measures.
         length: number of windows.
         size: pixels per side.
         seed: seed of the windows, below 2**32.
