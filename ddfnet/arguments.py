@@ -38,7 +38,7 @@ def check_range(
         return int(value) if isinstance(value, int) else float(value)
     if not unbounded:
         required = f"from {'above ' * open_low}{low:g} to {'below ' * open_high}{high:g}"
-    elif isinstance(low, int) and isinstance(value, int):
+    elif isinstance(low, int) and isinstance(value, int) and not open_low:
         required = f"at least {low}"
     else:
         required = (
@@ -73,6 +73,17 @@ def positive_int(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """Parse a command-line argument that is a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
     return value
 
 

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ddfnet.arguments import positive_int
+from ddfnet.arguments import positive_float, positive_int
 from ddfnet.cli._common import SUMMARIES, mallopt
 from ddfnet.depth import batch, io, known_layouts, pairing
 from ddfnet.depth.orientation import ORIENTATIONS
@@ -141,6 +141,13 @@ def add(commands: Any) -> None:
         choices=("best", "fast"),
         default="best",
         help="best: average with the result for the maps transposed; fast: half the time, a little less sharp (best)",
+    )
+    parser.add_argument(
+        "--sharpness",
+        type=positive_float,
+        default=1.0,
+        metavar="N",
+        help="above 1 fewer pixels fly between two surfaces, as for point clouds, with a larger error (%(default)g)",
     )
     parser.add_argument(
         "--model", default="auto", metavar="FILE", help="weights, a .safetensors file (those of the package)"

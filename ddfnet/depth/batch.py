@@ -39,7 +39,7 @@ class Settings:
     """Settings of a batch: those of `ddfnet.upsample_depth`, and those of its files.
 
     Attributes:
-        ratio, offset, samples, model, tile, fill, quality: see `ddfnet.upsample_depth`.
+        ratio, offset, samples, model, tile, fill, quality, sharpness: see `ddfnet.upsample_depth`.
         invalid: values that mean missing besides nan and inf, in place of 0.
         zero: "valid" where 0 is a depth, "missing" where it is none whatever ``invalid`` and the file say.
         least: smallest value of a mask that counts, for a map of confidences; None where all but 0 do.
@@ -61,6 +61,7 @@ class Settings:
     tile: int | None = None
     fill: str | None = None
     quality: str = "best"
+    sharpness: float = 1.0
     invalid: Sequence[float] = ()
     zero: str | None = None
     least: float | None = None
@@ -214,7 +215,8 @@ def _upsample(job: Job, depth: Array, guide: Array, valid: Array, settings: Sett
     from ddfnet.depth.upsample import upsample_depth
 
     options: dict[str, Any] = {
-        name: getattr(settings, name) for name in ("ratio", "offset", "samples", "model", "tile", "fill", "quality")
+        name: getattr(settings, name)
+        for name in ("ratio", "offset", "samples", "model", "tile", "fill", "quality", "sharpness")
     }
     try:
         return upsample_depth(depth, guide, valid=valid, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import re
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddfnet.arguments import check_range
 from ddfnet.depth import back_projection
 from ddfnet.depth.planes import Planes
 from ddfnet.depth.samples import local_range
@@ -264,6 +266,40 @@ class GuidedUpsampler(DepthNetwork, PretrainedMixin):
             # The planes have the sample in the middle of its block, 0.5 pixels below and right of its pixel.
             upsampled = upsampled + found.slope.sum(1, keepdim=True) / 2
         return Level(torch.where(found.valid, upsampled * span + lowest, 0), found.valid)
+
+    def sharpened(self, sharpness: float) -> GuidedUpsampler:
+        r"""Return a copy whose filters are sharper.
+
+        .. math::
+            w_i = \frac{e^{\beta l_i}}{\sum_j e^{\beta l_j}}
+
+        of the logits l of each filter. A larger :math:`\beta` moves the weight to the samples that the network thinks
+        most likely, and so to one side of an edge. The filters stay positive with sum 1.
+
+        Args:
+            sharpness: :math:`\beta`, above 0; 1 is the network as it was trained.
+
+        Raises:
+            ValueError: another number; a network whose filters do not carry the depth, see `carries_depth`.
+
+        Example:
+            >>> import torch
+            >>> from ddfnet.depth.network import GuidedUpsampler
+            >>> network = GuidedUpsampler(scale_factor=4)
+            >>> sharp = network.sharpened(4)
+            >>> bool(sharp.stages[0].logits.bias.equal(4 * network.stages[0].logits.bias))
+            True
+        """
+        check_range("sharpness", sharpness, 0, open_low=True)
+        if not self.carries_depth:
+            options = ", ".join(f"{name}={self.init_args[name]!r}" for name in ("carry", "upsampler"))
+            raise ValueError(f"sharpness needs a network whose filters carry the depth, got one of {options}")
+        other = copy.deepcopy(self)
+        with torch.no_grad():
+            for stage in other.stages:
+                for parameter in cast(nn.Conv2d, stage.logits).parameters():
+                    parameter.mul_(sharpness)
+        return other
 
     def begin_with(self, trained: GuidedUpsampler) -> None:
         """Copy the weights of a network of the same options, which may have fewer coarse blocks.

@@ -118,6 +118,24 @@ def test_networks_are_told_apart_by_their_paths(
     assert "own/model" in text and "plain/model" in text
 
 
+def test_sharper_filters_have_rows_of_their_own(
+    pairs: Path, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Fails
+) -> None:
+    options = ("--data", pairs, "--factor", "4", "--sharpness", "2", "4.5")
+    found = {}
+    for words in (("--methods", "ddfnet"), ("--methods", "--checkpoint", network)):
+        assert main(evaluate(*options, *words, "--json", tmp_path / "results.json")) == 0
+        rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+        found = {row["method"]: row["rmse"] for row in rows if row["scene"] == "mean of 2"}
+        assert list(found) == ["bilinear", "ddfnet", "ddfnet, sharpness 2", "ddfnet, sharpness 4.5"]
+        assert len(set(found.values())) == 4
+    plain = tmp_path / "plain.safetensors"
+    save(GuidedUpsampler(4, channels=8, guide_channels=8, upsampler="bilinear"), plain)
+    assert f"--sharpness is for networks whose filters carry the depth, {plain} has none" in fails(
+        1, *evaluate(*options, "--checkpoint", plain)
+    )
+
+
 @pytest.mark.parametrize(
     ("methods", "files", "names"),
     [

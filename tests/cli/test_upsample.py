@@ -40,11 +40,11 @@ def test_type_and_unit_are_kept(tmp_path: Path, calls: list, run: Run, ending: s
 def test_options_reach_the_function(tmp_path: Path, calls: list, run: Run, network: Path) -> None:
     depth, guide = pair(tmp_path)
     assert run(depth, "--guide", guide, "-o", tmp_path / "a.png").status == 0
-    chosen = ("--fill", "--offset", "1.5,2", "--tile", 256, "--model", network, "--quality", "fast")
+    chosen = ("--fill", "--offset", "1.5,2", "--tile", 256, "--model", network, "--quality", "fast", "--sharpness", 3)
     assert run(depth, "--guide", guide, "-o", tmp_path / "b.png", *chosen).status == 0
-    names = ("fill", "offset", "tile", "quality", "model")
-    assert [calls[0][name] for name in names] == [None, None, None, "best", "auto"]
-    assert [calls[1][name] for name in names] == ["guided", (1.5, 2.0), 256, "fast", calls[1]["model"]]
+    names = ("fill", "offset", "tile", "quality", "sharpness", "model")
+    assert [calls[0][name] for name in names] == [None, None, None, "best", 1, "auto"]
+    assert [calls[1][name] for name in names] == ["guided", (1.5, 2.0), 256, "fast", 3, calls[1]["model"]]
     assert isinstance(calls[1]["model"], GuidedUpsampler)
     assert calls[0]["guide"].shape == (24, 32, 3) and calls[0]["guide"].dtype == np.uint8
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,8 @@ def test_outputs_beyond_the_receptive_radius_do_not_change(way: str) -> None:
     ("options", "message"),
     [
         ({"quality": "good"}, "quality must be 'best' or 'fast', got 'good'"),
+        ({"sharpness": 0}, "sharpness must be finite and above 0, got 0"),
+        ({"sharpness": math.nan}, "sharpness must be finite and above 0, got nan"),
         ({"samples": "mean"}, "samples must be 'auto', 'point', 'average', 'bicubic', got 'mean'"),
         (
             {"samples": "average", "offset": 0},

@@ -181,3 +181,26 @@ def test_autocast_keeps_a_constant() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         out = network(8)(torch.full_like(depth, 1.2345678), guide, valid)
     assert (out.depth[out.valid] == torch.tensor(1.2345678)).all()
+
+
+def test_sharper_filters_are_the_power_of_the_filters() -> None:
+    """Of one stage, whose inputs are not sharper themselves."""
+    model, (depth, guide, valid) = network(2), maps(2, valid=0.7)
+    stage, sharp = model.stages[0], model.sharpened(3).stages[0]
+    trunk, mask = torch.rand(2, 8, *depth.shape[2:]), valid.float()
+    with torch.no_grad():
+        taps, found = (own._taps(trunk, mask).unflatten(1, (4, 9)) for own in (stage, sharp))
+    power = taps.double() ** 3
+    expected = torch.where(power > 0, power / power.sum(2, keepdim=True), 0)
+    some = power.sum(2, keepdim=True) > 0  # a window without a valid sample has 0 everywhere, or a ninth
+    torch.testing.assert_close(torch.where(some, found.double(), 0), expected, rtol=1e-5, atol=1e-5)
+    before = model(depth, guide, valid).depth
+    assert model.sharpened(1)(depth, guide, valid).depth.equal(before), "1 is the network as it was trained"
+    assert model(depth, guide, valid).depth.equal(before), "the network itself stays"
+    assert not model.sharpened(3)(depth, guide, valid).depth.equal(before)
+
+
+@pytest.mark.parametrize(("options", "named"), [(PAPER, "carry=False"), (PLAIN, "upsampler='bilinear'")])
+def test_only_filters_that_carry_the_depth_can_be_sharper(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match="sharpness needs a network whose filters carry the depth.*" + named):
+        network(4, **options).sharpened(2)

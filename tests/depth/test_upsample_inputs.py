@@ -168,6 +168,23 @@ def test_the_best_quality_is_the_average_with_the_maps_transposed(tile: int | No
     assert np.abs(one - other).max() > 0.05
 
 
+@pytest.mark.parametrize("factor", [4, 8])
+def test_sharper_filters_leave_fewer_pixels_between_two_surfaces(factor: int) -> None:
+    """A step of depth and grey at random places, with the weights of the package."""
+    rng = np.random.default_rng(0)
+    edge = 100 + rng.integers(-8, 9, 160).repeat(2)[:160]
+    near = np.arange(200)[None] < edge[:, None]
+    guide = np.where(near[..., None], 60, 190) + rng.integers(-30, 31, (160, 200, 3))
+    depth = np.where(near, 1.0, 2.0)[(factor - 1) // 2 :: factor, (factor - 1) // 2 :: factor]
+    between = []
+    for sharpness in (0.5, 1, 2, 4):
+        result = upsample(depth, guide.astype(np.uint8), offset=(factor - 1) // 2, sharpness=sharpness)
+        assert result.min() >= 1 and result.max() <= 2
+        between.append(((result > 1.1) & (result < 1.9)).mean())
+    assert between[0] > between[1] > between[2] > between[3] > 0
+    assert between[3] < 0.7 * between[1]
+
+
 @pytest.mark.parametrize(
     ("offset", "down", "up"), [(1.5, 1, 2), (1, 1, 1), (1.4, 1, 1), (0.6, 1, 1), (-0.5, -1, 0), (2.5, 2, 3)]
 )

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from ddfnet.arguments import positive_int
+from ddfnet.arguments import positive_float, positive_int
 from ddfnet.tasks.evaluation import EvaluationTable
 from ddfnet.tasks.registry import Evaluation, TaskSpec, Training
 
@@ -69,6 +69,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--probe",
         action="store_true",
         help="also each --checkpoint on one view alone, with its guide moved away, and without features",
+    )
+    parser.add_argument(
+        "--sharpness",
+        nargs="+",
+        type=positive_float,
+        default=[],
+        metavar="N",
+        help="also each network, or the package's own, with its filters so sharp (see ddfnet upsample --help)",
     )
     parser.add_argument(
         "--repeats", type=positive_int, default=1, metavar="N", help="calls, of which the fastest is the time"

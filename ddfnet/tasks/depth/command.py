@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> Iterator[EvaluationTable]:
     names = _method_names(options)
     functions = beside.load(options.beside)
     networks = _networks(options.checkpoint, names)
-    methods = {**_methods(names, networks, options.probe), **functions}
+    methods = {**_methods(names, networks, options.probe, options.sharpness), **functions}
     facts = {"protocol": options.protocol, "data": data, "networks": [own.as_dict() for own in networks]}
     for name in options.data:
         scenes = _scenes(name, options)
@@ -109,16 +109,27 @@ def _labels(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[str]:
     return short_names(checkpoints, METHODS)
 
 
-def _methods(names: Sequence[str], networks: Sequence[_Network], probe: bool) -> dict[str, Method]:
+def _methods(
+    names: Sequence[str], networks: Sequence[_Network], probe: bool, sharpness: Sequence[float]
+) -> dict[str, Method]:
 
     chosen = {name: baselines.METHODS[name] for name in names}
+    if "ddfnet" in names:
+        chosen.update({_sharp("ddfnet", each): baselines.ddfnet(sharpness=each) for each in sharpness})
     for own in networks:
+        if sharpness and not own.network.carries_depth:
+            raise UserError(f"--sharpness is for networks whose filters carry the depth, {own.file} has none")
         chosen[own.name] = baselines.ddfnet(own.network)
+        chosen.update({_sharp(own.name, each): baselines.ddfnet(own.network, sharpness=each) for each in sharpness})
         if probe:
             chosen[f"{own.name}, one view"] = baselines.ddfnet(own.network, quality="fast")
             chosen[f"{own.name}, guide moved"] = probes.with_moved_guide(own.network)
             chosen[f"{own.name}, no features"] = probes.without_features(own.network)
     return chosen
+
+
+def _sharp(name: str, sharpness: float) -> str:
+    return f"{name}, sharpness {sharpness:g}"
 
 
 def _scenes(name: str, options: argparse.Namespace) -> Sequence[Scene]:
