@@ -120,7 +120,7 @@ def upsample_depth(
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6; see `ddfnet.depth.network`.
     """
     if not isinstance(depth, Tensor):
-        options = {"samples": samples, "model": model, "tile": tile, "fill": fill, "quality": quality}
+        options: dict[str, Any] = {"samples": samples, "model": model, "tile": tile, "fill": fill, "quality": quality}
         options["sharpness"] = sharpness
         return _upsample_arrays(depth, guide, valid=valid, ratio=ratio, offset=offset, **options)
     _check(depth, guide, valid, tile)
