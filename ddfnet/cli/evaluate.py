@@ -33,7 +33,10 @@ def add(commands: Any) -> None:
                 "--threads", type=positive_int, metavar="N", help=f"threads of {evaluation.thread_libraries}"
             )
             own.add_argument(
-                "--json", type=Path, metavar="FILE", help="write all rows, with command, machine and commit"
+                "--json",
+                type=Path,
+                metavar="FILE",
+                help="write all rows, with command, machine and commit, after each table",
             )
             own.set_defaults(run=run, task=spec)
 
@@ -54,10 +57,10 @@ def run(options: argparse.Namespace) -> int:
         for table in spec.evaluation.run(options):
             print("\n" * bool(tables) + table.text, flush=True)
             tables.append(table)
+            if options.json is not None:  # after each table: a run of hours may be interrupted
+                _write(options.json, tables)
     except ValueError as error:  # DataError among them
         raise UserError(" ".join(str(error).split())) from None
-    if options.json is not None:
-        _write(options.json, tables)
     return 0
 
 

@@ -310,6 +310,18 @@ def test_functions_that_fail(pairs: Path, mine: Path, fails: Fails) -> None:
         assert line.startswith(f"ddfnet: error: {mine}:{name}: 0: {reason}")
 
 
+def test_what_was_measured_before_a_failure_is_written(pairs: Path, mine: Path, tmp_path: Path, fails: Fails) -> None:
+    results = tmp_path / "results.json"
+    mine.write_text(
+        "def small(low, guide, factor):\n"
+        "    assert factor < 8\n"
+        "    return low.repeat(factor, 0).repeat(factor, 1)[:guide.shape[0], :guide.shape[1]]\n"
+    )
+    options = ("--factor", "2", "4", "8", "--methods", "--beside", f"{mine}:small", "--json", results)
+    fails(1, *evaluate("--data", pairs, *options))
+    assert {row["factor"] for row in json.loads(results.read_text())["rows"]} == {2, 4}
+
+
 def test_functions_that_there_are_not(pairs: Path, mine: Path, tmp_path: Path, fails: Fails) -> None:
     for name, reason in (
         (f"{mine}:missing", f"--beside {mine}:missing: a function missing is required in {mine}, there is none"),

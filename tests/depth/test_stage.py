@@ -184,7 +184,7 @@ def test_autocast_keeps_a_constant() -> None:
 
 
 def test_sharper_filters_are_the_power_of_the_filters() -> None:
-    model, (depth, guide, valid) = network(2), maps(2, valid=0.7)  # of one stage: those after it have other inputs
+    model, (depth, guide, valid) = network(2), maps(2, valid=0.7)  # one stage: the next one has other inputs
     stage, sharp = model.stages[0], model.sharpened(3).stages[0]
     trunk, mask = torch.rand(2, 8, *depth.shape[2:]), valid.float()
     with torch.no_grad():
