@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ddfnet.export.inputs import Inputs, images, sample_inputs
-from ddfnet.family import CARAFE
+from ddfnet.family import CARAFE, DySample
 from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm
 from ddfnet.ops import ddf, ddf_upsample
 from ddfnet.pretrained import Header, header_of, load_with_header, reading_weights
@@ -97,6 +97,7 @@ LAYERS: dict[str, Callable[[], Subject]] = {
     "DDFUpsample2d": _layer(lambda: DDFUpsample2d(32)),
     "DDFUpsample2d-guide": _guided_layer,
     "CARAFE": _layer(lambda: CARAFE(32)),
+    "DySample": _layer(lambda: DySample(32)),
 }
 """Small examples of each, with random weights."""
 

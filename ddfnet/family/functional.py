@@ -14,7 +14,7 @@ from ddfnet.family.taps import tap_views, window_geometry
 from ddfnet.nn.upsample import to_subpixel_major
 from ddfnet.ops import ddf, ddf_upsample
 from ddfnet.ops.checks import check_dense
-from ddfnet.ops.geometry import Geometry, Pair, odd_pair, pair
+from ddfnet.ops.geometry import Geometry, Pair, accumulate_dtype, is_channels_last, odd_pair, pair
 from ddfnet.ops.recording import recordable
 
 _GROUPS_AT_ONCE = 16  # a few megabytes of taps on maps of 100x152
@@ -61,6 +61,65 @@ def carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int = 
         scale_factor=scale_factor,
         kernel_size=kernel_size,
     )
+
+
+@recordable
+def dysample(x: Tensor, offset: Tensor, scale_factor: int = 2) -> Tensor:
+    r"""Upsample by point samples: each output pixel is the map, interpolated bilinearly, at a place of its own.
+
+    .. math::
+        out[n,c,Y,X] = x\bigl[n,\,c,\ \tfrac{Y + 1/2}{s} - \tfrac12 + \Delta_y,\
+        \tfrac{X + 1/2}{s} - \tfrac12 + \Delta_x\bigr], \qquad
+        \Delta_{x,y} = offset[n,\ (0 \text{ or } 1)\,G s^2 + g(c)\,s^2 + i s + j,\ y,\ x]
+
+    with :math:`Y = y s + i`, :math:`X = x s + j`. A place off the map is moved to the nearest one on it. Where all
+    offsets are 0 it is ``F.interpolate(x, scale_factor=s, mode="bilinear")``.
+
+    Args:
+        x: (N, C, H, W).
+        offset: (N, 2*G*s*s, H, W), in pixels of x, those along x first. G groups, each for C/G channels in a row, are
+            read off the shape. Places are computed in float32 or better, whatever its dtype is.
+        scale_factor: s, from 1 on.
+
+    Returns:
+        (N, C, s*H, s*W), in the dtype and the memory format of x. It has gradients and their gradients; the derivatives
+        of forward mode (``torch.func.jvp``) are missing in torch's ``grid_sample``.
+
+    Raises:
+        ValueError: offsets of another shape, groups that do not divide C; TypeError: not dense tensors.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.family import dysample
+        >>> dysample(torch.randn(2, 8, 8, 10), torch.randn(2, 2 * 4 * 4, 8, 10)).shape  # four groups
+        torch.Size([2, 8, 16, 20])
+
+    Source: Liu et al., Learning to Upsample by Learning to Sample, ICCV 2023, section 3.1; the order of the channels is
+    its code's.
+    """
+    n, c, height, width = _shape("x", x)
+    s = scale_factor
+    given = _shape("offset", offset)
+    c, channels = _fixed((c, given[1]))
+    groups = channels // (2 * s * s)
+    if given != (n, max(2 * groups * s * s, 1), height, width):
+        raise ValueError(f"offset must be (N, 2*G*s*s, H, W) with s = {s} for x {tuple(x.shape)}, got {given}")
+    if c % groups:
+        raise ValueError(f"the {groups} groups of offset must divide the {c} channels of x")
+    dtype = accumulate_dtype(x.dtype)
+    # Not by pixel_shuffle, whose gradient raises for an empty batch in torch 2.14.1.
+    along = offset.to(dtype).unflatten(1, (2, groups, s, s)).permute(1, 0, 2, 5, 3, 6, 4)
+    along_x, along_y = along.reshape(2, n * groups, s * height, s * width).unbind()
+    # grid_sample counts from -1, the outer side of the first pixel, to 1. The sum comes last: of places that are a view
+    # Inductor (torch 2.14.1) cannot tell the order of strides with symbols, in the training of two such layers.
+    middles = [torch.arange(s * length, dtype=dtype, device=x.device) + 0.5 for length in (height, width)]
+    rows, columns = (own * (2 / (s * length)) - 1 for own, length in zip(middles, (height, width), strict=True))
+    centers = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)
+    places = torch.stack([along_x * (2 / width), along_y * (2 / height)], -1) + centers
+    maps = x.to(dtype).reshape(n * groups, c // groups, height, width)
+    sampled = F.grid_sample(maps, places, "bilinear", "border", align_corners=False)
+    sampled = sampled.reshape(n, c, s * height, s * width).to(x.dtype)
+    return sampled.contiguous(memory_format=torch.channels_last) if is_channels_last(x) else sampled
 
 
 @recordable

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddfnet.family.functional import involution
+from ddfnet.arguments import check_choice
+from ddfnet.family.functional import dysample, involution
 from ddfnet.family.taps import tap_views, window_geometry
 from ddfnet.nn.branches import TapSoftmax, check_map
 from ddfnet.nn.starts import with_start
@@ -123,6 +124,101 @@ def _start_encode(conv: nn.Conv2d) -> None:
     """Initialize a convolution so that all filters are nearly averages."""
     nn.init.normal_(conv.weight, std=1e-3)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+
+class DySample(nn.Module):
+    r"""Upsampling by learnt point samples: each output pixel says where on the map it is interpolated.
+
+    .. math::
+        y = \mathrm{dysample}(x, \Delta), \qquad \Delta = \tfrac14\,(W x + b) \quad \text{or} \quad
+        \Delta = \tfrac12\, \sigma(W_s\, x) \odot (W x + b)
+
+    with 1x1 convolutions; see `ddfnet.family.dysample`. It begins nearly as bilinear interpolation.
+
+    Args:
+        channels: C of the input (N, C, H, W).
+        scale: s, from 1 on.
+        style: ``"lp"``, offsets predicted at the input's size; ``"pl"``, from the pixels shuffled to the output's size,
+            which has fewer parameters and needs C to be divided by s*s.
+        groups: groups of channels that share their places; divides C.
+        dyscope: second form, in which how far a place may move depends on the map (DySample+).
+        device: device of the parameters.
+        dtype: dtype of the parameters.
+
+    ``load_state_dict`` takes the weights of the authors' ``DySample``, whose arguments these are.
+
+    Returns:
+        (N, C, s*H, s*W).
+
+    Raises:
+        ValueError: a wrong option; an input of another shape.
+        TypeError: an input that is not a tensor.
+
+    Example:
+        >>> import torch
+        >>> from ddfnet.family import DySample
+        >>> DySample(32)(torch.randn(2, 32, 8, 10)).shape
+        torch.Size([2, 32, 16, 20])
+
+    Source: Liu et al., Learning to Upsample by Learning to Sample, ICCV 2023, section 3.2.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        scale: int = 2,
+        style: str = "lp",
+        groups: int = 4,
+        dyscope: bool = False,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("style", style, ("lp", "pl"))
+        for name, value in (("scale", scale), ("channels", channels)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if groups < 1 or channels % groups:
+            raise ValueError(f"groups must divide channels, got {groups=} and {channels=}")
+        if style == "pl" and channels % scale**2:
+            raise ValueError(f"style='pl' needs channels that scale*scale divides, got {scale=} and {channels=}")
+        self.channels, self.scale, self.style, self.groups = int(channels), int(scale), style, int(groups)
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        pixels = scale**2
+        sizes = (channels, 2 * groups * pixels) if style == "lp" else (channels // pixels, 2 * groups)
+        self.offset = with_start(nn.Conv2d(*sizes, 1, **factory), _start_encode)
+        self.scope = with_start(nn.Conv2d(*sizes, 1, bias=False, **factory), _start_scope) if dyscope else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_map("the input of DySample", x, self.channels)
+        shuffled = _shuffle(x, self.scale) if self.style == "pl" else x
+        offset = self.offset(shuffled)
+        offset = offset / 4 if self.scope is None else offset * self.scope(shuffled).sigmoid() / 2
+        if self.style == "pl":
+            offset = _unshuffle(offset, self.scale)
+        return dysample(x, offset, self.scale).to(offset.dtype)  # a half type under autocast
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        state_dict.pop(f"{prefix}init_pos", None)  # the authors' places without offsets, which follow from the scale
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, scale={self.scale}, style={self.style!r}, groups={self.groups}"
+
+
+def _shuffle(x: Tensor, scale: int) -> Tensor:
+    """Return ``F.pixel_shuffle(x, scale)``, whose gradient raises for an empty batch in torch 2.14.1."""
+    return x.unflatten(1, (-1, scale, scale)).permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
+
+
+def _unshuffle(x: Tensor, scale: int) -> Tensor:
+    """Return ``F.pixel_unshuffle(x, scale)``, likewise."""
+    return x.unflatten(3, (-1, scale)).unflatten(2, (-1, scale)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+
+
+def _start_scope(conv: nn.Conv2d) -> None:
+    nn.init.zeros_(conv.weight)
 
 
 class _ConvModule(nn.Module):

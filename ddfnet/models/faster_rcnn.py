@@ -63,8 +63,8 @@ class Detector(FasterRCNN, PretrainedMixin):
     Args:
         classes: names of the classes; labels count them from 1 on, because 0 is the background.
         backbone: network of timm: ``"resnet50.tv_in1k"``, ``"mobilenetv3_small_100"``, ``"ddf_mul_resnet50"`` ...
-        upsampler: ``"nearest"``, ``"bilinear"``, ``"deconv"``, ``"pixelshuffle"``, ``"carafe"``, ``"ddf"`` or another
-            registered one, see `ddfnet.models.upsamplers.upsampler`.
+        upsampler: ``"nearest"``, ``"bilinear"``, ``"deconv"``, ``"pixelshuffle"``, ``"carafe"``, ``"dysample"``,
+            ``"ddf"`` or another registered one, see `ddfnet.models.upsamplers.upsampler`.
         width: channels of the pyramid.
         head_width: channels of the two layers that see each box.
         min_size: length of an image's shorter side after scaling, in pixels; training draws from several.

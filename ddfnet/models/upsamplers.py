@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from ddfnet.family import CARAFE
+from ddfnet.family import CARAFE, DySample
 from ddfnet.nn import DDFUpsample2d
 from ddfnet.nn.starts import with_start
 
@@ -46,6 +46,7 @@ UPSAMPLERS: dict[str, Upsampler] = {
     "deconv": _deconv,
     "pixelshuffle": _pixelshuffle,
     "carafe": _carafe,
+    "dysample": DySample,
     "ddf": DDFUpsample2d,
 }
 """Upsamplers by name. A new one needs its line here, or `register_upsampler` in a file of its own."""
@@ -85,7 +86,8 @@ def upsampler(name: str, channels: int) -> nn.Module:
     Args:
         name: any of `UPSAMPLERS`. ``"nearest"`` and ``"bilinear"`` have no parameters; ``"deconv"`` is a transposed 3x3
             convolution of stride 2; ``"pixelshuffle"`` a 3x3 convolution to 4C channels, which are shuffled;
-            ``"carafe"`` is `CARAFE` with C/4 channels between its convolutions; ``"ddf"`` is `DDFUpsample2d`.
+            ``"carafe"`` is `CARAFE` with C/4 channels between its convolutions; ``"dysample"`` is `DySample`, for
+            channels that four divides; ``"ddf"`` is `DDFUpsample2d`.
         channels: C.
 
     Raises:

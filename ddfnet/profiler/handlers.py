@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddfnet.compat import DDFPack, DDFUpPack
-from ddfnet.family import CARAFE, JBU, Involution
+from ddfnet.family import CARAFE, JBU, DySample, Involution
 from ddfnet.nn import DDF2d, DDFUpsample2d, FusedDDF2d
 
 __all__ = ["FVCORE", "PTFLOPS", "THOP"]
@@ -80,7 +80,8 @@ _LAYERS: dict[type[nn.Module], Callable[..., int]] = {
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
     **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _convolution),
     nn.Linear: _linear,
-    **dict.fromkeys((DDF2d, FusedDDF2d, DDFUpsample2d, DDFPack, DDFUpPack, CARAFE, Involution, JBU), _ddf_layer),
+    **dict.fromkeys((DDF2d, FusedDDF2d, DDFUpsample2d, DDFPack, DDFUpPack), _ddf_layer),
+    **dict.fromkeys((CARAFE, DySample, Involution, JBU), _ddf_layer),
     **dict.fromkeys((nn.BatchNorm2d, nn.ReLU, nn.AdaptiveAvgPool2d, nn.MaxPool2d, nn.AvgPool2d), _nothing),
     **dict.fromkeys((nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d), _nothing),
 }
@@ -110,7 +111,7 @@ FVCORE: dict[str, Callable[..., int]] = {
     "ddfnet::ddf": _fvcore_operator,
     # Zero; None would leave its own rule in place.
     **dict.fromkeys(("aten::batch_norm", "aten::adaptive_avg_pool2d"), _nothing),
-    **dict.fromkeys(("aten::upsample_nearest2d", "aten::upsample_bilinear2d"), _nothing),
+    **dict.fromkeys(("aten::upsample_nearest2d", "aten::upsample_bilinear2d", "aten::grid_sampler"), _nothing),
 }
 """Handlers for ``set_op_handle(**FVCORE)`` of ``fvcore.nn.FlopCountAnalysis``."""
 PTFLOPS: dict[type[nn.Module], Callable[..., None]] = {kind: _ptflops_hook(macs) for kind, macs in _LAYERS.items()}

@@ -56,6 +56,42 @@ def test_carafe(k, groups, s):
     )
 
 
+@pytest.mark.parametrize(("groups", "s"), [(1, 2), (2, 2), (2, 3), (4, 1)])
+def test_dysample(groups, s):
+    def loops(x, offset):
+        height, width = x.shape[2:]
+
+        def value(n, c, y, z):
+            """Interpolate between four pixels, at the nearest place on the map."""
+            y, z = y.clamp(0, height - 1), z.clamp(0, width - 1)
+            y0, z0 = min(int(y), height - 2), min(int(z), width - 2)
+            (a, b), (d, e) = x[n, c, y0 : y0 + 2, z0 : z0 + 2]
+            upper, lower = a + (b - a) * (z - z0), d + (e - d) * (z - z0)
+            return upper + (lower - upper) * (y - y0)
+
+        def pixel(big_y, big_z):
+            y, i, z, j = *divmod(big_y, s), *divmod(big_z, s)
+            each = []
+            for n, c in itertools.product(range(2), range(4)):
+                first = (c // (4 // groups)) * s * s + i * s + j
+                along_x, along_y = (offset[n, axis * groups * s * s + first, y, z] for axis in (0, 1))
+                each.append(value(n, c, (big_y + 0.5) / s - 0.5 + along_y, (big_z + 0.5) / s - 0.5 + along_x))
+            return torch.stack(each).reshape(2, 4)
+
+        return grid(pixel, s * height, s * width)
+
+    agree(lambda x, o: family.dysample(x, o, s), loops, randn(2, 4, 3, 5), randn(2, 2 * groups * s * s, 3, 5))
+
+
+def test_dysample_without_offsets_is_bilinear_interpolation():
+    x = torch.randn(2, 4, 5, 300)
+    expected = F.interpolate(x, scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(family.dysample(x, torch.zeros(2, 8, 5, 300)), expected, rtol=1e-4, atol=1e-4)
+    half = family.dysample(x.bfloat16(), torch.zeros(2, 8, 5, 300).bfloat16())
+    # Places in bfloat16 would be whole pixels from 128 on.
+    torch.testing.assert_close(half.float(), expected, rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
 def test_involution(stride, dilation):
     def loops(x, weight):
@@ -231,6 +267,7 @@ def test_local_mean(k, stride):
 
 OPERATORS = {
     "carafe": (lambda x, masks: family.carafe(x, masks, 3), (1, 2, 2, 3), (1, 9, 4, 6)),
+    "dysample": (family.dysample, (1, 2, 2, 3), (1, 8, 2, 3)),
     "involution": (lambda x, weight: family.involution(x, weight, 3), (1, 2, 3, 2), (1, 9, 3, 2)),
     "adaptive_conv": (family.adaptive_conv, (1, 2, 4, 3), (1, 2, 2, 3, 2)),
     "joint_bilateral": (lambda x, guide: family.joint_bilateral(x, guide, 3), (1, 2, 2, 3), (1, 2, 2, 3)),
@@ -271,6 +308,7 @@ def test_dtypes_and_memory_formats_pass_through():
         family.joint_bilateral(x, guide, 3),
         family.local_softmax(x, x, 3),
         family.carafe(x, torch.randn(2, 9, 12, 16).bfloat16(), 3),
+        family.dysample(x, torch.randn(2, 16, 6, 8).bfloat16()),
     ):
         assert y.dtype == torch.bfloat16 and y.isfinite().all()
         assert y.is_contiguous(memory_format=torch.channels_last)
@@ -285,6 +323,16 @@ X = torch.randn(2, 4, 6, 8)
         (
             lambda: family.carafe(X, torch.randn(2, 25, 6, 8), 5),
             r"masks must be .* = \(2, 25, 12, 16\), got \(2, 25, 6, 8\)",
+        ),
+        (
+            lambda: family.dysample(X, torch.randn(2, 12, 6, 8)),
+            r"offset must be \(N, 2\*G\*s\*s, H, W\) with s = 2 for x \(2, 4, 6, 8\), got \(2, 12, 6, 8\)",
+        ),
+        (lambda: family.dysample(X, torch.randn(2, 8, 8, 6)), r"offset must be .*, got \(2, 8, 8, 6\)"),
+        (lambda: family.dysample(X, torch.randn(1, 8, 6, 8)), r"offset must be .*, got \(1, 8, 6, 8\)"),
+        (
+            lambda: family.dysample(X, torch.randn(2, 24, 6, 8)),
+            "the 3 groups of offset must divide the 4 channels",
         ),
         (lambda: family.adaptive_conv(X, X), r"filters must be \(N, H, W, kH, kW\), got \(2, 4, 6, 8\)"),
         (lambda: family.joint_bilateral(X, torch.randn(2, 3, 9, 8), 3), r"larger by a whole factor, got \(9, 8\)"),
@@ -327,6 +375,7 @@ def test_no_tensors():
     nested = torch.nested.nested_tensor(list(X))
     for call in (
         lambda: family.carafe(nested, X, 3),
+        lambda: family.dysample(X, nested),
         lambda: family.pac(X, nested, torch.randn(4, 1, 3, 3)),
         lambda: family.adaptive_conv(X, nested),
         lambda: family.kernel_prediction(nested, X, 3),

@@ -61,6 +61,38 @@ def test_carafe_of_mmcv(groups, scale, kernel, dilation):
     torch.testing.assert_close(layer(x), expected)
 
 
+@pytest.mark.parametrize("dyscope", [False, True])
+@pytest.mark.parametrize(("style", "scale"), [("lp", 2), ("lp", 3), ("pl", 2)])
+def test_dysample_of_its_authors(style, scale, dyscope):
+    """With their steps written out; init_pos is their places of the sub-pixels, along x first."""
+    layer = randomised(family.DySample(16, scale, style, 2, dyscope))
+    at = (torch.arange(scale).double() - (scale - 1) / 2) / scale
+    init_pos = torch.stack([at.expand(scale, scale), at[:, None].expand(scale, scale)])[:, None]
+    init_pos = init_pos.expand(2, 2, scale, scale).reshape(1, -1, 1, 1)
+    state = {**layer.state_dict(), "init_pos": init_pos}
+    assert set(state) == {"offset.weight", "offset.bias", "init_pos", *(("scope.weight",) if dyscope else ())}
+    again = family.DySample(16, scale, style, 2, dyscope).double()
+    again.load_state_dict(state)
+    x = torch.randn(2, 16, 5, 6, dtype=torch.double)
+    seen = F.pixel_shuffle(x, scale) if style == "pl" else x
+    offset = layer.offset(seen) * (layer.scope(seen).sigmoid() * 0.5 if dyscope else 0.25)
+    if style == "pl":
+        offset = F.pixel_unshuffle(offset, scale)
+    middle = torch.stack(torch.meshgrid(torch.arange(6) + 0.5, torch.arange(5) + 0.5, indexing="xy"))
+    places = (offset + init_pos).unflatten(1, (2, -1)) + middle[None, :, None]
+    places = F.pixel_shuffle(places.flatten(1, 2), scale).unflatten(1, (2, 2)).permute(0, 2, 3, 4, 1).flatten(0, 1)
+    places = places * 2 / torch.tensor([6, 5]) - 1
+    expected = F.grid_sample(x.reshape(4, 8, 5, 6), places, "bilinear", "border", align_corners=False)
+    torch.testing.assert_close(again(x), expected.reshape(2, 16, 5 * scale, 6 * scale))
+
+
+def test_dysample_begins_nearly_as_bilinear_interpolation():
+    x = torch.randn(2, 16, 5, 6)
+    expected = F.interpolate(x, scale_factor=2, mode="bilinear")
+    for dyscope in (False, True):
+        torch.testing.assert_close(family.DySample(16, dyscope=dyscope)(x), expected, rtol=0, atol=0.02)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_involution(stride):
     layer = randomised(family.Involution(32, 7, stride))
@@ -113,6 +145,7 @@ def test_they_learn():
     x, guide = torch.randn(2, 16, 8, 8), torch.rand(2, 3, 16, 16)
     for layer, arguments in (
         (family.CARAFE(16), (x,)),
+        (family.DySample(16, dyscope=True), (x,)),
         (family.Involution(16, 3, 1), (x,)),
         (family.JBU(3, 16, 4), (x, guide)),
     ):
@@ -129,6 +162,14 @@ X = torch.randn(1, 8, 8, 8)
         (lambda: family.CARAFE(8, up_group=3), "divide"),
         (lambda: family.CARAFE(8, up_kernel=4), "^up_kernel must be odd, .* got 4"),
         (lambda: family.CARAFE(8, encoder_kernel=2), "^encoder_kernel must be odd, .* got 2"),
+        (lambda: family.DySample(6), "groups must divide channels, got groups=4 and channels=6"),
+        (lambda: family.DySample(8, 0), "scale must be at least 1, got 0"),
+        (lambda: family.DySample(8, style="pp"), "style must be 'lp' or 'pl', got 'pp'"),
+        (
+            lambda: family.DySample(12, 3, "pl"),
+            "style='pl' needs channels that .* divides, got scale=3 and",
+        ),
+        (lambda: family.DySample(8)(X[:, :4]), r"the input of DySample must be \(N, C, H, W\) with C = 8"),
         (lambda: family.Involution(16, 4, 1), "^kernel_size must be odd, .* got 4"),
         (lambda: family.Involution(16, 3, 0), "^stride must be at least 1, got 0"),
         (lambda: family.JBU(3, 8, 4)(X, torch.rand(1, 4, 8, 8)), r"the guide of JBU must be .* with C = 3, got \(1, 4"),
@@ -163,11 +204,12 @@ def test_no_tensors():
     "build",
     [
         lambda: family.CARAFE(8, up_group=2),
+        lambda: family.DySample(8, dyscope=True),
         lambda: family.Involution(32, 3, stride=2),
         lambda: family.JBU(3, 8, 4),
         lambda: family.JBUStack(8),
     ],
-    ids=["CARAFE", "Involution", "JBU", "JBUStack"],
+    ids=["CARAFE", "DySample", "Involution", "JBU", "JBUStack"],
 )
 def test_memory_from_the_meta_device_gets_the_constructors_values(build):
     check_reset(build)

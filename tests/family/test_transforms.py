@@ -21,6 +21,7 @@ def enlarged(n, h, w, channels, guide, scale=2):
 # A function, and its inputs for a batch and a size.
 OPERATORS = {
     "carafe": (lambda x, m: family.carafe(x, m, 3, 2), lambda *s: enlarged(*s, 4, 18)),
+    "dysample": (family.dysample, lambda *s: maps(*s, 4, 16)),
     "involution": (lambda x, w: family.involution(x, w, 3), lambda *s: maps(*s, 4, 18)),
     "adaptive_conv": (
         family.adaptive_conv,
@@ -46,6 +47,7 @@ OPERATORS = {
 }
 LAYERS = {
     "CARAFE": (lambda: family.CARAFE(4, compressed_channels=4, up_kernel=3), lambda *s: maps(*s, 4)),
+    "DySample": (lambda: family.DySample(8, dyscope=True), lambda *s: maps(*s, 8)),
     "Involution": (lambda: family.Involution(8, 3, 2, group_channels=4, reduction=2), lambda *s: maps(*s, 8)),
     "JBU": (lambda: family.JBU(3, 4, 4, radius=1), lambda *s: enlarged(*s, 4, 3)),
     "JBUStack": (lambda: family.JBUStack(4), lambda *s: enlarged(*s, 4, 3, 16)),
@@ -71,7 +73,7 @@ def test_a_trace_serves_other_sizes(name):
 
 
 # Without JBUStack, four JBUs in a row: lowering them in one graph takes Inductor a quarter of an hour.
-@pytest.mark.parametrize("name", [*OPERATORS, "CARAFE", "Involution", "JBU"])
+@pytest.mark.parametrize("name", [*OPERATORS, "CARAFE", "DySample", "Involution", "JBU"])
 def test_compiled_training_has_symbols_for_sizes(name):
     # The formats differ in the views of a norm, which operators do not have; their graphs are the largest.
     check_training_is_lowered(*build(name), both_formats=name not in OPERATORS)

@@ -65,13 +65,13 @@ def test_a_registered_upsampler_is_in_the_detector() -> None:
 
 
 def test_no_such_upsampler() -> None:
-    expected = "upsampler must be one of 'nearest', 'bilinear', 'deconv', 'pixelshuffle', 'carafe', 'ddf', got 'magic'"
+    expected = f"upsampler must be one of {', '.join(map(repr, UPSAMPLERS))}, got 'magic'"
     with pytest.raises(ValueError, match=expected):
         upsampler("magic", 8)
 
 
 @pytest.mark.parametrize("from_pooled", [False, True])
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", UPSAMPLERS)
 def test_the_cost_is_that_of_its_parts(name: str, from_pooled: bool) -> None:
     """Count every product per pixel of the smaller map, which becomes four."""
     levels = 4 if from_pooled else 3
@@ -82,6 +82,7 @@ def test_the_cost_is_that_of_its_parts(name: str, from_pooled: bool) -> None:
         "deconv": 9 * CHANNELS**2,
         "pixelshuffle": 9 * CHANNELS * 4 * CHANNELS,
         "carafe": CHANNELS * 64 + 9 * 64 * 100 + 4 * 25 * CHANNELS,
+        "dysample": CHANNELS * 2 * 4 * 4 + 4 * CHANNELS,  # two offsets for each of 4 groups and 4 pixels; one per value
         # The depthwise convolution, the 1x1 convolution to 4 filters of 9 taps, and 1.5 per tap with both filters.
         "ddf": 9 * CHANNELS + CHANNELS * 36 + 3 * 4 * 9 * CHANNELS // 2,
     }

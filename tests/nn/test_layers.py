@@ -11,13 +11,15 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.export import Dim
 
-from ddfnet.family import CARAFE
+from ddfnet.family import CARAFE, DySample
 from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FilterNorm
 from tests.inductor import check_training_is_lowered
 
 # Options for the constructor, and the channels of the inputs; the second input of a layer is a guide thrice the size.
 CASES = {
     "CARAFE": (CARAFE, (8,), {"up_group": 2, "up_kernel": 3, "compressed_channels": 4}, (8,)),
+    "DySample": (DySample, (8,), {"dyscope": True}, (8,)),
+    "DySample pl": (DySample, (8, 2, "pl", 2), {}, (8,)),
     "DDF2d": (DDF2d, (8,), {}, (8,)),
     "DDF2d softmax add": (DDF2d, (8,), {"heads": 2, "stride": 2, "norm": "softmax", "combine": "add"}, (8,)),
     "DDF2d batch even": (DDF2d, (8, 4), {"padding": 0, "norm": "batch"}, (8,)),
@@ -190,6 +192,10 @@ def test_functional_transformations(case):
         torch.testing.assert_close(whole[name], parameter.grad, rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(each[name].sum(0), parameter.grad, rtol=1e-3, atol=1e-2)
 
+    if isinstance(case.layer, DySample):
+        with pytest.raises(NotImplementedError, match="forward AD with grid_sampler_2d"):
+            torch.func.jvp(case.layer, inputs, inputs)
+        return
     layer = case.layer.double()
     inputs = tuple(x.double() for x in inputs)
     directions = tuple(torch.randn_like(x) for x in inputs)

@@ -28,6 +28,8 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "FusedDDF2d": lambda: FusedDDF2d(DDF2d(CHANNELS), torch.rand(CHANNELS), torch.rand(CHANNELS), relu=True),
     "FilterNorm": lambda: FilterNorm(2, 2, "spatial", learn_shift=True),
     "CARAFE": lambda: family.CARAFE(CHANNELS),
+    "DySample": lambda: family.DySample(CHANNELS),
+    "DySample of other options": lambda: family.DySample(CHANNELS, style="pl", groups=2, dyscope=True),
     "Involution": lambda: family.Involution(CHANNELS, 3, 2, group_channels=4),
     "DDFPack": lambda: compat.DDFPack(CHANNELS, stride=2),
     "DDFUpPack": lambda: compat.DDFUpPack(CHANNELS),
@@ -41,6 +43,7 @@ GUIDED: dict[str, Callable[[], nn.Module]] = {
 }
 FUNCTIONS: dict[str, tuple[Callable[..., Tensor], Callable[[int, int], list[tuple[int, ...]]]]] = {
     "carafe": (lambda x, m: family.carafe(x, m, 5), lambda h, w: [(2, 8, h, w), (2, 25, 2 * h, 2 * w)]),
+    "dysample": (lambda x, o: family.dysample(x, o), lambda h, w: [(2, 8, h, w), (2, 32, h, w)]),
     "involution": (lambda x, f: family.involution(x, f, 3), lambda h, w: [(2, 8, h, w), (2, 18, h, w)]),
     "adaptive_conv": (
         lambda x, f: family.adaptive_conv(x, f),

@@ -11,7 +11,7 @@ import timm
 
 import ddfnet.models  # noqa: F401
 from ddfnet.compat import DDFPack, DDFUpPack
-from ddfnet.family import CARAFE, JBU, Involution
+from ddfnet.family import CARAFE, JBU, DySample, Involution
 from ddfnet.models.upsamplers import UPSAMPLERS
 from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FusedDDF2d
 from ddfnet.profiler import estimate, handlers
@@ -89,6 +89,7 @@ EXPECTED = {
     "deconv": H * W * C * C * 9,
     "pixelshuffle": H * W * C * 4 * C * 9,
     "carafe": H * W * (C * C // 4 + C // 4 * 4 * 25 * 9) + 4 * H * W * C * 25,
+    "dysample": H * W * C * 2 * 4 * 4,
     # The depthwise convolution, the spatial filters, the filtering, the bottlenecks of the channel filters.
     "ddf": H * W * (9 * C + C * 4 * 9) + 4 * H * W * C * 9 * 1.5 + 4 * (C * WIDTH + WIDTH * C * 9),
 }
@@ -123,6 +124,7 @@ LAYERS = {
     "DDFPack": (lambda: DDFPack(C), [(1, C, 9, 8)]),
     "DDFUpPack": (lambda: DDFUpPack(C), [(1, C, 9, 8)]),
     "CARAFE": (lambda: CARAFE(C, 3, up_group=2), [(1, C, 9, 8)]),
+    "DySample": (lambda: DySample(C, 3, groups=2, dyscope=True), [(1, C, 9, 8)]),
     "Involution": (lambda: Involution(C, 7, 2), [(1, C, 8, 8)]),
     "JBU": (lambda: JBU(3, C, 8), [(1, C, 5, 5), (1, 3, 10, 10)]),
 }

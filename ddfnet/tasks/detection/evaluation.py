@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddfnet.env_info import find_device
 from ddfnet.errors import DataError
+from ddfnet.family import DySample
 from ddfnet.models.faster_rcnn import Detector
 from ddfnet.models.upsamplers import upsampler as build_upsampler
 from ddfnet.pretrained import load, read_card
@@ -211,12 +212,12 @@ def upsampler_macs(upsampler: str, channels: int, height: int, width: int, *, fr
         layer = build_upsampler(upsampler, channels)
         sizes = [(-(-height // r), -(-width // r)) for r in (*_UPSAMPLED, *((64,) if from_pooled else ()))]
         maps = [torch.empty(1, channels, *size) for size in sizes]
-        if isinstance(layer, nn.Upsample) and layer.mode != "nearest":
-            return sum(layer(each).numel() for each in maps)
+        interpolates = isinstance(layer, DySample) or (isinstance(layer, nn.Upsample) and layer.mode != "nearest")
         with FlopCounterMode(display=False) as counter:
             for each in maps:
                 layer(each)
-    return counter.get_total_flops() // 2
+    values = sum(4 * each.numel() for each in maps) if interpolates else 0
+    return counter.get_total_flops() // 2 + values
 
 
 def as_table(rows: Sequence[DetectorScores], facts: Mapping[str, Any] | None = None) -> EvaluationTable:
