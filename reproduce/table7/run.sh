@@ -81,11 +81,13 @@ nyu() { # trained and tested on NYU: the package's form, a plain twin of its siz
     finish
     [ -f runs/nyu-pacnet/model.safetensors ] || ddfnet --import "$here/pacnet.py" train depth --config "$here/nyu.yaml" \
         --output runs/nyu-pacnet --model.network pacnet.PacNet > runs/nyu-pacnet.log 2>&1
+    mkdir -p runs/measured
     for protocol in pac gdsr; do
         ddfnet evaluate depth --protocol "$protocol" --data nyu8 --root nyu8.tar --methods \
             --checkpoint runs/nyu/model.safetensors runs/nyu-twin/model.safetensors \
-            --beside "$here/pacnet.py:pacnet" --json "$here/results/nyu-$protocol.json"
+            --beside "$here/pacnet.py:pacnet" --json "runs/measured/nyu-$protocol.json"
     done
+    python "$here/nyu.py" runs/measured/nyu-pac.json runs/measured/nyu-gdsr.json
 }
 
 ablation() { # rows of about as many parameters each, by their channels
