@@ -223,6 +223,11 @@ def test_layers_and_compat_need_torch_alone():
 
 
 def test_compiled_training_has_symbols_for_sizes(case):
+    if getattr(case.layer, "style", "") == "pl":
+        # A fault of torch 2.14.1 with a convolution behind a shuffled map: findings/torch-compile-pixel-shuffle.sh.
+        with pytest.raises(torch._inductor.exc.InductorError, match="truth value of Relational"):
+            check_training_is_lowered(case.layer.train(), case.inputs)
+        return
     check_training_is_lowered(case.layer.train(), case.inputs)
 
 
