@@ -54,6 +54,9 @@ LAYERS = {
 }
 
 
+NOT_LOWERED = ("dysample", "DySample", "JBUStack")
+
+
 def build(name):
     """Return the operator or layer of this name, and the function that draws its inputs."""
     function, draw = OPERATORS.get(name) or LAYERS[name]
@@ -72,8 +75,9 @@ def test_a_trace_serves_other_sizes(name):
         torch.testing.assert_close(traced(*inputs), function(*inputs))
 
 
-# Without JBUStack, four JBUs in a row: lowering them in one graph takes Inductor a quarter of an hour.
-@pytest.mark.parametrize("name", [*OPERATORS, "CARAFE", "DySample", "Involution", "JBU"])
+# Without JBUStack, four JBUs in a row: lowering them in one graph takes Inductor a quarter of an hour. And without
+# DySample: the check's kernels do nothing, and grid_sample's gradient would read places that none has written.
+@pytest.mark.parametrize("name", [name for name in (*OPERATORS, *LAYERS) if name not in NOT_LOWERED])
 def test_compiled_training_has_symbols_for_sizes(name):
     # The formats differ in the views of a norm, which operators do not have; their graphs are the largest.
     check_training_is_lowered(*build(name), both_formats=name not in OPERATORS)
