@@ -120,9 +120,9 @@ def upsample_depth(
     Source: Zhou et al., Decoupled Dynamic Filter Networks, CVPR 2021, section 6; see `ddfnet.depth.network`.
     """
     if not isinstance(depth, Tensor):
-        options: dict[str, Any] = {"samples": samples, "model": model, "tile": tile, "fill": fill, "quality": quality}
-        options["sharpness"] = sharpness
-        return _upsample_arrays(depth, guide, valid=valid, ratio=ratio, offset=offset, **options)
+        options = {"samples": samples, "model": model, "tile": tile, "fill": fill, "quality": quality}
+        alignment = {"ratio": ratio, "offset": offset}
+        return _upsample_arrays(depth, guide, valid=valid, sharpness=sharpness, **alignment, **options)
     _check(depth, guide, valid, tile)
     if fill not in (*FILLS, True, False, None):
         raise ValueError(f"fill must be 'guided', 'nearest' or 'none', or True or False, got {fill!r}")

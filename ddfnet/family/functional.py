@@ -86,7 +86,8 @@ def dysample(x: Tensor, offset: Tensor, scale_factor: int = 2) -> Tensor:
         of forward mode (``torch.func.jvp``) are missing in torch's ``grid_sample``.
 
     Raises:
-        ValueError: offsets of another shape, groups that do not divide C; TypeError: not dense tensors.
+        ValueError: offsets of another shape, groups that do not divide C, a factor below 1; TypeError: not dense
+            tensors.
 
     Example:
         >>> import torch
@@ -99,10 +100,12 @@ def dysample(x: Tensor, offset: Tensor, scale_factor: int = 2) -> Tensor:
     """
     n, c, height, width = _shape("x", x)
     s = scale_factor
+    if s < 1:
+        raise ValueError(f"scale_factor must be at least 1, got {s}")
     given = _shape("offset", offset)
     c, channels = _fixed((c, given[1]))
     groups = channels // (2 * s * s)
-    if given != (n, max(2 * groups * s * s, 1), height, width):
+    if groups < 1 or given != (n, 2 * groups * s * s, height, width):
         raise ValueError(f"offset must be (N, 2*G*s*s, H, W) with s = {s} for x {tuple(x.shape)}, got {given}")
     if c % groups:
         raise ValueError(f"the {groups} groups of offset must divide the {c} channels of x")

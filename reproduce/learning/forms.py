@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ddfnet import ddf
 from ddfnet.models.resnet import MIXERS
+from ddfnet.nn import DDF2d
 from ddfnet.nn.filter_norm import filter_norm
 
 KERNEL, TAPS = 3, 9
@@ -38,7 +39,7 @@ class Form(nn.Module):
         static: have W; without it the filters are the gated predictions alone, and a starts with noise, b with ones.
         spatial_gate: ``"tap"``, one b per head and tap; ``"shared"``, the same divided by the square root of the number
             of channels that share it; ``"one"``, one number.
-        channel_start: deviation of a at first.
+        channel_start: value of a at first.
         normalized: predict from the map less its mean, over its deviation, per channel and sample.
         small: start the predictions small, with a deviation of 0.01, not as a convolution in a ResNet.
     """
@@ -120,8 +121,6 @@ class Sum(nn.Module):
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
-        from ddfnet.nn import DDF2d
-
         self.depthwise = nn.Conv2d(channels, channels, KERNEL, stride, 1, groups=channels, bias=False)
         self.ddf = DDF2d(channels, KERNEL, stride)
         self.gate = nn.Parameter(torch.zeros(channels))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Make everything in results.json: six upsamplers, three seeds, trained and tested on BCCD, and the table.
-#   BCCD=bccd.tar.xz reproduce/table6/run.sh          all of it: 18 runs of about five minutes on one core
+# Make everything in results.json: seven upsamplers, three seeds, trained and tested on BCCD, and the table.
+#   BCCD=bccd.tar.xz reproduce/table6/run.sh          all of it: 21 runs of about five minutes on one core
 #   reproduce/table6/run.sh evaluate                  one part: train or evaluate
 #   UPSAMPLERS="nearest ddf" SEEDS=0 reproduce/table6/run.sh train
 # BCCD is the archive with BCCD/Annotations, BCCD/JPEGImages and BCCD/ImageSets, or the unpacked folder. JOBS trainings
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.."
 . reproduce/jobs.sh
 here=reproduce/table6
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-read -ra upsamplers <<< "${UPSAMPLERS:-nearest bilinear deconv pixelshuffle carafe ddf}"
+read -ra upsamplers <<< "${UPSAMPLERS:-nearest bilinear deconv pixelshuffle carafe dysample ddf}"
 read -ra seeds <<< "${SEEDS:-0 1 2}"
 
 data() { # prints the folder

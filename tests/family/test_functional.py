@@ -328,6 +328,9 @@ X = torch.randn(2, 4, 6, 8)
             lambda: family.dysample(X, torch.randn(2, 12, 6, 8)),
             r"offset must be \(N, 2\*G\*s\*s, H, W\) with s = 2 for x \(2, 4, 6, 8\), got \(2, 12, 6, 8\)",
         ),
+        (lambda: family.dysample(X, torch.randn(2, 1, 6, 8)), r"offset must be .*, got \(2, 1, 6, 8\)"),
+        (lambda: family.dysample(X, torch.randn(2, 0, 6, 8)), r"offset must be .*, got \(2, 0, 6, 8\)"),
+        (lambda: family.dysample(X, torch.randn(2, 8, 6, 8), 0), "scale_factor must be at least 1, got 0"),
         (lambda: family.dysample(X, torch.randn(2, 8, 8, 6)), r"offset must be .*, got \(2, 8, 8, 6\)"),
         (lambda: family.dysample(X, torch.randn(1, 8, 6, 8)), r"offset must be .*, got \(1, 8, 6, 8\)"),
         (
