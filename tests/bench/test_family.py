@@ -11,7 +11,8 @@ from ddfnet.bench.equality import WrongResultError
 from ddfnet.bench.registry import FAMILY_GROUPS
 
 TINY = FAMILY_GROUPS["tiny"]
-OPERATORS = {name for name in family.__all__ if name.islower()}
+# Not `dysample`: it reads moved points by ``F.grid_sample`` and has no windows that ``F.unfold`` could store.
+OPERATORS = {name for name in family.__all__ if name.islower()} - {"dysample"}
 
 
 def test_every_operator_takes_part() -> None:
