@@ -18,7 +18,7 @@ from ddfnet.nn.starts import has_start, keep_start, scale, with_start
 
 _LAYERS = {"18": (2, 2, 2, 2), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
 # Options of DDF2d that a network's block_args may have.
-_OPTIONS = ("heads", "reduction", "combine", "norm", "norm_eps", "filters", "zero_init")
+_OPTIONS = ("heads", "reduction", "combine", "norm", "norm_eps", "filters", "zero_init", "static")
 
 _Entry = Callable[..., ResNet]
 _register: Callable[[_Entry], _Entry] = register_model  # without types in timm

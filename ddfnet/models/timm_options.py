@@ -31,6 +31,7 @@ BLOCK_OPTIONS: dict[str, Rule] = {
     "norm": choice("filter", "batch", "sigmoid", "softmax", "none"),
     "norm_eps": number(0, 1),
     "reduction": number(0, 64),
+    "static": _FLAG,
     "zero_init": _FLAG,
 }
 """Entries of ``block_args``, those of `ddfnet.nn.DDF2d` among them: what is required of each, in code and in words."""

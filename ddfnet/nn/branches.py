@@ -29,7 +29,7 @@ class SpatialBranch(nn.Module):
         groups: groups of the convolution.
         fill: initialises the convolution to predict the same filters from any map, see `ddfnet.nn.starts.static`; None
             is random.
-        norm, nonlinearity, norm_eps: see `make_norm`.
+        norm, nonlinearity, norm_eps, gated: see `make_norm`.
     """
 
     def __init__(
@@ -44,13 +44,14 @@ class SpatialBranch(nn.Module):
         norm: str,
         nonlinearity: str,
         norm_eps: float = EPS,
+        gated: bool = False,
         **factory: Any,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, filters * math.prod(kernel), 1, stride, groups=groups, **factory)
         if fill is not None:
             starts.with_start(self.conv, functools.partial(starts.static, fill=fill))
-        self.norm = make_norm(norm, filters, kernel, "spatial", nonlinearity, norm_eps, **factory)
+        self.norm = make_norm(norm, filters, kernel, "spatial", nonlinearity, norm_eps, gated, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict filters (N, filters*K, Ho, Wo) from (N, C, H, W)."""
@@ -67,7 +68,7 @@ class ChannelBranch(nn.Module):
         num_sets: independent sets of filters, one per sub-pixel; each has its own bottleneck.
         reduction: width of the bottleneck as a share of C, rounded down, but never 0.
         fill: as of `SpatialBranch`.
-        norm, nonlinearity, norm_eps: see `make_norm`.
+        norm, nonlinearity, norm_eps, gated: see `make_norm`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class ChannelBranch(nn.Module):
         norm: str,
         nonlinearity: str,
         norm_eps: float = EPS,
+        gated: bool = False,
         **factory: Any,
     ) -> None:
         super().__init__()
@@ -94,7 +96,7 @@ class ChannelBranch(nn.Module):
         self.expand = nn.Conv2d(width, filters * math.prod(kernel), 1, groups=num_sets, **factory)
         if fill is not None:
             starts.with_start(self.expand, functools.partial(starts.static, fill=fill))
-        self.norm = make_norm(norm, filters, kernel, "channel", nonlinearity, norm_eps, **factory)
+        self.norm = make_norm(norm, filters, kernel, "channel", nonlinearity, norm_eps, gated, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict filters (N, num_sets*C, kH, kW) from (N, C, H, W)."""
@@ -122,7 +124,14 @@ def tap_deviation(nonlinearity: str, kernel: Kernel) -> float:
 
 
 def make_norm(
-    norm: str, filters: int, kernel: Kernel, kind: str, nonlinearity: str, eps: float = EPS, **factory: Any
+    norm: str,
+    filters: int,
+    kernel: Kernel,
+    kind: str,
+    nonlinearity: str,
+    eps: float = EPS,
+    gated: bool = False,
+    **factory: Any,
 ) -> nn.Module:
     """Return the layer that normalises (N, filters*K, H, W), with H = W = 1 for channel filters.
 
@@ -134,10 +143,13 @@ def make_norm(
         kind: ``"spatial"`` or ``"channel"``.
         nonlinearity: sets the initial deviation of a tap, see `tap_deviation`, if a norm has one.
         eps: number that ``"filter"`` adds to the deviation of a filter.
+        gated: give ``"filter"`` a scale that is a parameter and begins as zeros.
         factory: device and dtype of the parameters.
     """
     check_norm(norm)
     taps = math.prod(kernel)
+    if norm == "filter" and gated:
+        return starts.with_start(FilterNorm(filters, kernel, kind, learn_scale=True, eps=eps, **factory), starts.close)
     if norm == "filter":
         return FilterNorm(filters, kernel, kind, nonlinearity=nonlinearity, eps=eps, **factory)
     if norm == "batch":

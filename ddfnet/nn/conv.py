@@ -33,7 +33,7 @@ class DDFConv2d(nn.Module):
         groups: 1; nothing else is implemented.
         padding_mode: ``"zeros"``; nothing else is implemented.
         pointwise: have the 1x1 convolution even if as many channels go in as come out.
-        heads, reduction, combine, norm, norm_eps, filters, zero_init: see `DDF2d`.
+        heads, reduction, combine, norm, norm_eps, filters, zero_init, static: see `DDF2d`.
         device: device of the parameters.
         dtype: dtype of the parameters.
 
@@ -76,6 +76,7 @@ class DDFConv2d(nn.Module):
         norm_eps: float = EPS,
         filters: str = "both",
         zero_init: bool = False,
+        static: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -104,6 +105,7 @@ class DDFConv2d(nn.Module):
             norm_eps=norm_eps,
             filters=filters,
             zero_init=zero_init,
+            static=static,
             **factory,
         )
         self.pointwise: nn.Conv2d | None = None

@@ -48,6 +48,14 @@ class DDF2d(nn.Module):
             adapt: the weights that predict filters from the input are zero at first, and the filters are their biases.
             With ``norm="none"`` that holds as it stands, and the spatial filters begin as ones (as zeros with
             ``"add"``); other norms shape the filters. Not with ``norm="batch"``.
+        static: have a depthwise weight W besides, which the predicted filters change:
+
+            .. math::
+                y = \mathrm{ddf}(x,\ W + D^{ch},\ 1 + D^{sp})
+
+            (``"add"`` has 0 for 1). The layer begins as the depthwise convolution with W, exactly: with
+            ``norm="filter"`` the scales of both norms are parameters that begin as zeros, with ``"none"`` the weights
+            that predict filters do. `weight` is W, (C, 1, kH, kW). No other norm, and not with ``zero_init``.
         device: device of the parameters.
         dtype: dtype of the parameters.
 
@@ -84,6 +92,7 @@ class DDF2d(nn.Module):
         norm_eps: float = EPS,
         filters: str = "both",
         zero_init: bool = False,
+        static: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -98,16 +107,26 @@ class DDF2d(nn.Module):
         self.padding, self.extra_padding = self._resolve(padding)
         if zero_init and norm == "batch":
             raise ValueError("zero_init=True needs another norm than 'batch', to which equal filters are all zero")
+        if static and (norm not in ("filter", "none") or zero_init):
+            raise ValueError(
+                f"static=True needs norm='filter' or 'none' and no zero_init, got {norm=} and {zero_init=}: it begins "
+                "as a depthwise convolution already, and other norms have no filter of zeros"
+            )
         self.zero_init, self.norm = zero_init, norm
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        options: dict[str, Any] = {"norm": norm, "nonlinearity": "relu", "norm_eps": norm_eps, **factory}
-        spatial_fill = channel_fill = None
+        options: dict[str, Any] = {"norm": norm, "nonlinearity": "relu", "norm_eps": norm_eps, "gated": static}
+        options |= factory
+        spatial_fill = channel_fill = nn.init.zeros_ if static and norm == "none" else None
         if zero_init:
             std = tap_deviation("relu", self.kernel_size) if norm == "none" else 1.0
             spatial_fill = channel_fill = functools.partial(nn.init.normal_, std=std)
             if norm == "none" and filters == "both":
                 # The identity leaves the channel filter as it is. Alone or before a norm, equal taps are no filter.
                 spatial_fill = functools.partial(nn.init.constant_, val=self.combine.identity)
+        self.weight: nn.Parameter | None = None
+        if static:
+            self.weight = nn.Parameter(torch.empty(channels, 1, *self.kernel_size, **factory))
+        self.reset_parameters()
         self.spatial = self.channel = None
         if filters != "channel":
             self.spatial = SpatialBranch(
@@ -116,8 +135,13 @@ class DDF2d(nn.Module):
         if filters != "spatial":
             self.channel = ChannelBranch(channels, self.kernel_size, reduction=reduction, fill=channel_fill, **options)
 
+    def reset_parameters(self) -> None:
+        """Initialize the static weight, if there is one, with noise of the deviation that a tap has for ReLU."""
+        if self.weight is not None:
+            nn.init.normal_(self.weight, std=tap_deviation("relu", self.kernel_size))
+
     def reset_zero_init(self) -> None:
-        """Initialize the branches as ``zero_init`` asks; without it do nothing.
+        """Initialize the branches as ``zero_init`` or ``static`` asks; without them do nothing.
 
         Call it after code that initializes all convolutions of a network, as timm's does.
 
@@ -131,7 +155,7 @@ class DDF2d(nn.Module):
             >>> float(layer.spatial.conv.weight.abs().max())
             0.0
         """
-        if not self.zero_init:
+        if not (self.zero_init or (self.static and self.norm == "none")):
             return
         if self.spatial is not None:
             self.spatial.conv.reset_parameters()
@@ -148,14 +172,37 @@ class DDF2d(nn.Module):
             conv_output_size(padded.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
         return ddf(
             padded,
-            None if self.channel is None else self.channel(x),
-            None if self.spatial is None else self.spatial(self.window_centers(x)),
+            *self.predict(x),
             kernel_size=self.kernel_size,
             stride=self.stride,
             padding=self.padding,
             dilation=self.dilation,
             combine=self.combine,
         )
+
+    def predict(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the channel filters (N, C, kH, kW) and the spatial filters (N, heads*K, Ho, Wo) of a map.
+
+        They are what `ddfnet.ddf` filters the map with; None is a filter that the layer does not have.
+
+        Example:
+            >>> import torch
+            >>> from ddfnet.nn import DDF2d
+            >>> channel, spatial = DDF2d(8, heads=2).predict(torch.randn(1, 8, 5, 6))
+            >>> channel.shape, spatial.shape
+            (torch.Size([1, 8, 3, 3]), torch.Size([1, 18, 5, 6]))
+        """
+        channel = None if self.channel is None else self.channel(x)
+        spatial = None if self.spatial is None else self.spatial(self.window_centers(x))
+        if self.weight is not None:
+            weight = self.weight.squeeze(1)
+            if channel is None:
+                channel = weight.to(x.dtype if spatial is None else spatial.dtype).expand(x.shape[0], -1, -1, -1)
+            else:
+                channel = channel + weight.to(channel.dtype)
+            if spatial is not None and self.combine.identity:
+                spatial = spatial + self.combine.identity
+        return channel, spatial
 
     def is_one_operator(self) -> bool:
         """Return whether a call is one operator, ``ddfnet::ddf_layer``, instead of calls of the branches.
@@ -176,7 +223,12 @@ class DDF2d(nn.Module):
         check_map(f"the input of {type(self).__name__}", x, self.channels)
         conv_output_size(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
         geometry = self.kernel_size, self.stride, self.padding, self.dilation, self.combine.value
-        return filter_layer(x, self.spatial, self.channel, geometry, *epilogue)
+        return filter_layer(x, self.spatial, self.channel, self.weight, geometry, *epilogue)
+
+    @property
+    def static(self) -> bool:
+        """Return whether there is a static weight."""
+        return self.weight is not None
 
     @property
     def is_centered(self) -> bool:
@@ -229,4 +281,4 @@ class DDF2d(nn.Module):
         return (
             f"{self.channels}, kernel_size={self.kernel_size}, stride={self.stride}, padding={padding}, "
             f"dilation={self.dilation}, heads={self.heads}, combine={self.combine!r}, filters={self.filters!r}"
-        )
+        ) + ", static=True" * self.static

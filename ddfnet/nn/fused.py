@@ -58,6 +58,7 @@ class FusedDDF2d(DDF2d):
         nn.Module.__init__(self)
         for name in _OPTIONS:
             setattr(self, name, getattr(layer, name))
+        self.weight = copy.deepcopy(layer.weight)
         self.spatial, self.channel = copy.deepcopy(layer.spatial), copy.deepcopy(layer.channel)
         if (scale is None) != (shift is None):
             raise ValueError("scale and shift go together: give both or neither")

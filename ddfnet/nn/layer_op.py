@@ -17,7 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch
 from ddfnet.nn.filter_norm import FilterNorm, filter_norm
 from ddfnet.ops import backends, ddf
-from ddfnet.ops.geometry import Geometry, empty_result, is_channels_last
+from ddfnet.ops.geometry import Combine, Geometry, empty_result, is_channels_last
 from ddfnet.ops.library import NAMESPACE, define
 from ddfnet.ops.recording import recordable
 
@@ -194,6 +194,7 @@ def filter_layer(
     x: Tensor,
     spatial: Any,
     channel: Any,
+    static: OptTensor,
     geometry: Sequence[Any],
     scale: OptTensor = None,
     shift: OptTensor = None,
@@ -204,13 +205,23 @@ def filter_layer(
     Args:
         x: (N, C, H, W).
         spatial, channel: branches for which `is_one_operator` is true.
+        static: the weight (C, 1, kH, kW) that the channel filters are added to, as the identity of ``combine`` is to
+            the spatial ones; None for predicted filters alone.
         geometry: kernel size, stride, padding, dilation and combine.
         scale, shift, relu: the epilogue.
     """
     convolutions = spatial.conv, channel.reduce, channel.expand
     weights = [tensor for conv in convolutions for tensor in (conv.weight, conv.bias)]
     norms = spatial.norm, channel.norm
-    scales = [value if isinstance(value, Tensor) else None for norm in norms for value in (norm.scale, norm.shift)]
+    shifts = [norm.shift for norm in norms]
+    if static is not None:
+        identity = Combine(geometry[-1]).identity
+        shifts = [static.new_full((spatial.conv.out_channels,), identity) if identity else None, static.flatten()]
+    scales = [
+        value if isinstance(value, Tensor) else None
+        for norm, shift in zip(norms, shifts, strict=True)
+        for value in (norm.scale, shift)
+    ]
     numbers = [number for norm in norms for number in (1.0 if isinstance(norm.scale, Tensor) else norm.scale, norm.eps)]
     output: Tensor = ddf_layer(x, weights, *scales, scale, shift, *geometry, *numbers, relu)
     return output

@@ -75,6 +75,11 @@ def scale(norm: nn.Module, value: float) -> None:
     nn.init.constant_(norm.weight, value)  # type: ignore[arg-type]
 
 
+def close(norm: nn.Module) -> None:
+    """Initialize the scale of a `ddfnet.nn.FilterNorm` with zeros, so that its filters are zeros at first."""
+    nn.init.zeros_(norm.scale)  # type: ignore[arg-type]
+
+
 @torch.no_grad()
 def fill(parameter: Tensor, values: Tensor) -> None:
     """Fill a parameter, which may be sharded over processes, with these values."""

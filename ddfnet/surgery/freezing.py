@@ -109,10 +109,11 @@ class _Mean:
             return
         self.count += x.shape[0]
         dtype = accumulate_dtype(x.dtype)
-        if layer.channel is not None:
-            self._add("channel", layer.channel(x).to(dtype).sum(0).flatten(1))
-        if layer.spatial is not None:  # each image counts the same, however large it is
-            filters = layer.spatial(layer.window_centers(x)).to(dtype).mean((2, 3)).sum(0)
+        channel, spatial = layer.predict(x)
+        if channel is not None:
+            self._add("channel", channel.to(dtype).sum(0).flatten(1))
+        if spatial is not None:  # each image counts the same, however large it is
+            filters = spatial.to(dtype).mean((2, 3)).sum(0)
             self._add("spatial", filters.unflatten(0, (layer.heads, -1)))
 
     def _add(self, kind: str, filters: Tensor) -> None:

@@ -1,7 +1,8 @@
-"""Forms of the dynamic depthwise layer to choose from, as mixers of `small_resnet23`, for ``ddfnet --import``.
+"""Forms of the dynamic depthwise layer to choose from, in `small_resnet23`, for ``ddfnet --import``.
 
 ddfnet --import reproduce/learning/forms.py train classification --config reproduce/table3/cifar10.yaml \
-    --data.path cifar10-validation.tar --model.network_options '{"mixer": "form", "block_args": {"channel": "filter"}}'
+    --data.path cifar10-validation.tar --model.network form_resnet23 \
+    --model.network_options '{"block_args": {"channel": "filter"}}'
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from timm.models import register_model
 from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from ddfnet import ddf
-from ddfnet.models.resnet import MIXERS
+from ddfnet.models.resnet import MIXERS, small_resnet23
 from ddfnet.nn import DDF2d
 from ddfnet.nn.filter_norm import filter_norm
 
@@ -150,3 +152,9 @@ class FormBottleneck(Bottleneck):
 
 
 MIXERS["form"] = FormBottleneck
+
+
+@register_model
+def form_resnet23(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build `small_resnet23` of these blocks, under its own name, for their options are none of the package's."""
+    return small_resnet23(pretrained, mixer="form", **kwargs)

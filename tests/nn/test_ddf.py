@@ -7,7 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import ddfnet
 from ddfnet.nn import DDF2d
+
+
+def randomise(layer: DDF2d) -> DDF2d:
+    """Move all parameters, those that begin with zeros too."""
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return layer
 
 
 def normalise(filters: torch.Tensor) -> torch.Tensor:
@@ -201,6 +210,54 @@ def test_it_can_begin_as_a_depthwise_convolution(combine):
 
 
 @pytest.mark.parametrize("filters", ["both", "spatial", "channel"])
+@pytest.mark.parametrize("norm", ["filter", "none"])
+@pytest.mark.parametrize("combine", ["mul", "add"])
+class TestStaticWeight:
+    @pytest.fixture
+    def layer(self, norm, filters, combine):
+        return DDF2d(6, stride=2, heads=2, norm=norm, filters=filters, combine=combine, reduction=1.0, static=True)
+
+    def test_begins_as_its_depthwise_convolution(self, layer):
+        x = torch.randn(3, 6, 11, 12)
+        result = layer(x)
+        torch.testing.assert_close(result, F.conv2d(x, layer.weight, stride=2, padding=1, groups=6))
+        result.square().sum().backward()
+        learning = {name for name, parameter in layer.named_parameters() if parameter.grad.abs().max() > 0}
+        moved = "norm.scale" if layer.norm == "filter" else "weight"
+        parts = {"spatial": f"spatial.{moved.replace('weight', 'conv.weight')}"}
+        parts["channel"] = f"channel.{moved.replace('weight', 'expand.weight')}"
+        wanted = [part for kind, part in parts.items() if getattr(layer, kind) is not None]
+        assert learning >= {"weight", *wanted}
+
+    def test_filters_are_changes_of_the_weight(self, layer, combine):
+        randomise(layer)
+        x = torch.randn(3, 6, 11, 12)
+        channel = layer.weight.squeeze(1) + (0 if layer.channel is None else layer.channel(x))
+        spatial = None if layer.spatial is None else layer.spatial(x) + (combine == "mul")
+        options = {"kernel_size": 3, "stride": 2, "padding": 1, "combine": combine}
+        result = ddfnet.ddf(x, channel.expand(3, -1, -1, -1), spatial, **options)
+        torch.testing.assert_close(layer(x), result)
+        with torch.no_grad():  # where all of it may be one operator
+            torch.testing.assert_close(layer(x), result, rtol=1e-5, atol=1e-5)
+
+    def test_autocast_gives_half_types(self, layer):
+        randomise(layer)
+        x = torch.randn(2, 6, 7, 8)
+        with torch.autocast("cpu", torch.bfloat16):
+            result = layer(x)
+        assert result.dtype == torch.bfloat16
+        torch.testing.assert_close(result.float(), layer(x), rtol=0.05, atol=0.1)
+
+
+def test_one_operator_holds_the_static_weight():
+    layer = randomise(DDF2d(16, static=True))
+    assert layer.is_one_operator()
+    x = torch.randn(2, 16, 9, 8).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), ddfnet.ddf(x, *layer.predict(x), padding=1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("filters", ["both", "spatial", "channel"])
 @pytest.mark.parametrize("norm", ["filter", "sigmoid", "softmax", "none"])
 def test_it_can_begin_with_filters_that_are_the_same_everywhere(norm, filters):
     layer = DDF2d(4, norm=norm, filters=filters, reduction=2.0, zero_init=True)
@@ -231,6 +288,8 @@ def test_the_branches_that_are_not_asked_for_are_not_there(filters):
         ({"norm": "layer"}, "norm must be 'filter', 'batch', 'sigmoid', 'softmax' or 'none', got 'layer'"),
         ({"filters": "neither"}, "filters must be 'both', 'spatial' or 'channel', got 'neither'"),
         ({"norm": "batch", "zero_init": True}, "zero_init=True needs another norm than 'batch'"),
+        ({"norm": "sigmoid", "static": True}, "static=True needs norm='filter' or 'none' and no zero_init"),
+        ({"norm": "none", "zero_init": True, "static": True}, "static=True needs norm='filter' or 'none' and no zero"),
         ({"padding": "reflect"}, "padding must be an int, .* got 'reflect'"),
         ({"padding": "same", "stride": 2}, r"padding='same' needs stride 1, got stride=\(2, 2\)"),
         ({"padding": -1}, "padding must be at least 0, got -1"),

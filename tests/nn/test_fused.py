@@ -27,6 +27,8 @@ OPTIONS = [
     (24, {"kernel_size": 5}),
     (24, {"kernel_size": (3, 7), "stride": 2}),
     (3, {"reduction": 0.01}),
+    (24, {"static": True, "heads": 2, "stride": 2}),
+    (16, {"static": True, "combine": "add"}),
 ]
 
 

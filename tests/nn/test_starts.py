@@ -21,6 +21,8 @@ LAYERS = {
     "DDF2d zero_init add": lambda: DDF2d(8, norm="none", combine="add", zero_init=True),
     "DDF2d zero_init spatial": lambda: DDF2d(8, norm="none", filters="spatial", zero_init=True),
     "DDF2d zero_init channel": lambda: DDF2d(8, norm="softmax", filters="channel", zero_init=True),
+    "DDF2d static": lambda: DDF2d(8, heads=2, static=True),
+    "DDF2d static none": lambda: DDF2d(8, norm="none", static=True),
     "DDFConv2d": lambda: DDFConv2d(8, 8, 3),
     "DDFConv2d pointwise": lambda: DDFConv2d(8, 12, 3, zero_init=True),
     "DDFUpsample2d": lambda: DDFUpsample2d(8),

@@ -18,6 +18,7 @@ OPTIONS = {
     "strided": {"kernel_size": 5, "stride": 2, "padding": 1},
     "same": {"kernel_size": 4, "padding": "same"},
     "normalised": {"norm": "filter"},
+    "static": {"static": True, "norm": "filter", "zero_init": False},
 }
 
 

@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from ddfnet.arguments import check_range
 from ddfnet.data.classification.items import NO_LABEL
 from ddfnet.models.classifier import building_options, create_classifier
-from ddfnet.nn.branches import ChannelBranch, SpatialBranch
+from ddfnet.nn import param_groups
 from ddfnet.pretrained import Header, header_of
 from ddfnet.tasks.classification.data import Batch, ClassificationData
 from ddfnet.training.precision import adam_eps, at_least_float32, weights_dtype
@@ -230,19 +230,15 @@ class Classifier(lightning.LightningModule):
 
     def _groups(self) -> list[dict[str, Any]]:
         """Return the parameters, grouped by learning-rate scale and weight decay."""
-        kinds = (SpatialBranch, ChannelBranch)
-        branches = {p for module in self.network.modules() if isinstance(module, kinds) for p in module.parameters()}
-        groups: dict[tuple[float, float], list[Tensor]] = {}
-        for parameter in self.network.parameters():
-            scale, decay = (
-                (self.filter_lr_scale, self.filter_decay) if parameter in branches else (1.0, self.weight_decay)
-            )
-            decays = parameter.dim() > 1 or self.decay_norm_and_bias
-            groups.setdefault((scale, decay if decays else 0.0), []).append(parameter)
+        groups = param_groups(
+            self.network,
+            self.weight_decay,
+            filter_lr_scale=self.filter_lr_scale,
+            filter_decay=self.filter_decay,
+            decay_norm_and_bias=self.decay_norm_and_bias,
+        )
         eps = {"eps": adam_eps(self.network)} if weights_dtype(self.network) == torch.float16 else {}
-        return [
-            {"params": own, "lr_scale": scale, "weight_decay": decay, **eps} for (scale, decay), own in groups.items()
-        ]
+        return [group | eps for group in groups]
 
     def _check_optimizer(self) -> None:
         """Refuse a name that timm does not know before the run starts."""
