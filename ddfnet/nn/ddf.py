@@ -109,8 +109,8 @@ class DDF2d(nn.Module):
             raise ValueError("zero_init=True needs another norm than 'batch', to which equal filters are all zero")
         if static and (norm not in ("filter", "none") or zero_init):
             raise ValueError(
-                f"static=True needs norm='filter' or 'none' and no zero_init, got {norm=} and {zero_init=}: it begins "
-                "as a depthwise convolution already, and other norms have no filter of zeros"
+                f"static=True needs norm='filter' or 'none' and no zero_init, got {norm=} and {zero_init=}; "
+                "take them with static=False, for these filters cannot begin as changes of zero"
             )
         self.zero_init, self.norm = zero_init, norm
         factory: dict[str, Any] = {"device": device, "dtype": dtype}

@@ -222,7 +222,8 @@ class _FilterNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor | None, shift: Tensor | None, *options: Any) -> Tensor:  # type: ignore[override]
         ctx.options = options
-        ctx.save_for_backward(x, scale, shift)
+        # A constant shift has no part in any gradient, and need not be held for them.
+        ctx.save_for_backward(x, scale, shift if ctx.needs_input_grad[2] else None)
         output: Tensor = torch.ops.ddfnet._filter_norm.default(x, scale, shift, *options)
         return output
 

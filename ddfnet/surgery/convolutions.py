@@ -33,21 +33,22 @@ def replace_conv(
     reduction: float = 0.2,
     combine: str = "mul",
     norm: str = "filter",
+    static: bool = True,
     pointwise: bool = False,
 ) -> Report:
     r"""Put DDF layers in the place of convolutions of a model, in the model itself.
 
-    A *depthwise* convolution is replaced identically. Its weight becomes the bias of the channel branch, whose weights
-    begin at zero, and the spatial filters begin as ones, or as zeros where filters are added:
+    A *depthwise* convolution is replaced identically, by a layer that keeps its weight w (``static=True`` of
+    `ddfnet.nn.DDF2d`) and predicts changes of it, which begin as zeros:
 
     .. math::
         \mathrm{ddf}(x, w + 0, 1 + 0) = w * x
 
-    so the network computes what it computed, and learns from there to adapt: gradients reach the weights of both
-    branches in the first step. These filters are not normalised, for a normalised filter has no scale of its own.
+    so the network computes what it computed, and learns from there to adapt.
 
     A *full* convolution is replaced as in the paper, by a `ddfnet.nn.DDFConv2d` with random weights, which must be
-    trained. Convolutions of one tap (1x1) stay, and so do those that DDF layers are made of.
+    trained; by default it has a static weight too. Convolutions of one tap (1x1) stay, and so do those that DDF layers
+    are made of.
 
     Args:
         model: in any mode, on any device; nothing of it changes where an error is raised.
@@ -55,8 +56,9 @@ def replace_conv(
             name and layer, or several of them.
         kernel_size: only those with this kernel, an int or (h, w).
         input_shape: shape of the model's input, for multiply-adds in the report, see `ddfnet.profiler.estimate`.
-        heads, reduction, combine: options of the new layers, see `ddfnet.nn.DDF2d`.
-        norm: normalisation in the layers that replace full convolutions.
+        heads, reduction, combine, norm: options of the new layers, see `ddfnet.nn.DDF2d`; in the place of depthwise
+            convolutions ``norm`` is ``"filter"`` or ``"none"``.
+        static: have a static weight in the place of full convolutions too; False is the paper's layer.
         pointwise: see `ddfnet.nn.DDFConv2d`, for the same.
 
     Returns:
@@ -65,10 +67,10 @@ def replace_conv(
         require gradients, those in the place of frozen convolutions too.
 
     Raises:
-        ValueError: ``where`` matches no convolution of more than one tap, or one that cannot be replaced: with groups
-            but not depthwise, transposed, of one or three dimensions, with another padding than zeros, a subclass that
-            may compute something else, parametrised, pruned or with other hooks, with a method that was replaced on the
-            instance; or ``input_shape`` does not fit the model.
+        ValueError: another ``norm`` with a static weight; ``where`` matches no convolution of more than one tap, or one
+            that cannot be replaced: with groups but not depthwise, transposed, of one or three dimensions, with another
+            padding than zeros, a subclass that may compute something else, parametrised, pruned or with other hooks,
+            with a method that was replaced on the instance; or ``input_shape`` does not fit the model.
         TypeError: a model that is not one, or a ``where`` that is none of those.
 
     Example:
@@ -90,13 +92,13 @@ def replace_conv(
     """
     check_model(model)
     size = None if kernel_size is None else pair("kernel_size", kernel_size, 1)
-    options: dict[str, Any] = {"heads": heads, "reduction": reduction, "combine": combine}
+    options: dict[str, Any] = {"heads": heads, "reduction": reduction, "combine": combine, "norm": norm}
     edits = []
     for names, conv in _chosen(model, where, size):
         _check(names[0], conv)
         depthwise = conv.groups > 1 or conv.in_channels == conv.out_channels == 1
         make = _identical if depthwise else _random
-        own = options if depthwise else options | {"norm": norm, "pointwise": pointwise}
+        own = options if depthwise else options | {"static": static, "pointwise": pointwise}
         layer = make(conv, own)
         if type(conv) is not nn.Conv2d:
             layer = nn.Sequential(_padding(conv), layer)
@@ -175,14 +177,13 @@ def _identical(conv: Any, options: dict[str, Any]) -> nn.Module:
         conv.in_channels,
         conv.out_channels,
         bias=conv.bias is not None,
-        norm="none",
-        zero_init=True,
+        static=True,
         **_geometry(conv),
         **options,
     )
-    assert layer.ddf.channel is not None
+    assert layer.ddf.weight is not None
     with torch.no_grad():
-        layer.ddf.channel.expand.bias.copy_(conv.weight.flatten())  # type: ignore[union-attr]
+        layer.ddf.weight.copy_(conv.weight)
         if layer.bias is not None:
             layer.bias.copy_(conv.bias)
     return layer if layer.bias is not None else layer.ddf

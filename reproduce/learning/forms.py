@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.models import register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from ddfnet import ddf
-from ddfnet.models.resnet import MIXERS, small_resnet23
+from ddfnet.models.resnet import MIXERS, SmallResNet
 from ddfnet.nn import DDF2d
 from ddfnet.nn.filter_norm import filter_norm
 
@@ -154,7 +154,12 @@ class FormBottleneck(Bottleneck):
 MIXERS["form"] = FormBottleneck
 
 
+default_cfgs = generate_default_cfgs({"form_resnet23": {"first_conv": "conv1", "classifier": "fc"}})
+
+
 @register_model
-def form_resnet23(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def form_resnet23(pretrained: bool = False, **kwargs: Any) -> SmallResNet:
     """Build `small_resnet23` of these blocks, under its own name, for their options are none of the package's."""
-    return small_resnet23(pretrained, mixer="form", **kwargs)
+    network: SmallResNet = build_model_with_cfg(SmallResNet, "form_resnet23", pretrained, mixer="form", **kwargs)
+    network.record_model_args(kwargs)
+    return network

@@ -26,6 +26,7 @@ from ddfnet.nn import DDF2d, DDFConv2d, DDFUpsample2d, FusedDDF2d
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "DDF2d": lambda: DDF2d(8),
+    "DDF2d static": lambda: DDF2d(8, static=True),
     "DDFUpsample2d with heads": lambda: DDFUpsample2d(8, (2, 3), heads=2),
     "several, in half": lambda: nn.Sequential(
         FusedDDF2d(DDF2d(8, heads=2, combine="add", stride=2), torch.rand(8), torch.rand(8), relu=True),

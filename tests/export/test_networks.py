@@ -58,6 +58,7 @@ class Several(nn.Module):
                 "even": DDF2d(8, kernel_size=(2, 4), combine="add", norm="sigmoid"),
                 "valid": DDF2d(8, kernel_size=5, padding="valid", filters="spatial"),
                 "same": DDFConv2d(8, 12, 4, padding="same", dilation=(2, 1), norm="none"),
+                "static": DDF2d(8, heads=2, static=True),
                 "batch": DDF2d(8, filters="channel", norm="batch"),
                 "replicated": DDFUpsample2d(8, (2, 3), norm="none", padding_mode="replicate", init="bilinear"),
             }

@@ -108,6 +108,8 @@ def test_gradients_of_second_order(layout):
     leaves = [leaf.requires_grad_() for leaf in leaves]
     assert torch.autograd.gradcheck(call, leaves, check_forward_ad=True, fast_mode=True)
     assert torch.autograd.gradgradcheck(call, leaves, fast_mode=True)
+    constant = leaves[2].detach()  # it is not held for the gradients
+    assert torch.autograd.gradgradcheck(lambda x, scale: call(x, scale, constant), leaves[:2], fast_mode=True)
 
 
 def test_same_bits_for_any_number_of_threads():

@@ -98,13 +98,14 @@ class TestByHand:
     ("layer", "shapes"),
     [
         (DDF2d(16), [(2, 16, 14, 14)]),
+        (DDF2d(16, static=True), [(2, 16, 14, 14)]),
         (DDF2d(16, 4, stride=2, heads=2, combine="add", norm="batch"), [(2, 16, 13, 14)]),
         (DDFConv2d(8, 12, 3, padding="same"), [(2, 8, 9, 9)]),
         (DDFUpsample2d(8, 3), [(2, 8, 7, 5)]),
         (DDFUpsample2d(8, guide_channels=3, guide_at="output"), [(2, 8, 7, 5), (2, 3, 20, 30)]),
         (nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(), nn.GELU()), [(2, 3, 9, 9)]),
     ],
-    ids=["DDF2d", "DDF2d add", "DDFConv2d", "DDFUpsample2d", "DDFUpsample2d guide", "Sequential"],
+    ids=["DDF2d", "DDF2d static", "DDF2d add", "DDFConv2d", "DDFUpsample2d", "DDFUpsample2d guide", "Sequential"],
 )
 def test_predictions_come_true(layer, shapes):
     cost = estimate(layer, shapes, measure=True)

@@ -114,6 +114,7 @@ LAYERS = {
     "DDF2d, channel filters": (lambda: DDF2d(C, stride=2, filters="channel"), [(1, C, 9, 8)]),
     "DDF2d, spatial filters": (lambda: DDF2d(C, 5, heads=2, filters="spatial"), [(1, C, 9, 8)]),
     "DDFConv2d": (lambda: DDFConv2d(C, 8, 3, padding="same"), [(1, C, 9, 8)]),
+    "DDF2d, static": (lambda: DDF2d(C, heads=2, static=True), [(1, C, 9, 8)]),
     "FusedDDF2d": (lambda: FusedDDF2d(DDF2d(C), torch.ones(C), torch.ones(C), relu=True), [(1, C, 9, 8)]),
     "DDFUpsample2d": (lambda: DDFUpsample2d(C, 3, kernel_size=5), [(1, C, 9, 8)]),
     "DDFUpsample2d, guide": (lambda: DDFUpsample2d(C, **GUIDED), [(1, C, 9, 8), (1, 3, 18, 16)]),

@@ -31,21 +31,30 @@ def error(result, expected):
 
 
 class TestDepthwise:
+    @pytest.mark.parametrize("norm", ["filter", "none"])
     @pytest.mark.parametrize("combine", ["mul", "add"])
     @pytest.mark.parametrize("options", GEOMETRIES.values(), ids=GEOMETRIES)
-    def test_it_computes_the_same_and_learns_to_adapt(self, options, combine):
+    def test_it_computes_the_same_and_learns_to_adapt(self, options, combine, norm):
         model = nn.Sequential(nn.ReLU(), depthwise(**options))
         x = torch.randn(3, 6, 13, 12)
         expected = model(x)
-        report = replace_conv(model, "*", combine=combine, heads=2, reduction=2.0)
+        report = replace_conv(model, "*", combine=combine, norm=norm, heads=2, reduction=2.0)
         result = model(x)
         assert error(result, expected) <= 1e-5
         [change] = report.changes
         assert (change.name, change.begins) == ("1", "identical")
         result.square().sum().backward()
         layer = model[1] if isinstance(model[1], DDF2d) else model[1].ddf
-        for branch in (layer.spatial.conv, layer.channel.expand):
-            assert branch.weight.grad.abs().max() > 0
+        if norm == "filter":
+            learning = [layer.spatial.norm.scale, layer.channel.norm.scale]
+        else:
+            learning = [layer.spatial.conv.weight, layer.channel.expand.weight]
+        for parameter in [layer.weight, *learning]:
+            assert parameter.grad.abs().max() > 0
+
+    def test_other_norms_have_no_identical_start(self):
+        with pytest.raises(ValueError, match="static=True needs norm='filter' or 'none'"):
+            replace_conv(nn.Sequential(depthwise(kernel_size=3)), "*", norm="sigmoid")
 
     def test_one_channel_is_depthwise(self):
         model = nn.Sequential(nn.Conv2d(1, 1, 3))
@@ -81,7 +90,7 @@ class TestFull:
         model = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.Conv2d(4, 8, 3, stride=2))
         x = torch.randn(2, 4, 14, 14)
         shape = model(x).shape
-        report = replace_conv(model, nn.Conv2d, norm="sigmoid", reduction=0.5)
+        report = replace_conv(model, nn.Conv2d, norm="sigmoid", reduction=0.5, static=False)
         assert isinstance(model[0], DDF2d) and isinstance(model[1], DDFConv2d)
         assert isinstance(model[0].spatial.norm, nn.Sigmoid) and model[1].pointwise.out_channels == 8
         assert model(x).shape == shape
@@ -89,6 +98,12 @@ class TestFull:
         report.undo()
         replace_conv(model, "0", pointwise=True)
         assert model[0].pointwise is not None
+
+    def test_it_has_a_static_weight_by_default(self):
+        model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 8, 3))
+        replace_conv(model, "0")
+        replace_conv(model, "1", static=False)
+        assert model[0].ddf.weight.shape == (4, 1, 3, 3) and model[1].ddf.weight is None
 
     def test_it_trains(self):
         model = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1))
