@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Everything that results.json is made of, from training to the table. A run whose network is there already is kept.
-#   reproduce/table7/run.sh            all of it but nyu: about five hours on two cores
-#   reproduce/table7/run.sh ablation   one part: depth, averages, rooms, middlebury, ablation, evaluate or nyu
-# middlebury wants middlebury15.tar in the working directory. nyu wants nyu8.tar there; its networks are results, not for
-# the package.
+#   reproduce/table7/run.sh            all of it but nyu and seeds: about five hours on two cores
+#   reproduce/table7/run.sh ablation   one part: depth, averages, rooms, middlebury, ablation, evaluate, nyu or seeds
+# middlebury wants middlebury15.tar in the working directory. nyu and seeds want nyu8.tar there; their networks are
+# results, not for the package.
 # JOBS trainings at a time (2), each with one thread.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -81,13 +81,28 @@ nyu() { # trained and tested on NYU: the package's form, a plain twin of its siz
     finish
     [ -f runs/nyu-pacnet/model.safetensors ] || ddfnet --import "$here/pacnet.py" train depth --config "$here/nyu.yaml" \
         --output runs/nyu-pacnet --model.network pacnet.PacNet > runs/nyu-pacnet.log 2>&1
-    mkdir -p runs/measured
     for protocol in pac gdsr; do
         ddfnet evaluate depth --protocol "$protocol" --data nyu8 --root nyu8.tar --methods \
             --checkpoint runs/nyu/model.safetensors runs/nyu-twin/model.safetensors \
             --beside "$here/pacnet.py:pacnet" --json "runs/measured/nyu-$protocol.json"
     done
     python "$here/nyu.py" runs/measured/nyu-pac.json runs/measured/nyu-gdsr.json
+}
+
+seeds() { # the package's form and its plain twin, smaller and shorter, three seeds each on NYU at 8x
+    local network=--model.network.init_args seed row
+    local small="--trainer.max_steps 1000 --trainer.val_check_interval 1000 --model.factors [8] $network.guide_channels 32"
+    small="$small --data.size 128 --data.batch_size 4"
+    for seed in 0 1 2; do
+        for row in "ours $network.channels 32" "twin $network.upsampler bilinear $network.channels 35"; do
+            # shellcheck disable=SC2086  # the row is several words
+            start train "seeds/${row%% *}-$seed" nyu --seed_everything "$seed" $small ${row#* }
+        done
+    done
+    finish
+    ddfnet evaluate depth --protocol pac --factor 8 --data nyu8 --root nyu8.tar --methods \
+        --checkpoint runs/seeds/*/model.safetensors --json runs/measured/seeds.json
+    python "$here/seeds.py" runs/measured/seeds.json
 }
 
 ablation() { # rows of about as many parameters each, by their channels
@@ -130,14 +145,14 @@ evaluate() {
     python "$here/collect.py"
 }
 
-mkdir -p runs/ablation
+mkdir -p runs/ablation runs/seeds runs/measured
 [ $# -gt 0 ] || set -- depth averages rooms middlebury ablation evaluate
 if [[ " $* " == *" middlebury "* && ! -f middlebury15.tar ]]; then # now, not after hours
     echo "run.sh: middlebury15.tar is required in $PWD, there is none; link it there, or name the other parts" >&2 && exit 2
 fi
 for part in "$@"; do
     case $part in
-        depth | averages | rooms | middlebury | ablation | evaluate | nyu) "$part" ;;
-        *) echo "run.sh: depth, averages, rooms, middlebury, ablation, evaluate or nyu is required, got $part" >&2 && exit 2 ;;
+        depth | averages | rooms | middlebury | ablation | evaluate | nyu | seeds) "$part" ;;
+        *) echo "run.sh: depth, averages, rooms, middlebury, ablation, evaluate, nyu or seeds is required, got $part" >&2 && exit 2 ;;
     esac
 done

@@ -1,0 +1,92 @@
+"""Join the runs of train.py to results.json, and make table.md: python -m reproduce.segmentation.collect FOLDER"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+from ddfnet import files
+from reproduce.reporting import spread, table
+
+HERE = Path(__file__).parent
+SCORES = ("miou", "boundary", "accuracy")
+BASE = "bilinear"
+TITLES = {
+    "nearest": "nearest",
+    "bilinear": "bilinear",
+    "pixelshuffle": "pixel shuffle",
+    "carafe": "CARAFE",
+    "dysample": "DySample",
+    "ddf": "DDF-Up",
+    "guided": "DDF-Up, guided by the image",
+}
+
+
+def lead(own: dict[str, float], base: dict[str, float]) -> dict[str, float]:
+    """Return the mean difference over the seeds that both have, and its standard error."""
+    differences = [own[seed] - base[seed] for seed in sorted(own.keys() & base.keys())]
+    error = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
+    return {"mean": sum(differences) / len(differences), "standard_error": error, "seeds": len(differences)}
+
+
+def main(folder: str) -> None:
+    runs = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for run in runs:
+        for score in SCORES:
+            found[run["upsampler"]][score][str(run["seed"])] = run[score]
+    rows: dict[str, Any] = {}
+    for name in TITLES:
+        if name in found:
+            own = found[name]
+            rows[name] = {score: spread(values) for score, values in own.items()}
+            rows[name]["parameters"] = next(run["parameters"] for run in runs if run["upsampler"] == name)
+            if name != BASE and BASE in found:
+                rows[name]["over_bilinear"] = {score: lead(own[score], found[BASE][score]) for score in SCORES}
+    summary = {
+        "command": "python -m reproduce.segmentation.train nyu8.tar PACKAGE FOLDER",
+        "machine": runs[0]["machine"],
+        "steps": runs[0]["steps"],
+        "rows": rows,
+        "loss": {f"{run['upsampler']}-{run['seed']}": run["loss"] for run in runs},
+    }
+    files.atomic_write(HERE / "results.json", json.dumps(summary, indent=1) + "\n")
+    lines = table(
+        [
+            "upsampler",
+            "seeds",
+            "mIoU",
+            "boundary F-score",
+            "pixel accuracy",
+            "mIoU over bilinear",
+            "F-score over bilinear",
+        ],
+        (
+            [
+                TITLES[name],
+                str(len(row["miou"]["by_seed"])),
+                *(_spread(row[score]) for score in SCORES),
+                *(_lead(row.get("over_bilinear", {}).get(score)) for score in ("miou", "boundary")),
+            ]
+            for name, row in rows.items()
+        ),
+    )
+    files.atomic_write(HERE / "table.md", text := "\n".join(lines) + "\n")
+    print(text)
+
+
+def _spread(values: dict[str, Any]) -> str:
+    return f"{values['mean']:.2f}" + ("" if values["std"] is None else f" ± {values['std']:.2f}")
+
+
+def _lead(found: dict[str, float] | None) -> str:
+    return "" if found is None else f"{found['mean']:+.2f} ± {found['standard_error']:.2f}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

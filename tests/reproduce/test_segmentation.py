@@ -1,0 +1,85 @@
+"""Study of segmentation: its scores on maps that are known, its windows, and a decoder for each upsampler."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+pytest.importorskip("timm")
+
+from reproduce.segmentation import networks, train
+from reproduce.segmentation.metrics import TOLERANCE, Scores, boundary_score
+
+
+def halves(edge: int) -> torch.Tensor:
+    """Return labels 1 left of a column and 2 from it on."""
+    labels = torch.ones(1, 40, 60, dtype=torch.long)
+    labels[:, :, edge:] = 2
+    return labels
+
+
+def test_a_perfect_prediction_has_all_of_both_scores() -> None:
+    scores = Scores(3)
+    scores.add(halves(30), halves(30))
+    assert scores.result() == pytest.approx({"miou": 100, "boundary": 100, "accuracy": 100})
+
+
+def test_a_boundary_counts_within_the_tolerance_alone() -> None:
+    for moved, expected in ((TOLERANCE, 100), (TOLERANCE + 1, 0)):
+        scores = Scores(3)
+        scores.add(halves(30 + moved), halves(30))
+        result = scores.result()
+        assert result["boundary"] == pytest.approx(expected)
+        left, right = 30 / (30 + moved), (30 - moved) / 30
+        assert result["miou"] == pytest.approx(50 * (left + right))
+
+
+def test_what_is_not_labelled_does_not_count() -> None:
+    truth = halves(30)
+    truth[:, :, :10] = 0
+    found = halves(30)
+    found[:, :, :10] = 3
+    scores = Scores(3)
+    scores.add(found, truth)
+    assert scores.result()["accuracy"] == 100 and scores.result()["miou"] == 100
+
+
+def test_a_class_that_is_not_found_has_no_boundary() -> None:
+    nothing, something = torch.zeros(9, 9, dtype=torch.bool), torch.zeros(9, 9, dtype=torch.bool)
+    something[3:6, 3:6] = True
+    assert boundary_score(nothing, something) == 0
+    assert boundary_score(something, something) == 1
+
+
+def test_windows_of_maps_and_images_are_of_one_place() -> None:
+    height, width = train.SIZE
+    columns = torch.arange(width, dtype=torch.uint8).expand(3, height, width)
+    scene = train.Scene(columns, columns[0])
+    for mirrored in (False, True):
+        image = columns.flip(2) if mirrored else columns
+        scene.maps.append([image[:, ::stride, ::stride].half() for stride in (4, 8, 16, 32)])
+    for flip in (0, 1):
+        maps, images, labels = train.collate([(scene, flip, 2)], train.WINDOW)
+        assert labels.shape[2] == train.WINDOW
+        torch.testing.assert_close(images[0, 0] * 128 + 127, labels[0].float())
+        for each, stride in zip(maps, (4, 8, 16, 32), strict=True):
+            torch.testing.assert_close(each[0, 0], labels[0, ::stride, ::stride].float())
+
+
+@pytest.mark.parametrize("name", networks.UPSAMPLERS)
+def test_each_decoder_enlarges_to_the_image_and_trains(name: str) -> None:
+    decoder = networks.Decoder(name, (4, 6, 8, 8))
+    maps = [torch.randn(1, c, -(-72 // s), 64 // s) for c, s in ((4, 4), (6, 8), (8, 16), (8, 32))]
+    logits = decoder(maps, torch.randn(1, 3, 72, 64))
+    assert logits.shape == (1, networks.CLASSES, 72, 64)
+    logits.logsumexp(1).mean().backward()
+    assert all(parameter.grad is not None for parameter in decoder.parameters())
+
+
+def test_guided_logits_begin_as_bilinear_ones() -> None:
+    torch.manual_seed(0)
+    guided = networks.Guided(8)
+    x, guide = torch.randn(1, 8, 6, 5), torch.randn(1, networks.GUIDE, 12, 10)
+    expected = torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(guided(x, guide), expected, rtol=1e-4, atol=1e-5)
