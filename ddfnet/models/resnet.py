@@ -105,9 +105,9 @@ MIXERS: dict[str, type[Bottleneck]] = {"conv": Bottleneck, "depthwise": Depthwis
 """Blocks by the name of the layer between their two 1x1 convolutions."""
 
 
-def _fan_out(conv: nn.Conv2d) -> None:
-    """Initialize the weight of a convolution as timm does in a ResNet."""
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+def _fan_out(conv: nn.Conv2d | DDF2d) -> None:
+    """Initialize the weight of a convolution, or a static one, as timm does in a ResNet."""
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
 
 
 class DDFResNet(ResNet, TimmPretrainedMixin):
@@ -122,6 +122,8 @@ class DDFResNet(ResNet, TimmPretrainedMixin):
         for layer in self.modules():
             if isinstance(layer, DDF2d):
                 layer.reset_zero_init()
+                if layer.static:  # as the depthwise convolution that it begins as
+                    with_start(layer, _fan_out)
             elif isinstance(layer, nn.Conv2d) and not has_start(layer):
                 keep_start(layer, _fan_out)
             elif isinstance(layer, (BasicBlock, Bottleneck)):

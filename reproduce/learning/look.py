@@ -49,15 +49,18 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 class Look(lightning.Callback):
-    """Record what each mixer does to the same batch of images, and how much its parameters move."""
+    """Record what each mixer does to the first batch of images, and how much its parameters move."""
 
-    def __init__(self, images: Tensor) -> None:
-        self.images, self.seen = images, {}
+    def __init__(self) -> None:
+        self.images: Tensor | None = None
+        self.seen: dict[int, dict[str, Any]] = {}
         self.moves: dict[str, list[float]] = defaultdict(list)
         self.before: dict[str, Tensor] = {}
         self.losses: list[float] = []
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_index: int) -> None:
+        if self.images is None:
+            self.images = batch["image"].contiguous(memory_format=torch.channels_last)
         if trainer.global_step in SEEN:
             updates = {name: math.fsum(moves[-WINDOW:]) / len(moves[-WINDOW:]) for name, moves in self.moves.items()}
             self.seen[trainer.global_step] = {"update": updates} | self.outputs(module.network)
@@ -138,10 +141,8 @@ def train(images: Path, row: str, steps: int) -> dict[str, Any]:
     recipe = yaml.safe_load(RECIPE.read_text())
     lightning.seed_everything(0)
     model = Classifier(**recipe["model"] | {"network_options": options, "compile": False})
-    data = ClassificationData(str(images), **recipe["data"])
-    data.setup("fit")
-    batch = next(iter(data.train_dataloader()))["image"].to(memory_format=torch.channels_last)
-    look = Look(batch)
+    data = ClassificationData(str(images), num_classes=recipe["model"]["num_classes"], **recipe["data"])
+    look = Look()
     trainer = lightning.Trainer(
         accelerator="cpu",
         precision=precision,
