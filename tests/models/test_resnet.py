@@ -295,8 +295,9 @@ def test_a_channels_last_network_copies_no_map(training: bool) -> None:
         ("ddf_mul_resnet18", {"layers": (1, 1, 1, 1), "block_args": {"zero_init": True}}),
         ("ddf_add_resnet50", {"layers": (1, 1, 1, 1), "block_args": {"norm": "batch"}, "zero_init_last": False}),
         ("small_resnet23", {"mixer": "conv", "block_args": {"attn_layer": "se"}}),
+        ("small_resnet23", {"block_args": {"static": True}}),
     ],
-    ids=["zero-init", "batch norm", "small"],
+    ids=["zero-init", "batch norm", "small", "static"],
 )
 def test_memory_from_the_meta_device_gets_the_constructors_values(name, options):
     check_reset_statistics(lambda: timm.create_model(name, num_classes=10, **options))

@@ -92,3 +92,19 @@ def test_filters_begin_as_the_same_everywhere_where_that_is_asked_for(name: str,
             assert torch.equal(spatial, torch.ones_like(spatial))
     plain = timm.create_model(name, num_classes=4)
     assert all(layer.spatial.conv.weight.any() for layer in plain.modules() if isinstance(layer, DDF2d))
+
+
+@pytest.mark.parametrize("norm", ["filter", "none"])
+def test_static_weights_begin_as_those_of_the_depthwise_network(norm: str) -> None:
+    """Check static: the network is the depthwise one at first, with weights of the same deviation."""
+    model = timm.create_model("small_resnet23", num_classes=4, block_args={"static": True, "norm": norm}).eval()
+    depthwise = timm.create_model("small_resnet23", num_classes=4, mixer="depthwise").eval()
+    layers = [layer for layer in model.modules() if isinstance(layer, DDF2d)]
+    for layer in layers:
+        assert layer.weight is not None
+        assert layer.weight.std().item() == pytest.approx((2 / 9 / layer.channels) ** 0.5, rel=0.25)
+    shared = {name: value for name, value in model.state_dict().items() if name in depthwise.state_dict()}
+    assert shared.keys() == depthwise.state_dict().keys()
+    depthwise.load_state_dict(shared)
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model(x), depthwise(x), rtol=1e-4, atol=1e-5)
