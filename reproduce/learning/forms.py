@@ -154,7 +154,8 @@ class FormBottleneck(Bottleneck):
 MIXERS["form"] = FormBottleneck
 
 
-default_cfgs = generate_default_cfgs({"form_resnet23": {"first_conv": "conv1", "classifier": "fc"}})
+_CFG = {"first_conv": "conv1", "classifier": "fc"}
+default_cfgs = generate_default_cfgs({"form_resnet23": _CFG, "started_resnet23": _CFG})
 
 
 @register_model
@@ -162,4 +163,29 @@ def form_resnet23(pretrained: bool = False, **kwargs: Any) -> SmallResNet:
     """Build `small_resnet23` of these blocks, under its own name, for their options are none of the package's."""
     network: SmallResNet = build_model_with_cfg(SmallResNet, "form_resnet23", pretrained, mixer="form", **kwargs)
     network.record_model_args(kwargs)
+    return network
+
+
+@register_model
+def started_resnet23(
+    pretrained: bool = False, predict: str = "timm", scale: str = "timm", **kwargs: Any
+) -> SmallResNet:
+    """Build `small_resnet23` with other starts of what predicts filters.
+
+    Args:
+        pretrained: as of every entry point.
+        predict: ``"torch"`` gives the convolutions that predict filters PyTorch's own start, ``"timm"`` leaves timm's.
+        scale: ``"depthwise"`` makes the scales of channel filters as small as depthwise weights are here.
+        kwargs: options of `SmallResNet`.
+    """
+    network: SmallResNet = build_model_with_cfg(SmallResNet, "started_resnet23", pretrained, **kwargs)
+    network.record_model_args({"predict": predict, "scale": scale, **kwargs})
+    for layer in network.modules():
+        if isinstance(layer, DDF2d):
+            if predict == "torch":
+                for part in layer.modules():
+                    if isinstance(part, nn.Conv2d):
+                        part.reset_parameters()
+            if scale == "depthwise":
+                nn.init.normal_(layer.channel.norm.scale, std=(2 / TAPS / layer.channels) ** 0.5)
     return network
