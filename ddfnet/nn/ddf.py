@@ -199,7 +199,7 @@ class DDF2d(nn.Module):
             if channel is None:
                 channel = weight.to(x.dtype if spatial is None else spatial.dtype).expand(x.shape[0], -1, -1, -1)
             else:
-                channel = channel + weight.to(channel.dtype)
+                channel = (channel + weight).to(channel.dtype)  # under autocast in float32, rounded once
             if spatial is not None and self.combine.identity:
                 spatial = spatial + self.combine.identity
         return channel, spatial

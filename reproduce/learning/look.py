@@ -33,7 +33,7 @@ from ddfnet.tasks.classification.module import Classifier
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "table3" / "cifar10.yaml"
-SEEN = (0, 30, 100, 200, 400, 800)
+SEEN = (0, 30, 100, 200, 400)
 WINDOW = 20  # steps over which updates are averaged
 
 ROWS: dict[str, tuple[dict[str, Any], str]] = {
