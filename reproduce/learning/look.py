@@ -1,4 +1,4 @@
-"""Look into the layers of small networks while they learn: python look.py cifar10-validation.tar [ROW...] [--steps N]
+"""Look into the layers of small networks while they learn: python -m reproduce.learning.look cifar10-validation.tar
 
 Trains each row of `ROWS` for N steps in the recipe of table 3 and writes to results/look.json, for each mixer of the
 network at the steps of `SEEN`:
@@ -30,22 +30,25 @@ from ddfnet import env_info, files
 from ddfnet.nn import DDF2d
 from ddfnet.tasks.classification.data import ClassificationData
 from ddfnet.tasks.classification.module import Classifier
+from reproduce.learning import forms  # noqa: F401  (registers started_resnet23)
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "table3" / "cifar10.yaml"
 SEEN = (0, 30, 100, 200, 400)
 WINDOW = 20  # steps over which updates are averaged
 
-ROWS: dict[str, tuple[dict[str, Any], str]] = {
-    "depthwise": ({"mixer": "depthwise"}, "32-true"),
-    "ddf": ({"mixer": "ddf"}, "32-true"),
-    "ddf-bfloat16": ({"mixer": "ddf"}, "bf16-mixed"),
-    "spatial": ({"mixer": "ddf", "block_args": {"filters": "spatial"}}, "32-true"),
-    "spatial-none": ({"mixer": "ddf", "block_args": {"filters": "spatial", "norm": "none"}}, "32-true"),
-    "channel": ({"mixer": "ddf", "block_args": {"filters": "channel"}}, "32-true"),
-    "start-depthwise": ({"mixer": "ddf", "block_args": {"norm": "none", "zero_init": True}}, "32-true"),
-    "static": ({"mixer": "ddf", "block_args": {"static": True}}, "32-true"),
+ROWS: dict[str, dict[str, Any]] = {
+    "depthwise": {"mixer": "depthwise"},
+    "channel": {"mixer": "ddf", "block_args": {"filters": "channel"}},
+    "spatial": {"mixer": "ddf", "block_args": {"filters": "spatial"}},
+    "spatial-none": {"mixer": "ddf", "block_args": {"filters": "spatial", "norm": "none"}},
+    "ddf": {"mixer": "ddf"},
+    "start-depthwise": {"mixer": "ddf", "block_args": {"norm": "none", "zero_init": True}},
+    "scale": {"mixer": "ddf", "scale": "depthwise"},
+    "started": {"mixer": "ddf", "scale": "depthwise", "predict": "torch"},
+    "static": {"mixer": "ddf", "block_args": {"static": True}},
 }
+"""Options of `forms.started_resnet23` by row; without ``scale`` and ``predict`` it is `small_resnet23`."""
 
 
 class Look(lightning.Callback):
@@ -136,11 +139,13 @@ def facts(layer: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
     return result
 
 
-def train(images: Path, row: str, steps: int) -> dict[str, Any]:
-    options, precision = ROWS[row]
+def train(images: Path, row: str, steps: int, precision: str) -> dict[str, Any]:
+    options = ROWS[row]
     recipe = yaml.safe_load(RECIPE.read_text())
     lightning.seed_everything(0)
-    model = Classifier(**recipe["model"] | {"network_options": options, "compile": False})
+    model = Classifier(
+        **recipe["model"] | {"network": "started_resnet23", "network_options": options, "compile": False}
+    )
     data = ClassificationData(str(images), num_classes=recipe["model"]["num_classes"], **recipe["data"])
     look = Look()
     trainer = lightning.Trainer(
@@ -157,7 +162,7 @@ def train(images: Path, row: str, steps: int) -> dict[str, Any]:
     )
     trainer.fit(model, datamodule=data)
     blocks = [math.fsum(look.losses[at : at + 50]) / 50 for at in range(0, len(look.losses) - 49, 50)]
-    return {"precision": precision, "options": options, "loss_of_50_steps": blocks, "seen": look.seen}
+    return {"precision": precision, "options": options, "steps": steps, "loss_of_50_steps": blocks, "seen": look.seen}
 
 
 class Stop(lightning.Callback):
@@ -175,13 +180,14 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; all by default")
     parser.add_argument("--steps", type=int, default=max(SEEN) + 1)
+    parser.add_argument("--precision", default="32-true", help="such as bf16-mixed, as the recipe has it")
     arguments = parser.parse_args()
     target = HERE / "results" / "look.json"
     target.parent.mkdir(exist_ok=True)
     results = json.loads(target.read_text()) if target.exists() else {"rows": {}}
     for row in arguments.rows or ROWS:
-        results["rows"][row] = train(arguments.images, row, arguments.steps)
-        results |= {"command": "python reproduce/learning/look.py cifar10-validation.tar", "machine": env_info.facts()}
+        results["rows"][row] = train(arguments.images, row, arguments.steps, arguments.precision)
+        results |= {"command": "python -m reproduce.learning.look cifar10-validation.tar", "machine": env_info.facts()}
         files.atomic_write(target, json.dumps(results, indent=1) + "\n")
 
 
