@@ -34,7 +34,7 @@ from reproduce.learning import forms  # noqa: F401  (registers started_resnet23)
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "table3" / "cifar10.yaml"
-SEEN = (0, 30, 100, 200, 400)
+SEEN = (0, 30, 100, 200)
 WINDOW = 20  # steps over which updates are averaged
 
 ROWS: dict[str, dict[str, Any]] = {

@@ -1,8 +1,9 @@
-"""Print the tables of docs/learning.md from results/look.json: python -m reproduce.learning.tables"""
+"""Print the tables of README.md from results/look.json: python -m reproduce.learning.tables"""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -84,7 +85,9 @@ def main() -> None:
 
 
 def _number(value: float | None, times: float = 1) -> str:
-    return "" if value is None else f"{value * times:.2g}"
+    if value is None:
+        return ""
+    return "-" if math.isnan(value) else f"{value * times:.2g}"
 
 
 if __name__ == "__main__":
