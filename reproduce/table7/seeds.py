@@ -28,11 +28,11 @@ def main(path: str) -> None:
     errors: dict[str, dict[str, float]] = {name: {} for name in TITLES}
     parameters = {}
     for row in results["rows"]:
-        if row["scene"].startswith("mean of") and "seeds/" in row["method"]:
-            name, _, seed = row["method"].partition("seeds/")[2].removesuffix("/model").partition("-")
+        if row["scene"].startswith("mean of") and row["method"] != "bilinear":
+            name, _, seed = row["method"].removesuffix("/model").rpartition("/")[2].partition("-")
             errors[name][seed] = row["rmse"]
     for network in results["networks"]:
-        parameters[network["name"].partition("seeds/")[2].partition("-")[0]] = network["parameters"]
+        parameters[network["name"].removesuffix("/model").rpartition("/")[2].partition("-")[0]] = network["parameters"]
     leads = {seed: 100 * (1 - errors["ours"][seed] / error) for seed, error in errors["twin"].items()}
     summary: dict[str, Any] = {name: results[name] for name in ("command", "machine")}
     summary |= {"rmse": {name: spread(own) for name, own in errors.items()}, "parameters": parameters}

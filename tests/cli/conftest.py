@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a command that must end with this status, and return its one line on stderr: ``fails(1, "demo", ...)``."""
+    """Run a command that must end with this status, and return its one line on stderr: ``fails(1, "demo", ...)``.
+
+    Notes before it depend on the machine, such as that its bfloat16 is slow.
+    """
 
     def run(status: int, *arguments: str) -> str:
         assert main(arguments) == status
         captured = capsys.readouterr()
-        [line] = captured.err.splitlines()
+        [line] = [line for line in captured.err.splitlines() if not line.startswith("ddfnet: note: ")]
         return line
 
     return run
