@@ -17,14 +17,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a command that must end with this status, and return its one line on stderr: ``fails(1, "demo", ...)``.
-
-    Notes before it depend on the machine, such as that its bfloat16 is slow.
-    """
+    """Run a command that must end with this status, and return its one line on stderr: ``fails(1, "demo", ...)``."""
 
     def run(status: int, *arguments: str) -> str:
         assert main(arguments) == status
         captured = capsys.readouterr()
+        # A note on the machine, such as that its bfloat16 is slow, is no error.
         [line] = [line for line in captured.err.splitlines() if not line.startswith("ddfnet: note: ")]
         return line
 

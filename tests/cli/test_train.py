@@ -30,7 +30,7 @@ from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.pretrained import load
 from tests import killing
 from tests.torchrun import torchrun
-from tests.training_runs import command, losses, same, threads  # noqa: F401  (threads is a fixture)
+from tests.training_runs import command, lines, losses, same, threads  # noqa: F401  (threads is a fixture)
 
 Fails = Callable[..., str]
 
@@ -236,7 +236,7 @@ def test_a_loss_that_is_not_a_number_stops_and_says_how_to_go_on(
     again = ["train", "depth", "--config", str(output / "config.yaml"), "--ckpt_path", "last"]
     for words in (arguments(output), again):  # a run that is resumed unchanged ends in the same way
         assert main(words) == 1
-        [line] = capsys.readouterr().err.splitlines()
+        [line] = lines(capsys.readouterr().err)
         assert line == f"ddfnet: error: the loss of step 4 is nan; the last good checkpoint is {last}. {OTHERWISE}"
         assert load(last, GuidedUpsampler)
     assert main([*again, "--seed_everything=1"]) == 0
@@ -260,7 +260,7 @@ def test_weights_that_are_not_numbers_take_no_good_checkpoints_place(
     monkeypatch.setattr(GuidedDepth, "training_step", broken)
     output = tmp_path / "run"
     assert main(arguments(output)) == 1
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = lines(capsys.readouterr().err)
     last = output / "checkpoints" / "last.ckpt"
     good = f"the last good checkpoint is {last}"
     assert line == f"ddfnet: error: the weights are nan or inf after step 6; {good}. {OTHERWISE}"
@@ -330,7 +330,7 @@ def test_a_full_disk_under_the_logs(
     output = tmp_path / "run"
     assert main(arguments(output, checkpoint__every_n_train_steps=100)) == 1
     line = f"ddfnet: error: {output}: No space left on device; there was no checkpoint yet"
-    assert [text for text in capfd.readouterr().err.splitlines() if "arn" not in text] == [line]
+    assert [text for text in lines(capfd.readouterr().err) if "arn" not in text] == [line]
 
 
 # --- wrong use ----------------------------------------------------------------------------------------------------
