@@ -41,8 +41,3 @@ def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-
-
-def lines(text: str) -> list[str]:
-    """Split what a command wrote to stderr, without notes on the machine, such as that its bfloat16 is slow."""
-    return [line for line in text.splitlines() if not line.startswith("ddfnet: note: ")]

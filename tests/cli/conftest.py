@@ -10,6 +10,7 @@ import pytest
 
 from ddfnet.cli import main as command_line
 from ddfnet.cli.main import main
+from tests.stderr import lines
 
 if TYPE_CHECKING:
     from tests.upsampling import Outcome, Run
@@ -22,8 +23,7 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def run(status: int, *arguments: str) -> str:
         assert main(arguments) == status
         captured = capsys.readouterr()
-        # A note on the machine, such as that its bfloat16 is slow, is no error.
-        [line] = [line for line in captured.err.splitlines() if not line.startswith("ddfnet: note: ")]
+        [line] = lines(captured.err)
         return line
 
     return run

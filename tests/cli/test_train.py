@@ -29,8 +29,9 @@ from ddfnet.cli.main import main
 from ddfnet.depth.network import GuidedUpsampler
 from ddfnet.pretrained import load
 from tests import killing
+from tests.stderr import lines
 from tests.torchrun import torchrun
-from tests.training_runs import command, lines, losses, same, threads  # noqa: F401  (threads is a fixture)
+from tests.training_runs import command, losses, same, threads  # noqa: F401  (threads is a fixture)
 
 Fails = Callable[..., str]
 
