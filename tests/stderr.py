@@ -1,4 +1,4 @@
-"""What commands write to stderr."""
+"""Lines that commands write to stderr."""
 
 from __future__ import annotations
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+from ddfnet.data.archives import members
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # they are scikit-image's, and in no training
 TRAINED, TESTED = 4000, 100  # images of Imagenette
@@ -27,12 +29,10 @@ def photographs() -> dict[str, Tensor]:
 
 def imagenette(path: str, part: str, count: int) -> list[Tensor]:
     """Return images of ``imagenette112.tar``, evenly over its classes: (3, H, W), uint8."""
-    with tarfile.open(path) as images:
-        members = sorted(
-            (each for each in images if each.isfile() and f"/{part}/" in f"/{each.name}"), key=lambda each: each.name
-        )
-        chosen = members[:: max(1, len(members) // count)][:count]
-        return [_read(images.extractfile(member).read()) for member in chosen]  # type: ignore[union-attr]
+    with Path(path).open("rb") as stream:
+        found = {name: content for name, content in members(stream, path) if f"/{part}/" in f"/{name}"}
+    names = sorted(found)
+    return [_read(found[name]) for name in names[:: max(1, len(names) // count)][:count]]
 
 
 def _read(content: bytes) -> Tensor:

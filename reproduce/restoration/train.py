@@ -9,21 +9,20 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import lightning
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from ddfnet import env_info, files
 from reproduce.restoration import images, networks
+from reproduce.steps import train
 
 STEPS, BATCH, RATE, WARMUP = 2500, 8, 1.5e-3, 100
 TEST_SEED = 1000
@@ -39,26 +38,10 @@ class Windows(IterableDataset[tuple[Tensor, Tensor]]):
         return images.batches(self.photos, self.task, BATCH, self.seed)
 
 
-class Restoration(lightning.LightningModule):
-    """Mean absolute error, Adam, a warm-up and a cosine to zero."""
-
-    def __init__(self, network: networks.Restorer, steps: int) -> None:
-        super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
-        self.steps, self.losses = steps, []
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        degraded, clean = batch
-        loss = F.l1_loss(self.network(degraded.contiguous(memory_format=torch.channels_last)), clean)
-        self.losses.append(loss.item())
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.network.parameters(), RATE)
-        warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, total_iters=WARMUP)
-        fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps - WARMUP)
-        schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, fall], [WARMUP])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+def error(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the mean absolute error."""
+    degraded, clean = batch
+    return F.l1_loss(network(degraded.contiguous(memory_format=torch.channels_last)), clean)
 
 
 @torch.inference_mode()
@@ -79,23 +62,13 @@ def measure(network: networks.Restorer, photos: list[Tensor], task: images.Task)
 def run(name: str, mixer: str, equal: str, seed: int, steps: int, trained: list[Tensor]) -> tuple[Any, dict[str, Any]]:
     """Train one network; return it and what it is."""
     task = images.TASKS[name]
-    network = networks.build(mixer, task.factor, equal, seed)
-    module = Restoration(network, steps)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    begun = time.perf_counter()
-    trainer.fit(module, DataLoader(Windows(trained, task, seed), batch_size=None))
-    facts = {"task": name, "mixer": mixer, "equal": equal, "seed": seed, "steps": steps}
+    network = networks.build(mixer, task.factor, equal, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     channels = networks.width(mixer, task.factor, equal)
-    facts |= {"channels": channels, **networks.costs(mixer, channels, task.factor)}
-    facts["seconds"] = round(time.perf_counter() - begun)
-    facts["loss"] = [fmean(module.losses[at : at + 100]) for at in range(0, steps, 100)]
+    facts = {"task": name, "mixer": mixer, "equal": equal, "seed": seed, "steps": steps, "channels": channels}
+    batches = DataLoader(Windows(trained, task, seed), batch_size=None)
+    optimizer = torch.optim.Adam(network.parameters(), RATE)
+    facts |= networks.costs(mixer, channels, task.factor)
+    facts |= train(network, error, batches, optimizer, steps=steps, warmup=WARMUP)
     return network, facts
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 TOLERANCE = 3  # pixels, 0.75 % of the diagonal of 240x320
 
@@ -19,28 +19,24 @@ class Scores:
     """
 
     def __init__(self, classes: int) -> None:
-        self.classes = classes
-        self.counts = torch.zeros(classes, classes, dtype=torch.long)
+        self.jaccard = MulticlassJaccardIndex(classes, ignore_index=-1)
+        self.accuracy = MulticlassAccuracy(classes, average="micro", ignore_index=-1)
         self.boundary: list[float] = []
 
     def add(self, found: Tensor, truth: Tensor) -> None:
         """Add images (N, H, W), with classes from 1 on."""
-        known = truth > 0
-        pairs = (truth[known] - 1) * self.classes + found[known] - 1
-        self.counts += torch.bincount(pairs, minlength=self.classes**2).view(self.classes, -1)
-        for own, other in zip(found * known, truth, strict=True):
+        self.jaccard.update(found - 1, truth - 1)
+        self.accuracy.update(found - 1, truth - 1)
+        for own, other in zip(found * (truth > 0), truth, strict=True):
             scores = [boundary_score(own == each, other == each) for each in other.unique() if each > 0]
             self.boundary.append(sum(scores) / max(1, len(scores)))
 
     def result(self) -> dict[str, float]:
         """Return both in per cent: mIoU over classes that occur, and the mean F-score over images."""
-        both = self.counts.diagonal().double()
-        union = self.counts.sum(0) + self.counts.sum(1) - both
-        shares = (both / union)[union > 0]
         return {
-            "miou": 100 * float(shares.mean()),
+            "miou": 100 * float(self.jaccard.compute()),
             "boundary": 100 * sum(self.boundary) / len(self.boundary),
-            "accuracy": 100 * float(both.sum() / self.counts.sum()),
+            "accuracy": 100 * float(self.accuracy.compute()),
         }
 
 

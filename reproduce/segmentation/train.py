@@ -11,24 +11,22 @@ import argparse
 import io
 import json
 import re
-import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from ddfnet import env_info, files
+from ddfnet.data.archives import members
 from reproduce.segmentation import networks
 from reproduce.segmentation.metrics import Scores
+from reproduce.steps import train
 
 SIZE = (240, 320)
 TRAINED = 1000
@@ -47,10 +45,10 @@ class Scene:
 def read(path: str) -> list[Scene]:
     """Return all scenes of nyu8.tar in their order, at half their size; labels by the nearest pixel."""
     parts: dict[tuple[str, int], bytes] = {}
-    with tarfile.open(path) as pairs:
-        for member in pairs:
-            if found := re.search(r"(nyu_images|nyu_labels40)/(\d+)\.", member.name):
-                parts[found[1], int(found[2])] = pairs.extractfile(member).read()  # type: ignore[union-attr]
+    with Path(path).open("rb") as stream:
+        for name, content in members(stream, path):
+            if found := re.search(r"(nyu_images|nyu_labels40)/(\d+)\.", name):
+                parts[found[1], int(found[2])] = content
     scenes = []
     for number in sorted(number for kind, number in parts if kind == "nyu_images"):
         image = Image.open(io.BytesIO(parts["nyu_images", number])).convert("RGB")
@@ -67,7 +65,7 @@ def normalised(images: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def encode(body: torch.nn.Module, scenes: list[Scene], mirrored: bool) -> None:
+def encode(body: nn.Module, scenes: list[Scene], mirrored: bool) -> None:
     body.eval()
     for scene in scenes:
         pair = torch.stack([scene.image, scene.image.flip(2)][: 1 + mirrored])
@@ -108,26 +106,10 @@ def _columns(values: Tensor, first: int, width: int) -> Tensor:
     return values.narrow(-1, first * CELL // stride, width // stride)
 
 
-class Segmentation(lightning.LightningModule):
-    """Cross-entropy over labelled pixels, AdamW, a warm-up and a cosine to zero."""
-
-    def __init__(self, decoder: networks.Decoder, steps: int) -> None:
-        super().__init__()
-        self.decoder = decoder.to(memory_format=torch.channels_last)
-        self.steps, self.losses = steps, []
-
-    def training_step(self, batch: tuple[list[Tensor], Tensor, Tensor], batch_index: int) -> Tensor:
-        maps, images, labels = batch
-        loss = F.cross_entropy(self.decoder(maps, images), labels - 1, ignore_index=-1)
-        self.losses.append(loss.item())
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.decoder.parameters(), RATE, weight_decay=1e-2)
-        warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, total_iters=WARMUP)
-        fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps - WARMUP)
-        schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, fall], [WARMUP])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+def error(decoder: nn.Module, batch: tuple[list[Tensor], Tensor, Tensor]) -> Tensor:
+    """Return the cross-entropy over labelled pixels."""
+    maps, images, labels = batch
+    return F.cross_entropy(decoder(maps, images), labels - 1, ignore_index=-1)
 
 
 @torch.inference_mode()
@@ -144,22 +126,13 @@ def run(name: str, seed: int, steps: int, trained: list[Scene], tested: list[Sce
     """Train one decoder and return what it is and how well it does."""
     torch.manual_seed(seed)
     decoder = networks.Decoder(name, [each.shape[0] for each in trained[0].maps[0]])
-    module = Segmentation(decoder, steps)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    begun = time.perf_counter()
-    trainer.fit(module, DataLoader(Batches(trained, seed), batch_size=None))
-    seconds = round(time.perf_counter() - begun)
-    facts = {"upsampler": name, "seed": seed, "steps": steps, "seconds": seconds}
+    decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches = DataLoader(Batches(trained, seed), batch_size=None)
+    optimizer = torch.optim.AdamW(decoder.parameters(), RATE, weight_decay=1e-2)
+    facts: dict[str, Any] = {"upsampler": name, "seed": seed, "steps": steps}
     facts["parameters"] = sum(each.numel() for each in decoder.parameters())
+    facts |= train(decoder, error, batches, optimizer, steps=steps, warmup=WARMUP)
     facts |= measure(decoder, tested)
-    facts["loss"] = [fmean(module.losses[at : at + 100]) for at in range(0, steps, 100)]
     return facts
 
 

@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("lightning")
 pytest.importorskip("timm")
+pytest.importorskip("torchmetrics")
 
 from reproduce.segmentation import networks, train
 from reproduce.segmentation.metrics import TOLERANCE, Scores, boundary_score
