@@ -27,12 +27,23 @@ def photographs() -> dict[str, Tensor]:
     return {name: image[:, : image.shape[1] // 4 * 4, : image.shape[2] // 4 * 4] for name, image in found.items()}
 
 
-def imagenette(path: str, part: str, count: int) -> list[Tensor]:
-    """Return images of ``imagenette112.tar``, evenly over its classes: (3, H, W), uint8."""
+def imagenette(path: str, part: str, count: int, beside: int = 0) -> list[Tensor]:
+    """Return images of ``imagenette112.tar``, evenly over its classes: (3, H, W), uint8.
+
+    Args:
+        path: the archive.
+        part: ``"train"`` or ``"val"``.
+        count: number of images.
+        beside: number of images that another call returns, of which this one returns none.
+    """
     with Path(path).open("rb") as stream:
         found = {name: content for name, content in members(stream, path) if f"/{part}/" in f"/{name}"}
-    names = sorted(found)
-    return [_read(found[name]) for name in names[:: max(1, len(names) // count)][:count]]
+    taken = set(_evenly(sorted(found), beside))
+    return [_read(found[name]) for name in _evenly(sorted(found.keys() - taken), count)]
+
+
+def _evenly(names: list[str], count: int) -> list[str]:
+    return names[:: max(1, len(names) // max(1, count))][:count]
 
 
 def _read(content: bytes) -> Tensor:

@@ -1,7 +1,8 @@
 """Train networks of the study and measure them: python -m reproduce.restoration.train imagenette112.tar FOLDER
 
 Each task, mixer, comparison and seed writes FOLDER/TASK-MIXER-EQUAL-SEED.json, unless it is there. EQUAL, macs or
-parameters, is what a network has as many of as that with DDF.
+parameters, is what a network has as many of as that with DDF. With --validate the images that measure are of the
+training part, and none that trains.
 """
 
 from __future__ import annotations
@@ -81,12 +82,16 @@ def main() -> None:
     parser.add_argument("--equal", nargs="+", choices=("macs", "parameters"), default=["macs", "parameters"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--validate", action="store_true")
     given = parser.parse_args()
     trained = images.imagenette(given.imagenette, "train", images.TRAINED)
-    tests = {
-        "imagenette": images.imagenette(given.imagenette, "val", images.TESTED),
-        "photographs": list(images.photographs().values()),
-    }
+    if given.validate:
+        tests = {"validation": images.imagenette(given.imagenette, "train", images.TESTED, beside=images.TRAINED)}
+    else:
+        tests = {
+            "imagenette": images.imagenette(given.imagenette, "val", images.TESTED),
+            "photographs": list(images.photographs().values()),
+        }
     given.folder.mkdir(parents=True, exist_ok=True)
     for seed, name, equal, mixer in itertools.product(given.seeds, given.tasks, given.equal, given.mixers):
         target = given.folder / f"{name}-{mixer}-{equal}-{seed}.json"

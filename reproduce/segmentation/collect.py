@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections import defaultdict
 from pathlib import Path
-from statistics import stdev
 from typing import Any
 
 from ddfnet import files
-from reproduce.reporting import spread, table
+from reproduce.reporting import lead, spread, table, with_deviation, with_error
 
 HERE = Path(__file__).parent
 SCORES = ("miou", "boundary", "accuracy")
@@ -25,13 +23,6 @@ TITLES = {
     "ddf": "DDF-Up",
     "guided": "DDF-Up, guided by the image",
 }
-
-
-def lead(own: dict[str, float], base: dict[str, float]) -> dict[str, float]:
-    """Return the mean difference over the seeds that both have, and its standard error."""
-    differences = [own[seed] - base[seed] for seed in sorted(own.keys() & base.keys())]
-    error = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
-    return {"mean": sum(differences) / len(differences), "standard_error": error, "seeds": len(differences)}
 
 
 def main(folder: str) -> None:
@@ -70,22 +61,14 @@ def main(folder: str) -> None:
             [
                 TITLES[name],
                 str(len(row["miou"]["by_seed"])),
-                *(_spread(row[score]) for score in SCORES),
-                *(_lead(row.get("over_bilinear", {}).get(score)) for score in ("miou", "boundary")),
+                *(with_deviation(row[score]) for score in SCORES),
+                *(with_error(row.get("over_bilinear", {}).get(score)) for score in ("miou", "boundary")),
             ]
             for name, row in rows.items()
         ),
     )
     files.atomic_write(HERE / "table.md", text := "\n".join(lines) + "\n")
     print(text)
-
-
-def _spread(values: dict[str, Any]) -> str:
-    return f"{values['mean']:.2f}" + ("" if values["std"] is None else f" ± {values['std']:.2f}")
-
-
-def _lead(found: dict[str, float] | None) -> str:
-    return "" if found is None else f"{found['mean']:+.2f} ± {found['standard_error']:.2f}"
 
 
 if __name__ == "__main__":

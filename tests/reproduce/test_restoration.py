@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("lightning")
 pytest.importorskip("torchmetrics")
 
-from reproduce.restoration import images, networks, train
+from reproduce.restoration import collect, images, networks, train
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -60,6 +66,35 @@ def test_networks_begin_near_the_image_and_train(mixer: str, factor: int) -> Non
     assert result.shape == (1, 3, 9 * factor, 10 * factor)
     result.square().sum().backward()
     assert network.head.weight.grad.any() and network.blocks[0].last.weight.grad.any()
+
+
+def test_images_that_choose_are_none_that_train(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        for number in range(30):
+            stream = io.BytesIO()
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(stream, "PNG")
+            member = tarfile.TarInfo(f"imagenette/train/class/{number:02}.png")
+            member.size = stream.tell()
+            archive.addfile(member, io.BytesIO(stream.getvalue()))
+    path = str(tmp_path / "images.tar")
+    trained, others = images.imagenette(path, "train", 12), images.imagenette(path, "train", 5, beside=12)
+    numbers, other = ({int(image[0, 0, 0]) for image in each} for each in (trained, others))
+    assert (len(numbers), len(other)) == (12, 5) and not numbers & other
+
+
+def test_rows_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "HERE", tmp_path)
+    (tmp_path / "runs").mkdir()
+    for mixer, seed, psnr in (("ddf", 0, 28.0), ("ddf", 1, 28.2), ("depthwise", 0, 27.5), ("depthwise", 1, 27.9)):
+        scores = {"psnr": psnr, "ssim": 0.8}
+        facts = {"task": "noise-25", "mixer": mixer, "equal": "macs", "seed": seed, "steps": 9, "channels": 48}
+        facts |= {"parameters": 50000, "macs": 70000000, "seconds": 3, "loss": [0.1], "machine": {}}
+        facts |= {"imagenette": scores, "photographs": scores}
+        (tmp_path / "runs" / f"{mixer}-{seed}.json").write_text(json.dumps(facts))
+    collect.main(str(tmp_path / "runs"))
+    text = (tmp_path / "table.md").read_text()
+    assert "## Noise of deviation 25, equal multiply-accumulates" in text
+    assert "| depthwise convolution | 48 | 50.0 | 70.0 | 2 | 27.70 ± 0.28 | 0.8000 | +0.40 ± 0.10 |" in text
 
 
 def test_scores_of_an_image_that_is_not_degraded() -> None:
