@@ -43,7 +43,7 @@ docs-serve: $(VENV)/dev.stamp
 
 # Draw the images of docs/ again: the operator's figure, and results of the committed weights on scikit-image's images.
 images: $(VENV)/dev.stamp
-	for script in docs/images/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in docs/images/*.py; do PYTHONPATH=. $(BIN)/python $$script || exit 1; done
 
 # One thread for each process; tests of threading set the number of threads themselves.
 unit: $(VENV)/dev.stamp

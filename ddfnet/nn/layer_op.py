@@ -14,9 +14,11 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import register_flop_formula
 
+from ddfnet.nn import layer_gradient
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch
 from ddfnet.nn.filter_norm import FilterNorm, filter_norm
 from ddfnet.ops import backends, ddf
+from ddfnet.ops.autograd import is_plain_eager
 from ddfnet.ops.geometry import Combine, Geometry, empty_result, is_channels_last
 from ddfnet.ops.library import NAMESPACE, define
 from ddfnet.ops.recording import recordable
@@ -113,15 +115,39 @@ def _kernel(input: Tensor, weights: Sequence[Tensor], *arguments: Any) -> Tensor
 
 
 def _at_autograd_key(input: Tensor, weights: Sequence[Tensor], *arguments: Any) -> Tensor:
-    """Compute the layer from its pieces, which have gradients, where one is asked for."""
+    """Compute the layer with its own gradient, or else from its pieces, which have theirs, where one is asked for."""
     tensors = [tensor for tensor in (input, *weights, *arguments[:6]) if tensor is not None]
-    if (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)) or any(
-        forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
-    ):
+    wants_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if wants_gradient and _has_gradient(input, tensors):
+        return _layer_with_gradient(input, weights, *arguments)
+    if wants_gradient or any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         return _reference(input, weights, *arguments)
     with torch._C._AutoDispatchBelowAutograd():
         output: Tensor = ddf_layer(input, weights, *arguments)
     return output
+
+
+def _has_gradient(input: Tensor, tensors: Sequence[Tensor]) -> bool:
+    """Return whether `layer_gradient.Layer` computes this call."""
+    return (
+        is_plain_eager(*tensors)
+        and backends.is_compiled(input.device)
+        and all(tensor.dtype is torch.float32 for tensor in tensors)
+        and layer_gradient.serves(input)
+    )
+
+
+def _layer_with_gradient(input: Tensor, weights: Sequence[Tensor], *arguments: Any) -> Tensor:
+    *norms, scale, shift = arguments[:6]
+    numbers, relu = arguments[11:15], arguments[15]
+
+    def formula(input: Tensor, *tensors: Any) -> Tensor:
+        weights, norms = tensors[:6], tensors[6:]
+        rest: tuple[Any, ...] = None, None, *arguments[6:15], False  # no epilogue
+        return _reference(input, weights, *norms, *rest)
+
+    y: Tensor = layer_gradient.Layer.apply(formula, _geometry(*arguments[6:11]), numbers, input, *weights, *norms)  # type: ignore[no-untyped-call]
+    return apply_epilogue(y, scale, shift, relu)
 
 
 def _fake(input: Tensor, *arguments: Any) -> Tensor:

