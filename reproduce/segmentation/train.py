@@ -32,13 +32,17 @@ from reproduce.steps import train
 
 SIZE = (240, 320)
 TRAINED = 1000
+UNLABELLED = 39  # in the archive's files
 STEPS, BATCH, RATE, WARMUP = 1000, 4, 2e-3, 50
 ENCODER_RATE, DECODER_RATE, THROUGH_WARMUP = 1e-4, 5e-4, 20  # where both learn
 CELL, WINDOW = 32, 160  # pixels of a cell of the coarsest map, and width of a training window
 
 
 class Scene:
-    """Image (3, H, W) and labels (H, W), uint8, and the frozen maps of it and of the mirrored one, as float16."""
+    """Image (3, H, W) and labels (H, W), uint8, and the frozen maps of it and of the mirrored one, as float16.
+
+    Labels are from 1 on, and 0 is unlabelled.
+    """
 
     def __init__(self, image: Tensor, labels: Tensor) -> None:
         self.image, self.labels = image, labels
@@ -46,7 +50,11 @@ class Scene:
 
 
 def read(path: str) -> list[Scene]:
-    """Return all scenes of nyu8.tar in their order, at half their size; labels by the nearest pixel."""
+    """Return all scenes of nyu8.tar in their order, at half their size; labels by the nearest pixel.
+
+    Its labels are those of the 40 classes less one: 0 is wall, and 39 is both otherprop, the 40th class, and unlabelled.
+    So 39 classes can be told, and 39 counts as unlabelled.
+    """
     parts: dict[tuple[str, int], bytes] = {}
     with Path(path).open("rb") as stream:
         for name, content in members(stream, path):
@@ -58,8 +66,14 @@ def read(path: str) -> list[Scene]:
         labels = Image.open(io.BytesIO(parts["nyu_labels40", number]))
         image = image.resize(SIZE[::-1], Image.Resampling.BOX)
         labels = labels.resize(SIZE[::-1], Image.Resampling.NEAREST)
-        scenes.append(Scene(torch.from_numpy(np.array(image)).permute(2, 0, 1), torch.from_numpy(np.array(labels))))
+        scenes.append(Scene(torch.from_numpy(np.array(image)).permute(2, 0, 1), classes(np.array(labels))))
     return scenes
+
+
+def classes(labels: np.ndarray[Any, Any]) -> Tensor:
+    """Return labels of the archive with 0 for unlabelled and classes from 1 on."""
+    found = torch.from_numpy(labels)
+    return torch.where(found == UNLABELLED, 0, found + 1)
 
 
 def normalised(images: Tensor) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 
@@ -46,6 +49,19 @@ def test_what_is_not_labelled_does_not_count() -> None:
     assert scores.result()["accuracy"] == 100 and scores.result()["miou"] == 100
 
 
+def test_a_band_that_is_not_labelled_is_closed_for_boundaries() -> None:
+    truth = halves(30)
+    truth[:, :, 28:32] = 0
+    for moved, expected in ((TOLERANCE, 100), (TOLERANCE + 1, 0)):
+        scores = Scores(3)
+        scores.add(halves(30 + moved), truth)
+        assert scores.result()["boundary"] == pytest.approx(expected)
+
+
+def test_labels_of_the_archive() -> None:
+    assert train.classes(np.array([[0, 1, 38, 39]], np.uint8)).tolist() == [[1, 2, 39, 0]]
+
+
 def test_a_class_that_is_not_found_has_no_boundary() -> None:
     nothing, something = torch.zeros(9, 9, dtype=torch.bool), torch.zeros(9, 9, dtype=torch.bool)
     something[3:6, 3:6] = True
@@ -66,6 +82,28 @@ def test_windows_of_maps_and_images_are_of_one_place() -> None:
         torch.testing.assert_close(images[0, 0] * 128 + 127, labels[0].float())
         for each, stride in zip(maps, (4, 8, 16, 32), strict=True):
             torch.testing.assert_close(each[0, 0], labels[0, ::stride, ::stride].float())
+
+
+def test_the_encoder_learns_too_and_keeps_its_statistics() -> None:
+    body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 4, 1), torch.nn.BatchNorm2d(4))
+    before = copy.deepcopy(body.state_dict())
+
+    class Decoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.logits = torch.nn.Conv2d(4, networks.CLASSES, 1)
+
+        def forward(self, maps: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.interpolate(self.logits(maps), image.shape[2:])
+
+    image = torch.randint(256, (3, *train.SIZE), dtype=torch.uint8)
+    scene = train.Scene(image, torch.ones(train.SIZE, dtype=torch.uint8))
+    scene.maps = [[torch.zeros(4, 8, 10).half()]] * 2
+    scenes = [scene] * train.BATCH
+    facts = train.run_through(body, Decoder(), "bilinear", 0, 2, (scenes, scenes[:1]))  # type: ignore[arg-type]
+    assert facts["steps"] == 2 and len(facts["loss"]) == 1 and facts["accuracy"] >= 0
+    for name, value in before.items():
+        assert torch.equal(body.state_dict()[name], value)  # a copy was trained
 
 
 @pytest.mark.parametrize("name", networks.UPSAMPLERS)
