@@ -52,8 +52,8 @@ class Scene:
 def read(path: str) -> list[Scene]:
     """Return all scenes of nyu8.tar in their order, at half their size; labels by the nearest pixel.
 
-    Its labels are those of the 40 classes less one: 0 is wall, and 39 is both otherprop, the 40th class, and unlabelled.
-    So 39 classes can be told, and 39 counts as unlabelled.
+    Its labels are those of the 40 classes less one: 0 is wall, and 39 is both otherprop, the 40th class, and
+    unlabelled. So 39 classes can be told, and 39 counts as unlabelled.
     """
     parts: dict[tuple[str, int], bytes] = {}
     with Path(path).open("rb") as stream:
