@@ -53,9 +53,10 @@ class SpatialBranch(nn.Module):
             starts.with_start(self.conv, functools.partial(starts.static, fill=fill))
         self.norm = make_norm(norm, filters, kernel, "spatial", nonlinearity, norm_eps, gated, **factory)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Predict filters (N, filters*K, Ho, Wo) from (N, C, H, W)."""
-        filters: Tensor = self.norm(self.conv(x))
+    def forward(self, x: Tensor, others: Tensor | None = None) -> Tensor:
+        """Predict filters (N, filters*K, Ho, Wo) from (N, C, H, W), plus others that are not normalised yet."""
+        found = self.conv(x)
+        filters: Tensor = self.norm(found if others is None else found + others)
         return filters
 
 

@@ -70,6 +70,11 @@ def static(conv: nn.Conv2d, fill: Start) -> None:
     fill(conv.bias)
 
 
+def no_filters(conv: nn.Conv2d) -> None:
+    """Initialize a convolution without a bias to predict zeros."""
+    nn.init.zeros_(conv.weight)
+
+
 def scale(norm: nn.Module, value: float) -> None:
     """Initialize the weight of a batch norm with this value."""
     nn.init.constant_(norm.weight, value)  # type: ignore[arg-type]

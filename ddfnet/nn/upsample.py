@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddfnet.nn import starts
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch, check_channels, check_map
-from ddfnet.nn.starts import fill
 from ddfnet.ops import ddf_upsample
 from ddfnet.ops.geometry import Combine, Pair, accumulate_dtype, odd_pair, pair
 from ddfnet.ops.recording import recordable
+
+SOFTEST = 0.005  # what softmax filters that begin as an interpolation have more of each pixel, before they sum to 1
 
 
 class DDFUpsample2d(nn.Module):
@@ -23,7 +25,8 @@ class DDFUpsample2d(nn.Module):
         y = \mathrm{ddf\_upsample}(x, D^{ch}, D^{sp}), \qquad D^{sp} = \mathrm{norm}(W_{sp}\, g)
 
     with filters of their own for the s*s sub-pixels of a pixel. The channel filters are predicted from x, the spatial
-    filters from g: a 3x3 depthwise convolution of x or, with ``guide_channels``, the guide.
+    filters from g: a 3x3 depthwise convolution x' of x or, with ``guide_channels``, the guide; with ``from_map`` from
+    both, ``norm(W_sp g + W_x x')``.
 
     Args:
         channels: C of the input (N, C, H, W), from 1 on.
@@ -37,11 +40,14 @@ class DDFUpsample2d(nn.Module):
         guide_at: where the guide is read: ``"input"`` resizes it to x, and one pixel of it predicts the filters of all
             the sub-pixels; ``"output"`` resizes it to the enlarged map, and each sub-pixel's filters are predicted from
             its own pixel. Both have the same parameters.
+        from_map: predict spatial filters from the map besides the guide.
         padding_mode: ``"zeros"`` around the map, or its border repeated (``"replicate"``), which leaves the borders of
             an enlarged map as bright as the rest.
         init: ``"nearest"`` or ``"bilinear"`` initialises the layer as that interpolation (``align_corners=False``),
-            which learns to adapt: the weights that predict the filters are zero at first. It needs ``norm="none"``, and
-            for bilinear interpolation three taps or more and ``padding_mode="replicate"``. None is random.
+            which learns to adapt: the weights that predict the filters are zero at first. It needs ``norm="none"``, or
+            ``"softmax"``, and for bilinear interpolation three taps or more and ``padding_mode="replicate"``. With
+            ``"softmax"`` that is of the spatial filters alone, and the layer begins near the interpolation: no weight
+            is zero. None is random.
         device: device of the parameters.
         dtype: dtype of the parameters.
 
@@ -81,6 +87,7 @@ class DDFUpsample2d(nn.Module):
         combine: str = "mul",
         norm: str = "filter",
         guide_at: str = "input",
+        from_map: bool = False,
         padding_mode: str = "zeros",
         init: str | None = None,
         device: torch.device | str | None = None,
@@ -94,6 +101,8 @@ class DDFUpsample2d(nn.Module):
             raise ValueError(f"guide_at must be 'input' or 'output', got {guide_at!r}")
         if guide_at == "output" and guide_channels is None:
             raise ValueError("guide_at='output' needs a guide: give guide_channels")
+        if from_map and guide_channels is None:
+            raise ValueError("from_map=True adds to a guide: give guide_channels, or leave from_map out")
         self.channels, self.guide_channels, self.heads = channels, guide_channels, heads
         self.combine = Combine(combine)
         self.guide_at = guide_at
@@ -104,31 +113,44 @@ class DDFUpsample2d(nn.Module):
         self.padding_mode = padding_mode
         subpixels = self.scale_factor[0] * self.scale_factor[1]
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        options: dict[str, Any] = {"norm": norm, "nonlinearity": "linear", **factory}
+        options: dict[str, Any] = {"nonlinearity": "linear", **factory}
         spatial_fill = channel_fill = None
         if init is not None:
             self._check_init(init, norm)
             geometry = self.scale_factor, self.kernel_size, heads
-            spatial_fill = functools.partial(_fill_interpolation, init=init, geometry=geometry)
+            spatial_fill = functools.partial(_fill_interpolation, init=init, geometry=geometry, norm=norm)
             channel_fill = functools.partial(nn.init.constant_, val=self.combine.identity)
 
         self.depthwise: nn.Conv2d | None = None
-        if guide_channels is None:
+        if guide_channels is None or from_map:
             self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, **factory)
         width, groups = guide_channels or channels, 1
         if guide_at == "output":
             width, groups = width * subpixels, subpixels  # one group per sub-pixel
         self.spatial = SpatialBranch(
-            width, subpixels * heads, self.kernel_size, groups=groups, fill=spatial_fill, **options
+            width, subpixels * heads, self.kernel_size, groups=groups, fill=spatial_fill, norm=norm, **options
         )
+        self.map_conv: nn.Conv2d | None = None
+        if from_map:
+            # Without a bias, for the guide's convolution has one.
+            self.map_conv = nn.Conv2d(channels, self.spatial.conv.out_channels, 1, bias=False, **factory)
+            if init is not None:
+                starts.with_start(self.map_conv, starts.no_filters)
+        channel_norm = "none" if init is not None else norm
         self.channel = ChannelBranch(
-            channels, self.kernel_size, num_sets=subpixels, reduction=reduction, fill=channel_fill, **options
+            channels,
+            self.kernel_size,
+            num_sets=subpixels,
+            reduction=reduction,
+            fill=channel_fill,
+            norm=channel_norm,
+            **options,
         )
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         check_map("the input of DDFUpsample2d", x, self.channels)
         channel = self.channel(x).unflatten(1, (-1, self.channels))
-        spatial = self.spatial(self._source(x, guide))
+        spatial = self._spatial(x, guide)
         (around_y, around_x), (sh, sw) = (k // 2 for k in self.kernel_size), self.scale_factor
         replicate = self.padding_mode == "replicate"
         if replicate:
@@ -149,21 +171,32 @@ class DDFUpsample2d(nn.Module):
     def _check_init(self, init: str, norm: str) -> None:
         if init not in ("nearest", "bilinear"):
             raise ValueError(f"init must be 'nearest', 'bilinear' or None, got {init!r}")
-        if norm != "none":
-            raise ValueError(f"init={init!r} needs norm='none', because another norm changes the filters, got {norm!r}")
+        if norm not in ("none", "softmax"):
+            raise ValueError(
+                f"init={init!r} needs norm='none' or 'softmax', because another norm changes the filters, got {norm!r}"
+            )
         if init == "bilinear" and (min(self.kernel_size) < 3 or self.padding_mode != "replicate"):
             raise ValueError(
                 "init='bilinear' needs a kernel of 3 taps or more and padding_mode='replicate', got "
                 f"kernel_size={self.kernel_size} and padding_mode={self.padding_mode!r}"
             )
 
-    def _source(self, x: Tensor, guide: Tensor | None) -> Tensor:
-        """Return the map from which the spatial filters are predicted, at the size of x."""
-        if self.depthwise is not None:
+    def _spatial(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        if self.guide_channels is None:
+            assert self.depthwise is not None
             _check_no_guide(guide)
-            return self.depthwise(x)
-        _check_guide(guide, x, self.guide_channels or 0)
+            filters: Tensor = self.spatial(self.depthwise(x))
+            return filters
+        _check_guide(guide, x, self.guide_channels)
         assert guide is not None
+        source = self._resized(guide, x)
+        if self.map_conv is None:
+            return self.spatial(source)  # type: ignore[no-any-return]
+        assert self.depthwise is not None
+        return self.spatial(source, self.map_conv(self.depthwise(x)))  # type: ignore[no-any-return]
+
+    def _resized(self, guide: Tensor, x: Tensor) -> Tensor:
+        """Return the guide at the size of x, with the pixels of sub-pixels as channels if it is read there."""
         height, width = x.shape[2:]
         if self.guide_at == "input":
             return resize(guide, height, width)
@@ -172,18 +205,23 @@ class DDFUpsample2d(nn.Module):
 
     def extra_repr(self) -> str:
         guide = f", guide_channels={self.guide_channels}, guide_at={self.guide_at!r}" if self.guide_channels else ""
+        guide += ", from_map=True" * (self.map_conv is not None)
         return (
             f"{self.channels}, scale_factor={self.scale_factor}, kernel_size={self.kernel_size}, heads={self.heads}, "
             f"combine={self.combine!r}{guide}"
         )
 
 
-def _fill_interpolation(bias: Tensor, init: str, geometry: tuple[tuple[int, int], tuple[int, int], int]) -> None:
+def _fill_interpolation(
+    bias: Tensor, init: str, geometry: tuple[tuple[int, int], tuple[int, int], int], norm: str
+) -> None:
     """Fill a bias with the spatial filters of an interpolation, (s*s*heads*K,), for scale factor, kernel and heads."""
     scale_factor, kernel_size, heads = geometry
     rows, columns = (_axis_taps(scale, kernel, init) for scale, kernel in zip(scale_factor, kernel_size, strict=True))
     taps = torch.einsum("ak,bl->abkl", rows, columns).flatten(0, 1)  # sub-pixels, taps
-    fill(bias, taps[:, None].expand(-1, heads, -1, -1).flatten())
+    if norm == "softmax":
+        taps = (taps + SOFTEST).log()  # a weight of zero would have no gradient
+    starts.fill(bias, taps[:, None].expand(-1, heads, -1, -1).flatten())
 
 
 def _axis_taps(scale: int, kernel: int, init: str) -> Tensor:

@@ -27,6 +27,9 @@ LAYERS = {
     "DDFConv2d pointwise": lambda: DDFConv2d(8, 12, 3, zero_init=True),
     "DDFUpsample2d": lambda: DDFUpsample2d(8),
     "DDFUpsample2d batch": lambda: DDFUpsample2d(8, norm="batch", guide_channels=3, guide_at="output"),
+    "DDFUpsample2d softmax": lambda: DDFUpsample2d(
+        8, guide_channels=3, from_map=True, norm="softmax", init="bilinear", padding_mode="replicate"
+    ),
     "DDFUpsample2d nearest": lambda: DDFUpsample2d(8, 3, norm="none", init="nearest", heads=2),
     "DDFUpsample2d bilinear": lambda: DDFUpsample2d(
         8, (2, 3), norm="none", combine="add", init="bilinear", padding_mode="replicate"

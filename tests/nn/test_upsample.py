@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from ddfnet.nn import DDFUpsample2d
-from ddfnet.ops import ddf
+from ddfnet.nn.upsample import SOFTEST, to_subpixel_major
+from ddfnet.ops import ddf, ddf_upsample
 
 
 def normalise(filters: torch.Tensor) -> torch.Tensor:
@@ -92,6 +93,36 @@ def test_both_readings_of_a_guide_agree_where_it_is_constant_in_a_pixel():
     torch.testing.assert_close(fine(x, guide.repeat_interleave(2, 2).repeat_interleave(2, 3)), coarse(x, guide))
 
 
+@pytest.mark.parametrize("guide_at", ["input", "output"])
+@pytest.mark.parametrize("norm", ["filter", "softmax", "none"])
+def test_filters_from_map_and_guide_are_of_their_sum(guide_at, norm):
+    layer = DDFUpsample2d(4, (2, 3), guide_channels=3, guide_at=guide_at, from_map=True, heads=2, norm=norm)
+    size = (5, 6) if guide_at == "input" else (10, 18)
+    x, guide = torch.randn(2, 4, 5, 6), torch.randn(2, 3, *size)
+    source = guide if guide_at == "input" else to_subpixel_major(guide, (2, 3))
+    around = F.conv2d(x, layer.depthwise.weight, layer.depthwise.bias, padding=1, groups=4)
+    filters = layer.spatial.norm(layer.spatial.conv(source) + F.conv2d(around, layer.map_conv.weight))
+    channel = layer.channel(x).unflatten(1, (-1, 4))
+    expected = ddf_upsample(x, channel, filters, scale_factor=(2, 3), kernel_size=3)
+    torch.testing.assert_close(layer(x, guide), expected)
+    layer(x, guide).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize("init", ["nearest", "bilinear"])
+def test_softmax_begins_near_an_interpolation_and_stays_between_its_samples(init):
+    layer = DDFUpsample2d(
+        4, guide_channels=3, guide_at="output", from_map=True, norm="softmax", init=init, padding_mode="replicate"
+    )
+    x, guide = torch.rand(2, 4, 5, 6), torch.rand(2, 3, 10, 12)
+    expected = F.interpolate(x, scale_factor=2, mode=init)
+    torch.testing.assert_close(layer(x, guide), expected, rtol=0, atol=9 * SOFTEST)
+    torch.nn.init.normal_(layer.spatial.conv.weight, std=9)
+    torch.nn.init.normal_(layer.map_conv.weight, std=9)
+    assert (layer(x, guide) - expected).abs().max() > 0.2
+    assert layer(x, guide).max() <= x.max() + 1e-6 and layer(x, guide).min() >= x.min() - 1e-6
+
+
 def test_it_reaches_a_single_channel():
     assert DDFUpsample2d(1, 4, guide_channels=3)(torch.randn(1, 1, 3, 3), torch.rand(1, 3, 12, 12)).shape == (
         1,
@@ -114,6 +145,8 @@ def test_it_reaches_a_single_channel():
         ({"reduction": -1.0}, "reduction must be above 0"),
         ({"guide_channels": 0}, "guide_channels must be None or at least 1, got 0"),
         ({"guide_channels": 3, "guide_at": "centre"}, "guide_at must be 'input' or 'output', got 'centre'"),
+        ({"from_map": True}, "from_map=True adds to a guide: give guide_channels, or leave from_map out"),
+        ({"init": "nearest"}, "init='nearest' needs norm='none' or 'softmax', .* got 'filter'"),
         ({"guide_at": "output"}, "guide_at='output' needs a guide: give guide_channels"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",

@@ -70,7 +70,7 @@ class TestStart:
         ("options", "message"),
         [
             ({"init": "cubic", "norm": "none"}, "init must be 'nearest', 'bilinear' or None, got 'cubic'"),
-            ({"init": "nearest"}, "init='nearest' needs norm='none', .* got 'filter'"),
+            ({"init": "nearest"}, "init='nearest' needs norm='none' or 'softmax', .* got 'filter'"),
             ({"init": "bilinear", "norm": "none"}, "needs a kernel of 3 taps or more and padding_mode='replicate'"),
             (
                 {"init": "bilinear", "norm": "none", "kernel_size": 1, "padding_mode": "replicate"},
