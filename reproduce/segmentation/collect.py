@@ -20,8 +20,9 @@ TITLES = {
     "pixelshuffle": "pixel shuffle",
     "carafe": "CARAFE",
     "dysample": "DySample",
-    "ddf": "DDF-Up",
-    "guided": "DDF-Up, guided by the image",
+    "paper": "DDF-Up, begun at random as the paper's",
+    "ddf": "DDF-Up, begun as bilinear interpolation",
+    "guided": "the same, guided by the image",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -33,19 +34,16 @@ def encoder(package: str) -> nn.Module:
     return made
 
 
+# Random filters, as the paper begins, learn less in so few steps; these begin as bilinear interpolation.
+START: dict[str, Any] = {"norm": "softmax", "init": "bilinear", "padding_mode": "replicate"}
+
+
 class Guided(nn.Module):
-    """DDF-Up whose filters are predicted from features of the image; it begins as bilinear interpolation."""
+    """DDF-Up whose filters are predicted from features of the image and from the map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.up = DDFUpsample2d(
-            channels,
-            guide_channels=GUIDE,
-            guide_at="output",
-            norm="none",
-            init="bilinear",
-            padding_mode="replicate",
-        )
+        self.up = DDFUpsample2d(channels, guide_channels=GUIDE, guide_at="output", from_map=True, **START)
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
         result: Tensor = self.up(x, guide=guide)
@@ -53,11 +51,11 @@ class Guided(nn.Module):
 
 
 class Plain(nn.Module):
-    """Upsampler of `ddfnet.models.upsamplers`, which does not see the image."""
+    """Upsampler that does not see the image."""
 
-    def __init__(self, name: str, channels: int) -> None:
+    def __init__(self, up: nn.Module) -> None:
         super().__init__()
-        self.up = upsampler(name, channels)
+        self.up = up
 
     def forward(self, x: Tensor, guide: Tensor | None) -> Tensor:
         result: Tensor = self.up(x)
@@ -66,18 +64,22 @@ class Plain(nn.Module):
 
 UPSAMPLERS: dict[str, Callable[[int], nn.Module]] = {
     **{
-        name: (lambda channels, name=name: Plain(name, channels))
-        for name in ("nearest", "bilinear", "pixelshuffle", "carafe", "dysample", "ddf")
+        name: (lambda channels, name=name: Plain(upsampler(name, channels)))
+        for name in ("nearest", "bilinear", "pixelshuffle", "carafe", "dysample")
     },
+    "paper": lambda channels: Plain(upsampler("ddf", channels)),
+    "ddf": lambda channels: Plain(DDFUpsample2d(channels, **START)),
     "guided": Guided,
 }
+PYRAMID = {"guided": "ddf"}  # upsampler of the pyramid, where it is another than that of the logits
 
 
 class Decoder(nn.Module):
     """Pyramid down to 1/4, a 3x3 and a 1x1 convolution to the logits, which are enlarged twice by two.
 
     Args:
-        name: a name of `UPSAMPLERS`; each of the five upsamplings has one of its own.
+        name: a name of `UPSAMPLERS`; each of the five upsamplings has one of its own. The image guides those of the
+            logits alone: in the pyramid its details are smaller than a pixel.
         channels: channels of the maps, from the finest to the coarsest.
 
     Returns:
@@ -87,7 +89,7 @@ class Decoder(nn.Module):
     def __init__(self, name: str, channels: Sequence[int]) -> None:
         super().__init__()
         self.inner = nn.ModuleList(nn.Conv2d(each, WIDTH, 1) for each in channels)
-        self.ups = nn.ModuleList(UPSAMPLERS[name](WIDTH) for _ in channels[1:])
+        self.ups = nn.ModuleList(UPSAMPLERS[PYRAMID.get(name, name)](WIDTH) for _ in channels[1:])
         self.logits = nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU(), nn.Conv2d(WIDTH, CLASSES, 1))
         self.last = nn.ModuleList(UPSAMPLERS[name](CLASSES) for _ in range(2))
         self.guide: nn.Module | None = None
@@ -100,7 +102,7 @@ class Decoder(nn.Module):
         guide = None if self.guide is None else self.guide(image)
         merged = self.inner[-1](maps[-1])
         for level in reversed(range(len(maps) - 1)):
-            larger = self.ups[level](merged, guide)
+            larger = self.ups[level](merged, None)
             height, width = maps[level].shape[2:]
             merged = self.inner[level](maps[level]) + larger[:, :, :height, :width]
         result: Tensor = self.logits(merged)
