@@ -65,7 +65,7 @@ class Layer(torch.autograd.Function):
             return (None,) * len(ctx.needs_input_grad)
         saved = ctx.saved_tensors  # once: a checkpoint computes them again, and gives each a single time
         if torch.is_grad_enabled():  # the gradient of a gradient may follow
-            gradients = _of_formula(ctx.formula, saved[:11], grad_output)
+            gradients = _formula_gradients(ctx.formula, saved[:11], grad_output)
         else:
             with torch._C._AutoDispatchBelowAutograd():
                 gradients = _gradients(ctx, saved, grad_output)
@@ -76,14 +76,16 @@ def _present(tensors: Sequence[OptTensor]) -> list[Tensor]:
     return [tensor for tensor in tensors if tensor is not None]
 
 
-def _of_formula(formula: Callable[..., Tensor], tensors: Sequence[OptTensor], grad_output: Tensor) -> list[OptTensor]:
+def _formula_gradients(
+    formula: Callable[..., Tensor], tensors: Sequence[OptTensor], grad_output: Tensor
+) -> list[OptTensor]:
     given = _present(tensors)
 
-    def of_given(*each: Tensor) -> Tensor:
+    def call(*each: Tensor) -> Tensor:
         left = iter(each)
         return formula(*(None if tensor is None else next(left) for tensor in tensors))
 
-    gradients = iter(torch.func.vjp(of_given, *given)[1](grad_output))
+    gradients = iter(torch.func.vjp(call, *given)[1](grad_output))
     return [None if tensor is None else next(gradients) for tensor in tensors]
 
 
@@ -166,11 +168,11 @@ def _add_branches(
     """Add the gradients of both branches to that of the operator, in place.
 
     Args:
-        grad_input: (N, C, H, W).
-        grad_spatial: of the spatial branch's convolution, (N, O, Ho*Wo).
-        weight: of this convolution, (O, C).
-        grad_mean: of each pixel by way of the mean, (N, C).
-        geometry: of the operator.
+        grad_input: (N, C, H, W), the operator's.
+        grad_spatial: (N, O, Ho*Wo), that of the spatial branch's convolution.
+        weight: (O, C) of this convolution.
+        grad_mean: (N, C), that of each pixel by way of the mean.
+        geometry: arguments of the operator.
     """
     n, outputs, pixels = grad_spatial.shape
     if geometry.stride != (1, 1):

@@ -15,7 +15,7 @@ from ddfnet.ops import ddf_upsample
 from ddfnet.ops.geometry import Combine, Pair, accumulate_dtype, odd_pair, pair
 from ddfnet.ops.recording import recordable
 
-SOFTEST = 0.005  # what softmax filters that begin as an interpolation have more of each pixel, before they sum to 1
+SOFTEST = 0.005  # share of each pixel that softmax filters have at least, where they begin as an interpolation
 
 
 class DDFUpsample2d(nn.Module):

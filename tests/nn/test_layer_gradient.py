@@ -21,7 +21,7 @@ def layer(memory_format: torch.memory_format, kernel: int = 3, **options: object
     return made
 
 
-def by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def use_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layer_op, "_has_gradient", lambda *_: False)
 
 
@@ -48,7 +48,7 @@ def test_it_is_the_gradient_of_the_pieces(monkeypatch, options, stride, size, me
     x = torch.randn(3, 8, *size).contiguous(memory_format=memory_format).requires_grad_()
     assert name(module(x)) == "LayerBackward"
     own = gradients(module, x)
-    by_pieces(monkeypatch)
+    use_pieces(monkeypatch)
     assert name(module(x)) != "LayerBackward"
     for each, expected in zip(own, gradients(module, x), strict=True):
         assert each.shape == expected.shape
@@ -72,7 +72,7 @@ def test_gradients_of_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
 
     module, x = layer(torch.channels_last, static=True), torch.randn(2, 8, 5, 6).requires_grad_()
     own = second(module, x)
-    by_pieces(monkeypatch)
+    use_pieces(monkeypatch)
     for each, expected in zip(own, second(module, x), strict=True):
         torch.testing.assert_close(each, expected, rtol=1e-3, atol=1e-5)
 
@@ -93,7 +93,7 @@ def test_only_what_is_asked_for(monkeypatch: pytest.MonkeyPatch, trained: str) -
 
     own = step()
     assert own and all(key.startswith(trained) for key in own)
-    by_pieces(monkeypatch)
+    use_pieces(monkeypatch)
     expected = step()
     assert own.keys() == expected.keys()
     for key, grad in own.items():
