@@ -6,14 +6,22 @@ import json
 import sys
 from collections import defaultdict
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from ddfnet import files
 from reproduce.reporting import lead, spread, table, with_deviation, with_error
 
 HERE = Path(__file__).parent
-SCORES = ("miou", "boundary", "accuracy")
+SCORES = {
+    "miou": "mIoU",
+    "boundary": "boundary F-score, 3 px",
+    "boundary_fine": "1 px",
+    "accuracy": "pixel accuracy",
+}
+LEADS = ("miou", "boundary", "boundary_fine")
 BASE = "bilinear"
+ENCODERS = {"frozen": "The encoder is frozen:", "trained": "The encoder learns too, for some steps more:"}
 TITLES = {
     "nearest": "nearest",
     "bilinear": "bilinear",
@@ -28,6 +36,24 @@ TITLES = {
 
 def main(folder: str) -> None:
     runs = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    summary: dict[str, Any] = {
+        "command": "python -m reproduce.segmentation.train nyu8.tar PACKAGE FOLDER",
+        "machine": runs[0]["machine"],
+    }
+    lines: list[str] = []
+    for encoder, title in ENCODERS.items():
+        own = [run for run in runs if run["encoder"] == encoder]
+        if own:
+            rows = _rows(own)
+            loss = {f"{run['upsampler']}-{run['seed']}": run["loss"] for run in own}
+            summary[encoder] = {"steps": own[0]["steps"], "rows": rows, "loss": loss}
+            lines += [title, "", *_table(rows), ""]
+    files.atomic_write(HERE / "results.json", json.dumps(summary, indent=1) + "\n")
+    files.atomic_write(HERE / "table.md", text := "\n".join(lines[:-1]) + "\n")
+    print(text)
+
+
+def _rows(runs: list[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for run in runs:
         for score in SCORES:
@@ -37,39 +63,29 @@ def main(folder: str) -> None:
         if name in found:
             own = found[name]
             rows[name] = {score: spread(values) for score, values in own.items()}
-            rows[name]["parameters"] = next(run["parameters"] for run in runs if run["upsampler"] == name)
-            if name != BASE and BASE in found:
+            facts = [run for run in runs if run["upsampler"] == name]
+            rows[name] |= {"parameters": facts[0]["parameters"], "seconds": mean(run["seconds"] for run in facts)}
+            if name != BASE and own["miou"].keys() & found[BASE]["miou"].keys():
                 rows[name]["over_bilinear"] = {score: lead(own[score], found[BASE][score]) for score in SCORES}
-    summary = {
-        "command": "python -m reproduce.segmentation.train nyu8.tar PACKAGE FOLDER",
-        "machine": runs[0]["machine"],
-        "steps": runs[0]["steps"],
-        "rows": rows,
-        "loss": {f"{run['upsampler']}-{run['seed']}": run["loss"] for run in runs},
-    }
-    files.atomic_write(HERE / "results.json", json.dumps(summary, indent=1) + "\n")
-    lines = table(
-        [
-            "upsampler",
-            "seeds",
-            "mIoU",
-            "boundary F-score",
-            "pixel accuracy",
-            "mIoU over bilinear",
-            "F-score over bilinear",
-        ],
+    return rows
+
+
+def _table(rows: dict[str, Any]) -> list[str]:
+    leads = (f"over bilinear: {SCORES[score]}" for score in LEADS)
+    headers = ["upsampler", "parameters of the decoder", "seeds", *SCORES.values(), *leads]
+    return table(
+        headers,
         (
             [
                 TITLES[name],
+                f"{row['parameters'] / 1e3:.0f} k",
                 str(len(row["miou"]["by_seed"])),
                 *(with_deviation(row[score]) for score in SCORES),
-                *(with_error(row.get("over_bilinear", {}).get(score)) for score in ("miou", "boundary")),
+                *(with_error(row.get("over_bilinear", {}).get(score)) for score in LEADS),
             ]
             for name, row in rows.items()
         ),
     )
-    files.atomic_write(HERE / "table.md", text := "\n".join(lines) + "\n")
-    print(text)
 
 
 if __name__ == "__main__":

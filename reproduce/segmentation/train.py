@@ -166,7 +166,7 @@ def run(
     decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(decoder.parameters(), RATE, weight_decay=1e-2)
     return decoder, {
-        **_facts(name, seed, steps, decoder),
+        **_facts(name, seed, steps, decoder, "frozen"),
         **train(decoder, error, _batches(trained, seed), optimizer, steps=steps, warmup=WARMUP),
         **measure(decoder, tested),
     }
@@ -184,15 +184,15 @@ def run_through(
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=1e-2)
     return {
-        **_facts(name, seed, steps, decoder),
+        **_facts(name, seed, steps, decoder, "trained"),
         **train(whole, error, _batches(trained, seed + 1000), optimizer, steps=steps, warmup=THROUGH_WARMUP),
         **measure(whole, tested),
     }
 
 
-def _facts(name: str, seed: int, steps: int, decoder: nn.Module) -> dict[str, Any]:
+def _facts(name: str, seed: int, steps: int, decoder: nn.Module, encoder: str) -> dict[str, Any]:
     parameters = sum(each.numel() for each in decoder.parameters())
-    return {"upsampler": name, "seed": seed, "steps": steps, "parameters": parameters}
+    return {"upsampler": name, "seed": seed, "encoder": encoder, "steps": steps, "parameters": parameters}
 
 
 def _batches(scenes: list[Scene], seed: int) -> DataLoader[Any]:
@@ -232,7 +232,7 @@ def main() -> None:
             for target, facts in zip(targets, found, strict=True):
                 facts |= {"validate": arguments.validate, "machine": env_info.facts()}
                 files.atomic_write(target, json.dumps(facts, indent=1) + "\n")
-                scores = ", ".join(f"{score} {facts[score]:.2f}" for score in ("miou", "boundary", "accuracy"))
+                scores = ", ".join(f"{score} {facts[score]:.2f}" for score in ("miou", "boundary", "boundary_fine"))
                 print(f"{target.stem}: {scores}; {facts['seconds']} s", flush=True)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ pytest.importorskip("lightning")
 pytest.importorskip("timm")
 pytest.importorskip("torchmetrics")
 
-from reproduce.segmentation import networks, train
+from reproduce.segmentation import collect, networks, train
 from reproduce.segmentation.metrics import TOLERANCE, Scores, boundary_score
 
 
@@ -26,7 +28,7 @@ def halves(edge: int) -> torch.Tensor:
 def test_a_perfect_prediction_has_all_of_both_scores() -> None:
     scores = Scores(3)
     scores.add(halves(30), halves(30))
-    assert scores.result() == pytest.approx({"miou": 100, "boundary": 100, "accuracy": 100})
+    assert scores.result() == pytest.approx(dict.fromkeys(("miou", "boundary", "boundary_fine", "accuracy"), 100))
 
 
 def test_a_boundary_counts_within_the_tolerance_alone() -> None:
@@ -34,7 +36,7 @@ def test_a_boundary_counts_within_the_tolerance_alone() -> None:
         scores = Scores(3)
         scores.add(halves(30 + moved), halves(30))
         result = scores.result()
-        assert result["boundary"] == pytest.approx(expected)
+        assert result["boundary"] == pytest.approx(expected) and result["boundary_fine"] == 0
         left, right = 30 / (30 + moved), (30 - moved) / 30
         assert result["miou"] == pytest.approx(50 * (left + right))
 
@@ -60,6 +62,22 @@ def test_a_band_that_is_not_labelled_is_closed_for_boundaries() -> None:
 
 def test_labels_of_the_archive() -> None:
     assert train.classes(np.array([[0, 1, 38, 39]], np.uint8)).tolist() == [[1, 2, 39, 0]]
+
+
+def test_tables_of_both_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "HERE", tmp_path)
+    (tmp_path / "runs").mkdir()
+    for encoder, plus in (("frozen", 0), ("trained", 5)):
+        for number, (name, seed, miou) in enumerate(
+            (("bilinear", 0, 20.0), ("bilinear", 1, 21.0), ("guided", 0, 22.0), ("guided", 1, 24.0))
+        ):
+            facts = {"upsampler": name, "seed": seed, "encoder": encoder, "steps": 9, "parameters": 50000}
+            facts |= {"seconds": 3, "loss": [0.1], "machine": {}, **dict.fromkeys(collect.SCORES, miou + plus)}
+            (tmp_path / "runs" / f"{encoder}-{number}.json").write_text(json.dumps(facts))
+    collect.main(str(tmp_path / "runs"))
+    frozen, trained = (tmp_path / "table.md").read_text().split(collect.ENCODERS["trained"])
+    assert "| bilinear | 50 k | 2 | 20.50 ± 0.71 |" in frozen and "| 2 | 28.00 ± 1.41 |" in trained
+    assert frozen.count("+2.50 ± 0.50") == trained.count("+2.50 ± 0.50") == 3
 
 
 def test_a_class_that_is_not_found_has_no_boundary() -> None:
