@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from statistics import fmean
+
 import torch
 from scipy.ndimage import distance_transform_edt, maximum_filter
 from torch import Tensor
@@ -15,10 +18,10 @@ CLOSED = 5  # pixels
 class Scores:
     """Sums over images, of labels from 1 to ``classes``; 0 is unlabelled and does not count.
 
-    The F-score is per image and class, over those that the truth has: precision is the share of the prediction's
-    boundary within `TOLERANCE` of the truth's, or `FINE`, and recall the other way round. Between two objects NYU
-    leaves a few pixels unlabelled. Where they did not count, every prediction would have the boundaries of that band,
-    so that the truth is closed first: an unlabelled pixel gets the nearest label within `CLOSED` pixels.
+    The F-score is per image and class, over those that have a boundary in the truth: precision is the share of the
+    prediction's boundary within `TOLERANCE` of the truth's, or `FINE`, in rows and in columns, and recall the other way
+    round. A boundary is between labelled pixels alone. Between two objects NYU leaves a few pixels unlabelled, so that
+    the truth is closed first: an unlabelled pixel gets the nearest label within `CLOSED` pixels.
 
     Source: Csurka et al., What is a good evaluation measure for semantic segmentation?, BMVC 2013.
     """
@@ -32,16 +35,17 @@ class Scores:
         """Add images (N, H, W), with classes from 1 on."""
         self.jaccard.update(found - 1, truth - 1)
         self.accuracy.update(found - 1, truth - 1)
-        truth = torch.stack([_closed(each) for each in truth])
-        for own, other in zip(found * (truth > 0), truth, strict=True):
-            masks = [(own == each, other == each) for each in other.unique() if each > 0]
+        for own, other in zip(found, map(_closed, truth), strict=True):
+            known = other > 0
+            edges = [tuple(_edge(labels == each, known) for labels in (own, other)) for each in other[known].unique()]
+            edges = [pair for pair in edges if pair[1].any()]
             for tolerance, boundary in self.boundaries.items():
-                scores = [boundary_score(*pair, tolerance) for pair in masks]
-                boundary.append(sum(scores) / max(1, len(scores)))
+                if edges:
+                    boundary.append(fmean(boundary_score(*pair, tolerance) for pair in edges))
 
     def result(self) -> dict[str, float]:
         """Return them in per cent: mIoU over classes that occur, and the mean F-scores over images."""
-        usual, fine = (100 * sum(each) / len(each) for each in self.boundaries.values())
+        usual, fine = (100 * fmean(each) if each else math.nan for each in self.boundaries.values())
         return {
             "miou": 100 * float(self.jaccard.compute()),
             "boundary": usual,
@@ -50,14 +54,12 @@ class Scores:
         }
 
 
-def boundary_score(found: Tensor, truth: Tensor, tolerance: int = TOLERANCE) -> float:
-    """Return the F-score of the boundaries of two masks (H, W); 0 where the found one is empty."""
-    edges = [_edge(mask) for mask in (found, truth)]
-    near = [_grow(edge, tolerance) for edge in edges]
-    if not edges[0].any() or not edges[1].any():
-        return float(edges[0].any() == edges[1].any())
-    precision = float((edges[0] & near[1]).sum() / edges[0].sum())
-    recall = float((edges[1] & near[0]).sum() / edges[1].sum())
+def boundary_score(found: Tensor, truth: Tensor, tolerance: int) -> float:
+    """Return the F-score of a boundary, (H, W), beside the truth's; 0 where there is none."""
+    precision, recall = (
+        float((own & _grow(other, tolerance)).sum() / own.sum().clamp(min=1))
+        for own, other in ((found, truth), (truth, found))
+    )
     return 2 * precision * recall / max(precision + recall, 1e-9)
 
 
@@ -67,9 +69,9 @@ def _closed(labels: Tensor) -> Tensor:
     return torch.where(torch.from_numpy(distances) <= CLOSED, nearest, 0)
 
 
-def _edge(mask: Tensor) -> Tensor:
-    """Return the pixels of a mask that touch one outside of it, and are not at the image's border alone."""
-    return mask & _grow(~mask, 1)
+def _edge(mask: Tensor, known: Tensor) -> Tensor:
+    """Return the labelled pixels of a mask that touch labelled ones outside of it."""
+    return mask & known & _grow(~mask & known, 1)
 
 
 def _grow(mask: Tensor, by: int) -> Tensor:

@@ -15,7 +15,7 @@ pytest.importorskip("timm")
 pytest.importorskip("torchmetrics")
 
 from reproduce.segmentation import collect, networks, train
-from reproduce.segmentation.metrics import TOLERANCE, Scores, boundary_score
+from reproduce.segmentation.metrics import TOLERANCE, Scores
 
 
 def halves(edge: int) -> torch.Tensor:
@@ -81,10 +81,21 @@ def test_tables_of_both_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_class_that_is_not_found_has_no_boundary() -> None:
-    nothing, something = torch.zeros(9, 9, dtype=torch.bool), torch.zeros(9, 9, dtype=torch.bool)
-    something[3:6, 3:6] = True
-    assert boundary_score(nothing, something) == 0
-    assert boundary_score(something, something) == 1
+    scores = Scores(3)
+    scores.add(torch.ones(1, 40, 60, dtype=torch.long), halves(30))
+    assert scores.result()["boundary"] == 0
+
+
+def test_the_border_of_what_is_not_labelled_is_no_boundary() -> None:
+    truth = halves(30)
+    truth[:, 10:30, 40:60] = 0  # wider than what is closed
+    scores = Scores(3)
+    scores.add(halves(10), truth)
+    assert scores.result()["boundary"] == 0
+    nothing = Scores(3)
+    nothing.add(halves(30), truth * 0)
+    nothing.add(halves(30), halves(30))
+    assert nothing.result()["boundary"] == 100
 
 
 def test_windows_of_maps_and_images_are_of_one_place() -> None:
