@@ -29,6 +29,8 @@ class SpatialBranch(nn.Module):
         groups: groups of the convolution.
         fill: initialises the convolution to predict the same filters from any map, see `ddfnet.nn.starts.static`; None
             is random.
+        beside: channels of a second map at the size of the filters, whose prediction is added before the normalisation;
+            None is no such map.
         norm, nonlinearity, norm_eps, gated: see `make_norm`.
     """
 
@@ -41,6 +43,7 @@ class SpatialBranch(nn.Module):
         stride: Kernel = (1, 1),
         groups: int = 1,
         fill: starts.Start | None = None,
+        beside: int | None = None,
         norm: str,
         nonlinearity: str,
         norm_eps: float = EPS,
@@ -51,12 +54,18 @@ class SpatialBranch(nn.Module):
         self.conv = nn.Conv2d(in_channels, filters * math.prod(kernel), 1, stride, groups=groups, **factory)
         if fill is not None:
             starts.with_start(self.conv, functools.partial(starts.static, fill=fill))
+        self.beside: nn.Conv2d | None = None
+        if beside is not None:
+            # Without a bias, for the first convolution has one.
+            self.beside = nn.Conv2d(beside, self.conv.out_channels, 1, bias=False, **factory)
+            if fill is not None:
+                starts.with_start(self.beside, starts.no_filters)
         self.norm = make_norm(norm, filters, kernel, "spatial", nonlinearity, norm_eps, gated, **factory)
 
-    def forward(self, x: Tensor, others: Tensor | None = None) -> Tensor:
-        """Predict filters (N, filters*K, Ho, Wo) from (N, C, H, W), plus others that are not normalised yet."""
+    def forward(self, x: Tensor, second: Tensor | None = None) -> Tensor:
+        """Predict filters (N, filters*K, Ho, Wo) from (N, C, H, W), and from the second map of ``beside``."""
         found = self.conv(x)
-        filters: Tensor = self.norm(found if others is None else found + others)
+        filters: Tensor = self.norm(found if self.beside is None else found + self.beside(second))
         return filters
 
 

@@ -231,7 +231,8 @@ class _FilterNorm(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
         tensors = x, scale, _ = ctx.saved_tensors
         nothing = (None,) * len(ctx.options)
-        if torch.is_grad_enabled():  # the gradient of a gradient may follow
+        # The gradient of a gradient may follow, or its derivative in forward mode.
+        if torch.is_grad_enabled() or not is_plain_eager(grad_output, x, scale):
             given = [tensor for tensor in tensors if tensor is not None]
 
             def formula(*each: Tensor) -> Tensor:

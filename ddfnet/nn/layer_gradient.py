@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddfnet.ops.autograd import is_batched, is_plain_eager
 from ddfnet.ops.geometry import Geometry, is_channels_last
 from ddfnet.ops.registration import OptTensor, ddf, ddf_backward
 
@@ -64,11 +65,13 @@ class Layer(torch.autograd.Function):
         if grad_output is None:
             return (None,) * len(ctx.needs_input_grad)
         saved = ctx.saved_tensors  # once: a checkpoint computes them again, and gives each a single time
-        if torch.is_grad_enabled():  # the gradient of a gradient may follow
-            gradients = _formula_gradients(ctx.formula, saved[:11], grad_output)
-        else:
-            with torch._C._AutoDispatchBelowAutograd():
-                gradients = _gradients(ctx, saved, grad_output)
+        # The layer was in float32, wherever its gradient is asked for.
+        with torch.autocast(grad_output.device.type, enabled=False):
+            if torch.is_grad_enabled() or is_batched(grad_output) or not is_plain_eager(grad_output, *saved):
+                gradients = _formula_gradients(ctx.formula, saved[:11], grad_output)
+            else:
+                with torch._C._AutoDispatchBelowAutograd():
+                    gradients = _gradients(ctx, saved, grad_output)
         return None, None, None, *gradients
 
 
@@ -179,13 +182,21 @@ def _add_branches(
         target = grad_input[:, :, :: geometry.stride[0], :: geometry.stride[1]]
         target += torch.matmul(weight.t(), grad_spatial).view_as(target)
         return grad_input.add_(grad_mean[:, :, None, None])
+    if outputs >= weight.shape[1]:  # the filters have more values than the map: they are not copied
+        _add_product(grad_input, grad_spatial, weight.expand(n, -1, -1))
+        return grad_input.add_(grad_mean[:, :, None, None])
     # The mean is one more output of the convolution, with a weight of its own in each sample.
-    factors = grad_spatial.new_empty(n, pixels, outputs + 1)
-    factors[:, :, :outputs] = grad_spatial.transpose(1, 2)
-    factors[:, :, outputs] = 1
-    weights = torch.cat([weight.expand(n, -1, -1), grad_mean[:, None]], 1)
     if is_channels_last(grad_input):
-        grad_input.permute(0, 2, 3, 1).flatten(1, 2).baddbmm_(factors, weights)
+        factors = torch.cat([grad_spatial.transpose(1, 2), weight.new_ones(n, pixels, 1)], 2).transpose(1, 2)
     else:
-        grad_input.flatten(2).baddbmm_(weights.transpose(1, 2), factors.transpose(1, 2))
+        factors = torch.cat([grad_spatial, weight.new_ones(n, 1, pixels)], 1)
+    _add_product(grad_input, factors, torch.cat([weight.expand(n, -1, -1), grad_mean[:, None]], 1))
     return grad_input
+
+
+def _add_product(target: Tensor, factors: Tensor, weights: Tensor) -> None:
+    """Add to (N, C, H, W) the sums over outputs of factors (N, O, H*W) times weights (N, O, C), in place."""
+    if is_channels_last(target):
+        target.permute(0, 2, 3, 1).flatten(1, 2).baddbmm_(factors.transpose(1, 2), weights)
+    else:
+        target.flatten(2).baddbmm_(weights.transpose(1, 2), factors)

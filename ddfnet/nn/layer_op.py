@@ -140,10 +140,10 @@ def _has_gradient(input: Tensor, tensors: Sequence[Tensor]) -> bool:
 def _layer_with_gradient(input: Tensor, weights: Sequence[Tensor], *arguments: Any) -> Tensor:
     *norms, scale, shift = arguments[:6]
     numbers, relu = arguments[11:15], arguments[15]
+    rest: tuple[Any, ...] = None, None, *arguments[6:15], False  # no epilogue, and no tensor that would be held
 
     def formula(input: Tensor, *tensors: Any) -> Tensor:
         weights, norms = tensors[:6], tensors[6:]
-        rest: tuple[Any, ...] = None, None, *arguments[6:15], False  # no epilogue
         return _reference(input, weights, *norms, *rest)
 
     y: Tensor = layer_gradient.Layer.apply(formula, _geometry(*arguments[6:11]), numbers, input, *weights, *norms)  # type: ignore[no-untyped-call]
@@ -195,6 +195,9 @@ def _flops(input_shape: Any, weight_shapes: Any, *_: Any, out_shape: Any, **__: 
 # --- the operator of a layer's branches ---------------------------------------------------------------------------
 
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
 def is_one_operator(spatial: Any, channel: Any) -> bool:
     """Return whether the operator computes the filters of two branches, which are as they were built.
 
@@ -209,7 +212,7 @@ def is_one_operator(spatial: Any, channel: Any) -> bool:
     )
     for part, kind in parts:
         own = part.__dict__
-        if type(part) is not kind or own["_forward_hooks"] or own["_forward_pre_hooks"]:
+        if type(part) is not kind or any(own[hooks] for hooks in HOOKS):
             return False
         if "forward" in own or "_conv_forward" in own:
             return False

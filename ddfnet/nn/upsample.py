@@ -15,7 +15,7 @@ from ddfnet.ops import ddf_upsample
 from ddfnet.ops.geometry import Combine, Pair, accumulate_dtype, odd_pair, pair
 from ddfnet.ops.recording import recordable
 
-SOFTEST = 0.005  # share of each pixel that softmax filters have at least, where they begin as an interpolation
+SOFT = 0.045  # share of all pixels of a window alike in softmax filters that begin as an interpolation
 
 
 class DDFUpsample2d(nn.Module):
@@ -46,8 +46,8 @@ class DDFUpsample2d(nn.Module):
         init: ``"nearest"`` or ``"bilinear"`` initialises the layer as that interpolation (``align_corners=False``),
             which learns to adapt: the weights that predict the filters are zero at first. It needs ``norm="none"``, or
             ``"softmax"``, and for bilinear interpolation three taps or more and ``padding_mode="replicate"``. With
-            ``"softmax"`` that is of the spatial filters alone, and the layer begins near the interpolation: no weight
-            is zero. None is random.
+            ``"softmax"``, here of the spatial filters alone, the layer begins near the interpolation, for no tap is
+            zero. None is random.
         device: device of the parameters.
         dtype: dtype of the parameters.
 
@@ -128,14 +128,15 @@ class DDFUpsample2d(nn.Module):
         if guide_at == "output":
             width, groups = width * subpixels, subpixels  # one group per sub-pixel
         self.spatial = SpatialBranch(
-            width, subpixels * heads, self.kernel_size, groups=groups, fill=spatial_fill, norm=norm, **options
+            width,
+            subpixels * heads,
+            self.kernel_size,
+            groups=groups,
+            fill=spatial_fill,
+            beside=channels if from_map else None,
+            norm=norm,
+            **options,
         )
-        self.map_conv: nn.Conv2d | None = None
-        if from_map:
-            # Without a bias, for the guide's convolution has one.
-            self.map_conv = nn.Conv2d(channels, self.spatial.conv.out_channels, 1, bias=False, **factory)
-            if init is not None:
-                starts.with_start(self.map_conv, starts.no_filters)
         channel_norm = "none" if init is not None else norm
         self.channel = ChannelBranch(
             channels,
@@ -189,11 +190,9 @@ class DDFUpsample2d(nn.Module):
             return filters
         _check_guide(guide, x, self.guide_channels)
         assert guide is not None
-        source = self._resized(guide, x)
-        if self.map_conv is None:
-            return self.spatial(source)  # type: ignore[no-any-return]
-        assert self.depthwise is not None
-        return self.spatial(source, self.map_conv(self.depthwise(x)))  # type: ignore[no-any-return]
+        around = None if self.depthwise is None else self.depthwise(x)
+        joint: Tensor = self.spatial(self._resized(guide, x), around)
+        return joint
 
     def _resized(self, guide: Tensor, x: Tensor) -> Tensor:
         """Return the guide at the size of x, with the pixels of sub-pixels as channels if it is read there."""
@@ -205,7 +204,7 @@ class DDFUpsample2d(nn.Module):
 
     def extra_repr(self) -> str:
         guide = f", guide_channels={self.guide_channels}, guide_at={self.guide_at!r}" if self.guide_channels else ""
-        guide += ", from_map=True" * (self.map_conv is not None)
+        guide += ", from_map=True" * (self.spatial.beside is not None)
         return (
             f"{self.channels}, scale_factor={self.scale_factor}, kernel_size={self.kernel_size}, heads={self.heads}, "
             f"combine={self.combine!r}{guide}"
@@ -218,9 +217,9 @@ def _fill_interpolation(
     """Fill a bias with the spatial filters of an interpolation, (s*s*heads*K,), for scale factor, kernel and heads."""
     scale_factor, kernel_size, heads = geometry
     rows, columns = (_axis_taps(scale, kernel, init) for scale, kernel in zip(scale_factor, kernel_size, strict=True))
-    taps = torch.einsum("ak,bl->abkl", rows, columns).flatten(0, 1)  # sub-pixels, taps
+    taps = torch.einsum("ak,bl->abkl", rows, columns).flatten(0, 1)  # sub-pixels, rows, columns
     if norm == "softmax":
-        taps = (taps + SOFTEST).log()  # a weight of zero would have no gradient
+        taps = (taps + SOFT / taps[0].numel()).log()  # a tap of zero would have no gradient
     starts.fill(bias, taps[:, None].expand(-1, heads, -1, -1).flatten())
 
 

@@ -50,6 +50,15 @@ def is_plain_eager(*tensors: OptTensor) -> bool:
     )
 
 
+def is_batched(tensor: Tensor) -> bool:
+    """Return whether a tensor is a batch of ``torch.autograd.grad(is_grads_batched=True)``.
+
+    That is not a transform of torch.func, and the tensor has the plain type. It comes to gradients alone, by way of
+    ``jacobian`` and ``hessian`` with ``vectorize=True`` too.
+    """
+    return "Batched" in str(torch._C._dispatch_keys(tensor))
+
+
 def call(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, geometry: Geometry) -> Tensor:
     """Call the operator with arguments that were checked."""
     tensors = input, channel_filter, spatial_filter

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from ddfnet.nn import DDF2d, layer_op
+from ddfnet.nn import DDF2d, FilterNorm, layer_op
 from ddfnet.ops import backends
 
 pytestmark = pytest.mark.skipif(not backends.is_compiled(torch.device("cpu")), reason="the pieces alone have gradients")
 
 
-def layer(memory_format: torch.memory_format, kernel: int = 3, **options: object) -> DDF2d:
+def layer(memory_format: torch.memory_format, kernel: Any = 3, **options: object) -> DDF2d:
     torch.manual_seed(0)
     made = DDF2d(8, kernel, **options).to(memory_format=memory_format)  # type: ignore[arg-type,call-overload]
     for norm in (made.spatial.norm, made.channel.norm):  # type: ignore[union-attr]
@@ -40,7 +43,14 @@ def name(y: Tensor) -> str:
 @pytest.mark.parametrize("stride", [1, 2, (2, 1)], ids=str)
 @pytest.mark.parametrize(
     "options",
-    [{}, {"static": True}, {"heads": 2, "kernel": 5}, {"combine": "add"}, {"combine": "add", "static": True}],
+    [
+        {},
+        {"static": True},
+        {"heads": 2, "kernel": 5},
+        {"kernel": (1, 3)},
+        {"combine": "add"},
+        {"combine": "add", "static": True},
+    ],
     ids=str,
 )
 def test_it_is_the_gradient_of_the_pieces(monkeypatch, options, stride, size, memory_format) -> None:
@@ -98,6 +108,64 @@ def test_only_what_is_asked_for(monkeypatch: pytest.MonkeyPatch, trained: str) -
     assert own.keys() == expected.keys()
     for key, grad in own.items():
         torch.testing.assert_close(grad, expected[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_many_gradients_at_once(monkeypatch: pytest.MonkeyPatch, static: bool) -> None:
+    module, x = layer(torch.channels_last, static=static), torch.randn(1, 8, 3, 4).requires_grad_()
+    y = module(x)
+    directions = torch.randn(5, *y.shape)
+    [found] = torch.autograd.grad(y, x, directions, is_grads_batched=True, retain_graph=True)
+    expected = torch.stack([torch.autograd.grad(y, x, each, retain_graph=True)[0] for each in directions])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    hessian = torch.autograd.functional.hessian(lambda x: module(x).square().sum(), x, vectorize=True)
+    use_pieces(monkeypatch)
+    expected = torch.autograd.functional.hessian(lambda x: module(x).square().sum(), x)
+    torch.testing.assert_close(hessian, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("part", ["layer", "norm"])
+def test_a_gradient_has_a_derivative_in_forward_mode(part: str) -> None:
+    module: torch.nn.Module = layer(torch.channels_last) if part == "layer" else FilterNorm(1, 3, "spatial")
+    x = torch.randn(2, 8 if part == "layer" else 9, 5, 6).requires_grad_()
+    y = module(x)
+    direction, tangent = torch.randn(2, *y.shape)
+    with forward_ad.dual_level():
+        [found] = torch.autograd.grad(y, x, forward_ad.make_dual(direction, tangent), retain_graph=True)
+        derivative = forward_ad.unpack_dual(found).tangent
+    [expected] = torch.autograd.grad(y, x, tangent)  # the gradient is linear in the direction
+    torch.testing.assert_close(derivative, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_autograd() -> None:
+    module, x = layer(torch.channels_last, static=True), torch.randn(2, 8, 5, 6).requires_grad_()
+    expected = gradients(module, x)[1:]
+    y = module(x)
+    direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
+        y.backward(direction)
+    for each, parameter in zip(expected, [x, *module.parameters()], strict=True):
+        torch.testing.assert_close(parameter.grad, each, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_backward_inside_of_autocast_is_in_float32(create_graph: bool) -> None:
+    module, x = layer(torch.channels_last, static=True, stride=2), torch.randn(2, 8, 5, 6).requires_grad_()
+    expected = gradients(module, x)[1:]
+    y = module(x)
+    direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(y, [x, *module.parameters()], direction, create_graph=create_graph)
+    for each, own in zip(expected, found, strict=True):
+        torch.testing.assert_close(own, each, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["full_backward_hook", "full_backward_pre_hook"])
+def test_backward_hooks_of_its_parts_are_called(kind: str) -> None:
+    module, calls = layer(torch.channels_last), []
+    getattr(module.spatial.conv, f"register_{kind}")(lambda *_: calls.append(1))  # type: ignore[union-attr]
+    module(torch.randn(2, 8, 5, 6).requires_grad_()).sum().backward()
+    assert calls == [1]
 
 
 @pytest.mark.parametrize("why", ["double", "autocast", "strides"])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ddfnet.nn import DDFUpsample2d
-from ddfnet.nn.upsample import SOFTEST, to_subpixel_major
+from ddfnet.nn.upsample import SOFT, to_subpixel_major
 from ddfnet.ops import ddf, ddf_upsample
 
 
@@ -101,7 +101,7 @@ def test_filters_from_map_and_guide_are_of_their_sum(guide_at, norm):
     x, guide = torch.randn(2, 4, 5, 6), torch.randn(2, 3, *size)
     source = guide if guide_at == "input" else to_subpixel_major(guide, (2, 3))
     around = F.conv2d(x, layer.depthwise.weight, layer.depthwise.bias, padding=1, groups=4)
-    filters = layer.spatial.norm(layer.spatial.conv(source) + F.conv2d(around, layer.map_conv.weight))
+    filters = layer.spatial.norm(layer.spatial.conv(source) + F.conv2d(around, layer.spatial.beside.weight))
     channel = layer.channel(x).unflatten(1, (-1, 4))
     expected = ddf_upsample(x, channel, filters, scale_factor=(2, 3), kernel_size=3)
     torch.testing.assert_close(layer(x, guide), expected)
@@ -109,16 +109,16 @@ def test_filters_from_map_and_guide_are_of_their_sum(guide_at, norm):
     assert all(parameter.grad is not None for parameter in layer.parameters())
 
 
+@pytest.mark.parametrize("kernel_size", [3, 7])
 @pytest.mark.parametrize("init", ["nearest", "bilinear"])
-def test_softmax_begins_near_an_interpolation_and_stays_between_its_samples(init):
-    layer = DDFUpsample2d(
-        4, guide_channels=3, guide_at="output", from_map=True, norm="softmax", init=init, padding_mode="replicate"
-    )
+def test_softmax_begins_near_an_interpolation_and_stays_between_its_samples(init, kernel_size):
+    start = {"norm": "softmax", "init": init, "padding_mode": "replicate", "kernel_size": kernel_size}
+    layer = DDFUpsample2d(4, guide_channels=3, guide_at="output", from_map=True, **start)
     x, guide = torch.rand(2, 4, 5, 6), torch.rand(2, 3, 10, 12)
     expected = F.interpolate(x, scale_factor=2, mode=init)
-    torch.testing.assert_close(layer(x, guide), expected, rtol=0, atol=9 * SOFTEST)
+    torch.testing.assert_close(layer(x, guide), expected, rtol=0, atol=SOFT)
     torch.nn.init.normal_(layer.spatial.conv.weight, std=9)
-    torch.nn.init.normal_(layer.map_conv.weight, std=9)
+    torch.nn.init.normal_(layer.spatial.beside.weight, std=9)
     assert (layer(x, guide) - expected).abs().max() > 0.2
     assert layer(x, guide).max() <= x.max() + 1e-6 and layer(x, guide).min() >= x.min() - 1e-6
 
