@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ddfnet import files
-from reproduce.reporting import lead, spread, table, with_deviation, with_error
+from reproduce.reporting import commits, finished_runs, lead, spread, table, with_deviation, with_error
 from reproduce.restoration import networks
 
 HERE = Path(__file__).parent
@@ -30,7 +30,7 @@ TITLES = {
 
 
 def main(folder: str) -> None:
-    runs = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    runs = finished_runs(folder)
     rows: list[dict[str, Any]] = []
     for task in TASKS:
         for equal in EQUAL:
@@ -40,6 +40,7 @@ def main(folder: str) -> None:
     summary = {
         "command": "python -m reproduce.restoration.train imagenette112.tar FOLDER",
         "machine": runs[0]["machine"],
+        "commits": commits(runs),
         "steps": runs[0]["steps"],
         "rows": rows,
         "loss": {f"{run['task']}-{run['mixer']}-{run['equal']}-{run['seed']}": run["loss"] for run in runs},

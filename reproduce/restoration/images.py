@@ -43,7 +43,8 @@ def imagenette(path: str, part: str, count: int, beside: int = 0) -> list[Tensor
 
 
 def _evenly(names: list[str], count: int) -> list[str]:
-    return names[:: max(1, len(names) // max(1, count))][:count]
+    count = min(count, len(names))
+    return [names[index * len(names) // count] for index in range(count)]
 
 
 def _read(content: bytes) -> Tensor:

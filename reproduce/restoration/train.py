@@ -99,7 +99,9 @@ def main() -> None:
             continue
         network, facts = run(name, mixer, equal, seed, given.steps, trained)
         facts |= {part: measure(network, own, images.TASKS[name]) for part, own in tests.items()}
-        files.atomic_write(target, json.dumps({**facts, "machine": env_info.facts()}, indent=1) + "\n")
+        files.atomic_write(
+            target, json.dumps({**facts, "validate": given.validate, "machine": env_info.facts()}, indent=1) + "\n"
+        )
         psnr = ", ".join(f"{part} {facts[part]['psnr']:.2f} dB" for part in tests)
         print(f"{target.stem}: {psnr}; {facts['seconds']} s", flush=True)
 

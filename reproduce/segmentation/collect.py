@@ -10,7 +10,7 @@ from statistics import mean
 from typing import Any
 
 from ddfnet import files
-from reproduce.reporting import lead, spread, table, with_deviation, with_error
+from reproduce.reporting import commits, finished_runs, lead, spread, table, with_deviation, with_error
 
 HERE = Path(__file__).parent
 SCORES = {
@@ -35,10 +35,11 @@ TITLES = {
 
 
 def main(folder: str) -> None:
-    runs = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    runs = finished_runs(folder)
     summary: dict[str, Any] = {
-        "command": "python -m reproduce.segmentation.train nyu8.tar PACKAGE FOLDER",
+        "command": "python -m reproduce.segmentation.train nyu8.tar PACKAGE FOLDER [--through STEPS]",
         "machine": runs[0]["machine"],
+        "commits": commits(runs),
     }
     lines: list[str] = []
     for encoder, title in ENCODERS.items():
