@@ -197,10 +197,15 @@ def _has_kernel(x: Tensor, *others: Tensor | None) -> bool:
     return (
         backends.is_compiled(x.device)
         and x.dtype in DTYPES
-        and is_plain_eager(*(tensor for tensor in (x, *others) if type(tensor) is not FakeTensor))
+        and is_plain_eager(*_real(x, *others))
         and not torch.jit.is_tracing()  # type: ignore[attr-defined]
         and hasattr(torch.ops.ddfnet, "_filter_norm")
     )
+
+
+def _real(*tensors: Tensor | None) -> list[Tensor | None]:
+    """Return the tensors without fake ones, with which costs are estimated as those of the real."""
+    return [tensor for tensor in tensors if type(tensor) is not FakeTensor]
 
 
 def _fake(filters: Tensor, *_: Any) -> Tensor:
@@ -232,7 +237,7 @@ class _FilterNorm(torch.autograd.Function):
         tensors = x, scale, _ = ctx.saved_tensors
         nothing = (None,) * len(ctx.options)
         # The gradient of a gradient may follow, or its derivative in forward mode.
-        if torch.is_grad_enabled() or not is_plain_eager(grad_output, x, scale):
+        if torch.is_grad_enabled() or not is_plain_eager(*_real(grad_output, x, scale)):
             given = [tensor for tensor in tensors if tensor is not None]
 
             def formula(*each: Tensor) -> Tensor:

@@ -57,7 +57,10 @@ class Layer(torch.autograd.Function):
             output: Tensor = ddf(input, channel, spatial, *geometry.flat())
         ctx.formula, ctx.geometry, ctx.numbers = formula, geometry, numbers
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors, raw_spatial, spatial, pooled, hidden, raw_channel, channel)
+        # A constant shift has no part in a first gradient, and need not count as held for it.
+        ctx.constant_shift = None if ctx.needs_input_grad[11] else spatial_shift
+        saved = *tensors[:8], None if ctx.constant_shift is not None else spatial_shift, *tensors[9:]
+        ctx.save_for_backward(*saved, raw_spatial, spatial, pooled, hidden, raw_channel, channel)
         return output
 
     @staticmethod
@@ -68,7 +71,8 @@ class Layer(torch.autograd.Function):
         # The layer was in float32, wherever its gradient is asked for.
         with torch.autocast(grad_output.device.type, enabled=False):
             if torch.is_grad_enabled() or is_batched(grad_output) or not is_plain_eager(grad_output, *saved):
-                gradients = _formula_gradients(ctx.formula, saved[:11], grad_output)
+                shift = saved[8] if ctx.constant_shift is None else ctx.constant_shift
+                gradients = _formula_gradients(ctx.formula, (*saved[:8], shift, *saved[9:11]), grad_output)
             else:
                 with torch._C._AutoDispatchBelowAutograd():
                     gradients = _gradients(ctx, saved, grad_output)
