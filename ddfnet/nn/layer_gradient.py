@@ -21,9 +21,12 @@ from ddfnet.ops.registration import OptTensor, ddf, ddf_backward
 Numbers = tuple[float, float, float, float]  # gain and eps of the spatial FilterNorm, and of the channels'
 
 
-def serves(input: Tensor) -> bool:
-    """Return whether the map is stored in one of the two orders that `Layer` has."""
-    return is_channels_last(input) or input.is_contiguous()
+def serves(input: Tensor, stride: Sequence[int]) -> bool:
+    """Return whether `Layer` takes a map of these strides, which one of the two formats has, and a layer of stride 1.
+
+    With a stride the 1x1 convolution reads a part of the map, and as a product of matrices needs a copy of it.
+    """
+    return tuple(stride) == (1, 1) and (is_channels_last(input) or input.is_contiguous())
 
 
 class Layer(torch.autograd.Function):
@@ -45,14 +48,13 @@ class Layer(torch.autograd.Function):
         taps = geometry.taps()
         with torch._C._AutoDispatchBelowAutograd():
             norm = torch.ops.ddfnet._filter_norm.default
-            centers = _centers(input, geometry)
-            raw_spatial = _predict(centers, spatial_weight, spatial_bias)
+            raw_spatial = _predict(input, spatial_weight, spatial_bias)
             spatial = norm(raw_spatial, spatial_scale, spatial_shift, taps, spatial_gain, spatial_eps)
             pooled = input.mean((2, 3))
             hidden = F.linear(pooled, reduce_weight, reduce_bias).relu_()
             raw_channel = F.linear(hidden, expand_weight, expand_bias)
             channel = norm(raw_channel, channel_scale, channel_shift, taps, channel_gain, channel_eps)
-            spatial = spatial.unflatten(2, centers.shape[2:])
+            spatial = spatial.unflatten(2, input.shape[2:])
             channel = channel.reshape(*input.shape[:2], *geometry.kernel_size)
             output: Tensor = ddf(input, channel, spatial, *geometry.flat())
         ctx.formula, ctx.geometry, ctx.numbers = formula, geometry, numbers
@@ -117,7 +119,7 @@ def _gradients(ctx: Any, saved: Sequence[Any], grad_output: Tensor) -> list[OptT
         )
         found[7] = products.sum((0, 2)) if needs[7] else None
         found[8] = grad_spatial.sum((0, 2)) if needs[8] else None
-        found[1] = _weight_gradient(raw, _centers(input, geometry)).view_as(weights[0]) if needs[1] else None
+        found[1] = _weight_gradient(raw, input).view_as(weights[0]) if needs[1] else None
         found[2] = raw.sum((0, 2)) if needs[2] else None
         grad_spatial = raw
     if mask[1]:
@@ -135,19 +137,11 @@ def _gradients(ctx: Any, saved: Sequence[Any], grad_output: Tensor) -> list[OptT
         grad_channel = grad_hidden @ reduce_weight
     if wants_input:
         grad_mean = grad_channel / (input.shape[2] * input.shape[3])
-        found[0] = _add_branches(grad_input, grad_spatial, spatial_weight, grad_mean, geometry)
+        found[0] = _add_branches(grad_input, grad_spatial, spatial_weight, grad_mean)
     return found
 
 
 # --- maps as matrices ---------------------------------------------------------------------------------------------
-
-
-def _centers(input: Tensor, geometry: Geometry) -> Tensor:
-    """Return the pixels that spatial filters are predicted from, stored as the map is."""
-    if geometry.stride == (1, 1):
-        return input
-    memory = torch.channels_last if is_channels_last(input) else torch.contiguous_format
-    return input[:, :, :: geometry.stride[0], :: geometry.stride[1]].contiguous(memory_format=memory)
 
 
 def _predict(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -169,23 +163,16 @@ def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     return torch.bmm(grad, x.flatten(2).transpose(1, 2)).sum(0)
 
 
-def _add_branches(
-    grad_input: Tensor, grad_spatial: Tensor, weight: Tensor, grad_mean: Tensor, geometry: Geometry
-) -> Tensor:
+def _add_branches(grad_input: Tensor, grad_spatial: Tensor, weight: Tensor, grad_mean: Tensor) -> Tensor:
     """Add the gradients of both branches to that of the operator, in place.
 
     Args:
         grad_input: (N, C, H, W), the operator's.
-        grad_spatial: (N, O, Ho*Wo), that of the spatial branch's convolution.
+        grad_spatial: (N, O, H*W), that of the spatial branch's convolution.
         weight: (O, C) of this convolution.
         grad_mean: (N, C), that of each pixel by way of the mean.
-        geometry: arguments of the operator.
     """
     n, outputs, pixels = grad_spatial.shape
-    if geometry.stride != (1, 1):
-        target = grad_input[:, :, :: geometry.stride[0], :: geometry.stride[1]]
-        target += torch.matmul(weight.t(), grad_spatial).view_as(target)
-        return grad_input.add_(grad_mean[:, :, None, None])
     if outputs >= weight.shape[1]:  # the filters have more values than the map: they are not copied
         _add_product(grad_input, grad_spatial, weight.expand(n, -1, -1))
         return grad_input.add_(grad_mean[:, :, None, None])

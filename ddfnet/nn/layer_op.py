@@ -118,7 +118,7 @@ def _at_autograd_key(input: Tensor, weights: Sequence[Tensor], *arguments: Any) 
     """Compute the layer with its own gradient, or else from its pieces, which have theirs, where one is asked for."""
     tensors = [tensor for tensor in (input, *weights, *arguments[:6]) if tensor is not None]
     wants_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    if wants_gradient and _has_gradient(input, tensors):
+    if wants_gradient and _has_gradient(input, tensors, stride=arguments[7]):
         return _layer_with_gradient(input, weights, *arguments)
     if wants_gradient or any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         return _reference(input, weights, *arguments)
@@ -127,13 +127,13 @@ def _at_autograd_key(input: Tensor, weights: Sequence[Tensor], *arguments: Any) 
     return output
 
 
-def _has_gradient(input: Tensor, tensors: Sequence[Tensor]) -> bool:
+def _has_gradient(input: Tensor, tensors: Sequence[Tensor], stride: Sequence[int]) -> bool:
     """Return whether `layer_gradient.Layer` computes this call."""
     return (
         is_plain_eager(*tensors)
         and backends.is_compiled(input.device)
         and all(tensor.dtype is torch.float32 for tensor in tensors)
-        and layer_gradient.serves(input)
+        and layer_gradient.serves(input, stride)
     )
 
 
