@@ -6,7 +6,6 @@ import json
 import sys
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from ddfnet import files
@@ -64,8 +63,7 @@ def _rows(runs: list[dict[str, Any]]) -> dict[str, Any]:
         if name in found:
             own = found[name]
             rows[name] = {score: spread(values) for score, values in own.items()}
-            facts = [run for run in runs if run["upsampler"] == name]
-            rows[name] |= {"parameters": facts[0]["parameters"], "seconds": mean(run["seconds"] for run in facts)}
+            rows[name]["parameters"] = next(run["parameters"] for run in runs if run["upsampler"] == name)
             if name != BASE and own["miou"].keys() & found[BASE]["miou"].keys():
                 rows[name]["over_bilinear"] = {score: lead(own[score], found[BASE][score]) for score in SCORES}
     return rows
