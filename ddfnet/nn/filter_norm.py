@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ddfnet.ops import backends
-from ddfnet.ops.autograd import is_plain_eager
+from ddfnet.ops.autograd import formula_gradients, is_plain_eager
 from ddfnet.ops.checks import check_dense
 from ddfnet.ops.geometry import DTYPES, Pair, accumulate_dtype, pair
 from ddfnet.ops.library import NAMESPACE
@@ -238,14 +238,7 @@ class _FilterNorm(torch.autograd.Function):
         nothing = (None,) * len(ctx.options)
         # The gradient of a gradient may follow, or its derivative in forward mode.
         if torch.is_grad_enabled() or not is_plain_eager(*_real(grad_output, x, scale)):
-            given = [tensor for tensor in tensors if tensor is not None]
-
-            def formula(*each: Tensor) -> Tensor:
-                left = iter(each)
-                return _formula(*(None if tensor is None else next(left) for tensor in tensors), *ctx.options)  # type: ignore[arg-type]
-
-            gradients = iter(torch.func.vjp(formula, *given)[1](grad_output))
-            return *(None if tensor is None else next(gradients) for tensor in tensors), *nothing
+            return *formula_gradients(lambda *each: _formula(*each, *ctx.options), tensors, grad_output), *nothing
         wants_x, wants_scale, wants_shift = ctx.needs_input_grad[:3]
         grad_x, products = torch.ops.ddfnet._filter_norm_backward.default(
             grad_output, x, scale, *ctx.options, wants_x, wants_scale

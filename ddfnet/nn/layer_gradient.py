@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddfnet.ops.autograd import is_batched, is_plain_eager
+from ddfnet.ops.autograd import formula_gradients, is_batched, is_plain_eager
 from ddfnet.ops.geometry import Geometry, is_channels_last
 from ddfnet.ops.registration import OptTensor, ddf, ddf_backward
 
@@ -74,7 +74,7 @@ class Layer(torch.autograd.Function):
         with torch.autocast(grad_output.device.type, enabled=False):
             if torch.is_grad_enabled() or is_batched(grad_output) or not is_plain_eager(grad_output, *saved):
                 shift = saved[8] if ctx.constant_shift is None else ctx.constant_shift
-                gradients = _formula_gradients(ctx.formula, (*saved[:8], shift, *saved[9:11]), grad_output)
+                gradients = formula_gradients(ctx.formula, (*saved[:8], shift, *saved[9:11]), grad_output)
             else:
                 with torch._C._AutoDispatchBelowAutograd():
                     gradients = _gradients(ctx, saved, grad_output)
@@ -83,19 +83,6 @@ class Layer(torch.autograd.Function):
 
 def _present(tensors: Sequence[OptTensor]) -> list[Tensor]:
     return [tensor for tensor in tensors if tensor is not None]
-
-
-def _formula_gradients(
-    formula: Callable[..., Tensor], tensors: Sequence[OptTensor], grad_output: Tensor
-) -> list[OptTensor]:
-    given = _present(tensors)
-
-    def call(*each: Tensor) -> Tensor:
-        left = iter(each)
-        return formula(*(None if tensor is None else next(left) for tensor in tensors))
-
-    gradients = iter(torch.func.vjp(call, *given)[1](grad_output))
-    return [None if tensor is None else next(gradients) for tensor in tensors]
 
 
 def _gradients(ctx: Any, saved: Sequence[Any], grad_output: Tensor) -> list[OptTensor]:

@@ -195,7 +195,11 @@ def _flops(input_shape: Any, weight_shapes: Any, *_: Any, out_shape: Any, **__: 
 # --- the operator of a layer's branches ---------------------------------------------------------------------------
 
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+def is_hooked(module: nn.Module) -> bool:
+    """Return whether a call of the module runs hooks, as those of ``torch.nn.utils.prune`` are, too."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 def is_one_operator(spatial: Any, channel: Any) -> bool:
@@ -212,7 +216,7 @@ def is_one_operator(spatial: Any, channel: Any) -> bool:
     )
     for part, kind in parts:
         own = part.__dict__
-        if type(part) is not kind or any(own[hooks] for hooks in HOOKS):
+        if type(part) is not kind or is_hooked(part):
             return False
         if "forward" in own or "_conv_forward" in own:
             return False

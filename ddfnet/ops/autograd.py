@@ -7,7 +7,7 @@ rounding more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,6 +57,20 @@ def is_batched(tensor: Tensor) -> bool:
     ``jacobian`` and ``hessian`` with ``vectorize=True`` too.
     """
     return "Batched" in str(torch._C._dispatch_keys(tensor))
+
+
+def formula_gradients(
+    formula: Callable[..., Tensor], tensors: Sequence[OptTensor], grad_output: Tensor
+) -> list[OptTensor]:
+    """Return the gradients of a formula's tensors, which have gradients and derivatives themselves; None of a None."""
+    given = [tensor for tensor in tensors if tensor is not None]
+
+    def call(*each: Tensor) -> Tensor:
+        left = iter(each)
+        return formula(*(None if tensor is None else next(left) for tensor in tensors))
+
+    gradients = iter(torch.func.vjp(call, *given)[1](grad_output))
+    return [None if tensor is None else next(gradients) for tensor in tensors]
 
 
 def call(input: Tensor, channel_filter: OptTensor, spatial_filter: OptTensor, geometry: Geometry) -> Tensor:

@@ -10,18 +10,13 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from ddfnet.nn.layer_op import is_hooked
+
 
 def check_model(model: Any, name: str = "model") -> None:
     """Raise TypeError unless it is a module."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"{name} must be a torch.nn.Module, got {type(model).__name__}")
-
-
-def is_hooked(module: nn.Module) -> bool:
-    """Return whether a call of the module runs hooks, as those of ``torch.nn.utils.prune`` are, too."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
 
 
 def replaced_method(module: nn.Module) -> str | None:

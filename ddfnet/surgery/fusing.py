@@ -16,7 +16,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ddfnet.nn import DDF2d, DDFConv2d, FusedDDF2d
 from ddfnet.nn.branches import ChannelBranch, SpatialBranch
-from ddfnet.surgery._utils import alteration, check_model, is_hooked
+from ddfnet.nn.layer_op import is_hooked
+from ddfnet.surgery._utils import alteration, check_model
 from ddfnet.surgery.selection import DDF_LAYERS
 
 _log = logging.getLogger(__name__)

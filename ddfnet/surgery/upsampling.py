@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ddfnet.nn import DDFUpsample2d
-from ddfnet.surgery._utils import check_model, evaluation_mode, is_hooked, replaced_method
+from ddfnet.nn.layer_op import is_hooked
+from ddfnet.surgery._utils import check_model, evaluation_mode, replaced_method
 from ddfnet.surgery.report import Edit, InputShape, Report, operate, put_new, put_old
 from ddfnet.surgery.selection import Where, layers, matcher
 

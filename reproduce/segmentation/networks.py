@@ -34,7 +34,7 @@ def encoder(package: str) -> nn.Module:
     return made
 
 
-# Random filters, as the paper begins, learn less in so few steps; these begin as bilinear interpolation.
+# These begin near bilinear interpolation; the paper's begin at random.
 START: dict[str, Any] = {"norm": "softmax", "init": "bilinear", "padding_mode": "replicate"}
 
 
